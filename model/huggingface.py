@@ -1,0 +1,187 @@
+"""Our names and layouts <-> the published GPT-2's, as `transformers` reads and writes them.
+
+The published checkpoints come from TensorFlow code whose linear layers ("Conv1D") hold their weight as
+(in, out); ours hold (out, in). Parameter names are the same but for the prefix `transformer.`. The output
+weight is the embedding and is not stored twice.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
+from model.gpt2 import GPT2
+
+PREFIX = "transformer."
+OUTPUT_WEIGHT = "lm_head.weight"
+_CONV1D = re.compile(r"\.c_(attn|proj|fc)\.weight$")
+_MASK = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")  # the causal mask, which older versions stored
+
+# What makes it GPT-2, where transformers has a choice.
+_ARCHITECTURE: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "tie_word_embeddings": (True,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "reorder_and_upcast_attn": (False,),
+    "add_cross_attention": (False,),
+}
+
+
+def published_config(config: GPT2Config, eos_token_id: int | None) -> dict[str, Any]:
+    """What config.json says; `eos_token_id` is the tokenizer's <|endoftext|>, None when it has none.
+
+    `bias` is a key of ours, which transformers keeps and does not read: without it a model that has no biases
+    would come back with biases of zero.
+    """
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.n_positions,
+        "n_ctx": config.n_positions,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "initializer_range": INITIAL_STD,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "resid_pdrop": config.dropout,
+        "scale_attn_weights": True,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "bos_token_id": eos_token_id,
+        "eos_token_id": eos_token_id,
+        "bias": config.bias,
+    }
+
+
+def to_published(state_dict: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+    """Our state dict under published names and layouts: contiguous, absent biases as zeros, no output weight.
+
+    What need not be transposed shares its memory with `state_dict`. ValueError names every parameter that is
+    missing, unexpected or of the wrong shape.
+    """
+    _require_parameters(state_dict, _shapes(config), "the parameters")
+    embedding = state_dict["wte.weight"]
+    published = {}
+    for name, shape in _shapes(config.model_copy(update={"bias": True})).items():
+        if name in state_dict:
+            tensor = _transposed(name, state_dict[name].detach()).contiguous()
+        else:  # transformers would make up a bias that is missing
+            tensor = torch.zeros(shape, dtype=embedding.dtype, device=embedding.device)
+        published[PREFIX + name] = tensor
+    return published
+
+
+def from_published(
+    tensors: Mapping[str, Tensor], config_json: Mapping[str, Any]
+) -> tuple[GPT2Config, dict[str, Tensor]]:
+    """A published GPT-2 as our configuration and state dict; its keys may lack the prefix `transformer.`.
+
+    Tensors keep their type. The stored causal masks and an output weight equal to the embedding are left out.
+    Our one dropout rate is `resid_pdrop`. ValueError when config.json is not GPT-2's architecture, and when
+    tensors are missing, unexpected or of the wrong shape, naming each.
+    """
+    config = config_from_published(config_json)
+    found: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(PREFIX)
+        if name in found:
+            raise ValueError(f"the tensors hold {name} twice, with and without {PREFIX!r} before it")
+        if not _MASK.match(name):
+            found[name] = tensor
+    output, embedding = found.pop(OUTPUT_WEIGHT, None), found.get("wte.weight")
+    if output is not None and embedding is not None and not _equal(output, embedding):
+        raise ValueError(f"{OUTPUT_WEIGHT} differs from the embedding {PREFIX}wte.weight: GPT-2 has one for both")
+
+    shapes = _shapes(config.model_copy(update={"bias": True}))
+    stored = {name: _transposed_shape(name, shape) for name, shape in shapes.items()}
+    _require_parameters(found, stored, "the published tensors")
+    ours = _shapes(config)
+    nonzero = [name for name in shapes if name not in ours and bool(found[name].any())]
+    if nonzero:
+        raise ValueError(f'config.json says "bias": false, but these are not zero: {_listed(nonzero)}')
+    return config, {name: _transposed(name, found[name]).contiguous() for name in ours}
+
+
+def config_from_published(config_json: Mapping[str, Any]) -> GPT2Config:
+    """The configuration in a published config.json; ValueError naming every key by which it is not GPT-2."""
+    wrong = [
+        f"{key} is {config_json[key]!r}, GPT-2 has {gpt2s[0]!r}"
+        for key, gpt2s in _ARCHITECTURE.items()
+        if key in config_json and config_json[key] not in gpt2s
+    ]
+    epsilon = config_json.get("layer_norm_epsilon", LAYER_NORM_EPSILON)
+    if not (isinstance(epsilon, float) and math.isclose(epsilon, LAYER_NORM_EPSILON, rel_tol=1e-6)):
+        wrong.append(f"layer_norm_epsilon is {epsilon!r}, GPT-2 has {LAYER_NORM_EPSILON!r}")
+    try:
+        config = GPT2Config(  # absent keys mean what they mean in transformers
+            vocab_size=config_json.get("vocab_size", 50257),
+            n_positions=config_json.get("n_positions", 1024),
+            n_embd=config_json.get("n_embd", 768),
+            n_layer=config_json.get("n_layer", 12),
+            n_head=config_json.get("n_head", 12),
+            dropout=config_json.get("resid_pdrop", 0.1),
+            bias=config_json.get("bias", True),
+        )
+    except ValidationError as error:
+        published = {"dropout": "resid_pdrop"}
+        wrong += [
+            f"{published.get(str(e['loc'][0]), e['loc'][0])} is {e['input']!r}: {e['msg']}" for e in error.errors()
+        ]
+    else:
+        wrong += [f"{key}: {message}" for key, message in config.inconsistencies()]
+        if config_json.get("n_inner") not in (None, 4 * config.n_embd):
+            wrong.append(f"n_inner is {config_json['n_inner']!r}, GPT-2 has 4 * n_embd = {4 * config.n_embd}")
+    if wrong:
+        raise ValueError("config.json does not describe a GPT-2: " + "; ".join(wrong))
+    return config
+
+
+def _shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
+    """Our parameters, by name."""
+    with torch.device("meta"):
+        return {name: tuple(parameter.shape) for name, parameter in GPT2(config).state_dict().items()}
+
+
+def _transposed(name: str, tensor: Tensor) -> Tensor:
+    return tensor.T if _CONV1D.search(name) else tensor
+
+
+def _transposed_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[::-1] if _CONV1D.search(name) else shape
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a == b).all())
+
+
+def _require_parameters(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
+    mistakes = []
+    if missing := shapes.keys() - tensors.keys():
+        mistakes.append(f"missing: {_listed(missing)}")
+    if unexpected := tensors.keys() - shapes.keys():
+        mistakes.append(f"unexpected: {_listed(unexpected)}")
+    misshaped = [
+        f"{name} is {tuple(tensors[name].shape)}, not {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    if misshaped:
+        mistakes.append(f"of the wrong shape: {_listed(misshaped)}")
+    if mistakes:
+        raise ValueError(f"{what} do not fit the configuration; " + "; ".join(mistakes))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

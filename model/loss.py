@@ -1,0 +1,146 @@
+"""Cross-entropy of the next token that never holds all the logits.
+
+For N positions the logits are N x V numbers: with 50,257 tokens they, their softmax and its gradient outweigh
+the rest of a small model. But the gradient of the summed loss with respect to a position's logits, softmax -
+one_hot(target), is known as soon as they are. So a chunk of positions goes from logits to its share of the
+gradients of `hidden` and `weight` before the next chunk begins, and backward only has to scale them.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+Reduction = Literal["mean", "sum", "none"]
+
+IGNORED = -1  # the target of a position that does not count
+CHUNK_LOGITS = 2**26  # held at once: 256 MB in fp32; smaller chunks add to the gradient of `weight` more often
+SLICE_LOGITS = 2**21  # 8 MB: on a CPU the softmax passes over what still lies in its cache, 1.2 times faster
+PLAIN_LOGITS = 2**20  # up to here the plain way is as fast, measured with 65 and 1,024 tokens
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """The cross-entropy, in nats and fp32, of targets (B, T) int64 under softmax(hidden @ weight.T).
+
+    hidden (B, T, C), weight (V, C); a target of -1 does not count. "mean" is over the targets that count, and
+    0 when none does; "none" gives (B, T), 0 where the target does not count. Matrix products are in the type
+    of autocast or of `hidden`, everything else is in fp32. Can be differentiated once.
+    """
+    rows, row_targets = hidden.flatten(0, -2), targets.flatten()  # (N, C), (N,)
+    dtype = _product_dtype(rows)
+    differentiated = torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad)
+    # A gradient made in advance knows neither the weights of single positions nor the factor with which a
+    # gradient scaler keeps fp16 in range: these two compute their logits again in backward.
+    in_advance = reduction != "none" and dtype != torch.float16
+    if row_targets.numel() * weight.size(0) <= PLAIN_LOGITS:
+        losses = _plain(rows, weight, row_targets, dtype)
+    elif not differentiated:
+        losses, _, _ = _losses_and_gradients(rows, weight, row_targets, dtype, (False, False))
+    elif in_advance:
+        losses = _SummedCrossEntropy.apply(rows, weight, row_targets, dtype)  # type: ignore[no-untyped-call]
+    else:
+        losses = _recomputing(rows, weight, row_targets, dtype)
+    if reduction == "none":
+        return losses.view_as(targets)
+    total = losses.sum()
+    return total / (row_targets != IGNORED).sum().clamp(min=1) if reduction == "mean" else total
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """The losses (N,), all logits at once."""
+    logits = F.linear(hidden.to(dtype), weight.to(dtype)).float()  # (N, V)
+    return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+
+
+def _recomputing(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """The losses (N,), each chunk's logits computed in forward and once more in backward."""
+    rows = _rows_per_chunk(weight)
+    chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
+    return torch.cat(
+        [checkpoint(_plain, h, weight, t, dtype, use_reentrant=False, preserve_rng_state=False) for h, t in chunks]
+    )
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """(hidden (N, C), weight (V, C), targets (N,), dtype) -> the sum of the losses, scalar."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        losses, grad_hidden, grad_weight = _losses_and_gradients(
+            hidden, weight, targets, dtype, ctx.needs_input_grad[:2]
+        )
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        # Not in place: with retain_graph backward may come again.
+        grad_hidden, grad_weight = (None if grad is None else grad * grad_output for grad in ctx.saved_tensors)
+        return grad_hidden, grad_weight, None, None
+
+
+def _losses_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The losses (N,), and of their sum the wanted gradients: of hidden (N, C), of weight (V, C)."""
+    grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+    grad_weight: Tensor | None = None
+    losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
+    W = weight.to(dtype)
+    rows = _rows_per_chunk(weight)
+    for start in range(0, len(targets), rows):
+        chunk = slice(start, start + rows)
+        x = hidden[chunk].to(dtype)  # (n, C)
+        logits = F.linear(x, W)  # (n, V)
+        losses[chunk] = _losses_and_logit_gradients_(logits, targets[chunk], any(wanted))
+        gradients = logits  # that is what they are now
+        if grad_hidden is not None:
+            grad_hidden[chunk] = gradients @ W
+        if wanted[1] and grad_weight is None:
+            grad_weight = (gradients.T @ x).float()
+        elif grad_weight is not None and dtype == torch.float32:
+            grad_weight.addmm_(gradients.T, x)
+        elif grad_weight is not None:
+            grad_weight += gradients.T @ x  # bf16 products, summed in fp32
+        del logits, gradients  # or they would be alive beside the next chunk's
+    return losses, grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+
+
+def _losses_and_logit_gradients_(logits: Tensor, targets: Tensor, differentiated: bool) -> Tensor:
+    """The losses (n,) of logits (n, V), which are overwritten; with their gradients, when differentiated."""
+    counts = targets != IGNORED
+    targets = targets.where(counts, 0)
+    losses = []
+    # A compiler fuses the passes itself, row by row.
+    sliced = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+    rows = max(1, SLICE_LOGITS // logits.size(1)) if sliced else len(logits)
+    for piece, target, counted in zip(
+        torch.split(logits, rows),
+        torch.split(targets, rows),
+        torch.split(counts.unsqueeze(1).float(), rows),
+        strict=True,
+    ):
+        index = target.unsqueeze(1)  # (n, 1)
+        x = piece.float()  # the same memory when it is fp32 already
+        own = x.gather(1, index)
+        highest = x.amax(1, keepdim=True)
+        total = x.sub_(highest).exp_().sum(1, keepdim=True)
+        losses.append(((highest - own + total.log()) * counted).squeeze(1))
+        if differentiated:
+            x.mul_(counted / total).scatter_add_(1, index, -counted)  # softmax - one_hot
+            if x.dtype != piece.dtype:
+                piece.copy_(x)
+    return torch.cat(losses)
+
+
+def _rows_per_chunk(weight: Tensor) -> int:
+    return max(1, CHUNK_LOGITS // weight.size(0))

@@ -1,0 +1,129 @@
+"""From logits to text: the choice of the next token, and the loop that writes one token after another."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.gpt2 import GPT2
+from model.kv_cache import KVCache
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """The next token of each sequence, on the CPU."""
+
+    token: Tensor
+    """(B,) int64."""
+    probability: Tensor
+    """(B,) fp32: how likely the model itself (temperature 1, no truncation) held that token."""
+
+
+def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
+    """Choose a token for each row of logits (B, V): (B,) int64, on the CPU.
+
+    temperature: 0 takes the likeliest; else the logits are divided by it.
+    top_k: choose among that many likeliest; 0, or more than there are, means all.
+    top_p: of those, choose among the fewest that together have this probability, at least one
+        (nucleus sampling, Holtzman et al. 2020, section 3.1).
+    generator: a CPU generator; a call takes B doubles from it, none when temperature is 0.
+
+    Infinite logits count as the largest finite ones; NaN is chosen only where there is nothing else.
+    ValueError for a temperature or top_k below 0, or top_p outside (0, 1].
+    """
+    if not (temperature >= 0.0 and top_k >= 0 and 0.0 < top_p <= 1.0):
+        raise ValueError(f"cannot sample with temperature={temperature}, top_k={top_k}, top_p={top_p}")
+    lowest = torch.finfo(torch.float32).min
+    logits = torch.nan_to_num(logits.detach().float(), nan=lowest)  # (B, V)
+    if temperature == 0.0:
+        return logits.argmax(-1).cpu()
+
+    tokens: Tensor | None = None  # which tokens the columns of `logits` are, likeliest first; None: all, in order
+    if 0 < top_k < logits.size(-1):
+        logits, tokens = logits.topk(top_k)  # (B, k)
+    elif top_p < 1.0:
+        logits, tokens = logits.sort(descending=True)  # (B, V)
+
+    # Doubles hold every difference of two floats, and no temperature can turn 0 / temperature into NaN.
+    scores = logits.cpu().double()
+    weights = ((scores - scores.amax(-1, keepdim=True)) / temperature).exp()  # (B, k), the largest is 1
+    cumulative = weights.cumsum(-1)
+    if top_p < 1.0:
+        before = cumulative - weights  # what the likelier tokens have together
+        weights = weights.where(before < top_p * cumulative[:, -1:], 0.0)  # includes the token that crosses top_p
+        cumulative = weights.cumsum(-1)
+
+    # Invert the cumulative distribution: one random number a row, where torch.multinomial draws one a token.
+    draw = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator) * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, draw, right=True)  # (B, 1)
+    return (chosen if tokens is None else tokens.cpu().gather(-1, chosen)).squeeze(-1)
+
+
+def generate(
+    model: GPT2,
+    prompt: Tensor,
+    *,
+    max_length: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    generator: torch.Generator,
+    stop_token: int | None = None,
+) -> Iterator[GeneratedToken]:
+    """Continue prompts (B, T) of the same length, T >= 1, token by token, at most `max_length` tokens.
+
+    A prompt longer than the context keeps its end. When the text outgrows n_positions, the older half of the
+    window is forgotten and the rest read again. `stop_token` is part of the stream, which ends when every
+    sequence has written it; one that did before the others repeats it.
+
+    Takes random numbers from `generator` only (a CPU generator). Whenever the caller has control, the model's
+    training mode is what it was. ValueError for an empty prompt or tokens outside of the vocabulary.
+    """
+    if prompt.dim() != 2 or prompt.numel() == 0:
+        raise ValueError(f"the prompt must be (B, T) with at least one token, not {tuple(prompt.shape)}")
+    if prompt.min() < 0 or prompt.max() >= model.wte.num_embeddings:
+        raise ValueError(f"the prompt has tokens outside of the vocabulary of {model.wte.num_embeddings}")
+    n_positions = model.config.n_positions
+    text = prompt[:, -n_positions:].cpu()  # (B, T) the window: what is in the cache or about to be
+    cache = KVCache(
+        model.config,
+        len(text),
+        min(n_positions, text.size(1) + max_length),
+        device=model.wte.weight.device,
+        dtype=model.wte.weight.dtype,
+    )
+    stopped = torch.zeros(len(text), dtype=torch.bool)
+    for _ in range(max_length):
+        logits = _last_logits(model, text[:, cache.length :], cache)  # (B, V)
+        token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)
+        if stop_token is not None:
+            token = token.where(~stopped, stop_token)
+            stopped |= token == stop_token
+        probability = logits.float().softmax(-1).gather(-1, token.to(logits.device)[:, None]).squeeze(-1)  # (B,)
+        yield GeneratedToken(token, probability.cpu())
+        if stopped.all():
+            return
+        text = torch.cat((text, token[:, None]), dim=1)
+        if text.size(1) > n_positions:
+            text = text[:, -max(1, n_positions // 2) :]
+            cache.reset()
+
+
+@torch.inference_mode()
+def _last_logits(model: GPT2, tokens: Tensor, cache: KVCache) -> Tensor:
+    with _evaluating(model):
+        hidden = model.hidden(tokens.to(model.wte.weight.device), cache)  # (B, T, C)
+        return model.logits(hidden[:, -1])  # (B, V)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
