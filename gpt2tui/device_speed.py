@@ -1,0 +1,139 @@
+"""How fast this machine multiplies matrices, and what its maker says it could. Measuring imports torch."""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+# Dense matrix products with fp32 accumulation, FLOP/s, from NVIDIA's data sheets. Ampere and later run bf16
+# and fp16 at one rate; Volta and Turing have no bf16. A card that is not here has no known peak.
+_BF16_AND_FP16_PEAKS = {
+    r"B200": 2250e12,
+    r"H200": 989e12,
+    r"H100 80GB HBM3": 989e12,  # how the SXM card calls itself
+    r"H100 PCIe": 756e12,
+    r"A100-.*|A100 80GB PCIe": 312e12,
+    r"L40S": 362e12,
+    r"L4": 121e12,
+    r"A10G": 70e12,
+    r"RTX 4090": 165e12,
+    r"RTX 3090": 71e12,
+}
+_FP16_PEAKS = {r"V100-SXM2-.*": 125e12, r"V100-PCIE-.*": 112e12, r"T4": 65e12}
+
+# Of a GPU's peak, what training a GPT reaches: PaLM (2022), table 3, has 21 % for GPT-3, 30 % for
+# Megatron-Turing NLG and 46 % for PaLM itself.
+TRAINING_FRACTION_OF_PEAK = 0.4
+
+# Of a measured matrix product, what a training step reaches outside its update of the weights. GPT-2s of 30
+# and 124 million parameters on 2 cores gave 0.36 to 0.51 in fp32, and 0.12 to 0.17 in bf16 with AMX, where
+# softmax, casts and copies take most of the time.
+TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.4, "bf16": 0.15, "fp16": 0.15}
+
+_PRODUCT_SIZES = (256, 512, 1024)  # rows and columns; the last is what the matrices of small GPT-2s have
+_LONGEST_PRODUCT_SECONDS = 0.5  # a CPU without bf16 instructions takes seconds for the largest
+_COPIED_BYTES = 64 * 1024**2  # more than a cache holds
+_MEASURING_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class DeviceSpeed:
+    """What a device can do in one precision. None is what is not known.
+
+    `flops_per_second_achievable` is what training is expected to reach, `peak_flops` what the maker states,
+    `memory_free_bytes` what training may take, `memory_bytes_per_second` reading and writing together.
+    """
+
+    name: str
+    precision: Precision
+    flops_per_second_achievable: float | None = None
+    peak_flops: float | None = None
+    memory_free_bytes: int | None = None
+    memory_bytes_per_second: float | None = None
+
+
+def peak_flops(device_name: str, precision: Precision) -> float | None:
+    """The stated peak of a GPU in FLOP/s for dense products, by the name torch reports; None when not known.
+
+    None too for fp32, which depends on whether TF32 is on, and for a slice of a card (MIG).
+    """
+    name = re.sub(r"^(NVIDIA )?(GeForce |Tesla )?", "", device_name)
+    if "MIG" in name.split():
+        return None
+    peaks = {"bf16": _BF16_AND_FP16_PEAKS, "fp16": _BF16_AND_FP16_PEAKS | _FP16_PEAKS, "fp32": {}}[precision]
+    return next((peak for pattern, peak in peaks.items() if re.fullmatch(pattern, name)), None)
+
+
+def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
+    """The speed of a device: its peak where that is known, else what a fraction of a second of work shows."""
+    import torch
+
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        free = torch.cuda.mem_get_info(device)[0]
+        peak = peak_flops(name, precision)
+        if peak is not None:
+            return DeviceSpeed(name, precision, TRAINING_FRACTION_OF_PEAK * peak, peak, free)
+        return DeviceSpeed(name, precision, _expected_from_product(device, precision), None, free)
+    return DeviceSpeed(
+        name=f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type,
+        precision=precision,
+        flops_per_second_achievable=_expected_from_product(device, precision),
+        memory_free_bytes=free_host_memory(),
+        memory_bytes_per_second=_copy_speed() if device.type == "cpu" else None,
+    )
+
+
+def free_host_memory() -> int | None:
+    """Bytes that a new program could use without swapping; None where the system does not say."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except FileNotFoundError:  # not Linux
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _expected_from_product(device: "torch.device", precision: Precision) -> float:
+    """FLOP/s expected of training, from products of square matrices."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    rate = 0.0
+    for size in _PRODUCT_SIZES:
+        seconds = _product_seconds(torch.ones(size, size, dtype=dtype, device=device))
+        rate = max(rate, 2 * size**3 / seconds)
+        if 8 * seconds > _LONGEST_PRODUCT_SECONDS:  # which the next size would take
+            break
+    return TRAINING_FRACTION_OF_PRODUCT[precision] * rate
+
+
+def _product_seconds(a: "torch.Tensor") -> float:
+    return _fastest_seconds(lambda: (a @ a)[0, 0].item())  # reading a number waits for the device
+
+
+def _copy_speed() -> float:
+    """Bytes read and written a second."""
+    import torch
+
+    source = torch.ones(_COPIED_BYTES // 4)
+    target = torch.empty_like(source)
+    return 2 * _COPIED_BYTES / _fastest_seconds(lambda: target.copy_(source))
+
+
+def _fastest_seconds(work: Callable[[], object]) -> float:
+    """The shortest of the repetitions that fit: other programs only ever make one longer."""
+    work()  # the first one also allocates, and starts threads
+    fastest, started = math.inf, time.perf_counter()
+    while time.perf_counter() - started < _MEASURING_SECONDS:
+        before = time.perf_counter()
+        work()
+        fastest = min(fastest, time.perf_counter() - before)
+    return fastest

@@ -1,0 +1,278 @@
+"""What a preset costs before anything runs: parameters, tokens, memory, FLOPs, time. Pure, without torch.
+
+C is the width n_embd, L the layers n_layer, V the vocabulary, B the micro-batch, T the sequence length.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gpt2tui.device_speed import DeviceSpeed, Precision
+from gpt2tui.preset import Preset
+from model.config import GPT2Config
+
+CHINCHILLA_TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, table 3: about 20 at every size
+
+# AdamW reads weight, gradient and two moments and writes three of them: seven numbers of 4 bytes.
+UPDATE_BYTES_PER_PARAMETER = 28
+
+LOSS_CHUNK_LOGITS = 2**26  # CHUNK_LOGITS of model/loss.py, which imports torch
+NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many trainable numbers each part has; the tied embedding, which is also the head, counts once."""
+
+    token_embedding: int
+    position_embedding: int
+    attention: int
+    mlp: int
+    layer_norms: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device by kind, at the end of a forward pass, when they are most."""
+
+    weights: int
+    weight_copies: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss: int
+
+    @property
+    def total(self) -> int:
+        """All kinds together; what the framework itself takes comes on top."""
+        return sum(dataclasses.astuple(self))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a run; None where what it depends on is not known. `seconds` are of training steps only."""
+
+    parameters: Parameters
+    tokens_per_step: int
+    tokens: int
+    tokens_per_parameter: float
+    epochs: float | None
+    precision: Precision
+    memory: Memory
+    memory_free_bytes: int | None
+    flops_per_token: float
+    flops: float
+    device: str | None
+    seconds: float | None
+
+
+def estimate(
+    preset: Preset,
+    *,
+    vocab_size: int,
+    train_tokens: int | None,
+    device: DeviceSpeed | None,
+    world_size: int = 1,
+) -> Estimate:
+    """The cost of the run of a preset with this vocabulary, on `world_size` such devices.
+
+    `train_tokens` is the corpus's size in tokens, None when not known. Where the preset leaves the precision
+    to the program, it is the one the device was measured in, else fp32.
+    """
+    config = preset.model.model_copy(update={"vocab_size": vocab_size})
+    parts = count_parameters(config)
+    tokens = preset.training.num_iterations * preset.tokens_per_step
+    asked = preset.training.precision
+    precision = asked if asked != "auto" else device.precision if device else "fp32"
+    per_token = flops_per_token(preset.with_vocab_size(vocab_size))
+    flops = per_token * tokens + preset.training.num_iterations * muon_flops(preset)
+    return Estimate(
+        parameters=parts,
+        tokens_per_step=preset.tokens_per_step,
+        tokens=tokens,
+        tokens_per_parameter=tokens / parts.total,
+        epochs=tokens / train_tokens if train_tokens else None,
+        precision=precision,
+        memory=count_memory(preset, config, precision),
+        memory_free_bytes=device.memory_free_bytes if device else None,
+        flops_per_token=per_token,
+        flops=flops,
+        device=device.name if device else None,
+        seconds=_seconds(preset, parts.total, flops, device, world_size),
+    )
+
+
+def count_parameters(config: GPT2Config) -> Parameters:
+    """The parameters by part; they add up to parameter_count. Raises ValueError without vocab_size."""
+    if config.vocab_size is None:
+        raise ValueError("vocab_size is not known yet: it comes from the tokenizer")
+    C, L, bias = config.n_embd, config.n_layer, int(config.bias)
+    return Parameters(
+        token_embedding=config.vocab_size * C,
+        position_embedding=config.n_positions * C,
+        attention=L * (4 * C * C + bias * 4 * C),
+        mlp=L * (8 * C * C + bias * 5 * C),
+        layer_norms=(2 * L + 1) * (C + bias * C),
+    )
+
+
+def flops_per_token(preset: Preset) -> float:
+    """FLOPs of training on one token, forward and backward: 6 N + 12 L C T (PaLM 2022, appendix B).
+
+    N is every parameter that multiplies an activation: the blocks, the last layer norm and the head, which is
+    the token embedding; the position embedding is only added. The second term is attention's two products,
+    in full as in that paper although half of each is masked. Raises ValueError while vocab_size is not known.
+    """
+    parts = count_parameters(preset.model)
+    N = parts.total - parts.position_embedding
+    return 6 * N + 12 * preset.model.n_layer * preset.model.n_embd * preset.training.sequence_length
+
+
+def muon_flops(preset: Preset) -> float:
+    """FLOPs of Muon's orthogonalisations in one step; 0 with AdamW, whose update is bound by memory instead.
+
+    A Newton-Schulz iteration on an (m, n) matrix, m <= n, is products of 2 m m n, 2 m m m and 2 m m n FLOPs
+    (Jordan et al. 2024). A block has four square matrices, qkv being three, and two of (C, 4C).
+    """
+    if preset.optimizer.name != "muon":
+        return 0.0
+    C = preset.model.n_embd
+    square, wide = 6 * C**3, (4 * 4 + 2) * C**3
+    return float(preset.model.n_layer * NEWTON_SCHULZ_STEPS * (4 * square + 2 * wide))
+
+
+def count_memory(preset: Preset, config: GPT2Config, precision: Precision) -> Memory:
+    """Bytes on one device under autocast: weights, gradients and moments are fp32, products in the precision.
+
+    AdamW keeps two moments, 8 bytes a parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
+    matrices. In fp16 and bf16 autocast keeps a cast copy of every matrix until the backward pass used it.
+    """
+    parts, size = count_parameters(config), 4 if precision == "fp32" else 2
+    by_muon = 12 * config.n_layer * config.n_embd**2 if preset.optimizer.name == "muon" else 0
+    matrices = parts.token_embedding + 12 * config.n_layer * config.n_embd**2
+    B, T = preset.training.batch_size, preset.training.sequence_length
+    return Memory(
+        weights=4 * parts.total,
+        weight_copies=0 if precision == "fp32" else size * matrices,
+        gradients=4 * parts.total,
+        optimizer=8 * (parts.total - by_muon) + 4 * by_muon,
+        activations=activation_bytes(config, B, T, size),
+        loss=loss_bytes(config, parts.token_embedding // config.n_embd, B * T, size),
+    )
+
+
+def activation_bytes(config: GPT2Config, batch_size: int, sequence_length: int, size: int) -> int:
+    """Bytes kept for the backward pass, numbers in products having `size` bytes.
+
+    The count of Korthikanti et al. 2022, section 4.1, a token and layer: the inputs of qkv (C), q, k, v (3C),
+    the inputs of the output projection (C), of the MLP (C), of GELU (4C) and of what follows it (4C): 14 C
+    numbers in the precision; the inputs of the two layer norms, 2 C in fp32; with dropout two C-byte masks.
+    Of the attention matrix only one fp32 number a head is kept (Dao et al. 2022, FlashAttention); a CPU with
+    dropout cannot do that and keeps it all, which is not counted.
+    Behind the blocks: the last layer norm's input and output, in fp32.
+    """
+    C = config.n_embd
+    masks = 2 * C if config.dropout else 0
+    per_layer = 14 * C * size + 2 * C * 4 + masks + 4 * config.n_head
+    return batch_size * sequence_length * (config.n_layer * per_layer + 2 * C * 4)
+
+
+def loss_bytes(config: GPT2Config, vocab_size: int, tokens: int, size: int) -> int:
+    """Bytes of the loss: one chunk of logits, which its gradient overwrites, and the head's gradient.
+
+    In half precision the chunk also exists in fp32 while its softmax is taken. The head's gradient is made
+    with the loss, before the backward pass makes the one that counts under gradients.
+    """
+    rows = min(tokens, max(1, LOSS_CHUNK_LOGITS // vocab_size))
+    return rows * vocab_size * (4 if size == 4 else size + 4) + 4 * vocab_size * config.n_embd
+
+
+def as_dict(estimate: Estimate) -> dict[str, Any]:
+    """The estimate for JSON, totals included; what is not known is None."""
+    described = dataclasses.asdict(estimate)
+    described["parameters"]["total"] = estimate.parameters.total
+    described["memory"]["total"] = estimate.memory.total
+    return described
+
+
+def report(estimate: Estimate) -> list[str]:
+    """The estimate in lines for people."""
+    parameters, memory = estimate.parameters, estimate.memory
+    chinchilla = CHINCHILLA_TOKENS_PER_PARAMETER
+    lines = [
+        f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), _count)}",
+        f"tokens      {estimate.tokens_per_step:,} a step, {_count(estimate.tokens)} in all, "
+        f"{estimate.tokens_per_parameter:.3g} a parameter (Chinchilla's optimum is about {chinchilla})",
+        "data        " + _epochs(estimate.epochs),
+        f"memory      {_bytes(memory.total)}: {_by_kind(dataclasses.asdict(memory), _bytes)}",
+        f"compute     {estimate.flops:.3g} FLOPs in {estimate.precision}, "
+        f"{estimate.flops_per_token:.3g} of them a token",
+        "time        " + _time(estimate.seconds, estimate.device),
+    ]
+    free = estimate.memory_free_bytes
+    if free is not None and memory.total > free:
+        lines.append(f"too large?  {_bytes(free)} of memory are free; lower batch_size and raise gradient_accumulation")
+    return lines
+
+
+def _seconds(
+    preset: Preset, parameters: int, flops: float, device: DeviceSpeed | None, world_size: int
+) -> float | None:
+    """Products at the device's speed, shared by the ranks, and the updates, which every rank makes itself."""
+    if device is None or not device.flops_per_second_achievable:
+        return None
+    seconds = flops / device.flops_per_second_achievable / world_size
+    if device.memory_bytes_per_second:
+        update = UPDATE_BYTES_PER_PARAMETER * parameters / device.memory_bytes_per_second
+        seconds += preset.training.num_iterations * update
+    return seconds
+
+
+def _by_kind(kinds: dict[str, int], shown: Any) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in kinds.items() if value)
+
+
+def _count(value: float) -> str:
+    """Three digits and the word for a power of a thousand."""
+    for unit, name in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:,.0f}"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
+
+
+def _epochs(epochs: float | None) -> str:
+    if epochs is None:
+        return "the size of the corpus is not known yet"
+    if epochs <= 1:
+        return f"{100 * epochs:.3g} % of the corpus is read, no part of it twice"
+    return f"the corpus is read {epochs:.3g} times"
+
+
+def _time(seconds: float | None, device: str | None) -> str:
+    if seconds is None:
+        return "not known: the speed of the device is not" + ("" if device is None else f" ({device})")
+    return f"about {duration(seconds)} of training steps on {device}; evaluations and samples come on top"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units, such as `2 h 5 min`."""
+    if seconds < 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days:,} days {hours} h"

@@ -1,0 +1,44 @@
+"""Text that is not ours, made safe to print: model output, file names, presets, error messages.
+
+GPT-2's vocabulary holds every byte, so a model can write ESC or OSC 52 (which sets the clipboard), and a file
+name can hold anything but a slash. What a terminal would obey becomes a visible sign; what it hides goes.
+"""
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\N{SYMBOL FOR DELETE}"}
+_C1_AND_SURROGATES = dict.fromkeys((*range(0x80, 0xA0), *range(0xD800, 0xE000)), _REPLACEMENT)
+_UNICODE_LINE_BREAKS = dict.fromkeys((0x2028, 0x2029), "\N{SYMBOL FOR NEWLINE}")
+
+# Unicode's format characters (category Cf) that print nothing: they reorder, hide or smuggle text. Kept are
+# the two joiners, without which Persian, Hindi and emoji are misspelt, and the signs that are visible.
+_INVISIBLE_RANGES = (
+    (0x00AD, 0x00AD),  # soft hyphen
+    (0x061C, 0x061C),  # Arabic letter mark
+    (0x180E, 0x180E),  # Mongolian vowel separator
+    (0x200B, 0x200B),  # zero-width space
+    (0x200E, 0x200F),  # left-to-right and right-to-left marks
+    (0x202A, 0x202E),  # bidirectional embeddings and overrides
+    (0x2060, 0x206F),  # word joiner, invisible operators, bidirectional isolates
+    (0xFEFF, 0xFEFF),  # byte order mark
+    (0xFFF9, 0xFFFB),  # interlinear annotations
+    (0x13430, 0x1343F),  # Egyptian hieroglyph joiners
+    (0x1BCA0, 0x1BCA3),  # shorthand format controls
+    (0x1D173, 0x1D17A),  # musical beams and slurs
+    (0xE0000, 0xE0FFF),  # tags and supplementary variation selectors, which can carry a hidden message
+)
+_INVISIBLE = {code: None for first, last in _INVISIBLE_RANGES for code in range(first, last + 1)}
+
+_ONE_LINE = _PICTURES | _C1_AND_SURROGATES | _UNICODE_LINE_BREAKS | _INVISIBLE
+_MANY_LINES = {code: sign for code, sign in _ONE_LINE.items() if chr(code) not in "\n\t"}
+
+
+def sanitize(text: str, keep_newlines: bool = True) -> str:
+    """`text` with nothing in it that styles, moves, reorders or otherwise controls a terminal.
+
+    C0 controls and DEL become their U+2400 pictures; C1 controls and lone surrogates (from undecodable file
+    names) become U+FFFD; line and paragraph separators become U+2424; invisible format characters, the
+    bidirectional ones among them, are removed. Newlines and tabs stay unless `keep_newlines` is false; then
+    they become pictures too and the result is one line. Idempotent; never longer than `text`.
+    """
+    return text.translate(_MANY_LINES if keep_newlines else _ONE_LINE)

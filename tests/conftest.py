@@ -1,0 +1,14 @@
+"""Every test has its own folders for runs, cache and configuration, and no network."""
+
+import os
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    for name in ("RUNS", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"GPT2TUI_{name}", str(tmp_path / name.lower()))
+    monkeypatch.delenv("NO_COLOR", raising=False)

@@ -1,0 +1,258 @@
+"""Estimates against hand-computed values, against the network itself, and against what autograd keeps."""
+
+import contextlib
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gpt2tui import device_speed
+from gpt2tui.device_speed import DeviceSpeed, peak_flops
+from gpt2tui.estimate import (
+    LOSS_CHUNK_LOGITS,
+    activation_bytes,
+    as_dict,
+    count_parameters,
+    duration,
+    estimate,
+    flops_per_token,
+    loss_bytes,
+    muon_flops,
+    report,
+)
+from gpt2tui.preset import Preset
+from gpt2tui.training.optimizers import orthogonalize
+from model import loss
+from model.config import GPT2Config
+from model.gpt2 import GPT2
+
+GPU = DeviceSpeed("a GPU", "bf16", flops_per_second_achievable=1e14, peak_flops=2e14, memory_free_bytes=10**12)
+
+
+def preset_of(**tables):
+    return Preset.model_validate(tables)
+
+
+SMALL = {"n_layer": 3, "n_embd": 32, "n_head": 4, "n_positions": 64}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_parameters_by_part_are_those_of_the_network(bias):
+    config = GPT2Config(**SMALL, vocab_size=100, bias=bias)
+    parts, found = count_parameters(config), dict.fromkeys(("wte", "wpe", "attn", "mlp", "ln"), 0)
+    for name, parameter in GPT2(config).named_parameters():
+        (part,) = [part for part in found if f".{part}" in f".{name}"]
+        found[part] += parameter.numel()
+    assert dataclasses.astuple(parts) == tuple(found.values())
+    assert parts.total == config.parameter_count()
+
+
+def test_flops_per_token_by_hand():
+    preset = preset_of(training={"sequence_length": 1024}).with_vocab_size(50257)
+    N = 124_439_808 - 1024 * 768
+    assert flops_per_token(preset) == 6 * N + 12 * 12 * 768 * 1024
+
+
+def test_flops_of_the_products_are_those_that_torch_counts():
+    preset = preset_of(model=SMALL | {"bias": False}, training={"sequence_length": 64}).with_vocab_size(100)
+    model = GPT2(preset.model)
+    tokens = torch.zeros(2, 64, dtype=torch.long)
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(tokens).sum().backward()
+    # Torch also counts nothing but products: no layer norm, which N includes.
+    norms = 6 * count_parameters(preset.model).layer_norms
+    assert counter.get_total_flops() / tokens.numel() == flops_per_token(preset) - norms
+
+
+def test_flops_of_muon_are_those_of_its_products():
+    preset = preset_of(model=SMALL, optimizer={"name": "muon"})
+    C, shapes = 32, []
+    shapes += [(C, C)] * 4 + [(4 * C, C), (C, 4 * C)]
+    with FlopCounterMode(display=False) as counter:
+        for shape in shapes * 3:
+            orthogonalize(torch.randn(shape), torch.float32)
+    assert muon_flops(preset) == counter.get_total_flops()
+    assert muon_flops(preset_of(model=SMALL)) == 0
+
+
+def bytes_kept_for_backward(config, batch_size, sequence_length, precision):
+    model, kept = GPT2(config), {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor):
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in weights and (tensor.ndim > 2 or tensor.shape[0] == batch_size * sequence_length):
+            kept[pointer] = tensor  # a reference, so that no other tensor takes the place
+        return tensor
+
+    autocast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.hidden(torch.zeros(batch_size, sequence_length, dtype=torch.long))
+    kept[hidden.untyped_storage().data_ptr()] = hidden
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
+def test_activations_are_what_autograd_keeps(precision, size):
+    config = GPT2Config(**SMALL, vocab_size=100)
+    kept = bytes_kept_for_backward(config, 8, 64, precision)
+    assert activation_bytes(config, 8, 64, size) == pytest.approx(kept, rel=0.03)
+
+
+def test_memory_by_hand():
+    preset = preset_of(
+        model=SMALL,
+        training={"precision": "bf16", "batch_size": 2, "sequence_length": 8},
+        optimizer={"name": "muon"},
+    )
+    P, hidden, C = preset.with_vocab_size(100).model.parameter_count(), 3 * 12 * 32**2, 32
+    memory = estimate(preset, vocab_size=100, train_tokens=None, device=None).memory
+    assert memory.weights == memory.gradients == 4 * P
+    assert memory.weight_copies == 2 * (hidden + 100 * C)
+    assert memory.optimizer == 8 * (P - hidden) + 4 * hidden
+    assert memory.activations == 16 * (3 * (14 * C * 2 + 2 * C * 4 + 4 * 4) + 8 * C)
+    assert memory.loss == 16 * 100 * 6 + 4 * 100 * C
+    assert memory.total == sum(dataclasses.astuple(memory))
+
+
+def test_adamw_keeps_eight_bytes_a_parameter_and_fp32_copies_nothing():
+    preset = preset_of(model=SMALL, training={"precision": "fp32"})
+    result = estimate(preset, vocab_size=100, train_tokens=None, device=None)
+    assert result.memory.optimizer == 8 * result.parameters.total
+    assert result.memory.weight_copies == 0
+
+
+def test_dropout_adds_two_masks_a_layer():
+    plain, dropped = GPT2Config(**SMALL), GPT2Config(**SMALL, dropout=0.1)
+    assert activation_bytes(dropped, 2, 8, 4) - activation_bytes(plain, 2, 8, 4) == 2 * 8 * 3 * 2 * 32
+
+
+def test_the_loss_holds_one_chunk_of_logits_however_many_tokens_there_are():
+    assert LOSS_CHUNK_LOGITS == loss.CHUNK_LOGITS
+    config = GPT2Config()
+    assert loss_bytes(config, 50257, 10**6, 4) == loss_bytes(config, 50257, 10**5, 4)
+    assert loss_bytes(config, 50257, 10**6, 4) <= 4 * LOSS_CHUNK_LOGITS + 4 * 50257 * 768
+
+
+def test_tokens_epochs_and_chinchilla_by_hand():
+    preset = preset_of(
+        training={"num_iterations": 10, "batch_size": 2, "gradient_accumulation": 3, "sequence_length": 8}
+    )
+    result = estimate(preset, vocab_size=50257, train_tokens=240, device=None)
+    assert (result.tokens_per_step, result.tokens, result.epochs) == (48, 480, 2.0)
+    assert result.tokens_per_parameter == 480 / 124_439_808
+    assert estimate(preset, vocab_size=50257, train_tokens=None, device=None).epochs is None
+
+
+def test_time_is_products_over_speed_shared_by_ranks_and_the_updates_that_are_not():
+    preset = preset_of()
+    result = estimate(preset, vocab_size=50257, train_tokens=None, device=GPU)
+    assert result.seconds == pytest.approx(result.flops / 1e14)
+    slow = dataclasses.replace(GPU, memory_bytes_per_second=28e9)
+    shared = estimate(preset, vocab_size=50257, train_tokens=None, device=slow, world_size=4)
+    updates = preset.training.num_iterations * result.parameters.total / 1e9
+    assert shared.seconds == pytest.approx(result.seconds / 4 + updates)
+
+
+def test_what_is_not_known_is_none_and_never_zero():
+    unknown = DeviceSpeed("a device", "fp32")
+    for device in (None, unknown):
+        result = estimate(Preset(), vocab_size=50257, train_tokens=None, device=device)
+        assert (result.seconds, result.memory_free_bytes) == (None, None)
+        assert any("not known" in line for line in report(result) if line.startswith("time"))
+
+
+def test_precision_is_the_presets_else_the_devices_else_fp32():
+    def precision(asked, device):
+        preset = preset_of(training={"precision": asked})
+        return estimate(preset, vocab_size=50257, train_tokens=None, device=device).precision
+
+    assert [precision("fp16", GPU), precision("auto", GPU), precision("auto", None)] == [
+        "fp16",
+        "bf16",
+        "fp32",
+    ]
+
+
+def test_the_report_has_the_numbers_and_json_has_the_totals():
+    result = estimate(Preset(), vocab_size=50257, train_tokens=118_000_000, device=GPU)
+    text = "\n".join(report(result))
+    for shown in ("124,439,808", "256 a step", "Chinchilla", "no part of it twice", "a GPU"):
+        assert shown in text
+    described = json.loads(json.dumps(as_dict(result), allow_nan=False))
+    assert described["parameters"]["total"] == 124_439_808
+    assert described["memory"]["total"] == result.memory.total
+
+
+def test_a_model_that_does_not_fit_says_so_and_one_that_does_not():
+    tight = dataclasses.replace(GPU, memory_free_bytes=10**9)
+    assert "lower batch_size" in report(estimate(Preset(), vocab_size=50257, train_tokens=None, device=tight))[-1]
+    assert "lower batch_size" not in "".join(
+        report(estimate(Preset(), vocab_size=50257, train_tokens=None, device=GPU))
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.2, "1 s"), (61.0, "61 s"), (600, "10 min"), (7_260, "2 h 1 min"), (3 * 86_400 + 7_200, "3 days 2 h")],
+)
+def test_durations_have_two_units(seconds, shown):
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "peak"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "bf16", 312e12),
+        ("NVIDIA A100 80GB PCIe", "fp16", 312e12),
+        ("NVIDIA H100 80GB HBM3", "bf16", 989e12),
+        ("NVIDIA H100 PCIe", "bf16", 756e12),
+        ("NVIDIA H200", "bf16", 989e12),
+        ("NVIDIA L4", "bf16", 121e12),
+        ("NVIDIA L40S", "bf16", 362e12),
+        ("NVIDIA GeForce RTX 4090", "bf16", 165e12),
+        ("Tesla T4", "fp16", 65e12),
+        ("Tesla V100-SXM2-16GB", "fp16", 125e12),
+    ],
+)
+def test_known_cards_have_their_stated_peak(name, precision, peak):
+    assert peak_flops(name, precision) == peak
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("Tesla T4", "bf16"),
+        ("Tesla V100-SXM2-16GB", "bf16"),
+        ("NVIDIA A100-SXM4-80GB", "fp32"),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "bf16"),
+        ("NVIDIA L40", "bf16"),
+        ("NVIDIA GH200 480GB", "bf16"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bf16"),
+        ("2 CPU threads", "bf16"),
+        ("", "bf16"),
+    ],
+)
+def test_an_unknown_card_or_format_has_no_peak(name, precision):
+    assert peak_flops(name, precision) is None
+
+
+def test_a_cpu_is_measured_and_has_no_stated_peak(monkeypatch):
+    monkeypatch.setattr(device_speed, "_MEASURING_SECONDS", 0.01)
+    speed = device_speed.measure(torch.device("cpu"), "fp32")
+    assert speed.peak_flops is None
+    assert speed.flops_per_second_achievable > 1e7
+    assert speed.memory_bytes_per_second > 1e7
+    assert str(torch.get_num_threads()) in speed.name
+
+
+def test_the_expected_speed_is_the_stated_fraction_of_the_measured_product(monkeypatch):
+    monkeypatch.setattr(device_speed, "_fastest_seconds", lambda work: 0.01)
+    speed = device_speed.measure(torch.device("cpu"), "fp32")
+    assert speed.flops_per_second_achievable == pytest.approx(0.4 * 2 * 1024**3 / 0.01)
+    assert speed.memory_bytes_per_second == 2 * 64 * 1024**2 / 0.01

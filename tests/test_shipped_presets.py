@@ -1,0 +1,96 @@
+"""Every preset that comes with the program is sound, says what it is for, and trains what it says."""
+
+import tomllib
+
+import pytest
+
+from gpt2tui import preset_files
+from gpt2tui.preset import GPT2_VOCAB_SIZE
+from gpt2tui.preset_catalog import shipped_folder
+
+FILES = sorted(shipped_folder().glob("*.toml"))
+PUBLISHED = {
+    "gpt2-124m": (124_439_808, 12, 768, 12),
+    "gpt2-350m": (354_823_168, 24, 1024, 16),
+    "gpt2-774m": (774_030_080, 36, 1280, 20),
+    "gpt2-1558m": (1_557_611_200, 48, 1600, 25),
+}
+
+
+def shipped(name):
+    return preset_files.load([shipped_folder() / f"{name}.toml"]).preset
+
+
+def test_all_presets_of_the_contract_are_shipped():
+    assert {path.stem for path in FILES} == {
+        "test", "small", "default", "bigger_default", "shakespeare-char", *PUBLISHED,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_shipped_preset_is_sound_and_described(path):
+    preset = preset_files.check(path).preset
+    assert preset.inconsistencies() == []
+    assert len(preset.description) > 40
+    text = path.read_text(encoding="utf-8")
+    assert all(f"# {heading}:" in text for heading in ("What", "Size", "Data", "Time"))
+    assert all(len(line) <= 130 for line in text.splitlines())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_shipped_preset_repeats_nothing_of_the_preset_it_extends(path):
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    base = shipped(values["extends"]) if "extends" in values else None
+    for table, settings in values.items():
+        for key, value in settings.items() if base and isinstance(settings, dict) else ():
+            assert getattr(getattr(base, table), key) != value, f"{table}.{key}"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_sizes_are_exact(name):
+    preset = shipped(name)
+    parameters, *shape = PUBLISHED[name]
+    model = preset.with_vocab_size(GPT2_VOCAB_SIZE).model
+    assert model.parameter_count() == parameters
+    assert [model.n_layer, model.n_embd, model.n_head] == shape
+    assert (model.n_positions, model.bias, preset.data.tokenizer) == (1024, True, "gpt2")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_sizes_step_over_half_a_million_tokens_on_1_to_8_ranks(name):
+    preset = shipped(name)
+    assert preset.tokens_per_step == 2**19
+    assert preset.training.gradient_accumulation % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens_per_parameter"),
+    [("gpt2-124m", 80), ("gpt2-350m", 20), ("gpt2-774m", 20), ("gpt2-1558m", 20)],
+)
+def test_the_published_sizes_read_as_much_as_they_say(name, tokens_per_parameter):
+    preset = shipped(name)
+    tokens = preset.tokens_per_step * preset.training.num_iterations
+    assert tokens / PUBLISHED[name][0] == pytest.approx(tokens_per_parameter, rel=0.01)
+    assert f"{tokens_per_parameter} tokens a parameter" in " ".join(preset.description.split())
+    assert f"{tokens / 1e9:.1f} billion tokens" in preset.description
+
+
+def test_default_is_the_first_configuration_of_the_project():
+    preset = shipped("default")
+    training, optimizer = preset.training, preset.optimizer
+    assert (preset.model.n_layer, preset.model.n_embd, preset.data.source) == (12, 768, "wikitext-103")
+    assert (training.batch_size, training.sequence_length, training.checkpoint_frequency) == (4, 64, 50)
+    assert (training.num_iterations, training.seed) == (10_000, 1337)
+    assert (optimizer.lr, optimizer.weight_decay) == (3e-4, 0.01)
+
+
+def test_bigger_default_is_bigger_and_has_a_schedule():
+    default, bigger = shipped("default"), shipped("bigger_default")
+    count = [p.with_vocab_size(GPT2_VOCAB_SIZE).model.parameter_count() for p in (default, bigger)]
+    assert count[1] > 2 * count[0]
+    assert (default.schedule.name, bigger.schedule.name) == ("constant", "cosine")
+
+
+def test_the_presets_for_a_first_run_download_nothing():
+    for name in ("test", "small"):
+        assert (shipped(name).data.source, shipped(name).data.tokenizer) == ("python-stdlib", "bpe")
