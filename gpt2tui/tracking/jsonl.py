@@ -1,0 +1,135 @@
+"""`events.jsonl`: every event of a run, one JSON object a line, written as it happens.
+
+The file only ever grows, so that whoever follows it by offset is never wrong. A line that a kill or a full
+disk has cut off stays as it is; the next event starts on a line of its own and readers skip the torn one.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from gpt2tui.tracking.line_output import LineOutput
+from gpt2tui.tracking.subscriber import Report, report_on_stderr
+from gpt2tui.training.events import Event, RunStarted, parse
+
+_CHUNK = 1 << 20
+
+
+class JsonLines:
+    """Appends each event to a file, unbuffered: after `handle` returns, a kill of the process loses nothing.
+
+    Raises OSError when the file cannot be opened. A write that fails later (disk full, quota) is reported
+    once; its event is missing from the file, and the next event tries again.
+    """
+
+    def __init__(self, path: Path, report: Report = report_on_stderr) -> None:
+        self._path = path
+        self._file = FileIO(path, "ab")
+        self._report = report
+        self._reported = False
+        self._torn = not _ends_with_newline(path)
+
+    def handle(self, event: Event) -> None:
+        """Append the event's line."""
+        line = event.as_json().encode("ascii") + b"\n"
+        try:
+            self._write(b"\n" + line if self._torn else line)
+            self._torn = False
+        except OSError as error:
+            self._torn = True
+            if not self._reported:
+                self._report(f"{self._path}: {error.strerror}; events are lost until it can be written again")
+            self._reported = True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        # A nearly full disk takes a part of the line and fails on the rest.
+        while data:
+            data = data[self._file.write(data) :]
+
+
+class JsonStdout:
+    """Each event as a line of JSON on stdout; a reader that goes away does not end the run."""
+
+    def __init__(self, file: TextIO | None = None, report: Report = report_on_stderr) -> None:
+        self._output = LineOutput(file or sys.stdout, report)
+
+    def handle(self, event: Event) -> None:
+        """Write the event's line."""
+        self._output.write(event.as_json())
+
+    def close(self) -> None:
+        """Nothing to let go of: stdout stays open."""
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """The events in the file as one history: what a resumed run did again replaces what was done before.
+
+    When a run crashes after step M and resumes from a checkpoint at step N < M, the file holds the steps
+    N+1..M twice. A `run_started` with step N therefore takes back every earlier event of a step after N.
+    Lines that are torn, foreign or of another version are skipped. Memory does not grow with the file, which
+    is read twice. Raises OSError when it cannot be read.
+    """
+    with path.open("rb") as file:
+        restarts = [event.step for event in _events(file) if isinstance(event, RunStarted)]
+        end = file.tell()
+        file.seek(0)
+        # The last step that survives of what lies before the first start, after it, after the second...
+        last_steps: list[float] = [float("inf")]
+        for step in reversed(restarts):
+            last_steps.append(min(step, last_steps[-1]))
+        last_step = last_steps.pop()
+        for event in _events(file, end):
+            if isinstance(event, RunStarted):
+                last_step = last_steps.pop()
+            if getattr(event, "step", 0) <= last_step:
+                yield event
+
+
+def follow(path: Path, stop: threading.Event, poll_seconds: float = 0.25) -> Iterator[Event]:
+    """The events in the file, then each new one as it is written, until `stop` is set.
+
+    In the order of the file: steps come again after a `run_started` whose step lies before them (see
+    `read_events`). Waits for a file that does not exist yet. After `stop`, what is there is still read.
+    """
+    while not path.exists():
+        if stop.wait(poll_seconds):
+            return
+    with path.open("rb") as file:
+        rest = b""
+        while True:
+            last = stop.is_set()
+            while chunk := file.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from filter(None, map(_parse, lines))
+            if last:
+                return
+            stop.wait(poll_seconds)
+
+
+def _events(file: BinaryIO, end: int | None = None) -> Iterator[Event]:
+    """The events of the lines that begin before the offset `end`."""
+    while (end is None or file.tell() < end) and (line := file.readline()):
+        if event := _parse(line):
+            yield event
+
+
+def _parse(line: bytes) -> Event | None:
+    # A crash of the machine can leave a block of NUL bytes where the end of the file was not yet on disk.
+    event = parse(line.strip(b"\0\r\n").decode("utf-8", errors="replace"))
+    return event if event and isinstance(getattr(event, "step", 0), int) else None
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if not size:
+            return True
+        file.seek(size - 1)
+        return file.read(1) == b"\n"

@@ -1,0 +1,42 @@
+"""Lines on a stream that may go away: a closed pipe or a full disk ends the lines, not the run."""
+
+import contextlib
+import os
+from typing import TextIO
+
+from gpt2tui.tracking.subscriber import Report, report_on_stderr
+
+
+class LineOutput:
+    """Writes and flushes lines until the stream fails, then no more.
+
+    A reader that has closed its end (`| head`) has seen enough and is not worth a word; any other failure is
+    reported once. Afterwards the file descriptor leads to the null device, because Python flushes stdout once
+    more on exit and would turn the same failure into exit code 120.
+    """
+
+    def __init__(self, file: TextIO, report: Report = report_on_stderr) -> None:
+        self._file: TextIO | None = file
+        self._report = report
+
+    def write(self, line: str) -> None:
+        """Write `line` and a newline."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self._report(f"cannot write the log: {error}; training goes on without it")
+            _lead_to_null(self._file)
+            self._file = None
+
+
+def _lead_to_null(file: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):  # not every stream has a descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, file.fileno())
+        finally:
+            os.close(null)

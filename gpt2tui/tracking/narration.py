@@ -1,0 +1,168 @@
+"""Events in words: the lines of a run's log that stay, as styled text. Pure functions of the events.
+
+Everything that is not ours (samples, names, messages) is sanitized here and never parsed as markup.
+"""
+
+import math
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.text import Text
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tracking.run_progress import RunProgress
+from gpt2tui.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    Sampled,
+    Step,
+)
+
+QUIET = "bright_black"
+SAMPLE_LINES = 40
+_SAMPLE_CHARACTERS = 10_000
+_LABEL_WIDTH = 11  # of "step 12,345"
+
+
+def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
+    """What is about to be trained, on what, and what its numbers will mean."""
+    steps = event.num_iterations - event.step
+    tokens = compact(steps * event.tokens_per_step)
+    lines = [
+        Text.assemble(("gpt2tui ", "bold green"), (_one_line(event.preset), "bold"), f"  {_one_line(event.run)}"),
+        Text.assemble(
+            (compact(event.parameters), "bold"),
+            f" parameters on {_one_line(event.device)} in {_one_line(event.precision)}, "
+            f"{steps:,} steps of {event.tokens_per_step:,} tokens ({tokens} in all)",
+        ),
+    ]
+    if event.step:
+        lines.append(Text(f"goes on from step {event.step:,}"))
+    if vocab_size:
+        guess = f"{math.log(vocab_size):.2f}"
+        lines.append(
+            Text(
+                f"loss: nats a token, smoothed; guessing among {vocab_size:,} tokens costs {guess}",
+                style=QUIET,
+            )
+        )
+    if event.xz_bits_per_byte is not None:
+        xz = f"{event.xz_bits_per_byte:.2f}"
+        lines.append(Text(f"bits/byte: the held-out text, packed by the model; xz -9 needs {xz}", style=QUIET))
+    return [*lines, Text()]
+
+
+def step(event: Step, progress: RunProgress) -> Text:
+    """One line for logs that are not a terminal."""
+    parts = [f"{_label(event.step)}  loss {_number(progress.train_loss.value, 3)}"]
+    parts.append(f"lr {event.learning_rate:.2e}")
+    parts.append(f"grad norm {event.grad_norm:.2f}")
+    if progress.tokens_per_second is not None:
+        parts.append(f"{compact(progress.tokens_per_second)} tokens/s")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return Text("  ".join(parts))
+
+
+def evaluated(event: Evaluated, progress: RunProgress) -> Text:
+    """The held-out loss, beside xz's bits per byte; `progress` is the state before the event."""
+    best, xz = progress.is_best(event), progress.xz_bits_per_byte
+    line = Text.assemble(
+        (_label(event.step), "bold"),
+        "  val loss ",
+        (f"{event.val_loss:.3f}", "bold green" if best else "bold"),
+        f"  perplexity {compact(event.perplexity)}  ",
+        (f"{event.bits_per_byte:.3f}", "bold magenta"),
+        " bits/byte",
+    )
+    if xz is not None:
+        line.append(f"  xz {xz:.2f}", style="green" if event.bits_per_byte < xz else QUIET)
+    if event.whole:
+        line.append("  all text", style=QUIET)
+    elif best and progress.best_val_loss is not None:
+        line.append("  best", style="green")
+    return line
+
+
+def sampled(event: Sampled, unicode: bool = True, wrap: Callable[[Text], Iterable[Text]] | None = None) -> list[Text]:
+    """The prompt and what the model made of it, behind a rail; a very long sample is cut.
+
+    `wrap` breaks a line into pieces that fit beside the rail, which is two cells wide.
+    """
+    rail = Text("│ " if unicode else "| ", style="cyan")
+    text = event.text[:_SAMPLE_CHARACTERS].rstrip()
+    written = Text.assemble((sanitize(event.prompt[:_SAMPLE_CHARACTERS]), QUIET), (sanitize(text), "bold"))
+    written.expand_tabs(4)
+    lines = [piece for line in written.split("\n") for piece in (wrap(line) if wrap and line else [line])]
+    title = Text(f"{_label(event.step)}  the model writes", style="cyan")
+    shown = [title, *(rail + line for line in lines[:SAMPLE_LINES])]
+    if len(lines) > SAMPLE_LINES or len(event.text) > _SAMPLE_CHARACTERS:
+        shown.append(rail + Text("(the rest is in events.jsonl)", style=QUIET))
+    return [*shown, Text()]
+
+
+def checkpoint_saved(event: CheckpointSaved) -> Text:
+    """Where the checkpoint is and what it cost."""
+    cost = f"{byte_size(event.bytes)} in {event.seconds:.1f} s"
+    return Text(f"{_label(event.step)}  saved {_one_line(event.path)}  {cost}", style=QUIET)
+
+
+def warning(message: str) -> Text:
+    """Something fell back or went wrong without ending the run."""
+    return Text.assemble(("warning: ", "bold yellow"), (_one_line(message), "yellow"))
+
+
+def paused(step: int) -> Text:
+    """Training waits."""
+    return Text(f"{_label(step)}  paused", style="yellow")
+
+
+def resumed(step: int) -> Text:
+    """Training goes on after a pause."""
+    return Text(f"{_label(step)}  goes on", style="yellow")
+
+
+def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | None = None) -> list[Text]:
+    """How it ended, how good it became, and what to do next."""
+    stopped = event.reason == "stopped"
+    head = Text.assemble(
+        ("stopped" if stopped else "done", "bold yellow" if stopped else "bold green"),
+        f" after step {event.step:,} of {progress.num_iterations:,}, {duration(event.seconds)}",
+    )
+    lines = [Text(), head]
+    if event.best_val_loss is not None:
+        lines.append(Text(f"best val loss {event.best_val_loss:.3f}"))
+    last, xz = progress.evaluation, progress.xz_bits_per_byte
+    if last is not None:
+        over = "all held-out text" if last.whole else "the validation text"
+        line = Text.assemble((f"{last.bits_per_byte:.3f}", "bold magenta"), f" bits/byte on {over}")
+        if xz is not None:
+            line.append(f"; xz -9 needs {xz:.3f}")
+        lines.append(line)
+    if run_folder is not None:
+        folder = shlex.quote(sanitize(str(run_folder), keep_newlines=False))
+        what, command = ("go on", "gpt2tui --headless --resume") if stopped else ("read it", "gpt2tui sample")
+        lines.append(Text.assemble(f"{what}: ", (f"{command} {folder}", "bold")))
+    return lines
+
+
+def run_failed(event: RunFailed) -> Text:
+    """What ended the run."""
+    return Text.assemble(("failed", "bold red"), f" after step {event.step:,}: ", (sanitize(event.message), "red"))
+
+
+def _label(step: int) -> str:
+    return f"step {step:,}".ljust(_LABEL_WIDTH)
+
+
+def _one_line(text: str) -> str:
+    return sanitize(text, keep_newlines=False)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"

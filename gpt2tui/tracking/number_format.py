@@ -1,0 +1,40 @@
+"""Numbers as people read them: three digits and a unit."""
+
+import math
+
+
+def duration(seconds: float) -> str:
+    """`0:07`, `2:31`, `1:02:33`, `3 d 04 h`."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour:02} h"
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def compact(count: float) -> str:
+    """Three digits with a thousands letter: `999`, `14.2k`, `124M`, `1.5B`."""
+    return "".join(_scaled(count, ("", "k", "M", "B")))
+
+
+def byte_size(count: float) -> str:
+    """Three digits with a decimal unit: `512 B`, `48.2 MB`, `1.21 GB`."""
+    return " ".join(_scaled(count, ("B", "kB", "MB", "GB", "TB")))
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> tuple[str, str]:
+    """`value` in the first unit in which it rounds to at most 999; each unit is 1000 of the one before."""
+    power = 0
+    while 999.5 <= abs(value) < math.inf and power < len(units) - 1:
+        value /= 1000
+        power += 1
+    return _three_digits(value), units[power]
+
+
+def _three_digits(value: float) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,86 @@
+"""What a run's events add up to: where it is, how fast, how well. Pure: each event makes a new state."""
+
+import math
+import statistics
+from dataclasses import dataclass, field, replace
+
+from gpt2tui.tracking.smoothing import ExponentialAverage
+from gpt2tui.training.events import Evaluated, Event, Paused, Resumed, RunStarted, Step
+
+_RECENT_STEPS = 50
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """The state of a run after some of its events."""
+
+    step: int = 0
+    num_iterations: int = 0
+    tokens_per_step: int = 0
+    train_loss: ExponentialAverage = field(default_factory=ExponentialAverage)
+    """In nats a token, smoothed over about the last 20 steps."""
+    recent_step_seconds: tuple[float, ...] = ()
+    memory_bytes: int | None = None
+    """The device's memory in use if it has its own, else the process's."""
+    evaluation: Evaluated | None = None
+    """The last one."""
+    best_val_loss: float | None = None
+    """The lowest val_loss over the fixed validation tokens; all held-out text is not comparable with them."""
+    xz_bits_per_byte: float | None = None
+    paused: bool = False
+
+    def after(self, event: Event) -> "RunProgress":
+        """The state after one more event."""
+        match event:
+            case RunStarted():
+                return RunProgress(
+                    step=event.step,
+                    num_iterations=event.num_iterations,
+                    tokens_per_step=event.tokens_per_step,
+                    xz_bits_per_byte=event.xz_bits_per_byte,
+                )
+            case Step():
+                known = event.device_memory_bytes is not None
+                return replace(
+                    self,
+                    step=event.step,
+                    train_loss=self.train_loss.add(event.train_loss),
+                    recent_step_seconds=(*self.recent_step_seconds, event.step_seconds)[-_RECENT_STEPS:],
+                    memory_bytes=event.device_memory_bytes if known else event.host_memory_bytes,
+                )
+            case Evaluated():
+                return replace(
+                    self,
+                    evaluation=event,
+                    best_val_loss=event.val_loss if self.is_best(event) else self.best_val_loss,
+                )
+            case Paused() | Resumed():
+                return replace(self, paused=isinstance(event, Paused))
+        return self
+
+    def is_best(self, event: Evaluated) -> bool:
+        """Whether this evaluation is the lowest so far of those it can be compared with."""
+        best = math.inf if self.best_val_loss is None else self.best_val_loss
+        return not event.whole and event.val_loss < best  # never true of NaN
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """The median of the last 50 steps' own seconds: compilation, evaluations and pauses do not count."""
+        return statistics.median(self.recent_step_seconds) if self.recent_step_seconds else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens trained on a second, at the median speed."""
+        seconds = self.seconds_per_step
+        return self.tokens_per_step / seconds if seconds else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last step, at the median speed; evaluations still to come are not counted."""
+        seconds = self.seconds_per_step
+        return None if seconds is None else seconds * max(0, self.num_iterations - self.step)
+
+    @property
+    def fraction(self) -> float:
+        """The share of the steps that is done, from 0 to 1."""
+        return min(1.0, self.step / self.num_iterations) if self.num_iterations else 0.0

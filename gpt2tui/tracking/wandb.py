@@ -1,0 +1,189 @@
+"""Weights & Biases, kept at arm's length: one background thread makes every call, so none holds up training.
+
+Its files lie in `<run folder>/wandb`; the W&B id is kept in `<run folder>/wandb_id`, so that a resumed run
+goes on in the same W&B run. Events that W&B does not get are in `events.jsonl` all the same.
+"""
+
+import queue
+import secrets
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from gpt2tui.preset import Preset
+from gpt2tui.tracking.subscriber import Report, report_on_stderr
+from gpt2tui.training.events import Evaluated, Event, RunFailed, RunStarted, Sampled, Step
+
+_QUEUE_LENGTH = 10_000
+_INIT_TIMEOUT = 10.0
+_FINISH_TIMEOUT = 8.0
+_CLOSE_TIMEOUT = 10.0
+_SAMPLES_IN_TABLE = 50
+
+
+class WandbTracker:
+    """Sends steps, evaluations and samples to W&B as `preset.tracking.wandb` says.
+
+    Nothing here blocks or raises: what goes wrong is one line to `report`, which the background thread calls
+    too. `handle` only puts the event on a bounded queue (a full one drops it, and says so at the end).
+    `close` waits at most `close_timeout` seconds. When the service is out of reach the run is written offline
+    instead.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        run_folder: Path,
+        *,
+        report: Report = report_on_stderr,
+        queue_length: int = _QUEUE_LENGTH,
+        close_timeout: float = _CLOSE_TIMEOUT,
+    ) -> None:
+        self._preset = preset
+        self._run_folder = run_folder
+        self._report = report
+        self._close_timeout = close_timeout
+        self._events: queue.Queue[Event] = queue.Queue(queue_length)
+        self._dropped = 0
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._thread: threading.Thread | None = None
+        if preset.tracking.wandb != "disabled":
+            # A daemon, because a call that never returns must not keep the process from ending.
+            self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+            self._thread.start()
+
+    def handle(self, event: Event) -> None:
+        """Queue the event."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        try:
+            self._events.put_nowait(event)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Let W&B finish what is queued, for a while."""
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._thread.join(self._close_timeout)
+        if self._thread.is_alive():
+            self._abandoned.set()
+            self._report(
+                f"W&B did not finish in {self._close_timeout:g} s and may lack the end of this run; "
+                "events.jsonl has everything"
+            )
+        if self._dropped:
+            self._report(f"W&B was too slow: {self._dropped:,} events were not sent (events.jsonl has them)")
+        self._thread = None
+
+    def _work(self) -> None:
+        try:
+            run = self._start()
+            log = _Log(run)
+            failed = False
+            while (event := self._next()) is not None:
+                log.write(event)
+                failed = failed or isinstance(event, RunFailed)
+            run.finish(exit_code=int(failed))
+        # W&B gives up on some roads with SystemExit, which would end this thread without a word.
+        except (Exception, SystemExit) as error:
+            # Once abandoned, the process is ending: W&B's own shutdown makes the pending call fail.
+            if not self._abandoned.is_set():
+                self._report(f"W&B tracking is off: {_first_line(error)}")
+
+    def _next(self) -> Event | None:
+        """The next event; None when the run is closed and nothing is left."""
+        while True:
+            closing = self._closing.is_set()
+            try:
+                return self._events.get(timeout=0.1)
+            except queue.Empty:
+                if closing:
+                    return None
+
+    def _start(self) -> Any:
+        import wandb
+
+        if self._preset.tracking.wandb == "online":
+            try:
+                wandb.setup(settings=wandb.Settings(console="off", silent=True))
+                # Without this, W&B would ask for a key on the terminal that shows the run.
+                if not wandb.login(prompt=False):
+                    raise RuntimeError("not logged in (`wandb login` once)")
+                return self._init(wandb, "online")
+            except Exception as error:
+                if self._abandoned.is_set():
+                    raise
+                folder = self._run_folder / "wandb"
+                self._report(
+                    f"W&B is out of reach: {_first_line(error)}; the run goes to {folder} instead "
+                    "(`wandb sync` sends it later)"
+                )
+        return self._init(wandb, "offline")
+
+    def _init(self, wandb: Any, mode: str) -> Any:
+        tracking = self._preset.tracking
+        run = wandb.init(
+            mode=mode,
+            project=tracking.project,
+            name=tracking.run_name or self._run_folder.resolve().name,
+            tags=tracking.tags,
+            config=self._preset.model_dump(mode="json"),
+            dir=self._run_folder,
+            id=_run_id(self._run_folder / "wandb_id"),
+            resume="allow",
+            settings=wandb.Settings(
+                console="off", silent=True, init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT
+            ),
+        )
+        # Our step is a metric, not W&B's own counter: that one may not go back, as a resumed run does.
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step")
+        return run
+
+
+class _Log:
+    """Events in W&B's terms: metrics under the names of `events.jsonl`, the newest samples as a table."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        self._samples: deque[tuple[int, str, str]] = deque(maxlen=_SAMPLES_IN_TABLE)
+
+    def write(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._run.config.update(_known(event), allow_val_change=True)
+            case Step() | Evaluated():
+                self._run.log(_known(event))
+            case Sampled():
+                import wandb
+
+                self._samples.append((event.step, event.prompt, event.text))
+                # A table is frozen once logged, so each is a new one, bounded so that their sum is too.
+                table = wandb.Table(columns=["step", "prompt", "text"], data=list(map(list, self._samples)))
+                self._run.log({"step": event.step, "samples": table})
+
+
+def _known(event: Event) -> dict[str, Any]:
+    """The event's own fields whose value is known."""
+    record = event.as_dict()
+    return {key: value for key, value in record.items() if key not in ("v", "event", "time") and value is not None}
+
+
+def _run_id(path: Path) -> str:
+    """The id in the file, or a new one that is put there."""
+    try:
+        if known := path.read_text(encoding="ascii").strip():
+            return known
+    except FileNotFoundError:
+        pass
+    new = secrets.token_hex(4)
+    path.write_text(new + "\n", encoding="ascii")
+    return new
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{error}".strip().partition("\n")[0] or type(error).__name__

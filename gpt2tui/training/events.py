@@ -1,0 +1,173 @@
+"""What a training run tells the world: frozen dataclasses, one per kind, with the JSON form of the contract.
+
+Training is a generator of these. The console, `events.jsonl`, W&B and the screen only read them. A number that
+is not known is None (null in JSON), never 0.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened; `time` is seconds since the Unix epoch."""
+
+    name: ClassVar[str]
+    time: float = field(default_factory=time.time)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: `v`, `event`, `time`, then the fields; numbers that are not finite become null."""
+        fields = {f.name: _finite(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "time"}
+        return {"v": VERSION, "event": self.name, "time": round(self.time, 3), **fields}
+
+    def as_json(self) -> str:
+        """One line of JSON without its newline; text is kept as ASCII escapes so that no terminal obeys it."""
+        return json.dumps(self.as_dict(), allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """Training begins, or goes on after a resume; `run` is the run folder's name."""
+
+    name: ClassVar[str] = "run_started"
+    run: str
+    preset: str
+    parameters: int
+    tokens_per_step: int
+    device: str
+    precision: str
+    step: int = 0  # the step training goes on from: 0 for a new run
+    num_iterations: int
+    xz_bits_per_byte: float | None = None  # what `xz -9` needs for the held-out text, to compare bits_per_byte with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Event):
+    """One update of the weights. `train_loss` is in nats a token, the mean over the whole step."""
+
+    name: ClassVar[str] = "step"
+    step: int
+    train_loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_seen: int
+    tokens_per_second: float | None
+    step_seconds: float
+    device_memory_bytes: int | None
+    host_memory_bytes: int | None
+    mfu: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Event):
+    """The held-out loss in nats a token, the same tokens each time; `whole` when it covered all held-out text."""
+
+    name: ClassVar[str] = "evaluated"
+    step: int
+    val_loss: float
+    perplexity: float
+    bits_per_byte: float
+    whole: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Event):
+    """What the model wrote after the prompt."""
+
+    name: ClassVar[str] = "sampled"
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved(Event):
+    """A checkpoint is durable on disk; `path` is relative to the run folder."""
+
+    name: ClassVar[str] = "checkpoint_saved"
+    step: int
+    path: str
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something fell back or went wrong without ending the run."""
+
+    name: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paused(Event):
+    """Training waits after this step."""
+
+    name: ClassVar[str] = "paused"
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(Event):
+    """Training goes on after a pause."""
+
+    name: ClassVar[str] = "resumed"
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """The run ended as it should; `reason` is "done" or "stopped"."""
+
+    name: ClassVar[str] = "run_finished"
+    step: int
+    best_val_loss: float | None
+    seconds: float
+    reason: str = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFailed(Event):
+    """The run ended on an error."""
+
+    name: ClassVar[str] = "run_failed"
+    message: str
+    step: int
+
+
+KINDS: dict[str, type[Event]] = {
+    kind.name: kind
+    for kind in (
+        RunStarted, Step, Evaluated, Sampled, CheckpointSaved, Warned, Paused, Resumed, RunFinished, RunFailed,
+    )
+}  # fmt: skip
+
+
+def parse(line: str) -> Event | None:
+    """The event of one line of `events.jsonl`; None when it is cut off, of another version or of an unknown kind."""
+    try:
+        record = json.loads(line)
+        if not isinstance(record, dict) or record.get("v") != VERSION:
+            return None
+        kind = KINDS[record["event"]]
+        known = {f.name for f in dataclasses.fields(kind)}
+        values = {key: value for key, value in record.items() if key in known}
+        return kind(
+            **{key: math.nan if value is None and _is_float(kind, key) else value for key, value in values.items()}
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _is_float(kind: type[Event], key: str) -> bool:
+    return next(f.type for f in dataclasses.fields(kind) if f.name == key) in (float, "float")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

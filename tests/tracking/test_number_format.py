@@ -1,0 +1,58 @@
+import math
+
+import pytest
+
+from gpt2tui.tracking.number_format import byte_size, compact, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0:00"),
+        (7.4, "0:07"),
+        (59.6, "1:00"),
+        (151, "2:31"),
+        (3599.7, "1:00:00"),
+        (3753, "1:02:33"),
+        (86_399.4, "23:59:59"),
+        (86_400, "1 d 00 h"),
+        (3 * 86_400 + 4 * 3600 + 1800, "3 d 04 h"),
+        (-3, "0:00"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (7, "7"),
+        (999, "999"),
+        (999.4, "999"),
+        (999.6, "1k"),
+        (1000, "1k"),
+        (14_234, "14.2k"),
+        (999_499, "999k"),
+        (999_500, "1M"),
+        (124_439_808, "124M"),
+        (1_557_611_200, "1.56B"),
+        (2_000_000_000_000, "2000B"),
+        (0.05, "0.05"),
+        (9.96, "9.96"),
+        (-14_234, "-14.2k"),
+        (math.inf, "inf"),
+        (math.nan, "nan"),
+    ],
+)
+def test_compact(count, text):
+    assert compact(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (512, "512 B"), (48_200_000, "48.2 MB"), (1_210_000_000, "1.21 GB"), (3e15, "3000 TB")],
+)
+def test_byte_size(count, text):
+    assert byte_size(count) == text

@@ -1,0 +1,293 @@
+"""The tracker against the real wandb, offline, and against stand-ins that fail in every way we know."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gpt2tui.preset import Preset, TrackingTable
+from gpt2tui.tracking.wandb import WandbTracker
+from gpt2tui.training.events import RunFailed
+
+from . import event_samples as sample
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def preset(mode):
+    return Preset(description="a test", tracking=TrackingTable(wandb=mode, project="tests", tags=["one", "two"]))
+
+
+class FakeRun:
+    def __init__(self):
+        self.logged, self.exit_code = [], None
+        self.config = SimpleNamespace(update=lambda values, allow_val_change: self.logged.append(values))
+
+    def define_metric(self, name, step_metric=None):
+        pass
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self, exit_code):
+        self.exit_code = exit_code
+
+
+class FakeWandb:
+    """Stands in for the module; each test replaces what shall go wrong."""
+
+    def __init__(self):
+        self.run, self.modes = FakeRun(), []
+        self.Settings = SimpleNamespace
+        self.Table = lambda columns, data: {"columns": columns, "data": data}
+
+    def setup(self, settings):
+        pass
+
+    def login(self, prompt):
+        assert prompt is False  # a prompt would take over the terminal
+        return True
+
+    def init(self, mode, **arguments):
+        self.modes.append(mode)
+        self.arguments = arguments
+        return self.run
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def test_disabled_touches_nothing(tmp_path, wandb):
+    tracker = WandbTracker(preset("disabled"), tmp_path)
+    tracker.handle(sample.step(1))
+    tracker.close()
+    assert wandb.modes == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_is_imported_only_by_its_thread():
+    code = "import sys, gpt2tui.tracking.wandb, gpt2tui.tracking.console; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"wandb", "torch", "textual", "plotext"} & set(modules)
+
+
+def test_events_are_logged_under_their_own_names_against_the_step(tmp_path, wandb):
+    reports = []
+    tracker = WandbTracker(preset("online"), tmp_path, report=reports.append)
+    for event in (sample.run_started(), sample.step(1, mfu=None), sample.evaluated(1), sample.sampled(1)):
+        tracker.handle(event)
+    tracker.close()
+    started, step, evaluation, samples = wandb.run.logged
+    assert started["parameters"] == 3_213_760
+    assert (step["step"], step["train_loss"], step["learning_rate"]) == (1, 3.0, 3e-3)
+    assert "mfu" not in step  # not known, not 0
+    assert evaluation["step"] == 1
+    assert {"val_loss", "perplexity", "bits_per_byte"} <= set(evaluation)
+    assert samples["samples"]["data"] == [[1, "def ", "main():\n    return 0\n"]]
+    assert wandb.modes == ["online"]
+    assert wandb.arguments["project"] == "tests"
+    assert wandb.arguments["name"] == tmp_path.name
+    assert wandb.arguments["tags"] == ["one", "two"]
+    assert wandb.arguments["config"] == preset("online").model_dump(mode="json")
+    assert wandb.run.exit_code == 0
+    assert reports == []
+
+
+def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):
+    tracker = WandbTracker(preset("offline"), tmp_path)
+    tracker.handle(RunFailed(message="the loss is no longer a number", step=3))
+    tracker.close()
+    assert wandb.run.exit_code == 1
+
+
+def test_the_samples_table_keeps_the_newest_fifty(tmp_path, wandb):
+    tracker = WandbTracker(preset("offline"), tmp_path)
+    for number in range(1, 81):
+        tracker.handle(sample.sampled(number))
+    tracker.close()
+    assert [row[0] for row in wandb.run.logged[-1]["samples"]["data"]] == list(range(31, 81))
+
+
+def test_a_resumed_run_goes_on_under_the_same_id(tmp_path, wandb):
+    ids = []
+    for _ in range(2):
+        WandbTracker(preset("offline"), tmp_path).close()
+        ids.append(wandb.arguments["id"])
+    assert ids[0] == ids[1] == (tmp_path / "wandb_id").read_text().strip()
+    WandbTracker(preset("offline"), tmp_path / "..").close()
+    assert wandb.arguments["id"] != ids[0]
+
+
+def test_without_a_network_the_run_goes_offline_with_one_line_and_loses_nothing(tmp_path, wandb):
+    def init(mode, **arguments):
+        if mode == "online":
+            raise ConnectionError("no route to host\nand much more text")
+        return wandb.run
+
+    wandb.init = init
+    reports = []
+    tracker = WandbTracker(preset("online"), tmp_path, report=reports.append)
+    for number in (1, 2, 3):
+        tracker.handle(sample.step(number))
+    tracker.close()
+    assert [values["step"] for values in wandb.run.logged] == [1, 2, 3]
+    assert len(reports) == 1
+    assert "no route to host; the run goes to" in reports[0]
+    assert "wandb sync" in reports[0]
+
+
+def test_without_a_login_the_run_goes_offline_and_says_how_to_log_in(tmp_path, wandb):
+    wandb.login = lambda prompt: False
+    reports = []
+    WandbTracker(preset("online"), tmp_path, report=reports.append).close()
+    assert wandb.modes == ["offline"]
+    assert "`wandb login`" in reports[0]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("it broke"), SystemExit("it broke"), TypeError("it broke")])
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_whatever_raises_is_one_line(tmp_path, wandb, where, error):
+    def fail(*_, **__):
+        raise error
+
+    setattr(wandb if where == "init" else wandb.run, where, fail)
+    reports = []
+    tracker = WandbTracker(preset("offline"), tmp_path, report=reports.append)
+    for number in range(1, 1000):
+        tracker.handle(sample.step(number))
+    tracker.close()
+    tracker.handle(sample.step(1000))
+    assert reports == ["W&B tracking is off: it broke"]
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    reports = []
+    WandbTracker(preset("offline"), tmp_path, report=reports.append).close()
+    assert len(reports) == 1
+    assert reports[0].startswith("W&B tracking is off: ")
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_call_that_hangs_holds_up_neither_training_nor_the_end(tmp_path, wandb, where):
+    forever = threading.Event()
+    setattr(wandb if where == "init" else wandb.run, where, lambda *_, **__: forever.wait(60))
+    reports = []
+    tracker = WandbTracker(preset("offline"), tmp_path, report=reports.append, queue_length=10, close_timeout=0.3)
+    for number in range(1, 101):
+        tracker.handle(sample.step(number))
+    tracker.close()
+    tracker.close()
+    assert "W&B did not finish in 0.3 s" in reports[0]
+    if where != "finish":  # then the queue was drained, and how much of it was full is chance
+        dropped = int(reports[1].split("slow: ")[1].split()[0])
+        assert 89 <= dropped <= 90  # ten are queued, and one may be in the hands of the call that hangs
+    forever.set()
+
+
+def test_what_fails_after_the_wait_is_over_starts_nothing_new_and_says_nothing_more(tmp_path, wandb):
+    service_ends = threading.Event()
+
+    def login(prompt):
+        service_ends.wait(60)
+        raise ConnectionError("the service has ended")
+
+    wandb.login = login
+    reports = []
+    tracker = WandbTracker(preset("online"), tmp_path, report=reports.append, close_timeout=0.1)
+    thread = tracker._thread
+    tracker.close()
+    service_ends.set()
+    thread.join(10)
+    assert wandb.modes == []
+    assert len(reports) == 1
+
+
+def test_a_hanging_call_does_not_keep_the_process_alive(tmp_path):
+    code = """
+import sys, threading, types
+from pathlib import Path
+from gpt2tui.tracking.wandb import WandbTracker
+from tests.tracking.test_wandb import preset
+sys.modules["wandb"] = types.SimpleNamespace(
+    Settings=dict,
+    setup=lambda settings: None,
+    login=lambda prompt: True,
+    init=lambda **_: threading.Event().wait(),
+)
+WandbTracker(preset("online"), Path(sys.argv[1]), close_timeout=0.2).close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_offline_run_can_be_read_back_with_what_was_logged(tmp_path):
+    from . import wandb_file
+
+    run_folder = tmp_path / "my-run"
+    run_folder.mkdir()
+    code = """
+import sys
+from pathlib import Path
+from gpt2tui.tracking.wandb import WandbTracker
+from tests.tracking import event_samples as sample
+from tests.tracking.test_wandb import preset
+tracker = WandbTracker(preset("offline"), Path(sys.argv[1]))
+tracker.handle(sample.run_started())
+for number in range(1, 301):
+    tracker.handle(sample.step(number, train_loss=5.0 - number / 100))
+tracker.handle(sample.evaluated(300))
+tracker.handle(sample.sampled(300))
+tracker.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_folder)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert done.stdout + done.stderr == ""
+    assert {path.name for path in run_folder.iterdir()} == {"wandb", "wandb_id"}
+    (file,) = (run_folder / "wandb").glob("offline-run-*/run-*.wandb")
+    run_id = (run_folder / "wandb_id").read_text().strip()
+    assert file.name == f"run-{run_id}.wandb"
+
+    rows = wandb_file.history(file)
+    steps = [(row["step"], row["train_loss"]) for row in rows if "train_loss" in row]
+    assert steps == [(n, 5.0 - n / 100) for n in range(1, 301)]
+    (evaluation,) = [row for row in rows if "val_loss" in row]
+    assert (evaluation["step"], evaluation["bits_per_byte"], evaluation["perplexity"]) == (300, 1.25, 7.389)
+    (samples,) = [row for row in rows if "samples.path" in row or "samples" in row]
+    assert samples["step"] == 300
+    (table,) = (run_folder / "wandb").glob("offline-run-*/files/media/table/samples*.json")
+    assert json.loads(table.read_text())["data"] == [[300, "def ", "main():\n    return 0\n"]]
+
+    config = {}
+    for record in wandb_file.records(file):
+        updates = [record.run.config, record.config] if record.HasField("run") else [record.config]
+        for update in updates:
+            config |= {item.key: json.loads(item.value_json) for item in update.update if item.key}
+    assert config["training"]["seed"] == 1337
+    assert config["tracking"]["project"] == "tests"
+    assert config["parameters"] == 3_213_760
+    (run,) = [record.run for record in wandb_file.records(file) if record.HasField("run")]
+    assert (run.display_name, run.project, list(run.tags)) == ("my-run", "tests", ["one", "two"])
