@@ -1,0 +1,101 @@
+"""What became of a run, read from its folder alone."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gpt2tui import checkpoint
+from gpt2tui.runs import Run, is_locked
+from gpt2tui.training import events
+
+State = Literal["running", "finished", "stopped", "failed", "crashed", "empty"]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What became of a run; a number that is not known is None."""
+
+    name: str
+    folder: str
+    preset: str | None
+    state: State
+    started: float | None
+    seconds: float | None
+    step: int
+    num_iterations: int | None
+    parameters: int | None
+    tokens_seen: int | None
+    train_loss: float | None
+    val_loss: float | None
+    best_val_loss: float | None
+    bits_per_byte: float | None
+    checkpoints: int
+    bytes: int
+    message: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return asdict(self)
+
+
+def summarize(run: Run) -> RunSummary:
+    """Reads a run's folder. Only the last of many step events is parsed, so that long runs list quickly."""
+    started: events.RunStarted | None = None
+    last_step: events.Step | None = None
+    last_line = ""
+    evaluations: list[events.Evaluated] = []
+    ending: events.RunFinished | events.RunFailed | None = None
+    first_time = last_time = None
+    for line in _lines(run.events_file):
+        if '"event": "step"' in line:
+            last_line = line
+            continue
+        event = events.parse(line)
+        if isinstance(event, events.RunStarted):
+            started, ending = event, None
+            evaluations = [e for e in evaluations if e.step <= event.step]
+        elif isinstance(event, events.Evaluated):
+            evaluations.append(event)
+        elif isinstance(event, events.RunFinished | events.RunFailed):
+            ending = event
+        if event is not None:
+            first_time, last_time = first_time or event.time, event.time
+    step_event = events.parse(last_line) if last_line else None
+    if isinstance(step_event, events.Step):
+        last_step = step_event
+        last_time = max(last_time or 0.0, last_step.time)
+    message = None
+    if is_locked(run):
+        state: State = "running"
+    elif isinstance(ending, events.RunFinished):
+        state = "finished" if ending.reason == "done" else "stopped"
+    elif isinstance(ending, events.RunFailed):
+        state, message = "failed", ending.message
+    else:
+        state = "crashed" if started else "empty"
+    return RunSummary(
+        name=run.name,
+        folder=str(run.folder),
+        preset=started.preset if started else run.info().get("preset"),
+        state=state,
+        started=first_time,
+        seconds=last_time - first_time if first_time and last_time else None,
+        step=last_step.step if last_step else 0,
+        num_iterations=started.num_iterations if started else None,
+        parameters=started.parameters if started else None,
+        tokens_seen=last_step.tokens_seen if last_step else None,
+        train_loss=last_step.train_loss if last_step else None,
+        val_loss=evaluations[-1].val_loss if evaluations else None,
+        best_val_loss=min((e.val_loss for e in evaluations), default=None),
+        bits_per_byte=evaluations[-1].bits_per_byte if evaluations else None,
+        checkpoints=len(checkpoint.saved_in(run.checkpoints)),
+        bytes=sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),
+        message=message,
+    )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from file

@@ -1,0 +1,101 @@
+"""Which device, which number format, and whether to compile: decided once, before the first step."""
+
+import contextlib
+import functools
+import shutil
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from gpt2tui.errors import ResourceError
+from gpt2tui.preset import Preset
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+# Below this width the casts of autocast cost a CPU more than its faster products give back.
+NARROWEST_FOR_BF16_ON_CPU = 256
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device of `[training] device`. Raises ResourceError when the one asked for is not here."""
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(asked)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(
+            f'training.device = "{asked}", but torch {torch.__version__} sees '
+            f'{torch.cuda.device_count()} CUDA devices; use device = "auto", or install a torch built for your GPU'
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ResourceError('training.device = "mps", but this machine has no Metal device; use device = "auto"')
+    return device
+
+
+@functools.cache
+def bf16_is_native(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware, faster than fp32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # torch >= 2.11
+        return any(features.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return False
+
+
+def choose_precision(preset: Preset, device: torch.device) -> Precision:
+    """The number format of the products: what the preset says, or what this device is fast at."""
+    asked = preset.training.precision
+    if asked != "auto":
+        if asked == "fp16" and device.type == "cpu":
+            raise ResourceError('training.precision = "fp16" needs a GPU; on the CPU choose fp32, bf16 or auto')
+        return asked
+    if device.type == "cuda":
+        return "bf16" if bf16_is_native(device) else "fp16"
+    if device.type == "cpu" and bf16_is_native(device) and preset.model.n_embd >= NARROWEST_FOR_BF16_ON_CPU:
+        return "bf16"
+    return "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """The context in which forward passes run: weights stay fp32, products take the precision's format."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Whether to compile, and the line to show when it was asked for or expected but cannot be."""
+
+    wanted: bool
+    note: str | None = None
+
+
+def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
+    """Decides `[training] compile`. "auto" compiles long runs where a compiler exists."""
+    asked, missing = preset.training.compile, _missing_compiler(device)
+    if asked == "off":
+        return Compilation(False)
+    if missing:
+        return Compilation(False, f"not compiled: {missing}; training runs the slower eager code")
+    if asked == "on":
+        return Compilation(True)
+    return Compilation(preset.training.num_iterations >= ITERATIONS_WORTH_COMPILING[device.type])
+
+
+# Compilation takes half a minute to a minute; on a CPU it gains little and is paid back late.
+ITERATIONS_WORTH_COMPILING = {"cuda": 500, "cpu": 5_000, "mps": 10**12}
+
+
+def _missing_compiler(device: torch.device) -> str | None:
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return "no C++ compiler was found (install g++ or clang)"
+    if device.type == "cuda":
+        try:
+            import triton  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        except ImportError:
+            return "triton is not installed"
+    return None

@@ -1,0 +1,31 @@
+"""The learning rate as a pure function of the preset and the step."""
+
+import math
+
+from gpt2tui.preset import Preset
+
+
+def learning_rate(preset: Preset, iteration: int) -> float:
+    """AdamW's learning rate for the update that follows `iteration` earlier ones (0 for the first).
+
+    Warm-up rises in a line and reaches the peak with its last update; what follows ends at min_lr with the run's last
+    update. Cosine: Loshchilov & Hutter 2017 (SGDR), section 3, one cycle. wsd: Hu et al. 2024 (MiniCPM), section 4.
+    """
+    schedule, peak, last = preset.schedule, preset.optimizer.lr, preset.training.num_iterations - 1
+    warmup = schedule.warmup_iterations
+    if iteration < warmup:
+        return peak * (iteration + 1) / warmup
+    if schedule.name == "constant":
+        return peak
+    start = min(warmup, last)
+    if schedule.name == "wsd":
+        start = max(start, round((last + 1) * (1 - schedule.decay_fraction)) - 1)
+    # At most 1, so that a run driven past its end stays at the floor.
+    progress = min(max(iteration - start, 0) / max(last - start, 1), 1.0)
+    remaining = (1 + math.cos(math.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
+    return schedule.min_lr + (peak - schedule.min_lr) * remaining
+
+
+def learning_rate_factor(preset: Preset, iteration: int) -> float:
+    """The same as a share of the peak, which Muon's learning rate follows too."""
+    return learning_rate(preset, iteration) / preset.optimizer.lr

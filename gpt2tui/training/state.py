@@ -1,0 +1,44 @@
+"""What a checkpoint holds beyond the weights, so that a resumed run is bit for bit the uninterrupted one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt2tui.errors import CheckpointError
+from gpt2tui.training.optimizers import Optimizers
+
+OPTIMIZER = "optimizer."
+RNG = "rng."
+
+
+def collect(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
+    """Optimizer moments and the states of the random generators, as named tensors on the CPU."""
+    tensors = {OPTIMIZER + name: tensor.detach().cpu() for name, tensor in optimizers.state_tensors().items()}
+    tensors[RNG + "cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors[RNG + "cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
+
+
+def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch.device) -> None:
+    """Puts back what `collect` took. Raises CheckpointError when it belongs to another model or optimizer.
+
+    A checkpoint from another kind of device has no state for this one's generator; then the run goes on from the
+    seed's, which is sound but not bit-exact.
+    """
+    moments = {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
+    try:
+        optimizers.load_state_tensors(moments)
+        if RNG + "cpu" in tensors:
+            torch.set_rng_state(tensors[RNG + "cpu"])
+        if device.type == "cuda" and RNG + "cuda" in tensors:
+            torch.cuda.set_rng_state(tensors[RNG + "cuda"], device)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"the training state does not fit this preset: {error}") from error
+
+
+def scaler_numbers(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:
+    """The loss scale of fp16, as plain numbers."""
+    return None if scaler is None else scaler.state_dict()

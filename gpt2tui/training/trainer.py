@@ -1,0 +1,375 @@
+"""The training loop: a generator of events that obeys its controls between two steps.
+
+    for event in trainer.train():
+        ...
+
+Whoever iterates decides the thread; nothing here prints, draws or handles signals.
+"""
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import psutil
+import torch
+
+from gpt2tui import checkpoint, runs
+from gpt2tui.checkpoint import Checkpoint
+from gpt2tui.data import tokenizers
+from gpt2tui.data.batches import Batches, StreamBatches, evaluation_batches
+from gpt2tui.data.token_store import TokenizedCorpus
+from gpt2tui.device_speed import peak_flops
+from gpt2tui.errors import CheckpointError, DataError, Gpt2TuiError, ResourceError
+from gpt2tui.estimate import flops_per_token
+from gpt2tui.generation import TextModel, load_model
+from gpt2tui.preset import Preset
+from gpt2tui.preset_files import dumps
+from gpt2tui.training import state
+from gpt2tui.training.compilation import compiled
+from gpt2tui.training.controls import Controls
+from gpt2tui.training.evaluation import HeldOutLoss, held_out_loss
+from gpt2tui.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    Paused,
+    Resumed,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    Sampled,
+    Step,
+    Warned,
+)
+from gpt2tui.training.precision import choose_compilation, choose_device, choose_precision
+from gpt2tui.training.time_budget import fitted
+from gpt2tui.training.update import Update
+from model.huggingface import published_config, to_published
+
+
+class Trainer:
+    """One run, from its first or its resumed step to its end.
+
+    `preset` must have its vocab_size filled in; the caller holds the run's lock.
+    """
+
+    def __init__(
+        self,
+        run: runs.Run,
+        preset: Preset,
+        corpus: TokenizedCorpus,
+        *,
+        preset_name: str,
+        controls: Controls | None = None,
+        command: Sequence[str] = (),
+        resume_from: Checkpoint | None = None,
+    ) -> None:
+        self.run = run
+        self.preset = preset
+        self.corpus = corpus
+        self.preset_name = preset_name
+        self.controls = controls or Controls()
+        self.command = command
+        self.resume_from = resume_from
+        self.step = 0
+        self.seconds = 0.0  # of this run, earlier sittings included
+        self.best_val_loss: float | None = None
+        self._last_val_loss: float | None = None  # of this very step, None when it was not measured
+        self._saved_step: int | None = None
+        self._protected: set[int] = set()
+        self._process = psutil.Process()
+
+    def train(self) -> Iterator[Event]:
+        """Trains, yielding each event as it happens.
+
+        Raises what ends the run early (DivergedError, ResourceError, CheckpointError, DataError) after a RunFailed.
+        """
+        try:
+            yield from self._prepare()
+            sitting = time.monotonic() - self.seconds
+            while self.step < self.preset.training.num_iterations:
+                if not (yield from self._obey()):
+                    break
+                yield self._step()
+                self.seconds = time.monotonic() - sitting
+                yield from self._at_boundary()
+            yield from self._finish()
+        except Gpt2TuiError as error:
+            yield RunFailed(message=str(error), step=self.step)
+            raise
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                yield RunFailed(message=f"{type(error).__name__}: {error}", step=self.step)
+                raise
+            message = (
+                f"out of memory on {self.device} at step {self.step}: choose a smaller training.batch_size "
+                "(with more gradient_accumulation), sequence_length or model"
+            )
+            yield RunFailed(message=message, step=self.step)
+            raise ResourceError(message) from error
+
+    # ---- before the first step
+
+    def _prepare(self) -> Iterator[Event]:
+        self.device = choose_device(self.preset.training.device)
+        self.precision = choose_precision(self.preset, self.device)
+        if self.resume_from is None:
+            batches = _open_batches(self.corpus, self.preset)
+            self.preset = fitted(self.preset, batches, self.device, self.precision)
+        training = self.preset.training
+        self.batches = _open_batches(self.corpus, self.preset)
+        self.update = Update(self.preset, self.device, self.precision)
+        self.model = self.update.model
+        self.writer = TextModel(self.model, self.corpus.tokenizer, self.run.name)
+        self._peak_flops = peak_flops(_device_name(self.device), self.precision)
+        self._flops_per_token = flops_per_token(self.preset)
+        checkpoint.remove_leftovers(self.run.checkpoints)
+        if self.resume_from is None:
+            self.run_id = self._write_run_folder()
+        else:
+            self._restore(self.resume_from)
+        yield RunStarted(
+            run=self.run.name,
+            preset=self.preset_name,
+            parameters=self.model.num_parameters,
+            tokens_per_step=self.preset.tokens_per_step,
+            device=_device_name(self.device),
+            precision=self.precision,
+            step=self.step,
+            num_iterations=training.num_iterations,
+            xz_bits_per_byte=self.corpus.xz_bits_per_byte,
+        )
+        for notice in self.corpus.notices:
+            yield Warned(message=notice)
+        choice = choose_compilation(self.preset, self.device)
+        if choice.note:
+            yield Warned(message=choice.note)
+        if choice.wanted and self.step < training.num_iterations:
+            shape = (training.batch_size, training.sequence_length)
+            self.update.forward, note = compiled(self.model, shape, self.precision)
+            if note:
+                yield Warned(message=note)
+
+    def _write_run_folder(self) -> str:
+        self.run.preset_file.write_text(dumps(self.preset), encoding="utf-8", newline="\n")
+        tokenizers.save(self.corpus.tokenizer, self.run.folder)
+        data = {
+            "source": self.corpus.source,
+            "fingerprint": self.corpus.fingerprint,
+            "train_bytes": self.corpus.train_bytes,
+            "validation_bytes": self.corpus.validation_bytes,
+        }
+        return runs.write_info(
+            self.run,
+            preset_name=self.preset_name,
+            command=self.command,
+            device=_device_name(self.device),
+            precision=self.precision,
+            data=data,
+        )
+
+    def _restore(self, saved: Checkpoint) -> None:
+        trainer = checkpoint.read_json(saved.folder / "trainer.json")
+        if trainer["data_fingerprint"] != self.corpus.fingerprint:
+            raise DataError(
+                f"the corpus {self.preset.data.source} has changed since the run {self.run.name} began; "
+                "restore it, or start a new run"
+            )
+        weights = load_model(saved.folder)
+        if weights.config != self.preset.model.model_copy(update={"dropout": weights.config.dropout}):
+            raise CheckpointError(f"{saved.folder} holds another [model] than the preset asks for: {weights.config!r}")
+        self.model.load_state_dict(weights.state_dict())
+        tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
+        state.restore(tensors, self.update.optimizers, self.device)
+        if self.update.scaler is not None and trainer["scaler"] is not None:
+            self.update.scaler.load_state_dict(trainer["scaler"])
+        if isinstance(self.batches, StreamBatches):
+            self.batches.load_state_dict(trainer["stream"])
+        self.run_id = saved.run_id
+        self.step = saved.step
+        self.seconds = trainer["seconds"]
+        self.best_val_loss = trainer["best_val_loss"]
+        self._last_val_loss = trainer["val_loss"]
+        self._saved_step = saved.step
+        self._protected = {saved.step}
+
+    # ---- one step
+
+    def _step(self) -> Step:
+        started = time.perf_counter()
+        self._last_val_loss = None
+        result = self.update.run(self.batches.micro_batches(self.step), self.step)
+        self.step += 1
+        seconds = time.perf_counter() - started
+        tokens_per_second = self.preset.tokens_per_step / seconds
+        return Step(
+            step=self.step,
+            train_loss=result.train_loss,
+            learning_rate=result.learning_rate,
+            grad_norm=result.grad_norm,
+            tokens_seen=self.step * self.preset.tokens_per_step,
+            tokens_per_second=tokens_per_second,
+            step_seconds=seconds,
+            device_memory_bytes=torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None,
+            host_memory_bytes=self._process.memory_info().rss,
+            mfu=tokens_per_second * self._flops_per_token / self._peak_flops if self._peak_flops else None,
+        )
+
+    # ---- between two steps
+
+    def _at_boundary(self) -> Iterator[Event]:
+        """What is due after a step. Evaluation and samples come first, so that the checkpoint knows its loss."""
+        training = self.preset.training
+        if self.step == training.num_iterations:
+            return  # `_finish` does it all, over the whole held-out set
+        evaluating = _due(self.step, training.eval_frequency)
+        if evaluating:
+            yield self._evaluate()
+        if evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency):
+            yield self._sample()
+        if _due(self.step, training.checkpoint_frequency):
+            yield from self._save(must=False)
+
+    def _obey(self) -> Generator[Event, None, bool]:
+        """Serves requests, while paused waits for them; returns whether training goes on."""
+        paused = False
+        while not self.controls.stopping:
+            while (request := self.controls.next_request()) is not None:
+                if request == "checkpoint":
+                    yield from self._save(must=False)
+                else:
+                    yield self._evaluate() if request == "evaluate" else self._sample()
+            if self.controls.paused:
+                if not paused:
+                    paused = True
+                    yield Paused(step=self.step)
+                self.controls.wait(0.5)
+                continue
+            if paused:
+                yield Resumed(step=self.step)
+            return True
+        return False
+
+    def _evaluate(self, whole: bool = False) -> Evaluated:
+        training = self.preset.training
+        batches = evaluation_batches(
+            self.corpus.validation,
+            training.batch_size,
+            training.sequence_length,
+            None if whole else training.eval_iterations,
+        )
+        loss: HeldOutLoss = held_out_loss(self.model, batches, self.corpus.tokenizer.token_bytes(), self.precision)
+        self._last_val_loss = loss.val_loss
+        if math.isfinite(loss.val_loss):
+            self.best_val_loss = min(loss.val_loss, self.best_val_loss or math.inf)
+        return Evaluated(
+            step=self.step,
+            val_loss=loss.val_loss,
+            perplexity=loss.perplexity,
+            bits_per_byte=loss.bits_per_byte,
+            whole=whole,
+        )
+
+    def _sample(self) -> Sampled:
+        sampling = self.preset.sampling
+        return Sampled(step=self.step, prompt=sampling.prompt, text=self.writer.write(sampling.prompt, sampling).text)
+
+    def _save(self, must: bool) -> Iterator[Event]:
+        """Saves a checkpoint; a failure ends the run only when there is no later chance (`must`)."""
+        if self._saved_step == self.step:
+            return
+        started = time.perf_counter()
+        try:
+            saved = checkpoint.write(
+                self.run.checkpoints,
+                step=self.step,
+                run_id=self.run_id,
+                tensors={
+                    "model": to_published(self.model.state_dict(), self.preset.model),
+                    "training_state": state.collect(self.update.optimizers, self.device),
+                },
+                documents={
+                    "config.json": _json(published_config(self.preset.model, self.corpus.tokenizer.eot)),
+                    "preset.toml": dumps(self.preset),
+                },
+                trainer=self._trainer_numbers(),
+                save_tokenizer=lambda folder: tokenizers.save(self.corpus.tokenizer, folder),
+            )
+        except ResourceError as error:
+            if must:
+                raise
+            yield Warned(message=f"{error}; training goes on and tries again at the next checkpoint")
+            return
+        self._saved_step = self.step
+        checkpoint.prune(self.run.checkpoints, keep=self.preset.training.keep_checkpoints, protected=self._protected)
+        yield CheckpointSaved(
+            step=self.step,
+            path=saved.folder.relative_to(self.run.folder).as_posix(),
+            seconds=time.perf_counter() - started,
+            bytes=saved.bytes,
+        )
+
+    def _trainer_numbers(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "tokens_seen": self.step * self.preset.tokens_per_step,
+            "seconds": self.seconds,
+            "val_loss": self._last_val_loss,
+            "best_val_loss": self.best_val_loss,
+            "preset_name": self.preset_name,
+            "data_fingerprint": self.corpus.fingerprint,
+            "stream": self.batches.state_dict() if isinstance(self.batches, StreamBatches) else None,
+            "scaler": state.scaler_numbers(self.update.scaler),
+        }
+
+    def _finish(self) -> Iterator[Event]:
+        done = self.step == self.preset.training.num_iterations
+        if done:
+            yield self._evaluate(whole=True)
+            if self.preset.training.sample_frequency != 0:
+                yield self._sample()
+        yield from self._save(must=True)
+        yield RunFinished(
+            step=self.step,
+            best_val_loss=self.best_val_loss,
+            seconds=self.seconds,
+            reason="done" if done else "stopped",
+        )
+
+
+def _open_batches(corpus: TokenizedCorpus, preset: Preset) -> Batches | StreamBatches:
+    t = preset.training
+    if corpus.streaming:
+        return StreamBatches(
+            corpus.stream(),
+            batch_size=t.batch_size,
+            gradient_accumulation=t.gradient_accumulation,
+            sequence_length=t.sequence_length,
+        )
+    return Batches(
+        corpus.train,
+        seed=t.seed,
+        batch_size=t.batch_size,
+        gradient_accumulation=t.gradient_accumulation,
+        sequence_length=t.sequence_length,
+    )
+
+
+def _due(step: int, frequency: int) -> bool:
+    return frequency > 0 and step % frequency == 0
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _json(value: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(value, indent=2) + "\n"

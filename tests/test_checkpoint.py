@@ -1,0 +1,202 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from gpt2tui import checkpoint
+from gpt2tui.errors import CheckpointError, ResourceError
+
+
+def write(folder, step=10, val_loss=None, fill=1.0):
+    return checkpoint.write(
+        folder,
+        step=step,
+        run_id="abc",
+        tensors={"model": {"w": torch.full((300,), fill)}, "training_state": {"m": torch.ones(3)}},
+        documents={"config.json": "{}", "preset.toml": ""},
+        trainer={"step": step, "val_loss": val_loss},
+        save_tokenizer=lambda target: (target / "tokenizer.json").write_text("{}"),
+    )
+
+
+def test_a_written_checkpoint_verifies_and_names_every_file(tmp_path):
+    written = write(tmp_path / "checkpoints", step=1000)
+    assert written.folder.name == "step-00001000"
+    assert checkpoint.verify(written.folder) == written
+    on_disk = {p.name for p in written.folder.iterdir()} - {"MANIFEST.json"}
+    assert set(written.files) == on_disk
+    assert written.bytes == sum((written.folder / name).stat().st_size for name in on_disk)
+
+
+def test_files_have_the_permissions_of_any_new_file(tmp_path):
+    written = write(tmp_path)
+    reference = tmp_path / "reference"
+    reference.write_text("")
+    assert (written.folder / "model.safetensors").stat().st_mode == reference.stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training_state.safetensors", "tokenizer.json", "trainer.json"])
+def test_one_flipped_bit_in_any_file_is_found(tmp_path, name):
+    path = write(tmp_path).folder / name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    checkpoint.inspect(path.parent)  # sizes alone do not tell
+    with pytest.raises(CheckpointError, match=f"{name} does not have the SHA-256"):
+        checkpoint.verify(path.parent)
+
+
+def test_a_truncated_file_is_found_by_its_size(tmp_path):
+    path = write(tmp_path).folder / "model.safetensors"
+    os.truncate(path, 100)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has 100 bytes, not 1,3"):
+        checkpoint.inspect(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "checkpoint format 99"),
+        ({"step": "ten"}, "not a manifest"),
+        ({"files": []}, "not a manifest"),
+        ({"files": {"../../secret": {"bytes": 1, "sha256": ""}}}, "outside its folder"),
+        ({"files": {}}, "is missing"),
+    ],
+)
+def test_a_manifest_from_elsewhere_is_told_apart(tmp_path, change, message):
+    path = write(tmp_path).folder / "MANIFEST.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.inspect(path.parent)
+
+
+def test_a_folder_without_manifest_is_no_checkpoint(tmp_path):
+    (write(tmp_path).folder / "MANIFEST.json").unlink()
+    assert checkpoint.saved_in(tmp_path) == []
+    assert "it has no MANIFEST.json" in str(checkpoint.damaged_in(tmp_path)[0])
+
+
+def test_the_newest_valid_one_is_found_by_its_step_when_newer_ones_are_damaged(tmp_path):
+    for step in (900, 1000, 99_000_000, 100_000_000):
+        write(tmp_path, step)
+    (tmp_path / "step-100000000" / "MANIFEST.json").write_text("{")
+    data = bytearray((tmp_path / "step-99000000" / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "step-99000000" / "model.safetensors").write_bytes(data)
+    os.utime(tmp_path / "step-00000900", (2e9, 2e9))
+    assert checkpoint.newest(tmp_path).step == 1000
+
+
+def test_no_valid_checkpoint_says_what_is_wrong_with_each(tmp_path):
+    os.truncate(write(tmp_path / "checkpoints").folder / "config.json", 1)
+    with pytest.raises(CheckpointError, match=r"(?s)has no valid checkpoint.*config\.json has 1 bytes"):
+        checkpoint.newest(tmp_path / "checkpoints")
+
+
+def test_best_has_the_lowest_held_out_loss_and_newest_serves_where_none_was_measured(tmp_path):
+    write(tmp_path, 1)
+    assert checkpoint.best(tmp_path).step == 1
+    write(tmp_path, 2, val_loss=2.0)
+    write(tmp_path, 3, val_loss=1.0)
+    write(tmp_path, 4, val_loss=1.5)
+    assert checkpoint.best(tmp_path).step == 3
+
+
+def test_pruning_keeps_the_newest_the_best_and_the_protected(tmp_path):
+    for step in range(1, 9):
+        write(tmp_path, step, val_loss=0.5 if step == 3 else 1.0)
+    checkpoint.prune(tmp_path, keep=2, protected={5})
+    assert [c.step for c in checkpoint.saved_in(tmp_path)] == [3, 5, 7, 8]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{n:08d}" for n in (3, 5, 7, 8)]
+
+
+def test_writing_a_step_again_replaces_it(tmp_path):
+    write(tmp_path, 1, fill=1.0)
+    second = write(tmp_path, 1, fill=2.0)
+    assert checkpoint.load_tensors(second.folder / "model.safetensors")["w"][0] == 2.0
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    write(tmp_path, 1)
+    (tmp_path / ".writing-step-00000002-1").mkdir()
+    checkpoint.remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    folder = write(tmp_path).folder
+    (folder / "model.safetensors").write_bytes(b"\x80\x04\x95" + b"x" * 2000)
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
+        checkpoint.load_tensors(folder / "model.safetensors")
+
+
+WRITE_FOR_EVER = """
+    import sys, torch
+    from pathlib import Path
+    sys.path.insert(0, {root!r})
+    from tests.test_checkpoint import write
+    step = 0
+    while True:
+        step += 1
+        write(Path({folder!r}), step)
+        print(step, flush=True)
+"""
+
+
+def _python(code):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_kill_at_any_moment_loses_no_checkpoint_that_was_reported(tmp_path, pytestconfig):
+    code = WRITE_FOR_EVER.format(root=str(pytestconfig.rootpath), folder=str(tmp_path))
+    for delay in (0.002, 0.011, 0.023):
+        process = _python(code)
+        assert process.stdout.readline() == "1\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        reported = [1, *map(int, process.communicate()[0].split())]
+        saved = [c.step for c in checkpoint.saved_in(tmp_path)]
+        assert set(reported) <= set(saved)
+        assert checkpoint.newest(tmp_path).step >= reported[-1]
+        assert checkpoint.damaged_in(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
+def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_no_litter(tmp_path, pytestconfig):
+    write(tmp_path, 1)
+    code = f"""
+        import resource, signal, sys, torch
+        from pathlib import Path
+        sys.path.insert(0, {str(pytestconfig.rootpath)!r})
+        from gpt2tui.errors import ResourceError
+        from tests.test_checkpoint import write
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+        try:
+            write(Path({str(tmp_path)!r}), 2)
+        except ResourceError as error:
+            print(error)
+    """
+    output, errors = _python(code).communicate()
+    assert "the checkpoint of step 2 could not be saved" in output, errors
+    assert "a file would be too large" in output
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    checkpoint.verify(tmp_path / "step-00000001")
+
+
+def test_an_unwritable_place_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="could not be saved"):
+        write(tmp_path / "file")

@@ -1,0 +1,136 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gpt2tui import runs
+from gpt2tui.errors import RunLockedError, UsageError
+from gpt2tui.run_summary import summarize
+from gpt2tui.training import events
+from tests.tracking import event_samples
+
+
+def started_run(name="tiny", *written):
+    run = runs.create(name)
+    info = {"preset_name": name, "command": ["gpt2tui"], "device": "cpu", "precision": "fp32", "data": {}}
+    runs.write_info(run, **info)
+    run.events_file.write_text("".join(event.as_json() + "\n" for event in written))
+    return run
+
+
+def test_default_folder_is_named_after_date_time_and_preset():
+    run = runs.create("my preset/é")
+    assert run.folder.parent == runs.runs_folder()
+    assert run.name.endswith("-my-preset-")
+    assert run.checkpoints.is_dir()
+
+
+def test_two_runs_of_the_same_second_have_two_folders():
+    assert runs.create("a").folder != runs.create("a").folder
+
+
+def test_a_folder_that_holds_a_run_is_refused_with_the_way_to_go_on():
+    run = started_run()
+    with pytest.raises(UsageError, match="--resume"):
+        runs.create("tiny", run.folder)
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="is not empty"):
+        runs.create("tiny", tmp_path)
+
+
+def test_run_json_tells_what_a_repetition_needs():
+    info = started_run().info()
+    assert {
+        "run_id",
+        "command",
+        "started",
+        "device",
+        "precision",
+        "data",
+        "git_commit",
+        "versions",
+        "platform",
+    } <= set(info)
+    assert {"gpt2tui", "python", "torch"} <= set(info["versions"])
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from gpt2tui import runs
+with runs.locked(runs.Run(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_held_by_another_process_is_refused_and_free_after_its_kill():
+    run = started_run()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert runs.is_locked(run)
+    with pytest.raises(RunLockedError, match="in use by another process"), runs.locked(run):
+        pass
+    holder.kill()
+    holder.communicate()
+    assert not runs.is_locked(run)
+    with runs.locked(run):
+        assert runs.is_locked(run)
+
+
+def test_a_run_is_found_by_name_and_by_path_and_a_wrong_name_gets_the_nearest():
+    run = started_run()
+    assert runs.find(run.name).folder.samefile(run.folder)
+    assert runs.find(str(run.folder)).folder.samefile(run.folder)
+    with pytest.raises(UsageError, match=f"did you mean {run.name}"):
+        runs.find(run.name[:-1] + "x")
+
+
+BEGINNING = (event_samples.run_started(), *(event_samples.step(n) for n in (1, 2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("ending", "state"),
+    [
+        ([], "crashed"),
+        ([events.RunFinished(step=3, best_val_loss=None, seconds=1.0)], "finished"),
+        ([events.RunFinished(step=3, best_val_loss=None, seconds=1.0, reason="stopped")], "stopped"),
+        ([events.RunFailed(step=3, message="NaN")], "failed"),
+    ],
+)
+def test_what_became_of_a_run(ending, state):
+    summary = summarize(started_run("tiny", *BEGINNING, *ending))
+    assert (summary.state, summary.step) == (state, 3)
+
+
+def test_a_held_run_is_running():
+    run = started_run("tiny", *BEGINNING)
+    with runs.locked(run):
+        assert summarize(run).state == "running"
+
+
+def test_losses_measured_after_the_point_of_resumption_do_not_count():
+    def evaluated(step, loss):
+        return events.Evaluated(step=step, val_loss=loss, perplexity=1.0, bits_per_byte=loss / 2)
+
+    again = event_samples.run_started(step=2)
+    summary = summarize(started_run("tiny", *BEGINNING, evaluated(2, 3.0), evaluated(3, 1.0), again, evaluated(3, 2.5)))
+    assert (summary.best_val_loss, summary.bits_per_byte) == (2.5, 1.25)
+
+
+def test_a_torn_last_line_does_not_hide_the_run():
+    run = started_run("tiny", *BEGINNING)
+    with run.events_file.open("a") as file:
+        file.write('{"v": 1, "event": "step", "st')
+    summary = summarize(run)
+    assert summary.state == "crashed"
+    assert json.dumps(summary.as_dict())

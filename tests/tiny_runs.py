@@ -1,0 +1,65 @@
+"""A model of a few thousand parameters on a text of a few thousand bytes: a whole run in a second."""
+
+import random
+
+from gpt2tui import preset_files, runs
+from gpt2tui.data.token_store import prepare
+from gpt2tui.folders import cache_folder
+from gpt2tui.training.trainer import Trainer
+
+SETTINGS = (
+    "model.n_positions=16",
+    "model.n_embd=16",
+    "model.n_layer=2",
+    "model.n_head=2",
+    "data.tokenizer=byte",
+    "data.validation_fraction=0.2",
+    "training.sequence_length=16",
+    "training.batch_size=2",
+    "training.num_iterations=12",
+    "training.eval_frequency=4",
+    "training.eval_iterations=2",
+    "training.checkpoint_frequency=4",
+    "training.keep_checkpoints=10",
+    "training.compile=off",
+    "training.device=cpu",
+    "training.precision=fp32",
+    "sampling.max_length=8",
+    "schedule.name=cosine",
+    "schedule.warmup_iterations=3",
+    "optimizer.lr=0.01",
+)
+
+
+def corpus_file(folder):
+    """A text of repeated words, the same each time."""
+    words = random.Random(0).choices(["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"], k=900)
+    path = folder / "words.txt"
+    path.write_text("\n".join(" ".join(words[i : i + 9]) for i in range(0, len(words), 9)))
+    return path
+
+
+def options(folder, *overrides):
+    """The `--set` values of a tiny run on a corpus in `folder`."""
+    return [f"data.source={corpus_file(folder)}", *SETTINGS, *overrides]
+
+
+def preset(folder, *overrides):
+    return preset_files.load(["default"], options(folder, *overrides)).preset
+
+
+def finish(generator):
+    """What a generator returns."""
+    try:
+        while True:
+            next(generator)
+    except StopIteration as end:
+        return end.value
+
+
+def trainer(folder, *overrides, run=None, **arguments):
+    loaded = preset(folder, *overrides)
+    corpus = finish(prepare(loaded, cache_folder()))
+    loaded = loaded.with_vocab_size(corpus.tokenizer.vocab_size)
+    run = run or runs.create("tiny")
+    return Trainer(run, loaded, corpus, preset_name="tiny", **arguments)

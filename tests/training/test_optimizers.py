@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+
+from gpt2tui import preset_files
+from gpt2tui.training import optimizers
+from gpt2tui.training.optimizers import Muon, Optimizers, orthogonalize
+from model.config import GPT2Config
+from model.gpt2 import GPT2
+
+
+def model():
+    torch.manual_seed(0)
+    return GPT2(GPT2Config(vocab_size=31, n_positions=8, n_embd=16, n_layer=2, n_head=2))
+
+
+def preset(*overrides):
+    return preset_files.load(["default"], ["model.n_positions=64", *overrides]).preset
+
+
+def fill_gradients(network, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_only_matrices_decay():
+    network = model()
+    optimizer = Optimizers(network, preset("optimizer.weight_decay=0.1"))
+    decayed = {
+        id(p): group["weight_decay"] for o, _ in optimizer.all for group in o.param_groups for p in group["params"]
+    }
+    assert {name: decayed[id(p)] for name, p in network.named_parameters()} == {
+        name: 0.1 if p.ndim == 2 else 0.0 for name, p in network.named_parameters()
+    }
+
+
+def test_muon_moves_the_hidden_matrices_and_adamw_the_rest():
+    network = model()
+    optimizer = Optimizers(network, preset("optimizer.name=muon"))
+    by_muon = {optimizer.names[p] for p in optimizer.all[1][0].param_groups[0]["params"]}
+    assert by_muon == {name for name, p in network.named_parameters() if name.startswith("h.") and p.ndim == 2}
+    everything = [p for o, _ in optimizer.all for group in o.param_groups for p in group["params"]]
+    assert len(everything) == len(set(map(id, everything))) == len(list(network.parameters()))
+
+
+def test_adamw_steps_equal_a_plain_torch_adamw():
+    ours, theirs = model(), model()
+    optimizer = Optimizers(ours, preset("optimizer.lr=1e-2", "optimizer.weight_decay=0.1"))
+    reference = torch.optim.AdamW(
+        [
+            {"params": [p for p in theirs.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+            {"params": [p for p in theirs.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=1e-2,
+        betas=(0.9, 0.95),
+    )
+    for seed in range(3):
+        fill_gradients(ours, seed)
+        fill_gradients(theirs, seed)
+        optimizer.set_learning_rate(0)
+        optimizer.step()
+        reference.step()
+    for ours_parameter, parameter in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours_parameter, parameter, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16), (3, 16, 16)])
+def test_orthogonalize_brings_all_singular_values_near_one(shape):
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(3)), full_matrices=False)
+    spread = torch.linspace(0.05, 1.0, u.size(-1))
+    values = torch.linalg.svdvals(orthogonalize(u * spread @ v, torch.float32))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_muon_equals_torchs_where_the_iteration_runs_in_bf16(monkeypatch):
+    monkeypatch.setattr(optimizers, "product_dtype", lambda device: torch.bfloat16)
+    start = torch.randn(16, 40, generator=torch.Generator().manual_seed(4))
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95}
+    pairs = [(Muon([ours], **settings), ours), (torch.optim.Muon([theirs], **settings), theirs)]
+    for seed in range(4):
+        gradient = torch.randn(16, 40, generator=torch.Generator().manual_seed(seed))
+        for optimizer, parameter in pairs:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-2)
+    assert (ours - start).abs().max() > 0.01
+
+
+def test_muon_orthogonalizes_each_third_of_a_fused_qkv():
+    parameter = torch.nn.Parameter(torch.zeros(48, 16))
+    thirds = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(5)) * torch.tensor([1.0, 10.0, 100.0]).view(
+        3, 1, 1
+    )
+    parameter.grad = thirds.reshape(48, 16)
+    Muon([parameter], lr=1.0, weight_decay=0.0).step()
+    for third in parameter.detach().chunk(3):
+        assert torch.linalg.svdvals(third).median() == pytest.approx(0.9, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_restored_state_continues_exactly(name):
+    straight, resumed = model(), model()
+    settings = preset(f"optimizer.name={name}")
+    first, second = Optimizers(straight, settings), Optimizers(resumed, settings)
+    for network, optimizer in ((straight, first), (resumed, second)):
+        fill_gradients(network)
+        optimizer.set_learning_rate(0)
+        optimizer.step()
+    third = Optimizers(resumed, settings)
+    third.load_state_tensors({key: value.clone() for key, value in second.state_tensors().items()})
+    for network, optimizer in ((straight, first), (resumed, third)):
+        fill_gradients(network, seed=2)
+        optimizer.set_learning_rate(1)
+        optimizer.step()
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_state_of_another_model_is_refused_with_its_name():
+    network = model()
+    optimizer = Optimizers(network, preset())
+    fill_gradients(network)
+    optimizer.step()
+    tensors = optimizer.state_tensors()
+    tensors["wte.weight.exp_avg"] = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"wte\.weight\.exp_avg has shape \(2, 2\)"):
+        Optimizers(network, preset()).load_state_tensors(tensors)
+
+
+def test_muon_follows_the_schedule_of_adamw():
+    optimizer = Optimizers(
+        model(), preset("optimizer.name=muon", "schedule.warmup_iterations=4", "optimizer.muon_lr=0.02")
+    )
+    rate = optimizer.set_learning_rate(1)
+    assert math.isclose(rate, 3e-4 * 2 / 4)
+    assert math.isclose(optimizer.all[1][0].param_groups[0]["lr"], 0.02 * 2 / 4)

@@ -1,0 +1,194 @@
+import math
+
+import pytest
+import torch
+
+from gpt2tui import checkpoint
+from gpt2tui.errors import DivergedError, ResourceError
+from gpt2tui.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    Paused,
+    Resumed,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    Sampled,
+    Step,
+    Warned,
+)  # fmt: skip
+from tests import tiny_runs
+
+
+def of(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def test_a_run_tells_its_story_in_order(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    events = list(trainer.train())
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    assert [e.step for e in of(Step, events)] == list(range(1, 13))
+    assert [(e.step, e.whole) for e in of(Evaluated, events)] == [(4, False), (8, False), (12, True)]
+    assert [e.step for e in of(Sampled, events)] == [4, 8, 12]
+    assert [e.step for e in of(CheckpointSaved, events)] == [4, 8, 12]
+    assert events[0].parameters == trainer.preset.model.parameter_count()
+    assert events[-1].best_val_loss == min(e.val_loss for e in of(Evaluated, events))
+
+
+def test_the_loss_starts_at_the_uniform_guess_and_falls(tmp_path):
+    steps = of(Step, tiny_runs.trainer(tmp_path, "training.num_iterations=60").train())
+    assert steps[0].train_loss == pytest.approx(math.log(257), rel=0.02)
+    assert steps[-1].train_loss < 0.7 * steps[0].train_loss
+
+
+def test_train_loss_is_the_mean_over_all_micro_batches(tmp_path):
+    together = tiny_runs.trainer(tmp_path, "training.batch_size=4", "training.gradient_accumulation=1")
+    apart = tiny_runs.trainer(tmp_path, "training.batch_size=1", "training.gradient_accumulation=4")
+    losses = [[e.train_loss for e in of(Step, t.train())] for t in (together, apart)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
+    def losses(seed):
+        return [e.train_loss for e in of(Step, tiny_runs.trainer(tmp_path, f"training.seed={seed}").train())]
+
+    assert losses(1) == losses(1) != losses(2)
+
+
+def test_tokens_seen_and_speed_count_all_micro_batches(tmp_path):
+    steps = of(Step, tiny_runs.trainer(tmp_path, "training.gradient_accumulation=2").train())
+    assert [e.tokens_seen for e in steps[:2]] == [64, 128]
+    assert steps[3].tokens_per_second == pytest.approx(64 / steps[3].step_seconds)
+    assert steps[0].mfu is None  # nobody states the peak of this CPU
+    assert steps[0].device_memory_bytes is None
+    assert steps[0].host_memory_bytes > 10**7
+
+
+def test_grad_norm_is_told_before_clipping(tmp_path):
+    free = of(Step, tiny_runs.trainer(tmp_path, "optimizer.grad_clip=0").train())
+    clipped = of(Step, tiny_runs.trainer(tmp_path, "optimizer.grad_clip=0.01").train())
+    assert free[0].grad_norm == pytest.approx(clipped[0].grad_norm)
+    assert free[0].grad_norm > 0.01
+    assert free[-1].train_loss != clipped[-1].train_loss
+
+
+def test_the_last_evaluation_covers_every_held_out_token(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    last = of(Evaluated, trainer.train())[-1]
+    held_out = trainer.corpus.validation
+    model = trainer.model.eval()
+    nats, T = 0.0, 16
+    for start in range(0, len(held_out) - 1, T):
+        window = torch.tensor(held_out[start : start + T + 1].astype("int64"))
+        logits = model(window[None, :-1])[0]
+        nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+    assert last.val_loss == pytest.approx(nats / (len(held_out) - 1), rel=1e-5)
+    text_bytes = int(trainer.corpus.tokenizer.token_bytes()[held_out[1:]].sum())
+    assert last.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
+
+
+def test_requests_are_served_between_steps_also_while_paused(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path, "training.eval_frequency=0", "training.checkpoint_frequency=0")
+    controls, story = trainer.controls, []
+    for event in trainer.train():
+        if isinstance(event, Step) and event.step == 5:
+            controls.pause()
+        if isinstance(event, Paused):
+            for request in ("evaluate", "sample", "checkpoint"):
+                controls.request(request)
+        if isinstance(event, CheckpointSaved):
+            controls.resume()
+        if not isinstance(event, Step | RunStarted):
+            story.append((type(event), getattr(event, "step", None)))
+    assert story[:5] == [(Paused, 5), (Evaluated, 5), (Sampled, 5), (CheckpointSaved, 5), (Resumed, 5)]
+
+
+def test_stop_while_paused_saves_and_ends(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    events = []
+    for event in trainer.train():
+        events.append(event)
+        if isinstance(event, Step) and event.step == 2:
+            trainer.controls.pause()
+        if isinstance(event, Paused):
+            trainer.controls.stop()
+    assert [type(e) for e in events[-3:]] == [Paused, CheckpointSaved, RunFinished]
+    assert checkpoint.newest(trainer.run.checkpoints).step == 2
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_spares_the_checkpoints(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    events = []
+    with pytest.raises(DivergedError, match="diverged at step 7"):
+        for event in trainer.train():
+            events.append(event)
+            if isinstance(event, Step) and event.step == 6:
+                with torch.no_grad():
+                    trainer.model.wpe.weight.fill_(math.nan)
+    assert isinstance(events[-1], RunFailed)
+    assert events[-1].step == 6
+    tensors = checkpoint.load_tensors(checkpoint.newest(trainer.run.checkpoints).folder / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_a_checkpoint_that_cannot_be_saved_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch):
+    write, failures = checkpoint.write, iter([True])
+
+    def fails_once(*arguments, **named):
+        if next(failures, False):
+            raise ResourceError("the disk is full")
+        return write(*arguments, **named)
+
+    monkeypatch.setattr(checkpoint, "write", fails_once)
+    events = list(tiny_runs.trainer(tmp_path).train())
+    assert "training goes on" in of(Warned, events)[0].message
+    assert [e.step for e in of(CheckpointSaved, events)] == [8, 12]
+
+
+def test_a_last_checkpoint_that_cannot_be_saved_ends_the_run_with_the_reason(tmp_path, monkeypatch):
+    def fails(*arguments, **named):
+        raise ResourceError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "write", fails)
+    events = []
+    with pytest.raises(ResourceError, match="the disk is full"):
+        events.extend(tiny_runs.trainer(tmp_path).train())
+
+
+def test_sample_frequency_is_its_own_and_zero_means_never(tmp_path):
+    def sampled(value):
+        events = tiny_runs.trainer(tmp_path, f"training.sample_frequency={value}").train()
+        return [e.step for e in of(Sampled, events)]
+
+    assert sampled(5) == [5, 10, 12]
+    assert sampled(0) == []
+
+
+def test_streaming_trains_and_ends(tmp_path):
+    events = list(tiny_runs.trainer(tmp_path, "data.streaming=true").train())
+    assert [e.step for e in of(Step, events)] == list(range(1, 13))
+    assert of(Evaluated, events)[-1].whole
+
+
+def test_a_streaming_run_resumes_bit_for_bit(tmp_path):
+    whole = tiny_runs.trainer(tmp_path, "data.streaming=true")
+    expected = [e.train_loss for e in of(Step, whole.train())]
+    saved = checkpoint.verify(whole.run.checkpoints / checkpoint.folder_name(8))
+    again = tiny_runs.trainer(tmp_path, "data.streaming=true", run=whole.run, resume_from=saved)
+    assert [e.train_loss for e in of(Step, again.train())] == expected[8:]
+
+
+def test_a_checkpoint_loads_in_transformers_as_it_is(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    folder = checkpoint.newest(trainer.run.checkpoints).folder
+    theirs, report = transformers.GPT2LMHeadModel.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    tokens = torch.randint(0, 257, (2, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.eval()(tokens).logits, trainer.model.eval()(tokens), atol=1e-4, rtol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("the fox").input_ids == [int(i) for i in trainer.corpus.tokenizer.encode("the fox")]
