@@ -1,0 +1,198 @@
+"""(seed, step, rank) -> the batch of a step. No state: a resumed run sees the batches it would have seen."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gpt2tui.data.token_stream import TokenStream
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, int64, shape (B, T) each; a target is the next token, or -1 to be left out."""
+
+IGNORED = -1
+
+
+class Batches:
+    """Windows of sequence_length + 1 tokens, in an order that is shuffled anew in each epoch.
+
+    An epoch takes each window once. Where windows begin shifts from epoch to epoch, so a model does not
+    always see a token at the same position. A step may take the end of one epoch and the beginning of the
+    next.
+
+    `gradient_accumulation` counts the micro-batches of all ranks; each rank takes its share of neighbouring
+    ones, so the step is the same for any number of ranks. Raises ValueError when they do not divide evenly,
+    or when there are not sequence_length + 1 tokens.
+    """
+
+    def __init__(
+        self,
+        tokens: npt.NDArray[np.unsignedinteger],
+        *,
+        seed: int,
+        batch_size: int,
+        gradient_accumulation: int,
+        sequence_length: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(tokens) <= sequence_length:
+            raise ValueError(f"{len(tokens)} tokens are fewer than one window of {sequence_length} + 1")
+        self._shares = _shares(gradient_accumulation, rank, world_size)
+        self._tokens = tokens
+        self._batch_size = batch_size
+        self._sequence_length = sequence_length
+        self._windows_per_step = batch_size * gradient_accumulation
+        self._seed = seed
+        # One window fewer than fits leaves room to begin anywhere in the first one.
+        self._windows = max(1, (len(tokens) - sequence_length) // sequence_length)
+        self._starts_of = lru_cache(maxsize=2)(self._starts)
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """How many tokens are predicted in one epoch."""
+        return self._windows * self._sequence_length
+
+    def epoch_of(self, step: int) -> float:
+        """How many epochs have been seen before this step, with the fraction of the current one."""
+        return step * self._windows_per_step / self._windows
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of a step, counted from 0."""
+        first = step * self._windows_per_step
+        return [self._batch(first + share * self._batch_size) for share in self._shares]
+
+    def _batch(self, first: int) -> Batch:
+        T = self._sequence_length
+        epochs, places = np.divmod(np.arange(first, first + self._batch_size), self._windows)
+        starts = [int(self._starts_of(int(epoch))[place]) for epoch, place in zip(epochs, places, strict=True)]
+        windows = np.stack([self._tokens[start : start + T + 1] for start in starts])
+        return _inputs_and_targets(windows)
+
+    def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Where the windows of an epoch begin, in the order they are taken, shape (windows,)."""
+        keys = _random_numbers(self._seed, epoch, self._windows + 1)
+        spare = len(self._tokens) - 1 - self._windows * self._sequence_length
+        offset = int(keys[-1]) % (min(self._sequence_length - 1, spare) + 1)
+        order = np.argsort(keys[:-1], kind="stable")
+        return offset + order * self._sequence_length
+
+
+class StreamBatches:
+    """The same for a corpus that is read while training: windows in the order of the text, one after another.
+
+    Every rank reads the whole stream and keeps its share. Steps must be asked for in order; `state_dict`
+    after a step goes on with the next one.
+    """
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        *,
+        batch_size: int,
+        gradient_accumulation: int,
+        sequence_length: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._shares = _shares(gradient_accumulation, rank, world_size)
+        self._stream = stream
+        self._shape = (gradient_accumulation, batch_size, sequence_length)
+        self._carried = np.empty(0, dtype=np.uint32)
+        self._step = 0
+
+    def epoch_of(self, step: int) -> float:
+        """How many times the corpus has been read to its end."""
+        return float(self._stream.epoch)
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of the next step. Raises ValueError for any other step."""
+        if step != self._step:
+            raise ValueError(f"a stream gives its steps in order: {self._step} is next, not {step}")
+        accumulation, B, T = self._shape
+        count = accumulation * B * T
+        tokens = np.concatenate([self._carried, self._stream.take(count + 1 - len(self._carried))])
+        self._carried = tokens[-1:]
+        self._step += 1
+        inputs = tokens[:-1].reshape(accumulation, B, T)
+        targets = tokens[1:].reshape(accumulation, B, T)
+        return [(_tensor(inputs[share]), _tensor(targets[share])) for share in self._shares]
+
+    def state_dict(self) -> dict[str, object]:
+        """The position, small and JSON-able."""
+        return {"step": self._step, "carried": self._carried.tolist(), "stream": self._stream.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Goes on from a position of the same corpus and tokenizer."""
+        self._step = int(state["step"])  # type: ignore[call-overload]
+        self._carried = np.array(state["carried"], dtype=np.uint32)
+        self._stream.load_state_dict(state["stream"])  # type: ignore[arg-type]
+
+
+def evaluation_batches(
+    tokens: npt.NDArray[np.unsignedinteger], batch_size: int, sequence_length: int, iterations: int | None
+) -> Iterator[Batch]:
+    """A fixed set of windows that do not overlap, spread evenly over the tokens: the same at each call.
+
+    `iterations` batches of `batch_size` windows; None, or as many as there are, means all of the text. Then
+    every token but the first is predicted exactly once: the last window is filled up with targets of -1, and
+    the last batch may be smaller.
+    """
+    predicted = len(tokens) - 1
+    whole_windows = predicted // sequence_length
+    wanted = None if iterations is None else iterations * batch_size
+    if wanted is None or wanted > whole_windows:
+        chosen = np.arange(-(-predicted // sequence_length))
+    else:
+        chosen = np.arange(wanted) * whole_windows // wanted
+    for first in range(0, len(chosen), batch_size):
+        starts = chosen[first : first + batch_size] * sequence_length
+        windows = [_window(tokens, int(start), sequence_length) for start in starts]
+        yield torch.stack([x for x, _ in windows]), torch.stack([y for _, y in windows])
+
+
+def _window(tokens: npt.NDArray[np.unsignedinteger], start: int, length: int) -> Batch:
+    """Input and target of one window, shape (T,) each."""
+    window = tokens[start : start + length + 1].astype(np.int64)
+    missing = length + 1 - len(window)
+    x = np.pad(window[:-1], (0, missing))
+    y = np.pad(window[1:], (0, missing), constant_values=IGNORED)
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def _inputs_and_targets(windows: npt.NDArray[np.unsignedinteger]) -> Batch:
+    """(B, T + 1) -> (B, T), (B, T)"""
+    return _tensor(windows[:, :-1]), _tensor(windows[:, 1:])
+
+
+def _tensor(tokens: npt.NDArray[np.unsignedinteger]) -> Tensor:
+    return torch.from_numpy(tokens.astype(np.int64, order="C"))
+
+
+def _shares(gradient_accumulation: int, rank: int, world_size: int) -> range:
+    """The numbers of a step's micro-batches that belong to a rank."""
+    if gradient_accumulation % world_size:
+        raise ValueError(
+            f"gradient_accumulation = {gradient_accumulation} cannot be shared evenly by {world_size} ranks"
+        )
+    count = gradient_accumulation // world_size
+    return range(rank * count, (rank + 1) * count)
+
+
+def _random_numbers(seed: int, epoch: int, count: int) -> npt.NDArray[np.uint64]:
+    """Numbers that depend on nothing but the arguments, not even on numpy's version.
+
+    SplitMix64 (Steele et al. 2014), whose n-th number can be computed directly.
+    """
+    with np.errstate(over="ignore"):
+        start = _mix(_mix(np.array([seed], dtype=np.uint64)) + np.uint64(epoch))
+        return _mix(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

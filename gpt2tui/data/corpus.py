@@ -1,0 +1,87 @@
+"""What a corpus is: documents in two splits, readable from any position."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Split = Literal["train", "validation"]
+
+Position = Any
+"""A JSON-able value that says where reading goes on; None is the start. Private to its corpus."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a document, of at most about a million characters, so that no document must fit in memory."""
+
+    text: str
+    ends_document: bool
+    next: Position
+    """The position after this piece."""
+
+
+class Corpus(ABC):
+    """Text to train on and to measure with.
+
+    Text is the file's own except for three things: CRLF line ends become LF, a leading byte order mark is
+    dropped, and documents without any text are left out.
+    """
+
+    name: str
+    """What a preset calls it."""
+
+    fingerprint: str
+    """Differs whenever the text may differ."""
+
+    notices: tuple[str, ...] = ()
+    """What fell back while opening it, a sentence each, to be shown."""
+
+    held_out_limit: int | None = None
+    """While streaming, so many bytes of the validation split are used at most; None means all of it."""
+
+    @abstractmethod
+    def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
+        """The documents of a split in their fixed order, in pieces, from a position on.
+
+        Raises DataError when the text cannot be read.
+        """
+
+    def held_out_pieces(self) -> Iterator[Piece]:
+        """The validation split in pieces, ended after `held_out_limit` bytes."""
+        total = 0
+        for piece in self.pieces("validation"):
+            yield piece
+            total += len(piece.text.encode())
+            if self.held_out_limit is not None and total >= self.held_out_limit:
+                return
+
+    def size(self, split: Split) -> int | None:
+        """About how many bytes of text the split has, where that is known without reading it."""
+        return None
+
+    def documents(self, split: Split) -> Iterator[str]:
+        """The whole documents of a split, in their fixed order."""
+        parts: list[str] = []
+        for piece in self.pieces(split):
+            parts.append(piece.text)
+            if piece.ends_document:
+                yield "".join(parts)
+                parts = []
+
+
+def stable_hash(key: str) -> int:
+    """A number in [0, 2**64) that depends only on the key, not on the process or the machine."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+
+
+def hash_limit(fraction: float) -> int:
+    """Keys whose stable hash is below this are the given fraction of all keys."""
+    return int(fraction * 2**64)
+
+
+def digest(*parts: str) -> str:
+    """A short fingerprint of several strings."""
+    joined = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.sha256(joined.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,0 +1,231 @@
+"""Data sets in Hugging Face form as a corpus: from the Hub, its cache, or a local folder like one."""
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt2tui.data.corpus import Corpus, Position, Split, digest
+from gpt2tui.data.row_files import missing_column
+from gpt2tui.data.rows import RowCorpus, RowSource
+from gpt2tui.data.wikitext import WikiTextArticles
+from gpt2tui.errors import DataError, ResourceError
+from gpt2tui.preset import DataTable
+
+PREFIX = "hf:"
+WIKITEXT = "Salesforce/wikitext"
+_ROWS_AT_ONCE = 256
+_PROBE_SECONDS = 8.0
+_WITHOUT_NETWORK = "connect to the network once, or use local files or data.source = python-stdlib"
+
+
+def open_hub(table: DataTable) -> Corpus:
+    """The corpus of `wikitext-103`, `wikitext-2` or `hf:<id>[:<config>]`, where <id> may be a local folder.
+
+    Without a network the copy in the cache of `datasets` is used, if there is one. Raises DataError
+    otherwise, within seconds, and for names, configurations and columns that do not exist.
+    """
+    dataset, config = _names(table.source)
+    import datasets
+
+    _silence()
+    folder = _folder(dataset)
+    is_local = folder.is_dir()
+    offline = not is_local and not _hub_is_reachable()
+    state = _state(folder) if is_local else ""
+    # Left to itself, `datasets` does not notice when files of a local folder change.
+    cache = Path(datasets.config.HF_DATASETS_CACHE, f"local-{state}") if is_local else None
+    with _offline() if offline else contextlib.nullcontext(), _translated(table.source, offline):
+        builder = datasets.load_dataset_builder(str(folder) if is_local else dataset, config, cache_dir=cache)
+        if table.streaming:
+            splits = builder.as_streaming_dataset()
+        else:
+            builder.download_and_prepare()
+            splits = builder.as_dataset()
+    if "train" not in splits:
+        raise DataError(f"{table.source} has no train split, only {', '.join(splits)}; choose another data set")
+    # The last folders of the cache name the configuration, the version and a hash of the data.
+    fingerprint = digest(table.source, state, *Path(builder.cache_dir).parts[-3:])
+    source: RowSource = HubRows(table.source, splits, table.text_column, fingerprint)
+    if dataset == WIKITEXT:
+        source = WikiTextArticles(source)
+    corpus = RowCorpus(source, table.validation_fraction, table.streaming)
+    if offline:
+        corpus.notices = (f"the Hugging Face Hub cannot be reached: using the cached copy of {table.source}",)
+    return corpus
+
+
+class HubRows(RowSource):
+    """The rows of a `datasets` data set, memory-mapped or streaming."""
+
+    def __init__(self, name: str, splits: Mapping[str, Any], text_column: str, fingerprint: str) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.has_validation = "validation" in splits
+        self._splits = splits
+        self._text_column = text_column
+        self._streaming = not hasattr(splits["train"], "num_rows")
+        self._check_columns()
+
+    def size(self, split: Split) -> int | None:
+        """The size of all columns in memory, as the data set's description has it."""
+        described = (self._splits["train"].info.splits or {}).get(split)
+        return None if described is None else described.num_bytes or None
+
+    def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
+        """A position is a row's number; while streaming, the data set's state and a number of rows after it."""
+        data = self._splits[split].select_columns([self._text_column])
+        with _translated(self.name, offline=False):
+            yield from self._streamed(data, start) if self._streaming else self._mapped(data, start)
+
+    def _mapped(self, data: Any, start: Position) -> Iterator[tuple[str, Position]]:
+        number = start or 0
+        for batch in data.select(range(number, data.num_rows)).iter(batch_size=_ROWS_AT_ONCE):
+            for text in batch[self._text_column]:
+                number += 1
+                yield text or "", number
+
+    def _streamed(self, data: Any, start: Position) -> Iterator[tuple[str, Position]]:
+        state, skipped = start or (None, 0)
+        if state is not None:
+            data.load_state_dict(state)
+        after = 0
+        for row in data:
+            after += 1
+            is_new = after > skipped
+            if after == _ROWS_AT_ONCE:
+                # Taking the state is slow, so it is taken now and then, and rows after it are counted.
+                state, after, skipped = data.state_dict(), 0, 0
+            if is_new:
+                yield row[self._text_column] or "", [state, after]
+
+    def _check_columns(self) -> None:
+        train = self._splits["train"]
+        with _translated(self.name, offline=False):
+            features: dict[str, Any] = train.features or next(iter(train), {})
+        if self._text_column not in features:
+            raise missing_column(self.name, self._text_column, list(features))
+        kind = getattr(features[self._text_column], "dtype", "string")
+        if kind not in ("string", "large_string"):
+            raise DataError(
+                f"{self.name} has {kind} in column {self._text_column}, not text; choose another text_column"
+            )
+
+
+def _folder(name: str) -> Path:
+    # Unlike Path.expanduser, this leaves the ~ of an unknown user alone.
+    return Path(os.path.expanduser(name))  # noqa: PTH111
+
+
+def is_remote(source: str) -> bool:
+    """Whether the source is a data set that lives on the Hub, not on this machine."""
+    if not source.startswith(PREFIX):
+        return source in ("wikitext-103", "wikitext-2")
+    spec = source.removeprefix(PREFIX)
+    return not any(_folder(name).is_dir() for name in (spec, spec.rpartition(":")[0]) if name)
+
+
+def _names(source: str) -> tuple[str, str | None]:
+    """The data set's id or folder, and its configuration."""
+    if source in ("wikitext-103", "wikitext-2"):
+        return WIKITEXT, f"{source}-raw-v1"
+    spec = source.removeprefix(PREFIX)
+    if spec and _folder(spec).is_dir():
+        return spec, None
+    dataset, separator, config = spec.rpartition(":")
+    if not separator:
+        dataset, config = spec, ""
+    if not dataset:
+        raise DataError(f"data.source {source!r} names no data set: write hf:<id> or hf:<id>:<configuration>")
+    if dataset.startswith(("/", "./", "../", "~")) and not _folder(dataset).is_dir():
+        raise DataError(f"the folder {dataset} does not exist; check data.source")
+    return dataset, config or None
+
+
+def _state(folder: Path) -> str:
+    """A fingerprint of a folder's files by name, size and time of change."""
+    states = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return digest(*(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}" for path, stat in states))
+
+
+def _silence() -> None:
+    """No progress bars and no log lines: they would be drawn over the screen."""
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    huggingface_hub.logging.set_verbosity(logging.CRITICAL)
+
+
+def _hub_is_reachable() -> bool:
+    """Whether the Hub answers at all. `datasets` alone would try for 23 seconds without a network."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answered = threading.Event()
+
+    def probe() -> None:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+        except urllib.error.HTTPError:
+            pass  # an answer all the same
+        except OSError:
+            return
+        answered.set()
+
+    # Looking up a name cannot be given a time limit, so it happens in a thread that nobody waits for.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return answered.is_set()
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Keeps `datasets` from trying the network; it then looks into its cache at once."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _translated(source: str, offline: bool) -> Iterator[None]:
+    """Turns what `datasets` raises, which is of many libraries' types, into one clear sentence."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        yield
+    except (DataError, ResourceError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"no space left on the disk to download {source}: free some, or set HF_HOME") from error
+        if offline:
+            raise DataError(
+                f"{source} is not in the cache and the Hugging Face Hub cannot be reached: {_WITHOUT_NETWORK}"
+            ) from error
+        if isinstance(error, DatasetNotFoundError):
+            raise DataError(
+                f"{source} does not exist on the Hugging Face Hub, or needs a login (hf auth login): {reason}"
+            ) from error
+        if isinstance(error, ConnectionError):
+            raise DataError(f"{source} cannot be downloaded ({reason}): {_WITHOUT_NETWORK}") from error
+        raise DataError(f"{source} cannot be loaded: {reason}") from error

@@ -1,0 +1,135 @@
+"""Rows as a corpus: one row of a table is one document."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+
+from gpt2tui.data.corpus import Corpus, Piece, Position, Split, hash_limit, stable_hash
+from gpt2tui.data.text_cuts import parts
+from gpt2tui.data.tokenizer_kinds import without_surrogates
+from gpt2tui.errors import DataError
+
+STREAMING_VALIDATION_BYTES = 3 << 20
+"""While streaming, so much text is held out at most: about a million tokens."""
+
+
+class RowSource(ABC):
+    """A table with a column of text, readable from any row on."""
+
+    name: str
+    fingerprint: str
+    has_validation: bool = False
+
+    @abstractmethod
+    def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
+        """Each row's text and the position after it. Without a validation split all rows are in "train"."""
+
+    def size(self, split: Split) -> int | None:
+        """About how many bytes of text the split has, where that is known without reading it."""
+        return None
+
+
+class RowCorpus(Corpus):
+    """The source's own validation split, else rows held out.
+
+    They are chosen by a stable hash of their text, so equal rows are on the same side and order does not
+    matter. While streaming, which must not read everything first, it is the first rows instead. A table with
+    a single text is cut in two. Rows are cleaned as `Corpus` says.
+    """
+
+    def __init__(self, source: RowSource, fraction: float, streaming: bool) -> None:
+        self.name = source.name
+        self.fingerprint = source.fingerprint
+        self._source = source
+        self._fraction = fraction
+        self._streaming = streaming
+
+    def size(self, split: Split) -> int | None:
+        """About how many bytes of text the split has, where that is known without reading it."""
+        if self._source.has_validation or split == "train":
+            return self._source.size(split)
+        total = self._source.size("train")
+        return None if total is None else int(total * self._fraction)
+
+    def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
+        """The split's rows in pieces. A position is the source's before a row and a piece's number in it."""
+        row_start, first_piece = start or (None, 0)
+        for text, before, after in self._documents(split, row_start):
+            cut = list(parts(text))
+            for j, part in enumerate(cut[first_piece:], first_piece):
+                last = j == len(cut) - 1
+                yield Piece(part, last, [after, 0] if last else [before, j + 1])
+            first_piece = 0
+
+    def _documents(self, split: Split, start: Position) -> Iterator[tuple[str, Position, Position]]:
+        """The split's texts, each with the source's positions before and after it."""
+        if self._source.has_validation:
+            yield from self._rows(split, start)
+        elif self._is_single_text:
+            for text, before, after in self._rows("train", start):
+                head, tail = _cut_in_two(text, self._fraction)
+                yield (head if split == "train" else tail), before, after
+        elif self._streaming:
+            first = self._first_rows
+            for i, row in enumerate(self._rows("train", start)):
+                if split == "validation" and i == first:
+                    return
+                if split == "validation" or start is not None or i >= first:
+                    yield row
+        else:
+            limit = self._hash_limit
+            for text, before, after in self._rows("train", start):
+                if (stable_hash(text) <= limit) == (split == "validation"):
+                    yield text, before, after
+
+    def _rows(self, split: Split, start: Position) -> Iterator[tuple[str, Position, Position]]:
+        before = start
+        for row, after in self._source.rows(split, start):
+            text = without_surrogates(row.removeprefix("\ufeff").replace("\r\n", "\n"))
+            if text:
+                yield text, before, after
+            before = after
+
+    @cached_property
+    def _is_single_text(self) -> bool:
+        texts = (text for text, _, _ in self._rows("train", None))
+        first = next(texts, None)
+        if first is None:
+            raise DataError(f"{self.name} has no text in any row; choose another text_column or another source")
+        return all(text == first for text in texts)
+
+    @cached_property
+    def _hash_limit(self) -> int:
+        """The largest hash that is held out: by the fraction, moved where that would leave one side empty."""
+        limit, lowest, highest = hash_limit(self._fraction), 2**64, -1
+        for text, _, _ in self._rows("train", None):
+            key = stable_hash(text)
+            lowest, highest = min(lowest, key), max(highest, key)
+            if lowest <= limit < highest:
+                return limit
+        return lowest if limit < lowest else highest - 1
+
+    @cached_property
+    def _first_rows(self) -> int:
+        """While streaming: how many of the first rows are held out."""
+        sizes: list[int] = []
+        total = 0
+        for text, _, _ in self._rows("train", None):
+            if total >= STREAMING_VALIDATION_BYTES:
+                return len(sizes)
+            sizes.append(len(text.encode()))
+            total += sizes[-1]
+        wanted, held_out = total * self._fraction, 0
+        for i, size in enumerate(sizes[:-1]):
+            held_out += size
+            if held_out >= wanted:
+                return i + 1
+        return len(sizes) - 1
+
+
+def _cut_in_two(text: str, fraction: float) -> tuple[str, str]:
+    cut = len(text) - max(1, int(len(text) * fraction))
+    newline = text.find("\n", cut) + 1
+    if 0 < newline < len(text):
+        cut = newline
+    return text[:cut], text[cut:]

@@ -1,0 +1,187 @@
+"""A token store is built: the tokenizer, both splits in parallel, the description, all on the disk before it counts."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2tui.data import tokenizers, xz
+from gpt2tui.data.corpus import Corpus, Piece, Split
+from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
+from gpt2tui.durable import sync_file, sync_folder
+from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, DataTable
+
+META_FILE = "meta.json"
+BUILDING = ".building"
+BATCH_CHARACTERS = 8 << 20
+"""So much text is in memory at once, whatever the size of the corpus."""
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a preparation is: `done` of `total` in a `unit`; `total` is None where it is not known."""
+
+    stage: str
+    done: int = 0
+    total: int | None = None
+    unit: str = "bytes"
+
+
+def build(
+    corpus: Corpus, table: DataTable, vocab_size: int | None, settings: Mapping[str, Any], folder: Path
+) -> Generator[Progress, None, None]:
+    """Builds the store of a corpus in a folder that does not exist yet; `settings` are kept in its meta.json.
+
+    When it fails or is closed nothing is left; when it is killed, a folder whose name ends in `BUILDING`.
+    """
+    building = folder.with_name(folder.name + BUILDING)
+    building.mkdir()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            tokenizer = yield from _build_tokenizer(pool, corpus, table, vocab_size)
+            splits: dict[str, dict[str, Any]] = {}
+            sample = xz.Sample()
+            pieces = sample.watch(corpus.held_out_pieces())
+            splits["validation"] = yield from _write(building, "validation", pieces, corpus, tokenizer)
+            bits_per_byte = pool.submit(sample.bits_per_byte)
+            if not table.streaming:
+                splits["train"] = yield from _write(building, "train", corpus.pieces("train"), corpus, tokenizer)
+            yield from _wait(bits_per_byte, "compressing the held-out text for comparison")
+        tokenizers.save(tokenizer, building)
+        meta = {
+            "settings": settings,
+            "fingerprint": corpus.fingerprint,
+            "splits": splits,
+            "xz_bits_per_byte": bits_per_byte.result(),
+            "notices": _notices(tokenizer, table, vocab_size),
+        }
+        (building / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        sync_file(building / META_FILE)
+        sync_folder(building)
+        building.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        # Where it was renamed nothing is left to remove.
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _build_tokenizer(
+    pool: ThreadPoolExecutor, corpus: Corpus, table: DataTable, vocab_size: int | None
+) -> Generator[Progress, None, Tokenizer]:
+    read = 0
+    closed = threading.Event()
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for piece in corpus.pieces("train"):
+            if closed.is_set():
+                return
+            read += len(piece.text)
+            yield piece.text
+
+    future = pool.submit(tokenizers.build, table, vocab_size, texts())
+    total = corpus.size("train") if table.tokenizer == "char" else None
+    try:
+        while not future.done():
+            yield Progress(f"building the {table.tokenizer} tokenizer", read, total)
+            _sleep_until_done(future)
+    finally:
+        closed.set()
+    return future.result()
+
+
+def _write(
+    building: Path, split: Split, pieces: Iterable[Piece], corpus: Corpus, tokenizer: Tokenizer
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Writes the tokens of a split and returns what meta.json says about it."""
+    stage = "tokenising the held-out text" if split == "validation" else "tokenising the training text"
+    total = corpus.size(split)
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
+    path = building / f"{split}.bin"
+    tokens = text_bytes = documents = 0
+    hashed = hashlib.sha256()
+    yield Progress(stage, 0, total)
+    with path.open("wb") as file:
+        for batch in _batches(pieces):
+            for piece in batch:
+                text_bytes += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
+                documents += piece.ends_document
+            written = np.concatenate(_with_ends(batch, tokenizer)).astype(dtype)
+            file.write(written.data)
+            hashed.update(written.data)
+            tokens += len(written)
+            yield Progress(stage, text_bytes, None if total is None else max(total, text_bytes))
+    sync_file(path)
+    return {
+        "tokens": tokens,
+        "dtype": dtype.str,
+        "bytes": tokens * dtype.itemsize,
+        "sha256": hashed.hexdigest(),
+        "text_bytes": text_bytes,
+        "documents": documents,
+    }
+
+
+def _with_ends(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[Tokens]:
+    """The tokens of the pieces, in parallel, and `<|endoftext|>` where a document ends."""
+    arrays = []
+    eot = np.array([tokenizer.eot], dtype=np.uint32)
+    encoded = tokenizer.encode_documents([piece.text for piece in pieces], threads=os.cpu_count() or 1)
+    for piece, ids in zip(pieces, encoded, strict=True):
+        arrays.append(ids)
+        if piece.ends_document:
+            arrays.append(eot)
+    return arrays
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def tokenize_held_out(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
+    """The tokens of a corpus's held-out text with any tokenizer, in memory, with the ends of documents."""
+    arrays: list[Tokens] = [np.empty(0, dtype=np.uint32)]
+    for batch in _batches(corpus.held_out_pieces()):
+        arrays += _with_ends(batch, tokenizer)
+    return np.concatenate(arrays)
+
+
+def _notices(tokenizer: Tokenizer, table: DataTable, vocab_size: int | None) -> list[str]:
+    wanted = vocab_size or DEFAULT_BPE_VOCAB_SIZE
+    if table.tokenizer == "bpe" and tokenizer.vocab_size < wanted:
+        return [
+            f"the corpus is too small for a vocabulary of {wanted:,}: "
+            f"the trained tokenizer has {tokenizer.vocab_size:,} tokens"
+        ]
+    return []
+
+
+def _wait(future: "Future[Any]", stage: str) -> Iterator[Progress]:
+    while not future.done():
+        yield Progress(stage)
+        _sleep_until_done(future)
+
+
+def _sleep_until_done(future: "Future[Any]") -> None:
+    try:
+        future.exception(timeout=POLL_SECONDS)
+    except TimeoutError:
+        return

@@ -1,0 +1,112 @@
+"""Plain text files as a corpus: one file is one document."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+from gpt2tui.data import file_reading
+from gpt2tui.data.corpus import Corpus, Piece, Position, Split, stable_hash
+from gpt2tui.data.text_cuts import CUT_LENGTH, last_cut
+from gpt2tui.errors import DataError
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file, the name that decides whether it is held out, and its size on disk in bytes."""
+
+    path: Path
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Span:
+    """The bytes [start, stop) of a file, decompressed; None is its end."""
+
+    path: Path
+    bytes: int
+    start: int = 0
+    stop: int | None = None
+
+
+class TextFiles(Corpus):
+    """Files held out whole: those whose names have the lowest stable hashes, up to the fraction of all bytes.
+
+    So nearly every file stays on its side when others come or go. Where whole files cannot come near the
+    fraction, because there are few or one is very big, the end of the largest file is held out instead, cut
+    at a line end.
+    """
+
+    def __init__(self, name: str, files: Sequence[TextFile], fraction: float, fingerprint: str) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self._files = [file for file in files if file.bytes]
+        self._fraction = fraction
+        if not self._files:
+            raise DataError(f"{name}: every file is empty; choose files with text in them")
+
+    def size(self, split: Split) -> int:
+        """About how many bytes of text the split has; too few where files are gzipped."""
+        return sum(span.bytes for span in self._spans[split])
+
+    def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
+        """The files in order, in pieces. A position is a file's number and a piece's number."""
+        first_file, first_piece = start or (0, 0)
+        for i, span in enumerate(self._spans[split]):
+            if i < first_file:
+                continue
+            for j, (text, last) in enumerate(_with_last(_cut(file_reading.blocks(span.path, span.start, span.stop)))):
+                if i > first_file or j >= first_piece:
+                    yield Piece(text, last, [i + 1, 0] if last else [i, j + 1])
+
+    @cached_property
+    def _spans(self) -> dict[Split, list[_Span]]:
+        total = sum(file.bytes for file in self._files)
+        by_hash = sorted(self._files, key=lambda file: stable_hash(file.key))
+        shares = [held_out / total for held_out in accumulate(file.bytes for file in by_hash)]
+        last = min(range(len(shares)), key=lambda i: abs(shares[i] - self._fraction))
+        if len(self._files) == 1 or not self._fraction / 2 <= shares[last] <= min(2 * self._fraction, 0.75):
+            return self._end_of_largest()
+        held_out = set(by_hash[: last + 1])
+        return {
+            "train": [_Span(file.path, file.bytes) for file in self._files if file not in held_out],
+            "validation": [_Span(file.path, file.bytes) for file in self._files if file in held_out],
+        }
+
+    def _end_of_largest(self) -> dict[Split, list[_Span]]:
+        largest = max(self._files, key=lambda file: file.bytes)
+        size = file_reading.size(largest.path)
+        total = size + sum(file.bytes for file in self._files if file is not largest)
+        cut = size - min(int(total * self._fraction), size // 2)
+        cut = file_reading.line_end_near(largest.path, min(cut, size - 1), size)
+        return {
+            "train": [
+                _Span(largest.path, cut, 0, cut) if file is largest else _Span(file.path, file.bytes)
+                for file in self._files
+            ],
+            "validation": [_Span(largest.path, size - cut, cut, size)],
+        }
+
+
+def _cut(blocks: Iterator[str]) -> Iterator[str]:
+    """The same text cut where it does not change the tokens, instead of wherever a block happened to end."""
+    pending = ""
+    for block in blocks:
+        pending += block
+        while len(pending) > CUT_LENGTH:
+            stop = last_cut(pending, 0, CUT_LENGTH)
+            yield pending[:stop]
+            pending = pending[stop:]
+    if pending:
+        yield pending
+
+
+def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
+    """Each text with whether it is the last one."""
+    previous = next(texts, None)
+    while previous is not None:
+        following = next(texts, None)
+        yield previous, following is None
+        previous = following

@@ -1,0 +1,239 @@
+"""Text -> memory-mapped tokens on disk, prepared once for each corpus and tokenizer.
+
+A store is a folder `tokens/<key>` in the cache:
+
+    train.bin  validation.bin    token ids, uint16 if they fit, else uint32; after each document <|endoftext|>
+    tokenizer.json ...           the tokenizer
+    meta.json                    sizes, SHA-256 and statistics; written last
+
+The key depends on the text, on the settings that decide about tokens, and on the format, so a changed corpus
+is another store. A store is built beside its place and renamed when all of it is on the disk.
+"""
+
+import errno
+import json
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from gpt2tui.data import hub, tokenizers
+from gpt2tui.data.corpora import open_corpus
+from gpt2tui.data.corpus import Corpus, digest
+from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, Progress, build, tokenize_held_out
+from gpt2tui.data.token_stream import TokenStream
+from gpt2tui.data.tokenizer_kinds import Tokenizer
+from gpt2tui.durable import sha256
+from gpt2tui.errors import CheckpointError, DataError, PresetError, ResourceError
+from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
+
+FORMAT_VERSION = 1
+VERIFIED_BYTES = 64 << 20
+"""Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
+
+__all__ = ["Progress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize_held_out"]
+
+TokenArray = npt.NDArray[np.unsignedinteger]
+
+
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """A corpus ready for training. With streaming only the held-out part is on disk, and `train` is empty."""
+
+    source: str
+    fingerprint: str
+    tokenizer: Tokenizer
+    train: TokenArray
+    validation: TokenArray
+    train_bytes: int
+    """UTF-8 bytes of the training text, `<|endoftext|>` not counted; 0 with streaming."""
+    validation_bytes: int
+    train_documents: int
+    validation_documents: int
+    xz_bits_per_byte: float | None
+    """What `xz -9` needs for the held-out text, in bits a byte; None when that is too long to try."""
+    notices: tuple[str, ...]
+    """What fell back or came out smaller than asked for, a sentence each, to be shown."""
+    streaming: bool
+    corpus: Corpus | None
+    """What `stream` reads; None when the store was found without opening the source."""
+
+    def stream(self) -> TokenStream:
+        """The training text as an endless stream of tokens, from its start."""
+        assert self.corpus is not None
+        return TokenStream(self.corpus, self.tokenizer)
+
+
+def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedCorpus]:
+    """Opens the store of a preset's corpus, built first if need be; yields progress, returns the corpus.
+
+    Raises DataError for a corpus that cannot be read or is shorter than one window, PresetError for a
+    vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed,
+    nothing half done stays behind.
+    """
+    table = preset.data
+    yield Progress(f"opening {table.source}")
+    corpus = open_corpus(table)
+    stores = cache / "tokens"
+    settings = _settings(table, preset.model.vocab_size)
+    folder = stores / _key(corpus.fingerprint, settings)
+    opened = None
+    try:
+        stores.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(stores / f"{folder.name}.lock", thread_local=False)
+        yield from _acquire(lock)
+        try:
+            if folder.exists():
+                opened = _open(folder, corpus, table)
+                if opened is None:
+                    yield Progress("the prepared tokens are damaged: preparing them again")
+                    shutil.rmtree(folder)
+            if opened is None:
+                _remove_leftovers(stores, folder)
+                yield from build(corpus, table, preset.model.vocab_size, settings, folder)
+                opened = _open(folder, corpus, table)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise _resource_error(error, stores) from error
+    assert opened is not None
+    _check(opened, preset)
+    return opened
+
+
+def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
+    """The store of a preset's corpus if there is one. Prepares nothing, asks the Hub nothing."""
+    table, settings = preset.data, _settings(preset.data, preset.model.vocab_size)
+    if hub.is_remote(table.source):
+        metas = (_read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
+        fingerprints = [meta["fingerprint"] for meta in metas if meta and meta.get("settings") == settings]
+        folders = [cache / "tokens" / _key(fingerprint, settings) for fingerprint in fingerprints]
+        return next(filter(None, (_open(folder, None, table) for folder in folders)), None)
+    try:
+        corpus = open_corpus(table)
+    except DataError:
+        return None
+    return _open(cache / "tokens" / _key(corpus.fingerprint, settings), corpus, table)
+
+
+def _settings(table: DataTable, vocab_size: int | None) -> dict[str, Any]:
+    """What decides about the tokens, besides the text."""
+    return {
+        "format": FORMAT_VERSION,
+        "source": table.source,
+        "tokenizer": table.tokenizer,
+        "vocab_size": (vocab_size or DEFAULT_BPE_VOCAB_SIZE) if table.tokenizer == "bpe" else None,
+        "validation_fraction": table.validation_fraction,
+        "text_column": table.text_column,
+        "streaming": table.streaming,
+    }
+
+
+def _key(fingerprint: str, settings: dict[str, Any]) -> str:
+    return digest(fingerprint, json.dumps(settings, sort_keys=True))
+
+
+def _acquire(lock: FileLock) -> Iterator[Progress]:
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return
+        except Timeout:
+            yield Progress("waiting for another process that prepares the same tokens")
+            time.sleep(POLL_SECONDS)
+
+
+def _remove_leftovers(stores: Path, folder: Path) -> None:
+    """Removes what killed preparations left: whoever still builds holds the lock of its key."""
+    for leftover in stores.glob(f"*{BUILDING}"):
+        name = leftover.name.removesuffix(BUILDING)
+        if name == folder.name:
+            shutil.rmtree(leftover)
+            continue
+        try:
+            with FileLock(stores / f"{name}.lock", timeout=0):
+                shutil.rmtree(leftover, ignore_errors=True)
+        except Timeout:
+            continue
+
+
+def _open(folder: Path, corpus: Corpus | None, table: DataTable) -> TokenizedCorpus | None:
+    """The store in a folder; None when it is not there or not whole."""
+    meta = _read_meta(folder)
+    if meta is None:
+        return None
+    try:
+        splits = meta["splits"]
+        if not all(_is_whole(folder / f"{split}.bin", description) for split, description in splits.items()):
+            return None
+        train, validation = splits.get("train"), splits["validation"]
+        return TokenizedCorpus(
+            source=table.source,
+            fingerprint=meta["fingerprint"],
+            tokenizer=tokenizers.load(folder),
+            train=_map(folder / "train.bin", train),
+            validation=_map(folder / "validation.bin", validation),
+            train_bytes=train["text_bytes"] if train else 0,
+            validation_bytes=validation["text_bytes"],
+            train_documents=train["documents"] if train else 0,
+            validation_documents=validation["documents"],
+            xz_bits_per_byte=meta["xz_bits_per_byte"],
+            notices=(*(corpus.notices if corpus else ()), *meta["notices"]),
+            streaming=table.streaming,
+            corpus=corpus,
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, CheckpointError):
+        return None
+
+
+def _read_meta(folder: Path) -> dict[str, Any] | None:
+    try:
+        meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
+def _is_whole(path: Path, description: dict[str, Any]) -> bool:
+    if path.stat().st_size != description["bytes"]:
+        return False
+    return bool(description["bytes"] > VERIFIED_BYTES or sha256(path) == description["sha256"])
+
+
+def _map(path: Path, description: dict[str, Any] | None) -> TokenArray:
+    if description is None or not description["tokens"]:
+        return np.empty(0, dtype=np.uint16)
+    return np.memmap(path, dtype=description["dtype"], mode="r")
+
+
+def _check(corpus: TokenizedCorpus, preset: Preset) -> None:
+    window = preset.training.sequence_length + 1
+    held_out, train = len(corpus.validation), len(corpus.train)
+    if held_out < window or (train < window and not corpus.streaming):
+        raise DataError(
+            f"{corpus.source} is too short: {train:,} tokens to train on and {held_out:,} held out, and one "
+            f"window is {window:,} (training.sequence_length + 1); "
+            "take more text, a shorter sequence_length or another validation_fraction"
+        )
+    wanted = preset.model.vocab_size
+    if wanted is not None and wanted < corpus.tokenizer.vocab_size:
+        raise PresetError(
+            f"model.vocab_size = {wanted} is smaller than the {corpus.tokenizer.name} tokenizer needs, "
+            f"{corpus.tokenizer.vocab_size}; leave it out to have it filled in"
+        )
+
+
+def _resource_error(error: OSError, folder: Path) -> ResourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(
+            f"no space left on the disk for the prepared tokens in {folder}: free some, or set GPT2TUI_CACHE"
+        )
+    return ResourceError(
+        f"cannot prepare the tokens in {folder}: {error.strerror or error}; set GPT2TUI_CACHE elsewhere"
+    )

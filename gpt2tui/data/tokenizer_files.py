@@ -1,0 +1,289 @@
+"""Tokenizers on disk, in the form that transformers' AutoTokenizer loads, and back.
+
+`tokenizer.json` alone defines the tokenizer. `tokenizer_config.json` tells transformers how to treat it, and
+`gpt2tui_tokenizer.json` holds the kind and the SHA-256 of `tokenizer.json`. Published GPT-2 folders, with
+`vocab.json` and `merges.txt` or with `tokenizer.json` only, are read as well.
+"""
+
+import hashlib
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gpt2tui.data import gpt2_vocabulary
+from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
+from gpt2tui.data.tokenizer_kinds import (
+    UNKNOWN,
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    Tokenizer,
+)
+from gpt2tui.durable import sync_file
+from gpt2tui.errors import CheckpointError
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+OWN_FILE = "gpt2tui_tokenizer.json"
+FORMAT_VERSION = 1
+
+
+def _byte_characters() -> list[str]:
+    """GPT-2's stand-in for each byte: its own character if it prints, else the next one from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    stand_ins = {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
+    return [stand_ins[byte] for byte in range(256)]
+
+
+CHARACTER_OF_BYTE = _byte_characters()
+BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes the tokenizer's files into an existing folder, and waits until they are on the disk."""
+    definition = _definition_text(tokenizer)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": EOT_TEXT,
+        "eos_token": EOT_TEXT,
+        "unk_token": UNKNOWN if tokenizer.name == "char" else EOT_TEXT,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+    }
+    own = {
+        "version": FORMAT_VERSION,
+        "kind": tokenizer.name,
+        "sha256": hashlib.sha256(definition.encode()).hexdigest(),
+    }
+    texts = {
+        TOKENIZER_FILE: definition,
+        CONFIG_FILE: json.dumps(config, indent=1),
+        OWN_FILE: json.dumps(own, indent=1),
+    }
+    for name, text in texts.items():
+        (folder / name).write_bytes(text.encode())
+        sync_file(folder / name)
+
+
+def load(folder: Path) -> Tokenizer:
+    """The tokenizer saved in a folder: ours, or a published GPT-2's.
+
+    Raises CheckpointError when there is none, it is damaged, or it is of a kind that GPT-2 does not use.
+    """
+    if (folder / OWN_FILE).exists():
+        return _load_own(folder)
+    if (folder / TOKENIZER_FILE).exists():
+        return _from_definition(_read_json(folder / TOKENIZER_FILE), None, folder / TOKENIZER_FILE)
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        return _load_vocabulary_and_merges(folder)
+    raise CheckpointError(f"{folder} holds no tokenizer: neither {TOKENIZER_FILE} nor vocab.json with merges.txt")
+
+
+# Finding GPT-2's merges takes more than a second, too long to repeat at every checkpoint.
+_definition_texts: WeakKeyDictionary[Tokenizer, str] = WeakKeyDictionary()
+
+
+def _definition_text(tokenizer: Tokenizer) -> str:
+    if tokenizer not in _definition_texts:
+        _definition_texts[tokenizer] = json.dumps(_definition(tokenizer), ensure_ascii=False)
+    return _definition_texts[tokenizer]
+
+
+def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
+    """The pair that each merged token is made of, in merge order.
+
+    A token's pair is what its bytes become when only the merges before its own are applied.
+    """
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) > 1:
+            parts = _merge_below(token, rank, ranks)
+            assert len(parts) == 2, token
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _merge_below(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[bytes]:
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 1:
+        candidates = [ranks.get(left + right, limit) for left, right in pairwise(parts)]
+        best = min(range(len(candidates)), key=candidates.__getitem__)
+        if candidates[best] >= limit:
+            break
+        parts[best : best + 2] = [parts[best] + parts[best + 1]]
+    return parts
+
+
+def _definition(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of `tokenizer.json`, in the `tokenizers` library's own format."""
+    if isinstance(tokenizer, CharTokenizer):
+        # Without merges byte-pair encoding leaves characters: the one model there that keeps white space as
+        # it is.
+        model: dict[str, Any] = {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": UNKNOWN,
+            "fuse_unk": False,
+            "vocab": {character: i for i, character in enumerate(tokenizer.characters)},
+            "merges": [],
+        }
+        return _envelope(model, None, {"type": "Fuse"}, {EOT_TEXT: tokenizer.eot})
+    if isinstance(tokenizer, BytePairTokenizer):
+        ranks, pattern, special = tokenizer.ranks, tokenizer.pattern, tokenizer.special_ids
+    else:
+        ranks, pattern, special = {bytes([i]): i for i in range(256)}, None, {EOT_TEXT: tokenizer.eot}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "vocab": {_printable(token): rank for token, rank in ranks.items()} | special,
+        "merges": [[_printable(left), _printable(right)] for left, right in merges_of(ranks)],
+    }
+    return _envelope(model, _pre_tokenizer(pattern), _BYTE_LEVEL, special)
+
+
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+def _pre_tokenizer(pattern: str | None) -> dict[str, Any]:
+    if pattern == gpt2_vocabulary.PATTERN:
+        return _BYTE_LEVEL
+    whole = _BYTE_LEVEL | {"use_regex": False}
+    if pattern is None:
+        return whole
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, whole]}
+
+
+def _envelope(
+    model: dict[str, Any],
+    pre_tokenizer: dict[str, Any] | None,
+    decoder: dict[str, Any],
+    special: dict[str, int],
+) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": text, **flags} for text, i in special.items()],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def _load_own(folder: Path) -> Tokenizer:
+    own = _read_json(folder / OWN_FILE)
+    if own.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder / OWN_FILE} is of version {own.get('version')}; this program reads {FORMAT_VERSION}"
+        )
+    file = folder / TOKENIZER_FILE
+    if hashlib.sha256(_read(file)).hexdigest() != own.get("sha256"):
+        raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one in {OWN_FILE}; use another checkpoint")
+    tokenizer = _from_definition(_read_json(file), own.get("kind"), file)
+    _definition_texts[tokenizer] = _decoded(file)
+    return tokenizer
+
+
+def _load_vocabulary_and_merges(folder: Path) -> Tokenizer:
+    lines = _decoded(folder / "merges.txt").splitlines()
+    merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    vocabulary = _read_json(folder / "vocab.json")
+    return _byte_pairs(vocabulary, merges, {}, gpt2_vocabulary.PATTERN, None, folder / "vocab.json")
+
+
+def _from_definition(definition: dict[str, Any], kind: str | None, file: Path) -> Tokenizer:
+    try:
+        model = definition["model"]
+        special = {token["content"]: token["id"] for token in definition.get("added_tokens") or []}
+        if model["type"] != "BPE":
+            raise CheckpointError(f"{file} holds a {model['type']} tokenizer; GPT-2's is byte-level BPE")
+        if kind == "byte":
+            return ByteTokenizer()
+        if kind == "char":
+            return CharTokenizer(model["vocab"])
+        merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        return _byte_pairs(model["vocab"], merges, special, _pattern(definition, file), kind, file)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is not a tokenizer that this program can read: {error!r}") from error
+
+
+def _pattern(definition: dict[str, Any], file: Path) -> str:
+    """The pattern by which the definition splits text before merging."""
+    pre_tokenizer = definition["pre_tokenizer"] or {}
+    if definition.get("normalizer") is None:
+        if pre_tokenizer.get("type") == "ByteLevel" and pre_tokenizer.get("use_regex", True):
+            return gpt2_vocabulary.PATTERN
+        steps = pre_tokenizer.get("pretokenizers", [])
+        if [step["type"] for step in steps] == ["Split", "ByteLevel"] and "Regex" in steps[0]["pattern"]:
+            return str(steps[0]["pattern"]["Regex"])
+    raise CheckpointError(f"{file} prepares text in another way than GPT-2 does; this program cannot use it")
+
+
+def _byte_pairs(
+    vocabulary: dict[str, int],
+    merges: list[list[str]],
+    special: dict[str, int],
+    pattern: str,
+    kind: str | None,
+    file: Path,
+) -> BytePairTokenizer:
+    if EOT_TEXT in vocabulary:
+        special = {EOT_TEXT: vocabulary[EOT_TEXT]} | special
+    if EOT_TEXT not in special:
+        raise CheckpointError(f"{file} has no {EOT_TEXT} token, which separates documents")
+    try:
+        ranks = {
+            bytes(BYTE_OF_CHARACTER[character] for character in token): i
+            for token, i in vocabulary.items()
+            if token not in special
+        }
+    except KeyError as error:
+        raise CheckpointError(f"{file} is not a byte-level vocabulary: it holds the character {error}") from error
+    if max(ranks.values(), default=0) >= 2 * len(vocabulary) + len(special):
+        raise CheckpointError(f"{file}: its token ids are not numbered one after another")
+    order = [vocabulary.get(left + right, -1) for left, right in merges]
+    if (
+        order != sorted(order)
+        or -1 in order
+        or len(order) + 256 != len(ranks)
+        or len(set(ranks.values())) != len(ranks)
+    ):
+        raise CheckpointError(f"{file}: its merges and its token ids do not belong together")
+    is_gpt2 = ranks == gpt2_vocabulary.ranks() and pattern == gpt2_vocabulary.PATTERN
+    return BytePairTokenizer(kind or ("gpt2" if is_gpt2 else "bpe"), pattern, ranks, special)
+
+
+def _printable(token: bytes) -> str:
+    return "".join(CHARACTER_OF_BYTE[byte] for byte in token)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def _decoded(file: Path) -> str:
+    try:
+        return _read(file).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is damaged: not UTF-8 at byte {error.start}") from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_decoded(file))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is damaged: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file} is damaged: not a JSON object")
+    return value

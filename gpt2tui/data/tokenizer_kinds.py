@@ -1,0 +1,144 @@
+"""What a tokenizer can do, and the three kinds: byte pairs, single bytes, characters."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import tiktoken
+
+from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
+from gpt2tui.data.text_cuts import long_run_parts
+
+Tokens = npt.NDArray[np.uint32]
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+_GROUP_CHARACTERS = 1 << 17
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back. All methods may be called from several threads at once.
+
+    `name` is the kind as presets call it, `vocab_size` one more than the largest id, and `eot` the id of
+    `<|endoftext|>`, which is only ever put between documents: the same characters inside a text are text.
+    """
+
+    def __init__(self, name: str, token_table: Sequence[bytes], eot: int, special: Iterable[int] = ()) -> None:
+        self.name = name
+        self.eot = eot
+        self.token_table = tuple(token_table)
+        """The UTF-8 bytes of every token, by id."""
+        self.special = frozenset({eot, *special})
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are, `<|endoftext|>` counted."""
+        return len(self.token_table)
+
+    @abstractmethod
+    def encode_array(self, text: str) -> Tokens:
+        """The token ids of a text, shape (tokens,)."""
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text as a list, for prompts."""
+        ids: list[int] = self.encode_array(text).tolist()
+        return ids
+
+    def encode_documents(self, texts: Sequence[str], threads: int = 1) -> list[Tokens]:
+        """The token ids of each text, computed by so many threads."""
+        groups = [texts[start:stop] for start, stop in _groups([len(text) for text in texts])]
+        if threads == 1 or len(groups) == 1:
+            return [self.encode_array(text) for text in texts]
+        with ThreadPoolExecutor(threads) as pool:
+            encoded = pool.map(lambda group: [self.encode_array(text) for text in group], groups)
+            return [ids for group in encoded for ids in group]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the tokens. An id beyond the vocabulary, as padded models have, becomes U+FFFD."""
+        size, table = len(self.token_table), self.token_table
+        return b"".join(table[i] if 0 <= i < size else UNKNOWN.encode() for i in ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the tokens; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def token_bytes(self) -> npt.NDArray[np.int64]:
+        """The number of text bytes that each token stands for, shape (vocab_size,); 0 for special tokens."""
+        lengths = [0 if i in self.special else len(token) for i, token in enumerate(self.token_table)]
+        return np.array(lengths, dtype=np.int64)
+
+
+class BytePairTokenizer(Tokenizer):
+    """Byte-level byte-pair encoding, as GPT-2 defined it: split by a pattern, then merge by rank."""
+
+    def __init__(self, name: str, pattern: str, ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
+        self.pattern = pattern
+        self.ranks = dict(ranks)
+        self.special_ids = dict(special)
+        table = {rank: token for token, rank in ranks.items()} | {i: text.encode() for text, i in special.items()}
+        size = max(table) + 1
+        super().__init__(
+            name, [table.get(i, UNKNOWN.encode()) for i in range(size)], special[EOT_TEXT], special.values()
+        )
+        self._encoding = tiktoken.Encoding(
+            name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special_ids
+        )
+
+    def encode_array(self, text: str) -> Tokens:
+        """The token ids of a text, shape (tokens,); linear in its length whatever it holds."""
+        text = without_surrogates(text)
+        encoded = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in long_run_parts(text)]
+        if len(encoded) == 1:
+            return encoded[0]
+        return np.concatenate(encoded) if encoded else np.empty(0, dtype=np.uint32)
+
+
+class ByteTokenizer(Tokenizer):
+    """Each byte of the UTF-8 text is one token; 256 is `<|endoftext|>`."""
+
+    def __init__(self) -> None:
+        super().__init__("byte", [*(bytes([i]) for i in range(256)), EOT_TEXT.encode()], 256)
+
+    def encode_array(self, text: str) -> Tokens:
+        """The bytes of a text, shape (bytes,)."""
+        return np.frombuffer(without_surrogates(text).encode(), dtype=np.uint8).astype(np.uint32)
+
+
+class CharTokenizer(Tokenizer):
+    """Each character is one token. A character that the training text did not have becomes U+FFFD."""
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters = "".join(sorted({*characters, UNKNOWN}))
+        table = [character.encode() for character in self.characters]
+        super().__init__("char", [*table, EOT_TEXT.encode()], len(table))
+        codes = _code_points(self.characters)
+        self._ids = np.full(int(codes.max()) + 2, self.characters.index(UNKNOWN), dtype=np.uint32)
+        self._ids[codes] = np.arange(len(codes), dtype=np.uint32)
+
+    def encode_array(self, text: str) -> Tokens:
+        """The ids of a text's characters, shape (characters,)."""
+        codes = _code_points(without_surrogates(text))
+        ids: Tokens = self._ids[np.minimum(codes, len(self._ids) - 1)]
+        return ids
+
+
+def without_surrogates(text: str) -> str:
+    r"""The text with lone surrogates, which JSON's \ud800 can make and UTF-8 cannot hold, as U+FFFD."""
+    try:
+        text.isascii() or text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _code_points(text: str) -> Tokens:
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
+def _groups(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of neighbouring texts with so many characters together that a thread is worth its start."""
+    numbers = [total // _GROUP_CHARACTERS for total in accumulate(lengths)]
+    starts = [i for i in range(len(numbers)) if i == 0 or numbers[i] != numbers[i - 1]]
+    return list(zip(starts, [*starts[1:], len(lengths)], strict=True))

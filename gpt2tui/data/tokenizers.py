@@ -1,0 +1,43 @@
+"""The tokenizers of a preset: `gpt2` (embedded), `bpe` (trained on the corpus), `char` and `byte`."""
+
+import functools
+from collections.abc import Iterable
+
+from gpt2tui.data import gpt2_vocabulary
+from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
+from gpt2tui.data.incremental_decoder import IncrementalDecoder
+from gpt2tui.data.tokenizer_files import load, save
+from gpt2tui.data.tokenizer_kinds import BytePairTokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
+
+__all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "save"]
+
+
+def build(table: DataTable, vocab_size: int | None, documents: Iterable[str]) -> Tokenizer:
+    """The tokenizer that a `[data]` table asks for.
+
+    `documents` is the training text; `bpe` reads its first 32 MB, `char` all of it, the others nothing.
+    `vocab_size` is the size to train with `bpe` (4,096 when None), and a small corpus can give fewer tokens.
+    """
+    match table.tokenizer:
+        case "gpt2":
+            return gpt2()
+        case "byte":
+            return ByteTokenizer()
+        case "char":
+            characters: set[str] = set()
+            for document in documents:
+                characters.update(document)
+            return CharTokenizer(characters)
+        case "bpe":
+            # Training imports a library that the other kinds do without.
+            from gpt2tui.data.bpe_training import train
+
+            return train(documents, vocab_size or DEFAULT_BPE_VOCAB_SIZE)
+
+
+@functools.cache
+def gpt2() -> Tokenizer:
+    """GPT-2's own tokenizer, from the embedded vocabulary."""
+    ranks = gpt2_vocabulary.ranks()
+    return BytePairTokenizer("gpt2", gpt2_vocabulary.PATTERN, ranks, {EOT_TEXT: GPT2_VOCAB_SIZE - 1})

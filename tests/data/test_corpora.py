@@ -1,0 +1,404 @@
+import json
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from gpt2tui.data.corpus import stable_hash
+from gpt2tui.errors import DataError
+from tests.data.corpus_files import both, opened, write, write_rows
+
+ROW_KINDS = ["jsonl", "csv", "parquet"]
+ROWS = [f'row {i}: a "quoted" text,\nof two lines, déjà vu' for i in range(300)]
+
+
+# The embedded corpus
+
+
+def test_stdlib_is_source_without_tests_packages_and_generated_files():
+    corpus = opened("python-stdlib")
+    names = {file.key for file in corpus._files}
+    assert {"ast.py", "json/decoder.py", "asyncio/events.py"} <= names
+    parts = {part for name in names for part in name.split("/")[:-1]}
+    assert not parts & {
+        "test",
+        "tests",
+        "idle_test",
+        "site-packages",
+        "__pycache__",
+        "pydoc_data",
+        "encodings",
+    }
+    assert not {"token.py", "re/_casefix.py", "stringprep.py"} & names
+    assert not any(name.startswith("_sysconfigdata") for name in names)
+
+
+def test_stdlib_holds_out_a_twentieth_in_whole_files():
+    corpus = opened("python-stdlib")
+    train, held_out = (list(corpus.documents(split)) for split in ("train", "validation"))
+    assert 400 < len(train) < 1000
+    assert not set(train) & set(held_out)
+    share = sum(map(len, held_out)) / sum(map(len, train + held_out))
+    assert share == pytest.approx(0.05, abs=0.01)
+    decoder = (Path(sysconfig.get_path("stdlib")) / "json" / "decoder.py").read_text(encoding="utf-8")
+    assert decoder in train + held_out
+
+
+def test_stdlib_is_cut_the_same_way_each_time():
+    first, second = opened("python-stdlib"), opened("python-stdlib")
+    assert first.fingerprint == second.fingerprint
+    assert list(first.documents("validation")) == list(second.documents("validation"))
+
+
+def test_stable_hash_never_changes():
+    # Held-out text must stay held out between versions of this program.
+    assert stable_hash("ast.py") == 0xC1DB8C6ED718907F
+
+
+# Text files
+
+
+def test_one_file_is_one_document(tmp_path):
+    texts = {f"{i}.txt": f"document {i}\n" * 10 for i in range(60)}
+    for name, text in texts.items():
+        write(tmp_path / name, text)
+    train, held_out = both(tmp_path)
+    assert sorted(train + held_out) == sorted(texts.values())
+    assert 1 <= len(held_out) <= 6
+
+
+def test_a_file_stays_on_its_side_when_another_comes(tmp_path):
+    for i in range(60):
+        write(tmp_path / f"{i}.txt", f"document {i}\n" * 10)
+    _, before = both(tmp_path)
+    write(tmp_path / "new.txt", "another document\n" * 10)
+    _, after = both(tmp_path)
+    assert len(set(before) ^ set(after)) <= 1
+
+
+def test_one_big_file_gives_its_end_cut_at_a_line(tmp_path):
+    lines = [f"line {i}\n" for i in range(10_000)]
+    path = write(tmp_path / "book.txt", "".join(lines))
+    (train,), (held_out,) = both(path)
+    assert train + held_out == "".join(lines)
+    assert train.endswith("\n")
+    assert len(held_out) / len(train) == pytest.approx(0.05, rel=0.1)
+
+
+def test_two_files_leave_text_on_both_sides(tmp_path):
+    write(tmp_path / "a.txt", "a line\n" * 50)
+    write(tmp_path / "b.txt", "b line\n" * 1000)
+    train, held_out = both(tmp_path)
+    assert "a line\n" * 50 in train
+    assert held_out
+    assert set("".join(held_out)) <= set("b line\n")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py", "a.txt.gz", "A.TXT"])
+def test_text_files_of_every_kind_are_read(name, tmp_path):
+    text = "déjà vu\n" * 500
+    train, held_out = both(write(tmp_path / name, text))
+    assert "".join(train + held_out) == text
+
+
+def test_crlf_becomes_lf_and_the_byte_order_mark_goes(tmp_path):
+    path = write(tmp_path / "dos.txt", b"\xef\xbb\xbf" + b"one\r\ntwo\r\n" * 200)
+    train, held_out = both(path)
+    assert "".join(train + held_out) == "one\ntwo\n" * 200
+
+
+def test_crlf_across_a_block_border_becomes_lf(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2tui.data.file_reading.BLOCK_BYTES", 4)
+    path = write(tmp_path / "dos.txt", "ab\r\ncdé\r\n\r\nx\r" * 20 + "\r")
+    train, held_out = both(path, validation_fraction=0.1)
+    assert "".join(train + held_out) == ("ab\r\ncdé\r\n\r\nx\r" * 20 + "\r").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("offset", [0, 5, 1_048_575, 1_500_000])
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
+def test_text_that_is_not_utf8_is_refused_with_its_place(offset, suffix, tmp_path):
+    data = bytearray("é".encode() * 1_000_000)
+    data[offset : offset + 1] = b"\xff"
+    path = write(tmp_path / f"latin{suffix}", bytes(data))
+    expected = offset if offset % 2 == 0 else offset - 1
+    with pytest.raises(DataError, match=rf"latin{suffix} is not UTF-8 .* offset {expected:,} "):
+        both(path)
+
+
+def test_text_cut_off_inside_a_character_is_refused(tmp_path):
+    path = write(tmp_path / "cut.txt", b"a" * 100 + "é".encode()[:1])
+    with pytest.raises(DataError, match="offset 100 "):
+        both(path)
+
+
+def test_a_damaged_gzip_file_is_refused(tmp_path):
+    path = write(tmp_path / "a.txt.gz", "some text\n" * 1000)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="not a whole gzip file"):
+        both(path)
+
+
+def test_a_line_of_many_megabytes_is_read_in_pieces(tmp_path):
+    path = write(tmp_path / "line.txt", "abcdefghij" * 500_000)
+    corpus = opened(path)
+    pieces = list(corpus.pieces("train"))
+    assert max(len(piece.text) for piece in pieces) <= 1 << 20
+    assert [piece.ends_document for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    text = "".join(piece.text for split in ("train", "validation") for piece in corpus.pieces(split))
+    assert text == "abcdefghij" * 500_000
+
+
+# Rows
+
+
+@pytest.mark.parametrize("kind", [*ROW_KINDS, *(f"{kind}.gz" for kind in ROW_KINDS)])
+def test_one_row_is_one_document(kind, tmp_path):
+    train, held_out = both(write_rows(tmp_path / f"rows.{kind}", ROWS))
+    assert sorted(train + held_out) == sorted(ROWS)
+    assert 5 <= len(held_out) <= 30
+
+
+@pytest.mark.parametrize("kind", ROW_KINDS)
+def test_texts_that_look_like_dates_and_numbers_stay_texts(kind, tmp_path):
+    texts = ["2020-01-01T00:00:00", "007", "1e5", "null", "nan", "true"]
+    train, held_out = both(write_rows(tmp_path / f"rows.{kind}", texts))
+    assert sorted(train + held_out) == sorted(texts)
+
+
+@pytest.mark.parametrize("kind", ROW_KINDS)
+def test_empty_rows_are_left_out(kind, tmp_path):
+    train, held_out = both(write_rows(tmp_path / f"rows.{kind}", ["", "a", "", "b"]))
+    assert sorted(train + held_out) == ["a", "b"]
+
+
+def test_null_and_absent_texts_in_jsonl_are_left_out(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a"}\n\n{"text": null}\n{"other": 1}\n{"text": "b"}\n')
+    train, held_out = both(path)
+    assert sorted(train + held_out) == ["a", "b"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("count", [2, 3, 20])
+@pytest.mark.parametrize("fraction", [0.001, 0.5])
+def test_few_rows_leave_text_on_both_sides(count, fraction, streaming, tmp_path):
+    path = write_rows(tmp_path / "few.jsonl", ROWS[:count])
+    train, held_out = both(path, validation_fraction=fraction, streaming=streaming)
+    assert train
+    assert held_out
+    assert sorted(train + held_out) == sorted(ROWS[:count])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_single_row_is_cut_in_two(streaming, tmp_path):
+    text = "a line\n" * 100
+    (train,), (held_out,) = both(write_rows(tmp_path / "one.jsonl", [text]), streaming=streaming)
+    assert train + held_out == text
+    assert train.endswith("\n")
+
+
+def test_equal_rows_are_on_the_same_side(tmp_path):
+    train, held_out = both(write_rows(tmp_path / "twice.jsonl", ROWS + ROWS))
+    assert not set(train) & set(held_out)
+
+
+def test_lone_surrogates_in_jsonl_become_the_replacement_character(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "a\\ud800b"}\n{"text": "other"}\n')
+    train, held_out = both(path)
+    assert sorted(train + held_out) == ["a\ufffdb", "other"]
+
+
+@pytest.mark.parametrize("kind", ROW_KINDS)
+def test_another_text_column_is_read(kind, tmp_path):
+    path = write_rows(tmp_path / f"rows.{kind}", ROWS, column="content")
+    train, held_out = both(path, text_column="content")
+    assert sorted(train + held_out) == sorted(ROWS)
+
+
+@pytest.mark.parametrize("kind", ROW_KINDS)
+def test_a_missing_column_is_told_with_the_columns_there_are(kind, tmp_path):
+    path = write_rows(tmp_path / f"rows.{kind}", ROWS, column="texts")
+    with pytest.raises(DataError, match=r"no column text; it has id, texts; did you mean texts\?"):
+        both(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_column_of_numbers_is_refused(kind, tmp_path):
+    path = write_rows(tmp_path / f"rows.{kind}", ROWS)
+    with pytest.raises(DataError, match=r"int(64)? in column id, not text"):
+        both(path, text_column="id")
+
+
+def test_a_line_that_is_not_json_is_told_with_its_number(tmp_path):
+    path = write(tmp_path / "bad.jsonl", '{"text": "a"}\n{"text": "oops}\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:2 is not JSON"):
+        both(path)
+
+
+def test_a_json_line_that_is_no_object_is_told_with_its_number(tmp_path):
+    path = write(tmp_path / "bad.jsonl", '{"text": "a"}\n["text"]\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:2 is not a JSON object"):
+        both(path)
+
+
+def test_unbalanced_quotes_in_csv_are_told_with_their_line(tmp_path):
+    path = write(tmp_path / "bad.csv", 'id,text\n1,ok\n2,"open\n')
+    with pytest.raises(DataError, match=r"bad\.csv:3 is not CSV"):
+        both(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_rows_that_are_not_utf8_are_refused_with_their_place(kind, tmp_path):
+    path = write_rows(tmp_path / f"rows.{kind}", ["plain"] * 10)
+    data = path.read_bytes()
+    path.write_bytes(data[:-4] + b"\xff" + data[-3:])
+    with pytest.raises(DataError, match=f"not UTF-8 .* offset {len(data) - 4:,} "):
+        both(path)
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    path = write_rows(tmp_path / "a.parquet", ROWS)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match="not a whole parquet file"):
+        both(path)
+
+
+def test_a_csv_field_of_many_megabytes_is_read(tmp_path):
+    long = "word " * 400_000
+    train, held_out = both(write_rows(tmp_path / "long.csv", [long, "short"]))
+    assert sorted(train + held_out) == sorted([long, "short"])
+
+
+# Folders, globs and what is not there
+
+
+def test_a_folder_is_read_with_its_subfolders_but_without_hidden_ones(tmp_path):
+    write(tmp_path / "a.txt", "text a\n" * 100)
+    write(tmp_path / "sub" / "b.md", "text b\n" * 100)
+    write(tmp_path / ".git" / "c.txt", "text c\n" * 100)
+    write(tmp_path / "picture.png", b"\x89PNG")
+    train, held_out = both(tmp_path)
+    assert set("".join(train + held_out)) == set("text a\ntext b\n")
+
+
+def test_a_folder_of_texts_and_rows_is_read(tmp_path):
+    write(tmp_path / "README.md", "about the rows\n")
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    train, held_out = both(tmp_path)
+    assert sorted(train + held_out) == sorted([*ROWS, "about the rows\n"])
+
+
+def test_a_glob_is_expanded(tmp_path):
+    for name in ("a1.txt", "a2.txt", "b.txt", "sub/a3.txt"):
+        write(tmp_path / name, f"{name}\n" * 50)
+
+    def words(glob):
+        train, held_out = both(glob)
+        return set("".join(train + held_out).split())
+
+    assert words(tmp_path / "a*.txt") == {"a1.txt", "a2.txt"}
+    assert words(tmp_path / "**" / "a*.txt") == {"a1.txt", "a2.txt", "sub/a3.txt"}
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
+    train, held_out = both(write_rows(tmp_path / "rows[1].jsonl", ROWS))
+    assert len(train + held_out) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("shakespear.txt", r"shakespear\.txt does not exist; did you mean .*shakespeare\.txt\?"),
+        ("nowhere/book.txt", r"neither does its folder"),
+        ("*.jsonl", r"matches no file"),
+        ("*.pdf", r"only matches files that are not"),
+        ("paper.pdf", r"not a kind of file that can be read"),
+        ("empty.txt", r"empty\.txt is empty"),
+        ("pictures", r"pictures holds no text"),
+        ("nothing", r"all 2 files of .*nothing are empty"),
+        ("~nobody-of-this-name/x.txt", r"is not a path"),
+        ("\0", r"is not a path|does not exist"),
+        ("x" * 4000, r"is not a path|does not exist"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_one_clear_sentence(source, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "shakespeare.txt", "text")
+    write(tmp_path / "paper.pdf", "%PDF")
+    write(tmp_path / "empty.txt", "")
+    write(tmp_path / "pictures" / "a.png", "PNG")
+    write(tmp_path / "nothing" / "a.txt", "")
+    write(tmp_path / "nothing" / "b.txt", "")
+    with pytest.raises(DataError, match=message) as caught:
+        opened(source)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("kind", ROW_KINDS)
+def test_rows_without_any_text_are_refused(kind, tmp_path):
+    path = write_rows(tmp_path / f"blank.{kind}", ["", ""])
+    with pytest.raises(DataError, match="no text in any row"):
+        both(path)
+
+
+# Noticing changes
+
+
+@pytest.mark.parametrize("change", ["content", "name", "more", "fewer"])
+def test_a_changed_corpus_has_another_fingerprint(change, tmp_path):
+    for i in range(4):
+        write(tmp_path / f"{i}.txt", f"text {i}\n" * 20)
+    before = opened(tmp_path)
+    state = (tmp_path / "1.txt").stat()
+    match change:
+        case "content":
+            # Even one of the same size, whose time was put back.
+            write(tmp_path / "1.txt", "TEXT 1\n" * 20)
+            os.utime(tmp_path / "1.txt", ns=(state.st_atime_ns, state.st_mtime_ns))
+        case "name":
+            (tmp_path / "1.txt").rename(tmp_path / "5.txt")
+        case "more":
+            write(tmp_path / "5.txt", "text\n")
+        case "fewer":
+            (tmp_path / "1.txt").unlink()
+    assert opened(tmp_path).fingerprint != before.fingerprint
+
+
+def test_a_copied_corpus_has_the_same_fingerprint(tmp_path):
+    write(tmp_path / "one" / "a.txt", "text\n" * 20)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert opened(tmp_path / "one").fingerprint == opened(tmp_path / "two").fingerprint
+
+
+def test_a_large_corpus_is_recognised_by_sizes_and_times(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2tui.data.local_files.HASHED_BYTES", 10)
+    path = write(tmp_path / "a.txt", "text\n" * 20)
+    before = opened(path).fingerprint
+    assert opened(path).fingerprint == before
+    os.utime(path, ns=(0, 0))
+    assert opened(path).fingerprint != before
+
+
+# Going on from any position
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet", "mixed"])
+def test_reading_goes_on_after_any_piece(kind, streaming, tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2tui.data.text_files.CUT_LENGTH", 100)
+    monkeypatch.setattr("gpt2tui.data.text_cuts.parts.__defaults__", (30,))
+    if kind in ("txt", "mixed"):
+        for i in range(30):
+            write(tmp_path / f"{i}.txt", f"file {i} has words\n" * 30)
+    if kind != "txt":
+        for i in range(3):
+            suffix = "jsonl" if kind == "mixed" else kind
+            write_rows(tmp_path / f"{i}.{suffix}", ROWS[i * 20 : i * 20 + 20])
+    corpus = opened(tmp_path, streaming=streaming)
+    pieces = list(corpus.pieces("train"))
+    assert any(not piece.ends_document for piece in pieces)
+    for i in range(0, len(pieces), 7):
+        position = json.loads(json.dumps(pieces[i].next))
+        assert list(corpus.pieces("train", position)) == pieces[i + 1 :]

@@ -1,0 +1,311 @@
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gpt2tui.data import gpt2_vocabulary, text_cuts, tokenizers
+from gpt2tui.data.bpe_training import train
+from gpt2tui.data.tokenizer_files import CHARACTER_OF_BYTE, merges_of
+from gpt2tui.data.tokenizers import IncrementalDecoder
+from gpt2tui.errors import CheckpointError
+from gpt2tui.preset import DataTable
+
+KINDS = ["gpt2", "bpe", "char", "byte"]
+
+TEXT = (
+    'def greet(self, name=\'world\'):\n    """Say hello."""\n    return self.names[12345] + _x1\n\n\n'
+    "It's déjà vu: 日本語, Ελληνικά, 🤖🏳️‍🌈, ½ of ٣٤٥٦, don't\t tab  \n   \n  end   "
+) * 3
+
+# Every script, white space and control characters that tokenizers are known to disagree about.
+ODD_TEXTS = [
+    "",
+    " ",
+    "\n\n\n",
+    "a\r\nb\rc",
+    "\x00\x07\x1b[0m\x1c\x85\xa0\u2028\u200b\u3000x",
+    "   leading and trailing   ",
+    "e\u0301 combining, \u0928\u092e\u0938\u094d\u0924\u0947",
+    "<|endoftext|> is text, <|endoftext|>too",
+    "1234567 x1y22 3.14159 １２３４",
+]
+
+
+def build(kind, text=TEXT, vocab_size=None):
+    return tokenizers.build(DataTable(tokenizer=kind), vocab_size, [text])
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request):
+    return build(request.param)
+
+
+def test_gpt2_tokens_are_the_published_ones():
+    gpt2 = tokenizers.gpt2()
+    assert gpt2.encode("hello world") == [31373, 995]
+    assert (gpt2.vocab_size, gpt2.eot) == (50257, 50256)
+
+
+def test_gpt2_merges_have_the_checksum_that_tiktoken_pins():
+    merges = merges_of(gpt2_vocabulary.ranks())
+    lines = [" ".join("".join(CHARACTER_OF_BYTE[byte] for byte in side) for side in pair) for pair in merges]
+    text = "\n".join(["#version: 0.2", *lines, ""])
+    pinned = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+    assert hashlib.sha256(text.encode()).hexdigest() == pinned
+
+
+def test_a_damaged_vocabulary_asset_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "gpt2.tiktoken.gz").write_bytes(gzip.compress(b"IQ== 0\n"))
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    with pytest.raises(RuntimeError, match="damaged"):
+        gpt2_vocabulary.ranks.__wrapped__()
+
+
+@pytest.mark.parametrize("text", [TEXT, *ODD_TEXTS])
+def test_decoding_gives_back_the_text(tokenizer, text):
+    if tokenizer.name == "char":
+        text = "".join(character for character in text if character in TEXT)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("text", [TEXT, *ODD_TEXTS])
+def test_end_of_text_is_never_parsed_out_of_a_text(tokenizer, text):
+    assert tokenizer.eot not in tokenizer.encode(text)
+
+
+def test_token_bytes_add_up_to_the_text(tokenizer):
+    ids = tokenizer.encode(TEXT)
+    lengths = tokenizer.token_bytes()
+    assert lengths.shape == (tokenizer.vocab_size,)
+    assert lengths[ids].sum() == len(TEXT.encode())
+    assert lengths[tokenizer.eot] == 0
+
+
+def test_encoding_in_parallel_is_encoding_one_by_one(tokenizer):
+    texts = [TEXT * n for n in (1, 0, 700, 3, 400)]
+    together = tokenizer.encode_documents(texts, threads=3)
+    assert [ids.tolist() for ids in together] == [tokenizer.encode(text) for text in texts]
+
+
+def test_ids_beyond_the_vocabulary_decode_to_the_replacement_character(tokenizer):
+    assert tokenizer.decode([tokenizer.vocab_size + 3, -1]) == "\ufffd\ufffd"
+
+
+def test_lone_surrogates_become_the_replacement_character(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+
+
+def test_bpe_vocabulary_is_bytes_then_merges_then_end_of_text():
+    bpe = build("bpe", TEXT, 300)
+    assert bpe.vocab_size == 300
+    assert bpe.eot == 299
+    assert bpe.token_table[:256] == tuple(bytes([i]) for i in range(256))
+
+
+def test_bpe_of_a_small_corpus_is_smaller_than_asked_for():
+    assert 257 <= build("bpe", "abc abc", 1000).vocab_size < 300
+
+
+def test_bpe_of_no_text_is_bytes():
+    assert train([], 4096).vocab_size == 257
+
+
+def test_bpe_below_the_bytes_is_refused():
+    with pytest.raises(ValueError, match="257"):
+        train([TEXT], 256)
+
+
+def test_bpe_training_is_the_same_in_another_process():
+    code = (
+        "import sys; from gpt2tui.data.bpe_training import train;"
+        "print(hash(tuple(train([sys.argv[1]], 330).token_table)))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code, TEXT],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONHASHSEED": "1", "RAYON_NUM_THREADS": threads},
+        ).stdout
+        for threads in ("1", "3")
+    ]
+    assert runs[0] == runs[1] != ""
+
+
+def test_char_vocabulary_is_the_sorted_characters():
+    char = build("char", "banana")
+    assert char.characters == "abn\ufffd"
+    assert (char.vocab_size, char.eot) == (5, 4)
+    assert char.encode("nab!") == [2, 0, 1, 3]
+
+
+def test_characters_never_seen_become_one_replacement_each():
+    assert build("char", "ab").decode(build("char", "ab").encode("a🤖b~")) == "a\ufffdb\ufffd"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reloaded_tokenizer_gives_the_same_tokens(kind, tmp_path):
+    saved = build(kind)
+    tokenizers.save(saved, tmp_path)
+    loaded = tokenizers.load(tmp_path)
+    assert (loaded.name, loaded.vocab_size, loaded.eot) == (saved.name, saved.vocab_size, saved.eot)
+    assert loaded.token_table == saved.token_table
+    for text in (TEXT, *ODD_TEXTS):
+        assert loaded.encode(text) == saved.encode(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_tokenizer_gives_our_tokens(kind, tmp_path):
+    from transformers import AutoTokenizer
+
+    ours = build(kind)
+    tokenizers.save(ours, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == ours.vocab_size
+    assert theirs.eos_token_id == ours.eot
+    for text in (TEXT, *ODD_TEXTS):
+        # They do parse <|endoftext|> out of text.
+        text = text.replace("<|endoftext|>", "")
+        assert theirs(text)["input_ids"] == ours.encode(text)
+        assert theirs.decode(ours.encode(text)) == ours.decode(ours.encode(text))
+
+
+def test_published_vocab_json_and_merges_txt_give_the_published_tokens(tmp_path):
+    from transformers import GPT2Tokenizer
+
+    gpt2 = tokenizers.gpt2()
+    write_published_files(tmp_path, gpt2)
+    theirs = GPT2Tokenizer.from_pretrained(tmp_path)
+    ours = tokenizers.load(tmp_path)
+    assert ours.name == "gpt2"
+    for text in (TEXT, *ODD_TEXTS):
+        text = text.replace("<|endoftext|>", "")
+        assert ours.encode(text) == gpt2.encode(text) == theirs(text)["input_ids"]
+
+
+def test_published_tokenizer_json_alone_is_enough(tmp_path):
+    tokenizers.save(tokenizers.gpt2(), tmp_path)
+    (tmp_path / "gpt2tui_tokenizer.json").unlink()
+    loaded = tokenizers.load(tmp_path)
+    assert loaded.name == "gpt2"
+    assert loaded.encode("hello world") == [31373, 995]
+
+
+def write_published_files(folder, gpt2):
+    def printable(token):
+        return "".join(CHARACTER_OF_BYTE[byte] for byte in token)
+
+    vocabulary = {printable(token): i for token, i in gpt2.ranks.items()} | {"<|endoftext|>": 50256}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = [f"{printable(left)} {printable(right)}" for left, right in merges_of(gpt2.ranks)]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("tokenizer.json", "cut"),
+        ("tokenizer.json", "empty"),
+        ("tokenizer.json", "flipped"),
+        ("tokenizer.json", "missing"),
+        ("gpt2tui_tokenizer.json", "cut"),
+        ("gpt2tui_tokenizer.json", "empty"),
+        ("gpt2tui_tokenizer.json", "flipped"),
+    ],
+)
+def test_a_damaged_tokenizer_is_a_checkpoint_error(kind, file, damage, tmp_path):
+    tokenizers.save(build(kind), tmp_path)
+    path = tmp_path / file
+    data = path.read_bytes()
+    match damage:
+        case "cut":
+            path.write_bytes(data[: len(data) // 2])
+        case "empty":
+            path.write_bytes(b"")
+        case "flipped":
+            path.write_bytes(bytes([data[0] ^ 0x80]) + data[1:])
+        case "missing":
+            path.unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        tokenizers.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"model": {"type": "Unigram", "vocab": []}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": None},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "ByteLevel"}},
+        {"model": "BPE"},
+        {},
+        [],
+    ],
+)
+def test_other_tokenizers_are_refused_in_one_sentence(definition, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        tokenizers.load(tmp_path)
+
+
+def test_a_folder_without_tokenizer_is_a_checkpoint_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        tokenizers.load(tmp_path)
+
+
+@pytest.mark.parametrize("character", ["a", " ", "\n", "=", "1", "é", "語"])
+def test_a_run_of_a_million_equal_characters_is_encoded(character):
+    gpt2 = tokenizers.gpt2()
+    ids = gpt2.encode(character * 1_000_000)
+    assert gpt2.decode(ids) == character * 1_000_000
+
+
+def test_text_without_long_runs_is_not_cut_up():
+    text = TEXT * 500
+    assert list(text_cuts.long_run_parts(text)) == [text]
+
+
+def test_long_run_parts_join_to_the_text_and_leave_no_long_run():
+    text = "word " * 300 + "x" * 10_000 + " " + "\n" * 9_000 + "word " * 3000
+    parts = list(text_cuts.long_run_parts(text))
+    assert "".join(parts) == text
+    for part in parts:
+        assert "x" * 4096 not in part
+        assert "\n" * 4096 not in part
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bpe"])
+@pytest.mark.parametrize("length", [50, 64, 257])
+def test_tokens_of_the_parts_are_the_tokens_of_the_whole(kind, length):
+    tokenizer = build(kind)
+    for text in (TEXT, *ODD_TEXTS):
+        parts = list(text_cuts.parts(text, length))
+        assert "".join(parts) == text
+        assert [i for part in parts for i in tokenizer.encode(part)] == tokenizer.encode(text)
+
+
+def test_incremental_decoder_gives_out_whole_characters_only():
+    decoder = IncrementalDecoder(build("byte"))
+    given = [decoder.feed([byte]) for byte in "é🤖!".encode()]
+    assert given == ["", "é", "", "", "", "🤖", "!"]
+    assert decoder.flush() == ""
+
+
+def test_incremental_decoder_flushes_an_unfinished_character_as_replacement():
+    decoder = IncrementalDecoder(build("byte"))
+    assert decoder.feed([0xF0, 0x9F]) == ""
+    assert decoder.flush() == "\ufffd"
+
+
+def test_incremental_decoding_joins_to_the_decoded_text(tokenizer):
+    ids = np.random.default_rng(0).integers(0, tokenizer.vocab_size, 500).tolist()
+    decoder = IncrementalDecoder(tokenizer)
+    assert "".join(decoder.feed([i]) for i in ids) + decoder.flush() == tokenizer.decode(ids)
