@@ -1,0 +1,180 @@
+# PYTHON_ARGCOMPLETE_OK
+"""The command line: what can be asked for, and which function answers. Imports nothing heavy."""
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from gpt2tui import __version__
+
+EXIT_CODES = """\
+exit codes: 0 done, 1 a bug, 2 usage or preset, 3 data, 4 checkpoint, 5 training diverged, 6 memory, disk or
+device, 75 the run is held by another process, 129/130/143 ended by SIGHUP/SIGINT/SIGTERM after saving."""
+
+EXAMPLES = """\
+examples:
+  gpt2tui --headless --preset small                       train a small model on this machine
+  gpt2tui --headless --preset small --set optimizer.lr=1e-3 --dry-run
+  gpt2tui --headless --resume 2026-01-31-120000-small     go on where a run stopped
+  gpt2tui sample runs/2026-01-31-120000-small --prompt "def " --temperature 0.8
+  gpt2tui presets show small                              every setting, with what it means in `presets keys`
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; each command sets `command`, a function of the parsed options."""
+    parser = argparse.ArgumentParser(
+        prog="gpt2tui",
+        description="Train GPT-2 from scratch in a terminal, with or without a screen.",
+        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gpt2tui {__version__}")
+    _add_training_options(parser)
+    parser.set_defaults(command=_command("train", "start"))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_sample(commands)
+    _add_evaluate(commands)
+    _add_presets(commands)
+    _add_runs(commands)
+    _complete(parser)
+    return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--headless", action="store_true", help="train without a screen")
+    preset = parser.add_argument(
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME|FILE",
+        help="what to train: a preset's name or a TOML file; repeatable, later ones win and may be partial",
+    )
+    preset.completer = _preset_names  # type: ignore[attr-defined]
+    setting = parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. training.batch_size=8; repeatable, wins over presets",
+    )
+    setting.completer = _setting_keys  # type: ignore[attr-defined]
+    parser.add_argument("--run-dir", metavar="DIR", help="default: runs/<date>-<time>-<preset name>")
+    parser.add_argument("--resume", metavar="RUN", help="continue a run from its newest valid checkpoint")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="resolve, validate, estimate, check the data; train nothing"
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "jsonl"),
+        help="default: text on a terminal, jsonl when stdout is not one",
+    )
+    parser.add_argument("--json", action="store_true", help="with --dry-run: one JSON document on stdout")
+
+
+def _add_sample(commands: Any) -> None:
+    parser = commands.add_parser("sample", help="let a model write", allow_abbrev=False)
+    parser.set_defaults(command=_command("sample", "sample"))
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a checkpoint, a run (its best checkpoint), a folder in Hugging Face GPT-2 form, or a Hub id",
+    )
+    parser.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: the run's own")
+    parser.add_argument("--max-length", type=int, metavar="N", help="tokens to write at most")
+    parser.add_argument(
+        "--temperature", type=float, metavar="T", help="0 takes the likeliest token, 1 the model's odds"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens; 0: among all")
+    parser.add_argument("--top-p", type=float, metavar="P", help="choose among the likeliest with this probability")
+    parser.add_argument("--seed", type=int, metavar="S", help="the same seed writes the same text")
+    parser.add_argument(
+        "--num-samples", type=int, default=1, metavar="N", help="how many texts, each with its own seed"
+    )
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", action="store_true", help="a list of JSON objects on stdout")
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser("eval", help="measure a model on held-out text", allow_abbrev=False)
+    parser.set_defaults(command=_command("evaluate", "evaluate"))
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run, a Hugging Face folder or a Hub id"
+    )
+    parser.add_argument(
+        "--source", metavar="SOURCE", help="the corpus whose held-out part to use; default: the run's own"
+    )
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _add_presets(commands: Any) -> None:
+    parser = commands.add_parser("presets", help="list, show and check presets", allow_abbrev=False)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every preset with its size and corpus")
+    listing.set_defaults(command=_command("presets", "list_presets"))
+    showing = actions.add_parser("show", help="a preset with everything it inherits filled in, as TOML")
+    showing.add_argument("preset", metavar="NAME").completer = _preset_names
+    showing.set_defaults(command=_command("presets", "show_preset"))
+    checking = actions.add_parser("check", help="validate a file; all mistakes at once")
+    checking.add_argument("preset", metavar="FILE")
+    checking.set_defaults(command=_command("presets", "check_preset"))
+    keys = actions.add_parser("keys", help="every setting with its default, bounds and meaning")
+    keys.set_defaults(command=_command("presets", "list_keys"))
+    schema = actions.add_parser("schema", help="the JSON schema, for editors")
+    schema.set_defaults(command=_command("presets", "print_schema"))
+    for action in (listing, showing, checking, keys, schema):
+        action.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_runs(commands: Any) -> None:
+    parser = commands.add_parser("runs", help="list and show runs", allow_abbrev=False)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every run with its state and best loss")
+    listing.set_defaults(command=_command("runs", "list_runs"))
+    showing = actions.add_parser("show", help="one run: numbers, checkpoints, where they are")
+    showing.add_argument("run", metavar="RUN").completer = _run_names
+    showing.set_defaults(command=_command("runs", "show_run"))
+    for action in (listing, showing):
+        action.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a command, imported when it is called."""
+
+    def call(options: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"gpt2tui.commands.{module}"), function)(options)
+        return code
+
+    return call
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answers the shell's Tab key; costs nothing otherwise."""
+    import os
+
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
+def _preset_names(**_: Any) -> list[str]:
+    from gpt2tui.preset_files import available
+
+    return [source.name for source in available()]
+
+
+def _setting_keys(**_: Any) -> list[str]:
+    from gpt2tui.preset_files import settings
+
+    return [f"{setting.key}=" for setting in settings()]
+
+
+def _run_names(**_: Any) -> list[str]:
+    from gpt2tui.runs import all_runs
+
+    return [run.name for run in all_runs()]

@@ -1,0 +1,103 @@
+"""`gpt2tui presets`: list, show, check, keys, schema."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from gpt2tui import preset_files
+from gpt2tui.commands.train import print_json
+from gpt2tui.errors import PresetError
+from gpt2tui.preset import Preset
+from gpt2tui.terminal_text import sanitize
+
+
+def list_presets(options: argparse.Namespace) -> int:
+    """Every preset that can be named, with its size; one that is broken says so in its row."""
+    rows: list[dict[str, object]] = []
+    for source in preset_files.available():
+        row: dict[str, object] = {"name": source.name, "path": str(source.path), "shipped": source.shipped}
+        try:
+            preset = preset_files.check(source.path).preset
+        except PresetError as error:
+            row |= {"error": str(error), "description": "", "parameters": None, "source": None}
+        else:
+            row |= {"error": None, "description": preset.description, "parameters": parameters(preset)}
+            row["source"] = preset.data.source
+        rows.append(row)
+    if options.json:
+        print_json(rows)
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("preset", "parameters", "data", "what it is for"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for row in rows:
+        count = row["parameters"]
+        table.add_row(
+            _plain(row["name"]),
+            "" if count is None else f"{count:,}",
+            _plain(row["source"] or ""),
+            _plain(row["description"] or row["error"]),
+        )
+    _print(table)
+    return 0
+
+
+def show_preset(options: argparse.Namespace) -> int:
+    """One preset, resolved, as TOML (or JSON)."""
+    loaded = preset_files.load([options.preset])
+    if options.json:
+        print_json({"name": loaded.name, "preset": loaded.preset.model_dump()})
+    else:
+        print(preset_files.dumps(loaded.preset), end="")
+    return 0
+
+
+def check_preset(options: argparse.Namespace) -> int:
+    """Validates a file; raises PresetError with all mistakes."""
+    loaded = preset_files.check(Path(options.preset))
+    if options.json:
+        print_json({"name": loaded.name, "valid": True})
+    else:
+        print(f"{sanitize(options.preset)} is a valid preset", file=sys.stderr)
+    return 0
+
+
+def list_keys(options: argparse.Namespace) -> int:
+    """Every setting of the schema."""
+    if options.json:
+        print_json([vars(setting) for setting in preset_files.settings()])
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("key", "default", "allowed", "meaning"):
+        table.add_column(column, no_wrap=column == "key")
+    for setting in preset_files.settings():
+        default = "" if setting.default is None else repr(setting.default).replace("'", '"')
+        table.add_row(setting.key, _plain(default), _plain(setting.allowed), _plain(setting.help))
+    _print(table)
+    return 0
+
+
+def print_schema(options: argparse.Namespace) -> int:
+    """The JSON schema of a preset file."""
+    print_json(preset_files.json_schema())
+    return 0
+
+
+def parameters(preset: Preset) -> int | None:
+    """The exact number of parameters where the preset alone decides it, as it does for all but `char`."""
+    size = preset.known_vocab_size
+    return preset.with_vocab_size(size).model.parameter_count() if size else None
+
+
+def _plain(text: object) -> str:
+    from rich.markup import escape
+
+    return escape(sanitize(str(text)))
+
+
+def _print(table: Table) -> None:
+    # Piped, a table keeps its full width: whoever reads it cuts it himself.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)

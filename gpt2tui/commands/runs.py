@@ -1,0 +1,100 @@
+"""`gpt2tui runs`: list and show."""
+
+import argparse
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from gpt2tui import checkpoint, runs
+from gpt2tui.commands.presets import _plain, _print
+from gpt2tui.commands.train import print_json
+from gpt2tui.run_summary import RunSummary, summarize
+from gpt2tui.tracking.number_format import byte_size, compact, duration
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """Every run in the runs folder, oldest first."""
+    summaries = [summarize(run) for run in runs.all_runs()]
+    if options.json:
+        print_json([summary.as_dict() for summary in summaries])
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in (
+        "run",
+        "state",
+        "step",
+        "best val loss",
+        "bits/byte",
+        "parameters",
+        "tokens",
+        "time",
+        "disk",
+    ):
+        table.add_column(column, justify="left" if column in ("run", "state") else "right")
+    for s in summaries:
+        table.add_row(_plain(s.name), s.state, *_numbers(s))
+    _print(table)
+    return 0
+
+
+def show_run(options: argparse.Namespace) -> int:
+    """One run: its numbers, its checkpoints and what is wrong with damaged ones."""
+    run = runs.find(options.run)
+    summary, info = summarize(run), run.info()
+    saved, damaged = checkpoint.saved_in(run.checkpoints), checkpoint.damaged_in(run.checkpoints)
+    if options.json:
+        checkpoints = [{"step": c.step, "path": str(c.folder), "val_loss": c.val_loss, "bytes": c.bytes} for c in saved]
+        print_json(
+            {
+                **summary.as_dict(),
+                "info": info,
+                "checkpoints": checkpoints,
+                "damaged": [str(e) for e in damaged],
+            }
+        )
+        return 0
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for label, value in _facts(summary, info):
+        table.add_row(label, _plain(value))
+    _print(table)
+    for c in saved:
+        loss = "" if c.val_loss is None else f"  val loss {c.val_loss:.4f}"
+        Console(highlight=False, markup=False).print(f"  {c.folder}  {byte_size(c.bytes)}{loss}", soft_wrap=True)
+    for error in damaged:
+        Console(highlight=False, markup=False).print(f"  {error}", soft_wrap=True)
+    return 0
+
+
+def _numbers(s: RunSummary) -> list[str]:
+    total = "" if s.num_iterations is None else f"/{s.num_iterations:,}"
+    return [
+        f"{s.step:,}{total}",
+        "" if s.best_val_loss is None else f"{s.best_val_loss:.4f}",
+        "" if s.bits_per_byte is None else f"{s.bits_per_byte:.3f}",
+        "" if s.parameters is None else compact(s.parameters),
+        "" if s.tokens_seen is None else compact(s.tokens_seen),
+        "" if s.seconds is None else duration(s.seconds),
+        byte_size(s.bytes),
+    ]
+
+
+def _facts(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
+    step, best, bits, parameters, tokens, seconds, size = _numbers(s)
+    began = "" if s.started is None else f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M:%S}"
+    facts = [
+        ("run", s.name),
+        ("state", s.state if s.message is None else f"{s.state}: {s.message}"),
+        ("preset", s.preset or ""),
+        ("started", began),
+        ("time", seconds),
+        ("step", step),
+        ("best val loss", best),
+        ("bits/byte", bits),
+        ("parameters", parameters),
+        ("tokens seen", tokens),
+        ("device", f"{info.get('device', '')}, {info.get('precision', '')}"),
+        ("disk", size),
+        ("folder", s.folder),
+    ]
+    return [(label, value) for label, value in facts if value]

@@ -1,0 +1,56 @@
+"""`gpt2tui sample`: a model continues a text."""
+
+import argparse
+import dataclasses
+import sys
+
+from gpt2tui.errors import UsageError
+from gpt2tui.preset import SamplingTable
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Writes each sample as it comes, or all of them as JSON; sample number n has the seed + n."""
+    from gpt2tui import generation
+    from gpt2tui.commands.train import print_json
+    from gpt2tui.terminal_text import sanitize
+
+    if options.num_samples < 1:
+        raise UsageError("--num-samples must be at least 1")
+    chosen(SamplingTable(), options)  # a mistake in the options is told before a large model is loaded
+    model = generation.load(options.checkpoint, options.device)
+    sampling = chosen(model.sampling, options)
+    seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
+    if options.json:
+        print_json([dataclasses.asdict(model.write(s.prompt, s)) for s in seeded])
+        return 0
+    for number, settings in enumerate(seeded):
+        if number:
+            print("\n" + "-" * 20)
+        print(sanitize(settings.prompt), end="", flush=True)
+        for piece in model.stream(settings.prompt, settings):
+            print(sanitize(piece.text), end="", flush=True)
+        print()
+    print(f"{model.source}: {model.model.num_parameters:,} parameters", file=sys.stderr)
+    return 0
+
+
+def chosen(defaults: SamplingTable, options: argparse.Namespace) -> SamplingTable:
+    """The checkpoint's own settings under those of the command line. Raises UsageError, all mistakes at once."""
+    from pydantic import ValidationError
+
+    given = {
+        name: getattr(options, name) for name in SamplingTable.model_fields if getattr(options, name, None) is not None
+    }
+    try:
+        return SamplingTable.model_validate({**defaults.model_dump(), **given})
+    except ValidationError as error:
+        from gpt2tui.preset_files import settings
+
+        allowed = {setting.key: setting.allowed for setting in settings()}
+        mistakes = [(str(e["loc"][0]), e["input"]) for e in error.errors()]
+        raise UsageError(
+            "\n".join(
+                f"--{name.replace('_', '-')}: {value!r} is not {allowed[f'sampling.{name}']}"
+                for name, value in mistakes
+            )
+        ) from None

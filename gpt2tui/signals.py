@@ -1,0 +1,63 @@
+"""SIGINT, SIGTERM and SIGHUP become a request to stop: the step ends, a checkpoint is saved, the exit code tells."""
+
+import signal
+import sys
+from types import FrameType, TracebackType
+
+from gpt2tui.training.controls import Controls
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+
+
+class Interrupted(BaseException):
+    """A signal came while there was nothing to save yet."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+class StopSignals:
+    """While entered, in the main thread: the first signal asks `controls` to stop, a second SIGINT stops at once.
+
+    Until `training` is set there is nothing to save, and a signal raises Interrupted.
+    """
+
+    def __init__(self, controls: Controls) -> None:
+        self.controls = controls
+        self.training = False
+        self.received: int | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """128 + the signal that came first; None when none came."""
+        return None if self.received is None else 128 + self.received
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {
+            getattr(signal, name): signal.signal(getattr(signal, name), self._handle)
+            for name in NAMES
+            if hasattr(signal, name)
+        }
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.training or (self.received is not None and number == signal.SIGINT):
+            raise Interrupted(128 + number)
+        if self.received is None:
+            self.received = number
+            self.controls.stop()
+            _say("stopping after this step and saving a checkpoint; Ctrl-C again stops at once")
+
+
+def _say(text: str) -> None:
+    try:
+        print(f"\ngpt2tui: {text}", file=sys.stderr, flush=True)
+    except (OSError, RuntimeError):  # a terminal that is gone, or a write that this very signal interrupted
+        return

@@ -1,0 +1,344 @@
+"""The command line as scripts and people see it: its exit code and its two streams.
+
+Most commands run in this process, which has imported torch already; signals, kills and imports need one of their own.
+"""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpt2tui import checkpoint, preset_files
+from gpt2tui.__main__ import main
+from tests import tiny_runs
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "gpt2tui", *map(str, arguments)]
+
+
+def gpt2tui(*arguments, cwd="."):
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse
+            code = end.code
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def sets(settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def train_arguments(folder, *overrides):
+    return ["--headless", "--preset", "default", *sets(tiny_runs.options(folder, *overrides))]
+
+
+def start(*arguments):
+    """A training process that has taken its first step."""
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    for line in process.stdout:
+        if json.loads(line)["event"] == "step":
+            return process
+    raise AssertionError(process.communicate()[1])
+
+
+def clear_message(result, code):
+    """An expected failure: its exit code, one message, no traceback."""
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip()
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished tiny run: its folder and what the process said."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2TUI_CACHE", str(folder / "cache"))
+        result = gpt2tui(*train_arguments(folder), "--run-dir", folder / "run")
+    assert result.returncode == 0, result.stderr
+    return folder / "run", result
+
+
+def test_without_a_terminal_stdout_is_json_lines_and_equals_the_file(trained):
+    run, result = trained
+    lines = result.stdout.splitlines()
+    assert lines == (run / "events.jsonl").read_text().splitlines()
+    names = [json.loads(line)["event"] for line in lines]
+    assert names[0] == "run_started"
+    assert names[-1] == "run_finished"
+    assert names.count("step") == 12
+
+
+def test_a_run_folder_holds_what_the_contract_says(trained):
+    run, _ = trained
+    assert {"preset.toml", "events.jsonl", "run.json", "tokenizer.json", "checkpoints"} <= {
+        p.name for p in run.iterdir()
+    }
+    frozen = preset_files.check(run / "preset.toml").preset
+    assert frozen.model.vocab_size == 257
+    newest = run / "checkpoints" / "step-00000012"
+    state = {"training_state.safetensors", "trainer.json", "preset.toml", "MANIFEST.json"}
+    loadable = {"model.safetensors", "config.json", "tokenizer.json"}
+    assert state | loadable <= {p.name for p in newest.iterdir()}
+    assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".pkl", ".bin")]
+
+
+def test_log_format_text_is_for_people(tmp_path):
+    result = gpt2tui(*train_arguments(tmp_path), "--log-format", "text")
+    assert result.returncode == 0
+    assert "bits/byte" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_sample_json_is_a_list_with_the_contracts_keys(trained):
+    run, _ = trained
+    result = gpt2tui("sample", run, "--prompt", "the ", "--max-length", 5, "--num-samples", 2, "--json", "--seed", 3)
+    documents = json.loads(result.stdout)
+    assert len(documents) == 2
+    assert set(documents[0]) == {
+        "prompt",
+        "text",
+        "tokens",
+        "seconds",
+        "tokens_per_second",
+        "time_to_first_token",
+    }
+    assert documents[0]["prompt"] == "the "
+    assert 1 <= documents[0]["tokens"] <= 5
+    again = gpt2tui("sample", run, "--prompt", "the ", "--max-length", 5, "--num-samples", 2, "--json", "--seed", 3)
+    assert [d["text"] for d in json.loads(again.stdout)] == [d["text"] for d in documents]
+
+
+def test_sample_takes_a_run_a_checkpoint_an_empty_prompt_and_one_longer_than_the_context(trained):
+    run, _ = trained
+    for where, prompt in ((run, ""), (run / "checkpoints" / "step-00000004", "x" * 500)):
+        result = gpt2tui("sample", where, "--prompt", prompt, "--max-length", 3, "--temperature", 0)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(prompt)
+
+
+def test_all_mistakes_in_sampling_options_are_told_at_once(trained):
+    run, _ = trained
+    message = clear_message(gpt2tui("sample", run, "--temperature", "-1", "--top-p", "0", "--max-length", "0"), 2)
+    assert all(name in message for name in ("--temperature", "--top-p", "--max-length"))
+
+
+def test_eval_agrees_with_the_runs_last_evaluation(trained):
+    run, result = trained
+    evaluated = [e for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "evaluated"][-1]
+    measured = json.loads(gpt2tui("eval", run / "checkpoints" / "step-00000012", "--json").stdout)
+    assert measured["val_loss"] == pytest.approx(evaluated["val_loss"], rel=1e-5)
+    assert measured["bits_per_byte"] == pytest.approx(evaluated["bits_per_byte"], rel=1e-5)
+
+
+def test_runs_are_listed_and_shown(trained, monkeypatch):
+    run, _ = trained
+    monkeypatch.setenv("GPT2TUI_RUNS", str(run.parent))
+    listed = json.loads(gpt2tui("runs", "list", "--json").stdout)
+    assert [(r["name"], r["state"], r["step"]) for r in listed] == [("run", "finished", 12)]
+    assert "finished" in gpt2tui("runs", "list").stdout
+    shown = json.loads(gpt2tui("runs", "show", "run", "--json").stdout)
+    assert [c["step"] for c in shown["checkpoints"]] == [4, 8, 12]
+    assert "bits/byte" in gpt2tui("runs", "show", run).stdout
+    assert "did you mean run" in clear_message(gpt2tui("runs", "show", "rum"), 2)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=lambda v: str(int(v)),
+)
+def test_a_signal_finishes_the_step_saves_and_tells_by_the_exit_code(tmp_path, number, code):
+    run = tmp_path / "run"
+    process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    events = [json.loads(line) for line in output.splitlines()]
+    assert [e["event"] for e in events[-2:]] == ["checkpoint_saved", "run_finished"]
+    last = events[-1]["step"]
+    assert last >= 1
+    assert checkpoint.newest(run / "checkpoints").step == last
+    again = gpt2tui("--headless", "--resume", run, "--set", f"training.num_iterations={last + 2}")
+    steps = [e["step"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "step"]
+    assert steps == [last + 1, last + 2], again.stderr
+
+
+def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_path):
+    run = tmp_path / "run"
+    process = start(
+        *train_arguments(tmp_path, "training.num_iterations=1000000", "training.gradient_accumulation=1024"),
+        "--run-dir", run,
+    )  # fmt: skip
+    for _ in range(2):  # both within the second step, which takes seconds
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped at once" in errors
+    assert "Traceback" not in errors
+    assert checkpoint.damaged_in(run / "checkpoints") == []
+
+
+def test_a_killed_run_is_seen_as_crashed_and_resumes_from_its_last_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
+    for line in process.stdout:
+        if json.loads(line)["event"] == "checkpoint_saved":
+            break
+    process.kill()
+    process.communicate()
+    assert json.loads(gpt2tui("runs", "show", run, "--json").stdout)["state"] == "crashed"
+    saved = checkpoint.newest(run / "checkpoints").step
+    result = gpt2tui("--headless", "--resume", run, "--set", f"training.num_iterations={saved + 1}")
+    assert result.returncode == 0, result.stderr
+    assert [e["step"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "step"] == [saved + 1]
+
+
+def test_a_run_held_by_another_process_exits_75(tmp_path):
+    run = tmp_path / "run"
+    process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
+    try:
+        for arguments in (["--headless", "--resume", run], [*train_arguments(tmp_path), "--run-dir", run]):
+            assert f"process {process.pid}" in clear_message(gpt2tui(*arguments), 75)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_resuming_with_a_preset_that_no_longer_fits_names_what_differs(trained):
+    run, _ = trained
+    message = clear_message(gpt2tui("--headless", "--resume", run, "--set", "model.n_layer=3"), 4)
+    assert "model.n_layer: the run has 2, the preset 3" in message
+
+
+def test_a_run_without_a_valid_checkpoint_says_why(trained, tmp_path):
+    import shutil
+
+    run, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for path in copy.glob("checkpoints/*/model.safetensors"):
+        os.truncate(path, 50)
+    message = clear_message(gpt2tui("--headless", "--resume", copy), 4)
+    assert "model.safetensors has 50 bytes" in message
+    assert "no valid checkpoint" in clear_message(gpt2tui("sample", copy), 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--headless", "--preset", "smal"], 2, "did you mean small"),
+        (["--headless"], 2, "--preset"),
+        (["--headless", "--preset", "test", "--set", "training.batchsize=2"], 2, "training.batch_size"),
+        (["--headless", "--preset", "test", "--set", "training.sequence_length=4096"], 2, "n_positions"),
+        (["--headless", "--preset", "test", "--set", "data.source=/no/such/folder"], 3, "/no/such/folder"),
+        (["--headless", "--preset", "test", "--set", "training.device=cuda:9"], 6, "CUDA"),
+        (["--headless", "--resume", "nothing"], 2, "no run nothing"),
+        (["sample", "./nothing"], 4, "no checkpoint"),
+        (["presets", "show", "smal"], 2, "did you mean small"),
+        (["runs", "show", "nothing"], 2, "no run nothing"),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_its_exit_code(tmp_path, arguments, code, words):
+    assert words in clear_message(gpt2tui(*arguments, cwd=tmp_path), code)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_pickle_is_refused_as_a_checkpoint(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"\x80\x04.")
+    assert "can run code" in clear_message(gpt2tui("sample", path), 4)
+
+
+def test_dry_run_tells_costs_and_leaves_nothing_behind(tmp_path):
+    result = gpt2tui(*train_arguments(tmp_path), "--dry-run", "--json")
+    document = json.loads(result.stdout)
+    assert document["estimate"]["parameters"]["total"] == 257 * 16 + 16 * 16 + 2 * (12 * 256 + 13 * 16) + 2 * 16
+    assert document["resolved"]["training"]["batch_size"] == 2
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", [source.name for source in preset_files.available() if source.shipped])
+def test_every_shipped_preset_dry_runs_without_a_network(name, tmp_path):
+    result = gpt2tui("--headless", "--dry-run", "--preset", name, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "parameters" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_presets_are_listed_shown_checked_and_described(tmp_path):
+    names = {row["name"] for row in json.loads(gpt2tui("presets", "list", "--json").stdout)}
+    assert {
+        "test",
+        "small",
+        "default",
+        "bigger_default",
+        "shakespeare-char",
+        "gpt2-124m",
+        "gpt2-1558m",
+    } <= names
+    shown = tmp_path / "shown.toml"
+    shown.write_text(gpt2tui("presets", "show", "small").stdout)
+    assert gpt2tui("presets", "check", shown).returncode == 0
+    assert json.loads(gpt2tui("presets", "schema").stdout)["title"] == "gpt2tui preset"
+    shown.write_text("[training]\nbatch_size = 0\nsed = 1\n")
+    message = clear_message(gpt2tui("presets", "check", shown), 2)
+    assert "shown.toml:2:" in message
+    assert "shown.toml:3:" in message
+
+
+def test_help_and_version_need_nothing_heavy():
+    code = """
+import sys
+from gpt2tui.__main__ import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+heavy = {"torch", "datasets", "transformers", "wandb", "textual", "numpy", "rich", "pydantic"}
+print(heavy & set(sys.modules), file=sys.stderr)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "--headless" in result.stdout
+    assert result.stderr.strip() == "set()"
+    assert gpt2tui("--version").stdout.startswith("gpt2tui ")
+
+
+def test_the_tab_key_offers_preset_names(tmp_path):
+    line, answer = "gpt2tui --headless --preset sm", tmp_path / "answer"
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+    }
+    subprocess.run(command(), env={**os.environ, **asked}, check=True)
+    assert "small" in answer.read_text()
+
+
+def test_wandb_offline_writes_beside_the_run(tmp_path):
+    run = tmp_path / "run"
+    result = gpt2tui(*train_arguments(tmp_path, "tracking.wandb=offline"), "--run-dir", run)
+    assert result.returncode == 0, result.stderr
+    assert list(run.glob("wandb/offline-run-*/run-*.wandb"))

@@ -1,0 +1,84 @@
+"""Imports point one way, and what a person waits for imports nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "gpt2tui"
+SCREEN = {"textual", "plotext"}
+HEAVY = {"torch", "datasets", "transformers", "wandb"}
+
+
+def imported_by(code):
+    program = f"{code}\nimport sys\nprint(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_the_engine_needs_no_screen():
+    names = imported_by("import gpt2tui.training.trainer, gpt2tui.commands.train, gpt2tui.tracking.console")
+    assert not names & SCREEN
+    assert "torch" in names  # the check looks at the right process
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cli",
+        "preset",
+        "preset_files",
+        "estimate",
+        "runs",
+        "run_summary",
+        "commands.presets",
+        "commands.runs",
+        "tracking.console",
+    ],
+)
+def test_what_starts_at_once_imports_nothing_heavy(module):
+    assert not imported_by(f"import gpt2tui.{module}") & HEAVY
+
+
+def test_training_does_not_import_wandb_unless_it_tracks():
+    assert "wandb" not in imported_by("import gpt2tui.training.trainer, gpt2tui.tracking.wandb")
+
+
+LAYERS = [
+    {"tui"},
+    {"cli", "__main__", "commands", "signals"},
+    {"tracking", "run_summary"},
+    {"training", "generation"},
+    {"data", "checkpoint", "runs", "estimate", "device_speed"},
+    {
+        "preset", "preset_files", "preset_catalog", "preset_layers", "preset_settings", "preset_validation", "preset_writer",
+        "toml_positions", "printable", "terminal_text", "folders", "durable", "errors",
+    },
+]  # fmt: skip
+# The words of events are shared by all who read them, and summaries of runs are read from them.
+SHARED = {"gpt2tui.training.events", "gpt2tui.training.controls"}
+
+
+def layer_of(name):
+    return next((number for number, names in enumerate(LAYERS) if name in names), None)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_point_downwards(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert layer_of(own) is not None, f"{own} is in no layer: add it where it belongs"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gpt2tui."):
+            modules = [node.module]
+        elif isinstance(node, ast.ImportFrom) and node.module == "gpt2tui":
+            modules = [f"gpt2tui.{alias.name}" for alias in node.names if alias.name != "__version__"]
+        else:
+            continue
+        for module in modules:
+            if module not in SHARED:
+                assert layer_of(own) <= layer_of(module.split(".")[1]), f"{path} must not import {module}"
