@@ -13,10 +13,11 @@ goes by the step in the manifest. Nothing is ever pickled.
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ MANIFEST = "MANIFEST.json"
 LARGEST_JSON_BYTES = 64 * 2**20
 NEEDED = ("model.safetensors", "config.json", "trainer.json", "preset.toml")
 TEMPORARY_PREFIX = ".writing-"
+REPLACED_PREFIX = ".replaced-"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Checkpoint:
     run_id: str
     val_loss: float | None
     files: Mapping[str, tuple[int, str]]  # name -> (size in bytes, SHA-256)
+    passed_over: tuple[str, ...] = ()  # what was wrong with those that would have been chosen before it
 
     @property
     def bytes(self) -> int:
@@ -131,7 +134,7 @@ def inspect(folder: Path) -> Checkpoint:
             type(step) is int
             and step >= 0
             and isinstance(run_id, str)
-            and (val_loss is None or isinstance(val_loss, float))
+            and (val_loss is None or (isinstance(val_loss, float) and math.isfinite(val_loss)))
             and all(type(size) is int and isinstance(digest, str) for size, digest in files.values())
         )
     except (KeyError, TypeError, AttributeError):
@@ -139,12 +142,12 @@ def inspect(folder: Path) -> Checkpoint:
     if not well_formed:
         raise CheckpointError(f"{path} is not a manifest of gpt2tui")
     for name in sorted({*files, *NEEDED}):
-        # A manifest from elsewhere must not make us read outside its own folder.
-        if name != Path(name).name or (folder / name).is_symlink():
-            raise CheckpointError(f"{path} names a file outside its folder: {name!r}")
-        if name not in files or not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is damaged: {name} is missing")
-        size = (folder / name).stat().st_size
+        # A manifest from elsewhere must not make us read outside its own folder, and may name what no path can be.
+        if name != Path(name).name or os.path.islink(folder / name):  # noqa: PTH114 does not raise
+            raise CheckpointError(f"{path} names a file outside its folder: {name[:100]!r}")
+        size = _size(folder / name)
+        if name not in files or size is None:
+            raise CheckpointError(f"{folder} is damaged: {name[:100]} is missing")
         if size != files[name][0]:
             raise CheckpointError(f"{folder} is damaged: {name} has {size:,} bytes, not {files[name][0]:,}")
     return Checkpoint(folder, step, run_id, val_loss, files)
@@ -170,11 +173,14 @@ def damaged_in(checkpoints: Path) -> list[CheckpointError]:
 
 
 def newest(checkpoints: Path) -> Checkpoint:
-    """The newest checkpoint whose digests hold. Raises CheckpointError when there is none, saying why."""
+    """The newest checkpoint whose digests hold; what is wrong with others is in its `passed_over`.
+
+    Raises CheckpointError when there is none, saying why.
+    """
     problems = [str(error) for error in damaged_in(checkpoints)]
     for checkpoint in reversed(saved_in(checkpoints)):
         try:
-            return verify(checkpoint.folder)
+            return replace(verify(checkpoint.folder), passed_over=tuple(problems))
         except CheckpointError as error:
             problems.append(str(error))
     raise CheckpointError("\n".join([f"{checkpoints.parent} has no valid checkpoint", *problems]))
@@ -182,13 +188,14 @@ def newest(checkpoints: Path) -> Checkpoint:
 
 def best(checkpoints: Path) -> Checkpoint:
     """The checkpoint with the lowest held-out loss, else the newest. Raises CheckpointError when there is none."""
+    problems: list[str] = []
     for checkpoint in sorted(
         (c for c in saved_in(checkpoints) if c.val_loss is not None), key=lambda c: (c.val_loss, -c.step)
     ):
         try:
-            return verify(checkpoint.folder)
-        except CheckpointError:
-            continue  # the next best is told apart by its digests; `newest` reports when none is left
+            return replace(verify(checkpoint.folder), passed_over=tuple(problems))
+        except CheckpointError as error:
+            problems.append(str(error))
     return newest(checkpoints)
 
 
@@ -236,7 +243,16 @@ def prune(checkpoints: Path, *, keep: int, protected: Collection[int] = ()) -> N
 
 
 def remove_leftovers(checkpoints: Path) -> None:
-    """Deletes what a killed process left half written or half deleted; the caller holds the run's lock."""
+    """Clears up after a killed process; the caller holds the run's lock.
+
+    What was half written or half deleted goes. A checkpoint that was about to be replaced comes back when its
+    replacement never arrived.
+    """
+    for path in checkpoints.glob(f"{REPLACED_PREFIX}*"):
+        final = checkpoints / path.name.removeprefix(REPLACED_PREFIX)
+        if not final.exists():
+            path.replace(final)
+        shutil.rmtree(path, ignore_errors=True)
     for path in checkpoints.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -252,13 +268,21 @@ def _inspect_all(checkpoints: Path) -> Iterator[Checkpoint | CheckpointError]:
 
 
 def _put_in_place(building: Path, final: Path) -> None:
-    replaced = building.with_name(f"{TEMPORARY_PREFIX}replaced-{final.name}-{os.getpid()}")
+    replaced = building.with_name(f"{REPLACED_PREFIX}{final.name}")
     sync_folder(building)
     if final.exists():  # a damaged one, or one of a run that was resumed from further back
         final.replace(replaced)
     building.replace(final)
     sync_folder(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _size(path: Path) -> int | None:
+    """The size of a regular file; None where there is none, or none can be: the name may come from elsewhere."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _why(error: Exception) -> str:

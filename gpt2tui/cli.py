@@ -17,7 +17,7 @@ examples:
   gpt2tui --headless --preset small                       train a small model on this machine
   gpt2tui --headless --preset small --set optimizer.lr=1e-3 --dry-run
   gpt2tui --headless --resume 2026-01-31-120000-small     go on where a run stopped
-  gpt2tui sample runs/2026-01-31-120000-small --prompt "def " --temperature 0.8
+  gpt2tui sample runs/2026-01-31-120000-small --prompt "def" --temperature 0.8
   gpt2tui presets show small                              every setting, with what it means in `presets keys`
 """
 
@@ -39,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_presets(commands)
     _add_runs(commands)
+    _add_attach(commands)
+    _add_serve(commands)
     _complete(parser)
     return parser
 
@@ -140,6 +142,26 @@ def _add_runs(commands: Any) -> None:
     showing.set_defaults(command=_command("runs", "show_run"))
     for action in (listing, showing):
         action.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_attach(commands: Any) -> None:
+    parser = commands.add_parser(
+        "attach", help="watch a run of another process on the Train screen", allow_abbrev=False
+    )
+    parser.add_argument("run", metavar="RUN", help="a run's name or folder").completer = _run_names
+    parser.set_defaults(command=_command("attach", "attach"))
+
+
+def _add_serve(commands: Any) -> None:
+    parser = commands.add_parser("serve", help="the workbench in a browser (needs gpt2tui[serve])", allow_abbrev=False)
+    parser.add_argument(
+        "--host", default="localhost", help="the address to listen on; there is no password, so mind who can reach it"
+    )
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000")
+    parser.add_argument(
+        "--public-url", metavar="URL", help="what browsers call this server, when it stands behind another one"
+    )
+    parser.set_defaults(command=_command("serve", "serve"))
 
 
 def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:

@@ -231,7 +231,7 @@ def _seconds(
     if device.memory_bytes_per_second:
         update = UPDATE_BYTES_PER_PARAMETER * parameters / device.memory_bytes_per_second
         seconds += preset.training.num_iterations * update
-    return seconds
+    return min(seconds, preset.training.time_budget or math.inf)
 
 
 def _by_kind(kinds: dict[str, int], shown: Any) -> str:

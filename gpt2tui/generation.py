@@ -4,10 +4,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from gpt2tui import checkpoint, preset_files
+from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.errors import CheckpointError
@@ -18,7 +21,18 @@ from model.huggingface import from_published
 from model.sampling import generate
 
 HUB_TIMEOUT_SECONDS = 10
+ONLY_OURS = ("trainer.json", "training_state.safetensors")  # such a folder without a manifest is a damaged checkpoint
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+POSITIONS_AT_ONCE = 128  # whose logits are held together while a text is read: 26 MB with GPT-2's vocabulary
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A token that could have stood in a place, with the model's own probability for it."""
+
+    token: int
+    text: str
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Piece:
     token: int
     text: str
     probability: float  # under the model's own distribution, before temperature and truncation
+    rivals: tuple[Rival, ...] = ()  # the likeliest tokens in its place, itself among them if it is one of them
 
 
 @dataclass(frozen=True)
@@ -50,18 +65,41 @@ class TextModel:
     tokenizer: Tokenizer
     source: str
     sampling: SamplingTable = field(default_factory=SamplingTable)
+    saved: Checkpoint | None = None
+    """The checkpoint it came from, when it is one of ours."""
 
-    def stream(self, prompt: str, sampling: SamplingTable) -> Iterator[Piece]:
+    @property
+    def n_positions(self) -> int:
+        """How many tokens the model can look back on."""
+        return self.model.config.n_positions
+
+    @property
+    def num_parameters(self) -> int:
+        """The size of the network."""
+        return self.model.num_parameters
+
+    @property
+    def vocab_size(self) -> int:
+        """Among how many tokens the model chooses: guessing costs ln of this, in nats a token."""
+        return int(self.model.wte.num_embeddings)
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text is."""
+        return len(self.tokenizer.encode(text))
+
+    def stream(self, prompt: str, sampling: SamplingTable, rivals: int = 0) -> Iterator[Piece]:
         """Continues `prompt` token by token until `max_length` tokens or the end of the document.
 
         An empty prompt starts a new document; one longer than the context keeps its end. The random numbers come
-        from a generator of its own, so that writing beside a training does not change the training.
+        from a generator of its own, so that writing beside a training does not change the training. Each piece
+        has the `rivals` likeliest tokens with it; the text is the same with and without them.
         """
         ids = [int(i) for i in self.tokenizer.encode(prompt)] or [self.tokenizer.eot]
         generator = torch.Generator().manual_seed(sampling.seed)
         decoder = IncrementalDecoder(self.tokenizer)
+        overheard = _Overheard(self.model) if rivals else None
         for chosen in generate(
-            self.model,
+            self.model if overheard is None else cast(GPT2, overheard),
             torch.tensor([ids]),
             max_length=sampling.max_length,
             temperature=sampling.temperature,
@@ -72,9 +110,58 @@ class TextModel:
         ):
             token = int(chosen.token)
             text = "" if token == self.tokenizer.eot else decoder.feed([token])
-            yield Piece(token, text, float(chosen.probability))
+            likeliest = self._likeliest(overheard.last_logits, rivals)[0] if overheard is not None else ()
+            yield Piece(token, text, float(chosen.probability), likeliest)
         if rest := decoder.flush():
             yield Piece(-1, rest, 1.0)
+
+    def read(self, text: str, rivals: int = 0) -> Iterator[Piece]:
+        """The tokens of a text that others wrote, each with the probability the model gave it.
+
+        The text stands at the beginning of a document, as in training. Where it outgrows the context, the older
+        half of the window is forgotten, as in writing.
+        """
+        ids = torch.tensor([self.tokenizer.eot, *self.tokenizer.encode(text)])  # (T + 1,)
+        decoder = IncrementalDecoder(self.tokenizer)
+        first, known = 0, 0  # where the window begins, and the last token that has been told
+        while known < len(ids) - 1:
+            window = ids[first : first + self.n_positions + 1]
+            for position, probability, likeliest in self._probabilities(window, known - first, rivals):
+                token = int(window[position + 1])
+                yield Piece(token, decoder.feed([token]), probability, likeliest)
+            known = first + len(window) - 1
+            first = known - max(1, self.n_positions // 2) + 1
+        if rest := decoder.flush():
+            yield Piece(-1, rest, 1.0)
+
+    def _probabilities(self, window: Tensor, start: int, rivals: int) -> Iterator[tuple[int, float, tuple[Rival, ...]]]:
+        """(position, probability of the token after it, the likeliest there) in a window (T + 1,) from `start` on."""
+        device = self.model.wte.weight.device
+        with torch.inference_mode():
+            hidden = self.model.hidden(window[None, :-1].to(device))[0, start:]  # (T - start, C)
+        for offset in range(0, len(hidden), POSITIONS_AT_ONCE):
+            with torch.inference_mode():
+                part = hidden[offset : offset + POSITIONS_AT_ONCE]
+                logits = self.model.logits(part).float()  # (P, V)
+                following = window[start + offset + 1 :][: len(part)].to(device)  # (P,)
+                chosen = logits.softmax(-1).gather(-1, following[:, None]).squeeze(-1).tolist()
+            likeliest = self._likeliest(logits, rivals)
+            for row, probability in enumerate(chosen):
+                yield start + offset + row, probability, likeliest[row] if rivals else ()
+
+    def _likeliest(self, logits: Tensor, count: int) -> list[tuple[Rival, ...]]:
+        """The `count` likeliest tokens of each row of logits (P, V), likeliest first."""
+        if count == 0:
+            return []
+        with torch.inference_mode():
+            probabilities, tokens = logits.float().softmax(-1).topk(min(count, logits.size(-1)))  # (P, count)
+        return [
+            tuple(
+                Rival(token, self.tokenizer.decode([token]), probability)
+                for token, probability in zip(row_tokens, row_probabilities, strict=True)
+            )
+            for row_tokens, row_probabilities in zip(tokens.tolist(), probabilities.tolist(), strict=True)
+        ]
 
     def write(self, prompt: str, sampling: SamplingTable) -> Continuation:
         """The whole continuation at once, with its times."""
@@ -88,25 +175,37 @@ class TextModel:
         return Continuation(prompt, "".join(p.text for p in pieces), count, seconds, count / seconds, first)
 
 
+class _Overheard:
+    """A network that remembers the logits it gave last; one stream has its own, the weights are shared."""
+
+    def __init__(self, model: GPT2) -> None:
+        self._model = model
+        self.last_logits: Tensor
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The network's own."""
+        self.last_logits = self._model.logits(hidden)  # (B, V)
+        return self.last_logits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
 def load(reference: str, device: str = "auto") -> TextModel:
     """Loads a checkpoint folder, a run (its best checkpoint, else its newest), a Hugging Face GPT-2, or a Hub id.
 
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2.
     """
-    folder = locate(reference)
-    if (folder / checkpoint.MANIFEST).exists():
-        checkpoint.verify(folder)
-        frozen = folder / "preset.toml"
-        sampling = preset_files.check(frozen).preset.sampling
-    else:
-        sampling = SamplingTable()
-    model = load_model(folder).to(choose_device(device)).eval()
+    chosen_device = choose_device(device)
+    folder, saved = _find(reference)
+    sampling = preset_files.load_frozen(folder / "preset.toml").sampling if saved else SamplingTable()
+    model = load_model(folder).to(chosen_device).eval()
     tokenizer = tokenizers.load(folder)
     if tokenizer.vocab_size > model.wte.num_embeddings:
         raise CheckpointError(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its model only {model.wte.num_embeddings}"
         )
-    return TextModel(model, tokenizer, str(folder), sampling)
+    return TextModel(model, tokenizer, str(folder), sampling, saved)
 
 
 def load_model(folder: Path) -> GPT2:
@@ -129,6 +228,11 @@ def load_model(folder: Path) -> GPT2:
 
 def locate(reference: str) -> Path:
     """The folder a CHECKPOINT argument means. Raises CheckpointError."""
+    return _find(reference)[0]
+
+
+def _find(reference: str) -> tuple[Path, Checkpoint | None]:
+    """The folder of a CHECKPOINT argument, and the verified checkpoint in it when it is one of ours."""
     from gpt2tui.folders import runs_folder
 
     path = Path(reference)
@@ -140,16 +244,17 @@ def locate(reference: str) -> Path:
             )
         raise CheckpointError(f"{path} is a file; a checkpoint is a folder")
     for folder in (path, runs_folder() / reference):
-        if (folder / checkpoint.MANIFEST).exists() or (folder / "config.json").exists():
-            return folder
+        if (folder / checkpoint.MANIFEST).exists() or any((folder / name).exists() for name in ONLY_OURS):
+            return folder, checkpoint.verify(folder)
+        if (folder / "config.json").exists():
+            return folder, None
         if (folder / "checkpoints").is_dir():
-            return checkpoint.best(folder / "checkpoints").folder
+            best = checkpoint.best(folder / "checkpoints")
+            return best.folder, best
     if path.is_dir():
-        if path.name.startswith("step-"):
-            checkpoint.inspect(path)
         load_model(path)  # says what is missing
     if reference.count("/") <= 1 and not reference.startswith((".", "/", "~")) and "\\" not in reference:
-        return _download(reference)
+        return _download(reference), None
     raise CheckpointError(f"there is no checkpoint {reference}: the folder does not exist")
 
 

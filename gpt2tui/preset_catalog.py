@@ -1,5 +1,6 @@
 """Which presets exist and where: the user's own first, then the shipped ones."""
 
+import contextlib
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,9 @@ def find(preset: str | Path) -> Path:
     for source in sources:
         if source.name == preset:
             return source.path
-    if preset and path.exists():
-        return path
+    with contextlib.suppress(OSError):  # too long to be a file's name
+        if preset and path.exists():
+            return path
     names = [source.name for source in sources]
     raise PresetError(f"no preset is called {printable_value(preset)}{_nearest(preset, names)}")
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2tui.errors import PresetError
+from gpt2tui.errors import CheckpointError, PresetError
 from gpt2tui.preset import Preset
 from gpt2tui.preset_catalog import PresetSource, available, find, shipped_folder, user_folder
-from gpt2tui.preset_layers import Layer, merge, read_file, read_overrides
+from gpt2tui.preset_layers import Layer, merge, read_alone, read_chain, read_overrides
 from gpt2tui.preset_settings import Setting, json_schema, settings
 from gpt2tui.preset_validation import validate
 from gpt2tui.preset_writer import dumps, save, too_large
+from gpt2tui.printable import printable
 
 __all__ = [
     "LoadedPreset",
@@ -22,6 +23,7 @@ __all__ = [
     "find",
     "json_schema",
     "load",
+    "load_frozen",
     "save",
     "settings",
     "shipped_folder",
@@ -44,24 +46,23 @@ def load(layers: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedP
     A layer may be partial and may build on another with `extends = "name"` at its top; the schema's defaults
     are under all. Raises PresetError with all mistakes in one message, a line each.
     """
-    if not layers:
-        raise PresetError("no preset is named; `gpt2tui presets list` shows them")
     merged: Layer = {}
     files: list[Path] = []
-    override_layer, mistakes = read_overrides(overrides)
+    override_layer, malformed = read_overrides(overrides)
+    unreadable = [] if layers else ["no preset is named; `gpt2tui presets list` shows them"]
     for layer in layers:
         try:
-            paths, values = read_file(find(layer))
+            paths, values, mistakes = read_chain(find(layer))
         except PresetError as error:
-            mistakes.append(str(error))
+            unreadable.append(str(error))
         else:
             files += paths
             merged = merge(merged, values)
-    if mistakes:
-        raise PresetError("\n".join(mistakes))
-    preset, mistakes = validate(merge(merged, override_layer))
-    if preset is None:
-        raise PresetError("\n".join(mistakes))
+            unreadable += mistakes
+    # What fits together cannot be told while the settings of a whole file are missing.
+    preset, mistakes = validate(merge(merged, override_layer), is_whole=not unreadable)
+    if malformed or unreadable or preset is None:
+        raise PresetError("\n".join([*malformed, *unreadable, *mistakes]))
     reason = too_large(preset)
     if reason:
         raise PresetError(f"{files[-1].stem}: {reason}")
@@ -71,3 +72,20 @@ def load(layers: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedP
 def check(path: Path) -> LoadedPreset:
     """One file as a preset by itself. Raises PresetError with all of its mistakes."""
     return load([path])
+
+
+def load_frozen(path: Path) -> Preset:
+    """The resolved preset that a run or a checkpoint keeps. It stands by itself, so no other file is read.
+
+    Raises CheckpointError naming the file when it is missing, unreadable, extends another preset or is not valid.
+    """
+    shown = printable(path)
+    if not path.exists():
+        raise CheckpointError(f"{shown} is missing: the preset that was frozen when training began")
+    try:
+        preset, mistakes = validate(read_alone(path))
+    except PresetError as error:
+        preset, mistakes = None, [str(error)]
+    if preset is None:
+        raise CheckpointError("\n".join([f"{shown} is not a frozen preset that this version can read:", *mistakes]))
+    return preset

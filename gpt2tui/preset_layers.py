@@ -45,7 +45,26 @@ def read_file(path: Path) -> tuple[list[Path], Layer]:
 
     Raises PresetError when one of the files cannot be read or is not TOML, and when they extend each other.
     """
+    paths, layer, mistakes = read_chain(path)
+    if mistakes:
+        raise PresetError("\n".join(mistakes))
+    return paths, layer
+
+
+def read_chain(path: Path) -> tuple[list[Path], Layer, list[str]]:
+    """`read_file` that goes on: the files and settings that could be read, and a message where one could not."""
     return _read_chain(path, ())
+
+
+def read_alone(path: Path) -> Layer:
+    """The settings of one file that must be complete by itself, so that no other file is ever read for it.
+
+    Raises PresetError when it cannot be read, is not TOML or extends another.
+    """
+    layer, base = _read_layer(path)
+    if base is not None:
+        raise PresetError(f"{base.named('extends')}: a frozen preset is complete and extends nothing")
+    return layer
 
 
 def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[str]]:
@@ -98,28 +117,48 @@ def _override_value(text: str) -> Any:
     return parsed["value"] if set(parsed) == {"value"} else text
 
 
-def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], Layer]:
+def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], Layer, list[str]]:
+    try:
+        layer, base = _read_layer(path)
+    except PresetError as error:
+        return [], {}, [str(error)]
+    if base is None:
+        return [path], layer, []
+    chain = (*extending, path.resolve())
+    try:
+        base_path = _base_path(base, path, chain)
+    except PresetError as error:
+        return [path], layer, [f"{base.named('extends')}: {error}"]
+    paths, base_layer, mistakes = _read_chain(base_path, chain)
+    return [*paths, path], merge(base_layer, layer), mistakes
+
+
+def _read_layer(path: Path) -> tuple[Layer, Placed | None]:
+    """The settings of one file, and apart from them what it says that it extends."""
     values, lines = _read_toml(path)
+    extends = None
+    if "extends" in values:
+        extends = Placed(values.pop("extends"), printable(path), lines.get(("extends",)))
     layer = {
         key: placed for first in values for key, placed in _flatten(values[first], (first,), lines, str(path)).items()
     }
-    chain = (*extending, path.resolve())
-    base = layer.pop(("extends",), None)
-    if base is None:
-        return [path], layer
-    named = base.named("extends")
+    return layer, extends
+
+
+def _base_path(base: Placed, path: Path, chain: tuple[Path, ...]) -> Path:
+    shown = printable_value(base.value)
     if not isinstance(base.value, str) or not base.value:
-        raise PresetError(f"{named}: {printable_value(base.value)} is not the name of a preset or a path to one")
+        raise PresetError(f"{shown} is not the name of a preset or a path to one")
     if len(chain) > MAX_EXTENDS:
-        raise PresetError(f"{named}: more than {MAX_EXTENDS} presets extend one another")
+        raise PresetError(f"more than {MAX_EXTENDS} presets extend one another")
+    base_path = find_base(base.value, path)
     try:
-        base_path = find_base(base.value, path)
-    except PresetError as error:
-        raise PresetError(f"{named}: {error}") from None
-    if base_path.resolve() in chain:
-        raise PresetError(f"{named}: {printable_value(base.value)} extends this preset in turn, which has no end")
-    paths, base_layer = _read_chain(base_path, chain)
-    return [*paths, path], merge(base_layer, layer)
+        is_circular = base_path.resolve() in chain
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, links in a circle
+        raise PresetError(f"{shown} is not a path ({printable(str(error), 200)})") from error
+    if is_circular:
+        raise PresetError(f"{shown} extends this preset in turn, which has no end")
+    return base_path
 
 
 def _read_toml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:

@@ -31,14 +31,17 @@ _OTHER_NAMES = {
 }
 
 
-def validate(layer: Layer) -> tuple[Preset | None, list[str]]:
-    """The preset of these settings, or None and a line for each mistake, in the order of files and lines."""
+def validate(layer: Layer, is_whole: bool = True) -> tuple[Preset | None, list[str]]:
+    """The preset of these settings, or None and a line for each mistake, in the order of files and lines.
+
+    Of settings that are not the whole, each is judged by itself and not whether they fit together.
+    """
     try:
         preset = Preset.model_validate(_nested(layer))
     except ValidationError as error:
         refused = error.errors(include_url=False, include_context=False)
     else:
-        unsound = [message for _, message in _inconsistencies(preset, layer, [])]
+        unsound = [message for _, message in _inconsistencies(preset, layer, [])] if is_whole else []
         return (None, unsound) if unsound else (preset, [])
     keys = [tuple(str(part) for part in found["loc"]) for found in refused]
     placed = sorted(zip(keys, refused, strict=True), key=lambda pair: _reading_order(_place(layer, pair[0])))
@@ -48,7 +51,8 @@ def validate(layer: Layer) -> tuple[Preset | None, list[str]]:
         named = _as_set(layer, named) if found["type"] == "extra_forbidden" else named
         mistakes.append((place, f"{place.named(_dotted(named))}: {message}"))
     wrong = [key for key, found in zip(keys, refused, strict=True) if found["type"] != "extra_forbidden"]
-    mistakes += _inconsistencies(Preset.model_validate(_nested(_without(layer, keys))), layer, wrong)
+    if is_whole:
+        mistakes += _inconsistencies(Preset.model_validate(_nested(_without(layer, keys))), layer, wrong)
     lines = list(dict.fromkeys(line for _, line in sorted(mistakes, key=lambda pair: _reading_order(pair[0]))))
     left_off = len(placed) - MOST_MISTAKES
     return None, lines + ([f"... and {left_off:,} more mistakes"] if left_off > 0 else [])

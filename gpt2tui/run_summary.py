@@ -87,7 +87,7 @@ def summarize(run: Run) -> RunSummary:
         tokens_seen=last_step.tokens_seen if last_step else None,
         train_loss=last_step.train_loss if last_step else None,
         val_loss=evaluations[-1].val_loss if evaluations else None,
-        best_val_loss=min((e.val_loss for e in evaluations), default=None),
+        best_val_loss=min((e.val_loss for e in evaluations if not e.whole), default=None),
         bits_per_byte=evaluations[-1].bits_per_byte if evaluations else None,
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
         bytes=sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),

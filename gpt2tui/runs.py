@@ -24,6 +24,8 @@ from gpt2tui.durable import replace_text
 from gpt2tui.errors import ResourceError, RunLockedError, UsageError
 from gpt2tui.folders import runs_folder
 
+LOCK = ".lock"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -64,13 +66,15 @@ class Run:
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
     """Holds the run for this process. Raises RunLockedError when another one does; dies with the process."""
-    lock = FileLock(run.folder / ".lock")
+    lock = FileLock(run.folder / LOCK)
     try:
         lock.acquire(timeout=0.5)
     except Timeout:
         raise RunLockedError(
             f"{run.folder} is in use by another process{_holder(run)}; stop it first, or choose another run"
         ) from None
+    except OSError as error:
+        raise ResourceError(f"{run.folder} cannot be written: {error.strerror or error}") from error
     try:
         yield
     finally:
@@ -79,7 +83,7 @@ def locked(run: Run) -> Iterator[None]:
 
 def is_locked(run: Run) -> bool:
     """Whether some process holds the run now."""
-    path = run.folder / ".lock"
+    path = run.folder / LOCK
     if not path.exists():
         return False
     lock = FileLock(path)
@@ -87,6 +91,8 @@ def is_locked(run: Run) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:  # a folder that nobody here may write to is not being written to from here
+        return False
     lock.release()
     return False
 
@@ -101,11 +107,11 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
             run = Run(folder)
             if folder.exists() and not folder.is_dir():
                 raise UsageError(f"--run-dir {folder} is a file")
-            if folder.exists() and run.info_file.exists():
-                if is_locked(run):
-                    raise RunLockedError(f"{folder} is in use by another process{_holder(run)}; choose another folder")
+            if is_locked(run):
+                raise RunLockedError(f"{folder} is in use by another process{_holder(run)}; choose another folder")
+            if run.info_file.exists():
                 raise UsageError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another")
-            if folder.exists() and any(path.name != ".lock" for path in folder.iterdir()):
+            if folder.exists() and any(path.name not in (LOCK, "checkpoints") for path in folder.iterdir()):
                 raise UsageError(f"--run-dir {folder} is not empty, and what is in it is not a run; choose another")
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             return run
@@ -123,10 +129,15 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
     raise ResourceError(f"no free name for a run like {stem} in {runs_folder()}")
 
 
-def remove_if_empty(run: Run) -> None:
-    """Deletes a run folder in which training never began."""
-    if not run.info_file.exists():
+def remove_unless_begun(run: Run, *, made: bool) -> None:
+    """Deletes a run folder in which training never began; of one that was not `made` for it, what we put in it."""
+    if run.info_file.exists():
+        return
+    if made:
         shutil.rmtree(run.folder, ignore_errors=True)
+    else:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        (run.folder / LOCK).unlink(missing_ok=True)
 
 
 def write_info(
@@ -157,7 +168,10 @@ def this_process() -> dict[str, Any]:
 
 def update_info(run: Run, **changes: Any) -> None:
     """Changes single entries of run.json, such as the process that goes on with the run."""
-    replace_text(run.info_file, json.dumps({**run.info(), **changes}, indent=2) + "\n")
+    try:
+        replace_text(run.info_file, json.dumps({**run.info(), **changes}, indent=2) + "\n")
+    except OSError as error:
+        raise ResourceError(f"{run.info_file} cannot be written: {error.strerror or error}") from error
 
 
 def find(reference: str) -> Run:
@@ -165,6 +179,8 @@ def find(reference: str) -> Run:
     for folder in (Path(reference), runs_folder() / reference):
         if (folder / "run.json").is_file():
             return Run(folder)
+        if is_locked(Run(folder)):
+            raise RunLockedError(f"{folder} is in use by another process, which still prepares its data")
     from difflib import get_close_matches
 
     names = [run.name for run in all_runs()]

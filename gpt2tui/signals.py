@@ -34,11 +34,10 @@ class StopSignals:
         return None if self.received is None else 128 + self.received
 
     def __enter__(self) -> "StopSignals":
-        self._before = {
-            getattr(signal, name): signal.signal(getattr(signal, name), self._handle)
-            for name in NAMES
-            if hasattr(signal, name)
-        }
+        numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+        # What the caller had ignored, as nohup does with SIGHUP, stays ignored.
+        wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in wanted}
         return self
 
     def __exit__(

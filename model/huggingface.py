@@ -7,7 +7,8 @@ weight is the embedding and is not stored twice.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ PREFIX = "transformer."
 OUTPUT_WEIGHT = "lm_head.weight"
 _CONV1D = re.compile(r"\.c_(attn|proj|fc)\.weight$")
 _MASK = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")  # the causal mask, which older versions stored
+_BLOCK = re.compile(r"^h\.(\d+)\.")
+_FLOATING_POINT = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+MOST_LISTED = 5
 
 # What makes it GPT-2, where transformers has a choice.
 _ARCHITECTURE: dict[str, tuple[Any, ...]] = {
@@ -68,8 +72,8 @@ def published_config(config: GPT2Config, eos_token_id: int | None) -> dict[str, 
 def to_published(state_dict: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
     """Our state dict under published names and layouts: contiguous, absent biases as zeros, no output weight.
 
-    What need not be transposed shares its memory with `state_dict`. ValueError names every parameter that is
-    missing, unexpected or of the wrong shape.
+    What need not be transposed shares its memory with `state_dict`. ValueError names parameters that are missing,
+    unexpected or of the wrong shape, a few of each.
     """
     _require_parameters(state_dict, _shapes(config), "the parameters")
     embedding = state_dict["wte.weight"]
@@ -88,18 +92,27 @@ def from_published(
 ) -> tuple[GPT2Config, dict[str, Tensor]]:
     """A published GPT-2 as our configuration and state dict; its keys may lack the prefix `transformer.`.
 
-    Tensors keep their type. The stored causal masks and an output weight equal to the embedding are left out.
-    Our one dropout rate is `resid_pdrop`. ValueError when config.json is not GPT-2's architecture, and when
-    tensors are missing, unexpected or of the wrong shape, naming each.
+    fp32, fp16, bf16 and fp64 all become fp32. The stored causal masks and an output weight equal to the embedding
+    are left out. Our one dropout rate is `resid_pdrop`. ValueError when config.json is not GPT-2's architecture, and
+    when tensors are missing, unexpected, of another type or of the wrong shape, naming a few of each.
     """
     config = config_from_published(config_json)
     found: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(PREFIX)
         if name in found:
-            raise ValueError(f"the tensors hold {name} twice, with and without {PREFIX!r} before it")
+            raise ValueError(f"the tensors hold {_listed([name])} twice, with and without {PREFIX!r} before it")
         if not _MASK.match(name):
             found[name] = tensor
+    other = [
+        f"{name} is {_short(tensor.dtype)}" for name, tensor in found.items() if tensor.dtype not in _FLOATING_POINT
+    ]
+    if other:
+        raise ValueError(f"weights must be fp32, fp16, bf16 or fp64; {_listed(other)}")
+    # Before anything of that length is made.
+    blocks = len({match[1] for name in found if (match := _BLOCK.match(name))})
+    if config.n_layer > blocks:
+        raise ValueError(f"config.json says n_layer = {config.n_layer}, but there are tensors of {blocks} blocks only")
     output, embedding = found.pop(OUTPUT_WEIGHT, None), found.get("wte.weight")
     if output is not None and embedding is not None and not _equal(output, embedding):
         raise ValueError(f"{OUTPUT_WEIGHT} differs from the embedding {PREFIX}wte.weight: GPT-2 has one for both")
@@ -111,19 +124,19 @@ def from_published(
     nonzero = [name for name in shapes if name not in ours and bool(found[name].any())]
     if nonzero:
         raise ValueError(f'config.json says "bias": false, but these are not zero: {_listed(nonzero)}')
-    return config, {name: _transposed(name, found[name]).contiguous() for name in ours}
+    return config, {name: _transposed(name, found[name]).float().contiguous() for name in ours}
 
 
 def config_from_published(config_json: Mapping[str, Any]) -> GPT2Config:
     """The configuration in a published config.json; ValueError naming every key by which it is not GPT-2."""
     wrong = [
-        f"{key} is {config_json[key]!r}, GPT-2 has {gpt2s[0]!r}"
+        f"{key} is {_short(config_json[key])}, GPT-2 has {gpt2s[0]!r}"
         for key, gpt2s in _ARCHITECTURE.items()
         if key in config_json and config_json[key] not in gpt2s
     ]
     epsilon = config_json.get("layer_norm_epsilon", LAYER_NORM_EPSILON)
     if not (isinstance(epsilon, float) and math.isclose(epsilon, LAYER_NORM_EPSILON, rel_tol=1e-6)):
-        wrong.append(f"layer_norm_epsilon is {epsilon!r}, GPT-2 has {LAYER_NORM_EPSILON!r}")
+        wrong.append(f"layer_norm_epsilon is {_short(epsilon)}, GPT-2 has {LAYER_NORM_EPSILON!r}")
     try:
         config = GPT2Config(  # absent keys mean what they mean in transformers
             vocab_size=config_json.get("vocab_size", 50257),
@@ -137,21 +150,27 @@ def config_from_published(config_json: Mapping[str, Any]) -> GPT2Config:
     except ValidationError as error:
         published = {"dropout": "resid_pdrop"}
         wrong += [
-            f"{published.get(str(e['loc'][0]), e['loc'][0])} is {e['input']!r}: {e['msg']}" for e in error.errors()
+            f"{published.get(str(e['loc'][0]), e['loc'][0])} is {_short(e['input'])}: {e['msg']}"
+            for e in error.errors()
         ]
     else:
         wrong += [f"{key}: {message}" for key, message in config.inconsistencies()]
         if config_json.get("n_inner") not in (None, 4 * config.n_embd):
-            wrong.append(f"n_inner is {config_json['n_inner']!r}, GPT-2 has 4 * n_embd = {4 * config.n_embd}")
+            wrong.append(f"n_inner is {_short(config_json['n_inner'])}, GPT-2 has 4 * n_embd = {4 * config.n_embd}")
     if wrong:
         raise ValueError("config.json does not describe a GPT-2: " + "; ".join(wrong))
     return config
 
 
 def _shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
-    """Our parameters, by name."""
+    """Our parameters, by name. All blocks are alike, so one is laid out."""
     with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in GPT2(config).state_dict().items()}
+        network = GPT2(config.model_copy(update={"n_layer": 1})).state_dict()
+    shapes = {}
+    for name, parameter in network.items():
+        blocks = range(config.n_layer) if name.startswith("h.0.") else range(1)
+        shapes |= {name.replace("h.0.", f"h.{i}.", 1): tuple(parameter.shape) for i in blocks}
+    return shapes
 
 
 def _transposed(name: str, tensor: Tensor) -> Tensor:
@@ -183,5 +202,11 @@ def _require_parameters(tensors: Mapping[str, Tensor], shapes: Mapping[str, tupl
         raise ValueError(f"{what} do not fit the configuration; " + "; ".join(mistakes))
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+def _listed(names: Collection[str]) -> str:
+    few = [name if len(name) <= 120 else f"{name[:120]}…" for name in sorted(names)[:MOST_LISTED]]
+    more = len(names) - len(few)
+    return ", ".join(few) + (f" and {more:,} more" if more else "")
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value).removeprefix("torch.")

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -67,6 +68,8 @@ def test_a_truncated_file_is_found_by_its_size(tmp_path):
         ({"files": []}, "not a manifest"),
         ({"files": {"../../secret": {"bytes": 1, "sha256": ""}}}, "outside its folder"),
         ({"files": {}}, "is missing"),
+        ({"files": {"x" * 300: {"bytes": 1, "sha256": ""}}}, "is missing"),
+        ({"val_loss": math.nan}, "not a manifest"),
     ],
 )
 def test_a_manifest_from_elsewhere_is_told_apart(tmp_path, change, message):
@@ -90,7 +93,9 @@ def test_the_newest_valid_one_is_found_by_its_step_when_newer_ones_are_damaged(t
     data[-1] ^= 1
     (tmp_path / "step-99000000" / "model.safetensors").write_bytes(data)
     os.utime(tmp_path / "step-00000900", (2e9, 2e9))
-    assert checkpoint.newest(tmp_path).step == 1000
+    chosen = checkpoint.newest(tmp_path)
+    assert chosen.step == 1000
+    assert len(chosen.passed_over) == 2
 
 
 def test_no_valid_checkpoint_says_what_is_wrong_with_each(tmp_path):
@@ -128,6 +133,17 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
     (tmp_path / ".writing-step-00000002-1").mkdir()
     checkpoint.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_checkpoint_that_was_about_to_be_replaced_comes_back_when_its_replacement_never_arrived(tmp_path):
+    write(tmp_path, 1)
+    (tmp_path / "step-00000001").rename(tmp_path / ".replaced-step-00000001")
+    checkpoint.remove_leftovers(tmp_path)
+    assert checkpoint.newest(tmp_path).step == 1
+    write(tmp_path / "other", 1).folder.rename(tmp_path / ".replaced-step-00000001")
+    checkpoint.remove_leftovers(tmp_path)
+    assert not (tmp_path / ".replaced-step-00000001").exists()
+    assert checkpoint.newest(tmp_path).step == 1
 
 
 def test_a_pickle_is_not_opened(tmp_path):

@@ -231,6 +231,102 @@ def test_resuming_with_a_preset_that_no_longer_fits_names_what_differs(trained):
     assert "model.n_layer: the run has 2, the preset 3" in message
 
 
+def test_a_setting_changed_on_resume_stays_changed(tmp_path):
+    run = tmp_path / "run"
+    assert gpt2tui(*train_arguments(tmp_path, "training.checkpoint_frequency=2"), "--run-dir", run).returncode == 0
+    changed = gpt2tui(
+        "--headless", "--resume", run, "--set", "training.num_iterations=14", "--set", "optimizer.lr=0.02"
+    )
+    assert changed.returncode == 0, changed.stderr
+    assert "optimizer.lr = 0.02" in changed.stderr
+    again = gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=15")
+    assert "optimizer.lr" not in again.stderr
+    assert preset_files.check(run / "checkpoints" / "step-00000015" / "preset.toml").preset.optimizer.lr == 0.02
+    message = clear_message(gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=3"), 4)
+    assert "has been trained for 15 already" in message
+
+
+def test_going_back_to_an_older_checkpoint_is_said(tmp_path):
+    run = tmp_path / "run"
+    assert gpt2tui(*train_arguments(tmp_path), "--run-dir", run).returncode == 0
+    path = run / "checkpoints" / "step-00000012" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    result = gpt2tui("--headless", "--resume", run)
+    warnings = [e["message"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "warning"]
+    assert "SHA-256" in warnings[0]
+    assert "an older checkpoint is used" in warnings[0]
+
+
+def test_a_checkpoint_that_lost_its_manifest_is_damaged(trained, tmp_path):
+    import shutil
+
+    run, _ = trained
+    copy = tmp_path / "anything"
+    shutil.copytree(run / "checkpoints" / "step-00000012", copy)
+    (copy / "MANIFEST.json").unlink()
+    assert "no MANIFEST.json" in clear_message(gpt2tui("sample", copy), 4)
+
+
+def test_a_failed_resume_leaves_the_run_what_it_was(tmp_path):
+    run = tmp_path / "run"
+    assert gpt2tui(*train_arguments(tmp_path), "--run-dir", run).returncode == 0
+    before = (run / "events.jsonl").read_text()
+    with (tmp_path / "words.txt").open("a") as file:
+        file.write("more text")
+    clear_message(gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=20"), 3)
+    assert (run / "events.jsonl").read_text() == before
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
+    deaf = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
+    process = subprocess.Popen(
+        [*deaf, *command(*train_arguments(tmp_path, "training.num_iterations=100000"))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    steps = (json.loads(line) for line in process.stdout)
+    assert any(event["event"] == "step" for event in steps)
+    process.send_signal(signal.SIGHUP)
+    assert any(event["event"] == "step" for event in steps)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+def test_a_folder_of_the_users_survives_a_run_that_never_began(tmp_path):
+    (tmp_path / "mine").mkdir()
+    arguments = ["--headless", "--preset", "test", "--set", "data.source=/nope.txt", "--run-dir", tmp_path / "mine"]
+    clear_message(gpt2tui(*arguments), 3)
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_output_that_cannot_be_written_is_no_traceback():
+    full = subprocess.run(
+        ["sh", "-c", 'exec "$@" > /dev/full', "sh", *command("presets", "show", "small")],
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in full.stderr
+    assert full.returncode == 6
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command("presets", "list")], capture_output=True, text=True
+    )
+    assert "Traceback" not in closed.stderr
+    ascii_only = subprocess.run(
+        command("presets", "show", "é"), capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert ascii_only.returncode == 2
+    assert b"Traceback" not in ascii_only.stderr
+
+
+def test_an_unknown_device_is_a_usage_error(trained):
+    assert "not a device" in clear_message(gpt2tui("sample", trained[0], "--device", "foo"), 2)
+
+
 def test_a_run_without_a_valid_checkpoint_says_why(trained, tmp_path):
     import shutil
 

@@ -256,3 +256,12 @@ def test_the_expected_speed_is_the_stated_fraction_of_the_measured_product(monke
     speed = device_speed.measure(torch.device("cpu"), "fp32")
     assert speed.flops_per_second_achievable == pytest.approx(0.4 * 2 * 1024**3 / 0.01)
     assert speed.memory_bytes_per_second == 2 * 64 * 1024**2 / 0.01
+
+
+def test_a_time_budget_bounds_the_expected_time():
+    free = preset_of(training={"num_iterations": 10_000})
+    bounded = preset_of(training={"num_iterations": 10_000, "time_budget": 7.0})
+    generous = preset_of(training={"num_iterations": 10_000, "time_budget": 1e9})
+    seconds = [estimate(p, vocab_size=257, train_tokens=None, device=GPU).seconds for p in (free, bounded, generous)]
+    assert seconds == [seconds[0], 7.0, seconds[0]]
+    assert seconds[0] > 7.0

@@ -37,6 +37,12 @@ def test_the_engine_needs_no_screen():
         "commands.presets",
         "commands.runs",
         "tracking.console",
+        "tui.workbench",
+        "tui.app",
+        "tui.screens.presets",
+        "tui.screens.train",
+        "tui.screens.chat",
+        "tui.screens.runs",
     ],
 )
 def test_what_starts_at_once_imports_nothing_heavy(module):
@@ -50,12 +56,13 @@ def test_training_does_not_import_wandb_unless_it_tracks():
 LAYERS = [
     {"tui"},
     {"cli", "__main__", "commands", "signals"},
+    {"launch"},
     {"tracking", "run_summary"},
     {"training", "generation"},
     {"data", "checkpoint", "runs", "estimate", "device_speed"},
     {
-        "preset", "preset_files", "preset_catalog", "preset_layers", "preset_settings", "preset_validation", "preset_writer",
-        "toml_positions", "printable", "terminal_text", "folders", "durable", "errors",
+        "preset", "preset_files", "preset_catalog", "preset_layers", "preset_settings", "preset_validation",
+        "preset_writer", "toml_positions", "printable", "terminal_text", "folders", "durable", "errors",
     },
 ]  # fmt: skip
 # The words of events are shared by all who read them, and summaries of runs are read from them.

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from gpt2tui import preset_files
-from gpt2tui.errors import PresetError, ResourceError
+from gpt2tui.errors import CheckpointError, PresetError, ResourceError
 from gpt2tui.preset import Preset
 from gpt2tui.toml_positions import locate, nesting
 
@@ -152,10 +152,10 @@ def test_an_unknown_base_is_laid_at_the_line_that_names_it(write):
     assert mistakes(["top.toml"])[0] == 'top.toml:2:extends: no preset is called "smal"; did you mean small?'
 
 
-@pytest.mark.parametrize("value", ["3", '""', '["small"]', "{a = 1}"])
+@pytest.mark.parametrize("value", ["3", '""', '["small"]', "{a = 1}", '"a\\u0000/b"', f'"{"x" * 5000}"'])
 def test_extends_must_be_a_name(write, value):
     write("top.toml", f"extends = {value}\n")
-    assert mistake(["top.toml"]).startswith("top.toml:1:extends")
+    assert mistakes(["top.toml"])[0].startswith("top.toml:1:extends")
 
 
 def test_a_value_over_a_table_and_a_table_over_a_value(write):
@@ -279,6 +279,40 @@ def test_mistakes_of_several_unreadable_layers_come_together(write):
     ]
 
 
+def test_malformed_unknown_and_wrong_overrides_come_together():
+    lines = mistakes(["small"], ["training.lr=1", "foo=1", "bar", "training.seed=-1"])
+    keys = {line.partition(": ")[0] for line in lines}
+    assert keys == {"--set bar", "--set training.lr", "--set foo", "--set training.seed"}
+
+
+def test_an_override_that_is_malformed_hides_no_inconsistency(write):
+    write("a.toml", "[model]\nn_positions = 128\n")
+    lines = mistakes(["a.toml"], ["bar", "training.sequence_length=512"])
+    assert [line.partition(": ")[0] for line in lines] == ["--set bar", "--set training.sequence_length"]
+
+
+def test_an_unknown_preset_does_not_hide_mistakes_elsewhere(write):
+    write("a.toml", "[training]\nsed = 1\n")
+    lines = mistakes(["smal", "a.toml"], ["foo.bar=2"])
+    assert lines[0] == 'no preset is called "smal"; did you mean small?'
+    assert lines[2].startswith("--set foo.bar: there is no table [foo]")
+    assert lines[3].startswith("a.toml:2:training.sed: 1: there is no such setting")
+    assert "--set foo.bar" in mistakes([], ["foo.bar=2"])[1]
+
+
+def test_an_unreadable_base_does_not_hide_the_mistakes_of_what_extends_it(write):
+    write("base.toml", "[model\n")
+    write("top.toml", 'extends = "base.toml"\n[training]\nsed = 1\n')
+    first, second = mistakes(["top.toml"])
+    assert first.startswith("base.toml:1: not TOML")
+    assert second.startswith("top.toml:3:training.sed")
+
+
+def test_what_an_unreadable_layer_might_have_set_is_not_missed_in_the_others():
+    lines = mistakes(["nothing.toml"], ["training.sequence_length=2048"])  # no longer than n_positions may be there
+    assert not any("sequence_length" in line for line in lines)
+
+
 def test_what_a_later_layer_overrides_is_not_blamed_on_the_earlier(write):
     write("a.toml", '[training]\nseed = "x"\n')
     write("b.toml", "\n\n[training]\nseed = -1\n")
@@ -391,6 +425,49 @@ def test_random_damage_to_a_preset_is_a_clear_error_or_no_error(write):
             messages.append(str(error))
     assert len(messages) > 100
     assert all(message.startswith("damaged.toml:") for message in messages)
+
+
+# Frozen presets
+
+
+def frozen_mistake(path):
+    with pytest.raises(CheckpointError) as caught:
+        preset_files.load_frozen(path)
+    assert str(caught.value).startswith(str(path))
+    return str(caught.value)
+
+
+def test_a_frozen_preset_is_read_as_it_was_written(tmp_path):
+    preset = preset_files.load(["small"]).preset
+    preset_files.save(preset, tmp_path / "preset.toml")
+    assert preset_files.load_frozen(tmp_path / "preset.toml") == preset
+
+
+def test_a_frozen_preset_reads_no_other_file(tmp_path):
+    (tmp_path / "base.toml").write_text("[model\n")
+    path = tmp_path / "preset.toml"
+    path.write_text('\nextends = "base.toml"\n')
+    message = frozen_mistake(path)
+    assert f"{path}:2:extends: a frozen preset is complete and extends nothing" in message
+    assert "base.toml:" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "is missing"),
+        (b"[model\n", "preset.toml:1: not TOML"),
+        (b"\xff", "preset.toml:1: not UTF-8"),
+        (b"[training]\nseed = -1\nsed = 1\n", "preset.toml:3:training.sed"),
+        (b"[model]\nn_head = 7\n", "not divisible"),
+        (b"[extends]\na = 1\n", "preset.toml:1:extends"),
+    ],
+)
+def test_a_damaged_frozen_preset_is_a_checkpoint_error_with_all_mistakes(tmp_path, content, expected):
+    path = tmp_path / "preset.toml"
+    if content is not None:
+        path.write_bytes(content)
+    assert expected in frozen_mistake(path)
 
 
 # Positions

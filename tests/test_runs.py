@@ -95,6 +95,31 @@ def test_a_run_is_found_by_name_and_by_path_and_a_wrong_name_gets_the_nearest():
         runs.find(run.name[:-1] + "x")
 
 
+def test_a_run_that_still_prepares_its_data_is_held_too(tmp_path):
+    run = runs.create("tiny", tmp_path / "preparing")
+    with runs.locked(run):
+        with pytest.raises(RunLockedError):
+            runs.create("tiny", run.folder)
+        with pytest.raises(RunLockedError):
+            runs.find(str(run.folder))
+
+
+def test_a_folder_left_by_a_killed_preparation_can_be_used_again(tmp_path):
+    runs.create("tiny", tmp_path / "again")
+    (tmp_path / "again" / ".lock").touch()
+    assert runs.create("tiny", tmp_path / "again").folder == tmp_path / "again"
+
+
+def test_what_training_never_began_in_is_removed_but_no_folder_of_the_users(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name, made in (("mine", False), ("ours", True)):
+        run = runs.create("tiny", tmp_path / name)
+        with runs.locked(run):
+            runs.remove_unless_begun(run, made=made)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
 BEGINNING = (event_samples.run_started(), *(event_samples.step(n) for n in (1, 2, 3)))
 
 

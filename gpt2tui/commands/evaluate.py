@@ -9,20 +9,20 @@ from gpt2tui.errors import UsageError
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the held-out part of its own corpus, or of --source, with its own tokenizer."""
-    from gpt2tui import checkpoint, generation, preset_files
+    from gpt2tui import generation, preset_files
+    from gpt2tui.commands.sample import tell_passed_over
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.corpora import open_corpus
     from gpt2tui.data.token_store import tokenize_held_out
     from gpt2tui.preset import DataTable
     from gpt2tui.training.evaluation import held_out_loss
 
-    folder = generation.locate(options.checkpoint)
-    model = generation.load(str(folder), options.device)
-    ours = (folder / checkpoint.MANIFEST).exists()
-    preset = preset_files.check(folder / "preset.toml").preset if ours else None
+    model = generation.load(options.checkpoint, options.device)
+    tell_passed_over(model.saved)
+    preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved else None
     table = preset.data if preset else None
     if table is None and options.source is None:
-        raise UsageError(f"{folder} does not say what it was trained on; name a corpus with --source")
+        raise UsageError(f"{model.source} does not say what it was trained on; name a corpus with --source")
     if options.source is not None:
         table = (table or DataTable()).model_copy(update={"source": options.source})
     assert table is not None
@@ -33,7 +33,7 @@ def evaluate(options: argparse.Namespace) -> int:
     batches = evaluation_batches(tokens, 8, length, None)
     loss = held_out_loss(model.model, batches, model.tokenizer.token_bytes())
     result = {
-        "checkpoint": str(folder),
+        "checkpoint": model.source,
         "source": table.source,
         "tokens": loss.tokens,
         "bytes": loss.bytes,

@@ -3,9 +3,13 @@
 import argparse
 import dataclasses
 import sys
+from typing import TYPE_CHECKING
 
 from gpt2tui.errors import UsageError
 from gpt2tui.preset import SamplingTable
+
+if TYPE_CHECKING:
+    from gpt2tui.checkpoint import Checkpoint
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -18,6 +22,7 @@ def sample(options: argparse.Namespace) -> int:
         raise UsageError("--num-samples must be at least 1")
     chosen(SamplingTable(), options)  # a mistake in the options is told before a large model is loaded
     model = generation.load(options.checkpoint, options.device)
+    tell_passed_over(model.saved)
     sampling = chosen(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
     if options.json:
@@ -32,6 +37,14 @@ def sample(options: argparse.Namespace) -> int:
         print()
     print(f"{model.source}: {model.model.num_parameters:,} parameters", file=sys.stderr)
     return 0
+
+
+def tell_passed_over(saved: "Checkpoint | None") -> None:
+    """Says on stderr why a better or newer checkpoint was not the one that is used."""
+    from gpt2tui.terminal_text import sanitize
+
+    for problem in saved.passed_over if saved else ():
+        print(f"gpt2tui: {sanitize(problem)}; another checkpoint is used", file=sys.stderr)
 
 
 def chosen(defaults: SamplingTable, options: argparse.Namespace) -> SamplingTable:

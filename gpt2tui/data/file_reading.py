@@ -79,15 +79,21 @@ def size(path: Path) -> int:
         return sum(len(block) for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a file has no text: no bytes once decompressed, or nothing but a byte order mark."""
+    with opened(path) as file:
+        return file.read(len(codecs.BOM_UTF8) + 1) in (b"", codecs.BOM_UTF8)
+
+
 def line_end_near(path: Path, offset: int, end: int) -> int:
-    """An offset to cut the file at: after the next line end, else at the next whole character."""
+    """An offset to cut the file at: after the next line end, else at the next whole character, else at its end."""
     with opened(path) as file:
         file.seek(offset)
         data = file.read(min(BLOCK_BYTES, end - offset))
     newline = data.find(b"\n") + 1
     if newline and offset + newline < end:
         return offset + newline
-    continuation = next((i for i, byte in enumerate(data) if byte & 0xC0 != 0x80), 0)
+    continuation = next((i for i, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
     return offset + continuation
 
 

@@ -17,6 +17,7 @@ from gpt2tui.preset import DataTable
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .csv or .parquet, gzipped or not"
+_SMALLEST_WITH_TEXT = 4096  # bytes; a larger file is taken to have text, even where gzip made it of nothing
 HASHED_BYTES = 64 << 20
 """Corpora up to this size are recognised by their content, larger ones by sizes and times of change."""
 
@@ -29,7 +30,7 @@ def open_local(table: DataTable) -> Corpus:
     """
     root, paths = find(table.source)
     try:
-        sizes = [path.stat().st_size for path in paths]
+        sizes = [_size_of_text(path) for path in paths]
         fingerprint = _fingerprint(root, paths, sizes)
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
@@ -65,7 +66,17 @@ def find(source: str) -> tuple[Path, list[Path]]:
         raise DataError(f"data.source {source[:200]!r} is not a path ({error})") from error
     if glob.has_magic(source):
         return _find_glob(source, path)
+    if path.exists():
+        raise DataError(f"{path} is a pipe or a device; write the text into a file, because it is read more than once")
+    if path.is_symlink():
+        raise DataError(f"{path} is a link to something that does not exist; check data.source")
     raise DataError(f"{path} does not exist{_nearest(path)}")
+
+
+def _size_of_text(path: Path) -> int:
+    """The file's size on disk in bytes; 0 where there is no text in it."""
+    size = path.stat().st_size
+    return 0 if size < _SMALLEST_WITH_TEXT and file_reading.is_empty(path) else size
 
 
 def _find_glob(source: str, path: Path) -> tuple[Path, list[Path]]:

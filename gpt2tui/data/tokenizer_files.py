@@ -7,12 +7,14 @@
 
 import hashlib
 import json
+import reprlib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from gpt2tui.data import gpt2_vocabulary
+from gpt2tui.data import bpe_training, gpt2_vocabulary
 from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
 from gpt2tui.data.tokenizer_kinds import (
     UNKNOWN,
@@ -28,6 +30,12 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 OWN_FILE = "gpt2tui_tokenizer.json"
 FORMAT_VERSION = 1
+KINDS = (None, "gpt2", "bpe", "char", "byte")
+LARGEST_FILE_BYTES = 256 << 20  # a million tokens, which is the most that a model has, take a fifth of it
+
+
+# With a pattern from elsewhere tiktoken can leave out text, or end the process where matching takes too long.
+_PATTERNS = (gpt2_vocabulary.PATTERN, bpe_training.PATTERN)
 
 
 def _byte_characters() -> list[str]:
@@ -76,7 +84,7 @@ def load(folder: Path) -> Tokenizer:
     if (folder / OWN_FILE).exists():
         return _load_own(folder)
     if (folder / TOKENIZER_FILE).exists():
-        return _from_definition(_read_json(folder / TOKENIZER_FILE), None, folder / TOKENIZER_FILE)
+        return _from_definition(folder / TOKENIZER_FILE, None)
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         return _load_vocabulary_and_merges(folder)
     raise CheckpointError(f"{folder} holds no tokenizer: neither {TOKENIZER_FILE} nor vocab.json with merges.txt")
@@ -181,13 +189,12 @@ def _envelope(
 def _load_own(folder: Path) -> Tokenizer:
     own = _read_json(folder / OWN_FILE)
     if own.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder / OWN_FILE} is of version {own.get('version')}; this program reads {FORMAT_VERSION}"
-        )
+        version = reprlib.repr(own.get("version"))
+        raise CheckpointError(f"{folder / OWN_FILE} is of version {version}; this program reads {FORMAT_VERSION}")
     file = folder / TOKENIZER_FILE
     if hashlib.sha256(_read(file)).hexdigest() != own.get("sha256"):
         raise CheckpointError(f"{file} is damaged: its SHA-256 is not the one in {OWN_FILE}; use another checkpoint")
-    tokenizer = _from_definition(_read_json(file), own.get("kind"), file)
+    tokenizer = _from_definition(file, own.get("kind"))
     _definition_texts[tokenizer] = _decoded(file)
     return tokenizer
 
@@ -195,24 +202,38 @@ def _load_own(folder: Path) -> Tokenizer:
 def _load_vocabulary_and_merges(folder: Path) -> Tokenizer:
     lines = _decoded(folder / "merges.txt").splitlines()
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    vocabulary = _read_json(folder / "vocab.json")
-    return _byte_pairs(vocabulary, merges, {}, gpt2_vocabulary.PATTERN, None, folder / "vocab.json")
+    file = folder / "vocab.json"
+    return _byte_pairs(_read_json(file), merges, {}, gpt2_vocabulary.PATTERN, None, file)
 
 
-def _from_definition(definition: dict[str, Any], kind: str | None, file: Path) -> Tokenizer:
+def _from_definition(file: Path, kind: object) -> Tokenizer:
+    definition = _read_json(file)
     try:
         model = definition["model"]
         special = {token["content"]: token["id"] for token in definition.get("added_tokens") or []}
         if model["type"] != "BPE":
-            raise CheckpointError(f"{file} holds a {model['type']} tokenizer; GPT-2's is byte-level BPE")
+            raise CheckpointError(f"{file} holds a {reprlib.repr(model['type'])} tokenizer; GPT-2's is byte-level BPE")
+        if kind not in KINDS:
+            raise CheckpointError(f"{file} is of an unknown kind: {reprlib.repr(kind)}")
         if kind == "byte":
             return ByteTokenizer()
         if kind == "char":
-            return CharTokenizer(model["vocab"])
+            return _characters(model["vocab"], special, file)
         merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         return _byte_pairs(model["vocab"], merges, special, _pattern(definition, file), kind, file)
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is not a tokenizer that this program can read: {error!r}") from error
+
+
+def _characters(vocabulary: dict[str, int], special: dict[str, int], file: Path) -> CharTokenizer:
+    _require_ids(vocabulary, special, file)
+    if any(len(token) != 1 for token in vocabulary):
+        raise CheckpointError(f"{file}: a token of its vocabulary is not one character")
+    tokenizer = CharTokenizer(vocabulary)
+    known = {character: i for i, character in enumerate(tokenizer.characters)}
+    if known != vocabulary or special != {EOT_TEXT: tokenizer.eot}:
+        raise CheckpointError(f"{file}: its characters are not numbered in their order")
+    return tokenizer
 
 
 def _pattern(definition: dict[str, Any], file: Path) -> str:
@@ -222,7 +243,7 @@ def _pattern(definition: dict[str, Any], file: Path) -> str:
         if pre_tokenizer.get("type") == "ByteLevel" and pre_tokenizer.get("use_regex", True):
             return gpt2_vocabulary.PATTERN
         steps = pre_tokenizer.get("pretokenizers", [])
-        if [step["type"] for step in steps] == ["Split", "ByteLevel"] and "Regex" in steps[0]["pattern"]:
+        if [step["type"] for step in steps] == ["Split", "ByteLevel"] and steps[0]["pattern"].get("Regex") in _PATTERNS:
             return str(steps[0]["pattern"]["Regex"])
     raise CheckpointError(f"{file} prepares text in another way than GPT-2 does; this program cannot use it")
 
@@ -235,6 +256,7 @@ def _byte_pairs(
     kind: str | None,
     file: Path,
 ) -> BytePairTokenizer:
+    _require_ids(vocabulary, special, file)
     if EOT_TEXT in vocabulary:
         special = {EOT_TEXT: vocabulary[EOT_TEXT]} | special
     if EOT_TEXT not in special:
@@ -247,18 +269,44 @@ def _byte_pairs(
         }
     except KeyError as error:
         raise CheckpointError(f"{file} is not a byte-level vocabulary: it holds the character {error}") from error
-    if max(ranks.values(), default=0) >= 2 * len(vocabulary) + len(special):
-        raise CheckpointError(f"{file}: its token ids are not numbered one after another")
-    order = [vocabulary.get(left + right, -1) for left, right in merges]
-    if (
-        order != sorted(order)
-        or -1 in order
-        or len(order) + 256 != len(ranks)
-        or len(set(ranks.values())) != len(ranks)
-    ):
-        raise CheckpointError(f"{file}: its merges and its token ids do not belong together")
+    _require_merges(vocabulary, merges, ranks, file)
     is_gpt2 = ranks == gpt2_vocabulary.ranks() and pattern == gpt2_vocabulary.PATTERN
     return BytePairTokenizer(kind or ("gpt2" if is_gpt2 else "bpe"), pattern, ranks, special)
+
+
+def _require_ids(vocabulary: Mapping[str, Any], special: Mapping[str, Any], file: Path) -> None:
+    """Refuses ids that are no small numbers, which would take memory, or that stand for two tokens, or the reverse."""
+    tokens = [*vocabulary.items(), *((text, i) for text, i in special.items() if text not in vocabulary)]
+    limit = 2 * len(tokens)
+    for text, i in (*tokens, *special.items()):
+        if not isinstance(text, str) or not text or type(i) is not int or not 0 <= i < limit:
+            raise CheckpointError(
+                f"{file}: its token ids are not numbered one after another: "
+                f"{reprlib.repr(text)} has the id {reprlib.repr(i)}"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(f"{file}: the token {i} is not text ({error.reason})") from error
+    if len({i for _, i in tokens}) != len(tokens) or any(vocabulary.get(text, i) != i for text, i in special.items()):
+        raise CheckpointError(f"{file}: two of its tokens have one id, or one token has two")
+
+
+def _require_merges(
+    vocabulary: Mapping[str, int], merges: list[list[str]], ranks: Mapping[bytes, int], file: Path
+) -> None:
+    """Refuses merges that are not what the order of the ids says: each of two earlier tokens, after the 256 bytes."""
+    last = -1
+    for merge in merges:
+        if not isinstance(merge, list) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
+            raise CheckpointError(f"{file}: the merge {reprlib.repr(merge)} is not of two tokens")
+        left, right = (vocabulary.get(part) for part in merge)
+        merged = vocabulary.get("".join(merge))
+        if left is None or right is None or merged is None or not max(last, left, right) < merged:
+            raise CheckpointError(f"{file}: its merges and its token ids do not belong together")
+        last = merged
+    if len(ranks) != 256 + len(merges) or not all(bytes([byte]) in ranks for byte in range(256)):
+        raise CheckpointError(f"{file}: its vocabulary is not the 256 bytes and what its merges make of them")
 
 
 def _printable(token: bytes) -> str:
@@ -267,6 +315,10 @@ def _printable(token: bytes) -> str:
 
 def _read(file: Path) -> bytes:
     try:
+        if file.exists() and not file.is_file():
+            raise CheckpointError(f"{file} is not a regular file")
+        if file.stat().st_size > LARGEST_FILE_BYTES:
+            raise CheckpointError(f"{file} is too large to be what its name says")
         return file.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error

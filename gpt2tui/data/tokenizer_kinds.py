@@ -123,6 +123,16 @@ class CharTokenizer(Tokenizer):
         ids: Tokens = self._ids[np.minimum(codes, len(self._ids) - 1)]
         return ids
 
+    def token_bytes(self) -> npt.NDArray[np.int64]:
+        """The number of text bytes that each token stands for, shape (vocab_size,); 0 for `<|endoftext|>`.
+
+        U+FFFD stands for any character never seen and counts as 1 byte, the least one can have: its own 3 would
+        make bits per byte look better than they are.
+        """
+        lengths = super().token_bytes()
+        lengths[self.characters.index(UNKNOWN)] = 1
+        return lengths
+
 
 def without_surrogates(text: str) -> str:
     r"""The text with lone surrogates, which JSON's \ud800 can make and UTF-8 cannot hold, as U+FFFD."""

@@ -21,6 +21,7 @@ from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    LearningRateChanged,
     Paused,
     Resumed,
     RunFailed,
@@ -114,6 +115,8 @@ class Console:
                 self._print([narration.paused(event.step)])
             case Resumed():
                 self._print([narration.resumed(event.step)])
+            case LearningRateChanged():
+                self._print([narration.learning_rate_changed(event)])
             case RunFinished():
                 self.close()
                 self._print(narration.run_finished(event, self._progress, self._run_folder))

@@ -16,6 +16,7 @@ from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,
+    LearningRateChanged,
     RunFailed,
     RunFinished,
     RunStarted,
@@ -127,6 +128,11 @@ def resumed(step: int) -> Text:
     return Text(f"{_label(step)}  goes on", style="yellow")
 
 
+def learning_rate_changed(event: LearningRateChanged) -> Text:
+    """A person has changed the learning rate."""
+    return Text(f"{_label(event.step)}  learning rate {event.factor:g} times the schedule's", style="yellow")
+
+
 def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | None = None) -> list[Text]:
     """How it ended, how good it became, and what to do next."""
     stopped = event.reason == "stopped"
@@ -152,8 +158,8 @@ def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | N
 
 
 def run_failed(event: RunFailed) -> Text:
-    """What ended the run."""
-    return Text.assemble(("failed", "bold red"), f" after step {event.step:,}: ", (sanitize(event.message), "red"))
+    """That an error ended the run; whoever drives the training tells which, once."""
+    return Text.assemble(("failed", "bold red"), f" after step {event.step:,}")
 
 
 def _label(step: int) -> str:

@@ -86,7 +86,7 @@ def stage_line(progress: Progress, width: int, unicode: bool = True) -> Text:
     name = sanitize(progress.stage, keep_newlines=False)
     line = Text(f"{name:<{_STAGE_WIDTH}} ", no_wrap=True, overflow="crop")
     if progress.total is None:
-        line.append(_amount(progress.done, progress.unit))
+        line.append(_amount(progress.done, progress.unit) if progress.done else "")
     else:
         fraction = min(1.0, progress.done / progress.total) if progress.total else 1.0
         line.append_text(bar(fraction, min(_BAR_WIDTH, max(0, width - 40)), unicode))

@@ -2,7 +2,11 @@
 
 import threading
 from collections import deque
-from typing import Literal
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gpt2tui.generation import TextModel
 
 Request = Literal["checkpoint", "evaluate", "sample"]
 
@@ -15,6 +19,9 @@ class Controls:
         self._paused = False
         self._wake = threading.Event()
         self._requests: deque[Request] = deque()
+        self._copies: deque[Future[TextModel]] = deque()
+        self._learning_rate_factor: float | None = None
+        self._ended = False
 
     def stop(self) -> None:
         """Finish the step, save a checkpoint, end."""
@@ -36,6 +43,28 @@ class Controls:
         self._requests.append(what)
         self._wake.set()
 
+    def copy_weights(self) -> "Future[TextModel]":
+        """Asks for the network as it is after the step, also while paused: an eager copy that training leaves alone.
+
+        It lies on the training's device. The future is cancelled when the training ends before it is served.
+        """
+        copy: Future[TextModel] = Future()
+        self._copies.append(copy)
+        if self._ended:
+            self._cancel_copies()
+        self._wake.set()
+        return copy
+
+    def change_learning_rate(self, factor: float) -> None:
+        """From the next step on, train at `factor` times what the preset's schedule says (1 is the preset's own)."""
+        self._learning_rate_factor = factor
+        self._wake.set()
+
+    def end(self) -> None:
+        """The training is over: who still waits for weights is told."""
+        self._ended = True
+        self._cancel_copies()
+
     @property
     def stopping(self) -> bool:
         """Whether a stop was asked for."""
@@ -49,6 +78,23 @@ class Controls:
     def next_request(self) -> Request | None:
         """The oldest request not yet obeyed."""
         return self._requests.popleft() if self._requests else None
+
+    def next_copy(self) -> "Future[TextModel] | None":
+        """The oldest request for the weights that is still wanted."""
+        while self._copies:
+            copy = self._copies.popleft()
+            if copy.set_running_or_notify_cancel():
+                return copy
+        return None
+
+    def next_learning_rate_factor(self) -> float | None:
+        """The last change of the learning rate not yet obeyed."""
+        factor, self._learning_rate_factor = self._learning_rate_factor, None
+        return factor
+
+    def _cancel_copies(self) -> None:
+        while self._copies:
+            self._copies.popleft().cancel()
 
     def wait(self, timeout: float) -> None:
         """While paused: sleep until something changes, at most `timeout` seconds."""

@@ -62,6 +62,7 @@ class Step(Event):
     device_memory_bytes: int | None
     host_memory_bytes: int | None
     mfu: float | None
+    device_memory_reserved_bytes: int | None = None  # what torch holds of the device, free blocks included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,15 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearningRateChanged(Event):
+    """From the step after this one on, the learning rate is `factor` times what the preset's schedule says."""
+
+    name: ClassVar[str] = "learning_rate_changed"
+    step: int
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
     """The run ended as it should; `reason` is "done" or "stopped"."""
 
@@ -144,29 +154,39 @@ class RunFailed(Event):
 KINDS: dict[str, type[Event]] = {
     kind.name: kind
     for kind in (
-        RunStarted, Step, Evaluated, Sampled, CheckpointSaved, Warned, Paused, Resumed, RunFinished, RunFailed,
+        RunStarted, Step, Evaluated, Sampled, CheckpointSaved, Warned, Paused, Resumed, LearningRateChanged,
+        RunFinished, RunFailed,
     )
 }  # fmt: skip
 
 
 def parse(line: str) -> Event | None:
-    """The event of one line of `events.jsonl`; None when it is cut off, of another version or of an unknown kind."""
+    """The event of one line of `events.jsonl`.
+
+    None when it is cut off, of another version, of an unknown kind, or has fields of another type.
+    """
     try:
         record = json.loads(line)
         if not isinstance(record, dict) or record.get("v") != VERSION:
             return None
         kind = KINDS[record["event"]]
-        known = {f.name for f in dataclasses.fields(kind)}
-        values = {key: value for key, value in record.items() if key in known}
-        return kind(
-            **{key: math.nan if value is None and _is_float(kind, key) else value for key, value in values.items()}
-        )
+        values = {f.name: _read(record[f.name], f.type) for f in dataclasses.fields(kind) if f.name in record}
+        return kind(**values)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _is_float(kind: type[Event], key: str) -> bool:
-    return next(f.type for f in dataclasses.fields(kind) if f.name == key) in (float, "float")
+def _read(value: Any, kind: Any) -> Any:
+    """A field's value as its type has it: JSON has no NaN and does not tell 1.0 from 1. Raises TypeError."""
+    if kind is float and value is None:
+        return math.nan
+    if isinstance(value, bool) and kind is not bool:
+        raise TypeError
+    if isinstance(value, int) and isinstance(1.0, kind) and not isinstance(1, kind):
+        return float(value)
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -79,6 +79,8 @@ class Optimizers:
         """Splits the parameters of `model`, whose hidden matrices live in its blocks."""
         table = preset.optimizer
         self.preset = preset
+        self.learning_rate_factor = 1.0
+        """What a person has changed the schedule by, for all parameters alike; 1 is the preset's own."""
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         matrices = [p for p in self.names if p.ndim >= 2]
         vectors = [p for p in self.names if p.ndim < 2]
@@ -97,7 +99,7 @@ class Optimizers:
 
     def set_learning_rate(self, iteration: int) -> float:
         """Sets the rates for the update that follows `iteration` earlier ones; returns AdamW's."""
-        factor = learning_rate_factor(self.preset, iteration)
+        factor = learning_rate_factor(self.preset, iteration) * self.learning_rate_factor
         for optimizer, peak in self.all:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
@@ -127,13 +129,20 @@ class Optimizers:
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Puts the moments back. Raises ValueError when they are not those of this model and optimizer."""
+        """Puts the moments back; none at all are those of an optimizer that has not taken a step.
+
+        Raises ValueError when they are not those of this model and optimizer.
+        """
+        if not tensors:
+            return
         expected = dict(self._expected_state())
         if wrong := sorted(set(expected) ^ set(tensors)):
             raise ValueError(f"the optimizer state has other tensors than this optimizer: {', '.join(wrong[:4])}")
         for key, shape in expected.items():
             if tensors[key].shape != shape:
                 raise ValueError(f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(shape)}")
+            if tensors[key].dtype != torch.float32:
+                raise ValueError(f"{key} is {tensors[key].dtype}, not torch.float32")
         for optimizer, _ in self.all:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 prefix = self.names[parameter] + "."

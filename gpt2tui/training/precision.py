@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+import re
 import shutil
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from gpt2tui.errors import ResourceError
+from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.preset import Preset
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -23,14 +24,16 @@ def choose_device(asked: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", asked):
+        raise UsageError(f"{asked!r} is not a device; choose auto, cpu, cuda, cuda:0 or mps")
     device = torch.device(asked)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ResourceError(
-            f'training.device = "{asked}", but torch {torch.__version__} sees '
+            f'the device "{asked}" was asked for, but torch {torch.__version__} sees '
             f'{torch.cuda.device_count()} CUDA devices; use device = "auto", or install a torch built for your GPU'
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ResourceError('training.device = "mps", but this machine has no Metal device; use device = "auto"')
+        raise ResourceError('the device "mps" was asked for, but this machine has no Metal device; use device = "auto"')
     return device
 
 

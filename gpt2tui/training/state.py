@@ -22,12 +22,13 @@ def collect(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
     return tensors
 
 
-def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch.device) -> None:
-    """Puts back what `collect` took. Raises CheckpointError when it belongs to another model or optimizer.
+def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch.device) -> list[str]:
+    """Puts back what `collect` took; returns what to tell a person about it.
 
     A checkpoint from another kind of device has no state for this one's generator; then the run goes on from the
-    seed's, which is sound but not bit-exact.
+    seed's, which is sound but not bit-exact. Raises CheckpointError when it belongs to another model or optimizer.
     """
+    needed = {RNG + "cpu", RNG + "cuda"} if device.type == "cuda" else {RNG + "cpu"}
     moments = {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
     try:
         optimizers.load_state_tensors(moments)
@@ -37,6 +38,9 @@ def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch
             torch.cuda.set_rng_state(tensors[RNG + "cuda"], device)
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"the training state does not fit this preset: {error}") from error
+    if needed <= tensors.keys():
+        return []
+    return ["the checkpoint has no random state for this device: the run goes on, but not bit for bit as it would have"]
 
 
 def scaler_numbers(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:

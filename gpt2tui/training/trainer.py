@@ -6,9 +6,11 @@
 Whoever iterates decides the thread; nothing here prints, draws or handles signals.
 """
 
+import copy
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import psutil
@@ -33,6 +35,7 @@ from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    LearningRateChanged,
     Paused,
     Resumed,
     RunFailed,
@@ -78,6 +81,7 @@ class Trainer:
         self._last_val_loss: float | None = None  # of this very step, None when it was not measured
         self._saved_step: int | None = None
         self._protected: set[int] = set()
+        self._notices: list[str] = []
         self._process = psutil.Process()
 
     def train(self) -> Iterator[Event]:
@@ -85,19 +89,28 @@ class Trainer:
 
         Raises what ends the run early (DivergedError, ResourceError, CheckpointError, DataError) after a RunFailed.
         """
+        begun = False
         try:
-            yield from self._prepare()
-            sitting = time.monotonic() - self.seconds
+            for event in self._prepare():
+                begun = True
+                yield event
+            self._sitting = time.monotonic() - self.seconds
             while self.step < self.preset.training.num_iterations:
                 if not (yield from self._obey()):
                     break
                 yield self._step()
-                self.seconds = time.monotonic() - sitting
+                self._count_seconds()
                 yield from self._at_boundary()
             yield from self._finish()
         except Gpt2TuiError as error:
-            yield RunFailed(message=str(error), step=self.step)
+            if begun:  # else nothing has become of the run, and what it was stays as it is
+                yield RunFailed(message=str(error), step=self.step)
             raise
+        except OSError as error:
+            message = f"{error.filename or self.run.folder} cannot be used: {error.strerror or error}"
+            if begun:
+                yield RunFailed(message=message, step=self.step)
+            raise ResourceError(message) from error
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 yield RunFailed(message=f"{type(error).__name__}: {error}", step=self.step)
@@ -108,6 +121,8 @@ class Trainer:
             )
             yield RunFailed(message=message, step=self.step)
             raise ResourceError(message) from error
+        finally:
+            self.controls.end()
 
     # ---- before the first step
 
@@ -124,7 +139,6 @@ class Trainer:
         self.writer = TextModel(self.model, self.corpus.tokenizer, self.run.name)
         self._peak_flops = peak_flops(_device_name(self.device), self.precision)
         self._flops_per_token = flops_per_token(self.preset)
-        checkpoint.remove_leftovers(self.run.checkpoints)
         if self.resume_from is None:
             self.run_id = self._write_run_folder()
         else:
@@ -140,7 +154,7 @@ class Trainer:
             num_iterations=training.num_iterations,
             xz_bits_per_byte=self.corpus.xz_bits_per_byte,
         )
-        for notice in self.corpus.notices:
+        for notice in (*self._notices, *self.corpus.notices):
             yield Warned(message=notice)
         choice = choose_compilation(self.preset, self.device)
         if choice.note:
@@ -171,6 +185,7 @@ class Trainer:
 
     def _restore(self, saved: Checkpoint) -> None:
         trainer = checkpoint.read_json(saved.folder / "trainer.json")
+        _check_numbers(saved, trainer)
         if trainer["data_fingerprint"] != self.corpus.fingerprint:
             raise DataError(
                 f"the corpus {self.preset.data.source} has changed since the run {self.run.name} began; "
@@ -181,7 +196,8 @@ class Trainer:
             raise CheckpointError(f"{saved.folder} holds another [model] than the preset asks for: {weights.config!r}")
         self.model.load_state_dict(weights.state_dict())
         tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
-        state.restore(tensors, self.update.optimizers, self.device)
+        self._notices = [f"{problem}; an older checkpoint is used" for problem in saved.passed_over]
+        self._notices += state.restore(tensors, self.update.optimizers, self.device)
         if self.update.scaler is not None and trainer["scaler"] is not None:
             self.update.scaler.load_state_dict(trainer["scaler"])
         if isinstance(self.batches, StreamBatches):
@@ -190,9 +206,13 @@ class Trainer:
         self.step = saved.step
         self.seconds = trainer["seconds"]
         self.best_val_loss = trainer["best_val_loss"]
+        self.update.optimizers.learning_rate_factor = trainer.get("learning_rate_factor", 1.0)
         self._last_val_loss = trainer["val_loss"]
         self._saved_step = saved.step
         self._protected = {saved.step}
+
+    def _count_seconds(self) -> None:
+        self.seconds = time.monotonic() - self._sitting
 
     # ---- one step
 
@@ -203,6 +223,7 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - started
         tokens_per_second = self.preset.tokens_per_step / seconds
+        on_cuda = self.device.type == "cuda"
         return Step(
             step=self.step,
             train_loss=result.train_loss,
@@ -211,7 +232,8 @@ class Trainer:
             tokens_seen=self.step * self.preset.tokens_per_step,
             tokens_per_second=tokens_per_second,
             step_seconds=seconds,
-            device_memory_bytes=torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else None,
+            device_memory_bytes=torch.cuda.memory_allocated(self.device) if on_cuda else None,
+            device_memory_reserved_bytes=torch.cuda.memory_reserved(self.device) if on_cuda else None,
             host_memory_bytes=self._process.memory_info().rss,
             mfu=tokens_per_second * self._flops_per_token / self._peak_flops if self._peak_flops else None,
         )
@@ -235,11 +257,8 @@ class Trainer:
         """Serves requests, while paused waits for them; returns whether training goes on."""
         paused = False
         while not self.controls.stopping:
-            while (request := self.controls.next_request()) is not None:
-                if request == "checkpoint":
-                    yield from self._save(must=False)
-                else:
-                    yield self._evaluate() if request == "evaluate" else self._sample()
+            if (yield from self._serve()):
+                continue  # a stop may have been asked for meanwhile
             if self.controls.paused:
                 if not paused:
                     paused = True
@@ -251,6 +270,38 @@ class Trainer:
             return True
         return False
 
+    def _serve(self) -> Generator[Event, None, bool]:
+        """Does the oldest of what was asked for once; False when there is nothing."""
+        if (request := self.controls.next_request()) is not None:
+            if request == "checkpoint":
+                yield from self._save(must=False)
+            else:
+                yield self._evaluate() if request == "evaluate" else self._sample()
+        elif (copy_for := self.controls.next_copy()) is not None:
+            self._copy_weights(copy_for)
+        elif (factor := self.controls.next_learning_rate_factor()) is not None:
+            yield from self._change_learning_rate(factor)
+        else:
+            return False
+        return True
+
+    def _copy_weights(self, copy_for: Future[TextModel]) -> None:
+        """The network as it is now, for somebody who writes with it while training goes on."""
+        try:
+            model = copy.deepcopy(self.model).eval().requires_grad_(False)
+            source = f"{self.run.name}, live at step {self.step}"
+            copy_for.set_result(TextModel(model, self.corpus.tokenizer, source, self.preset.sampling))
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # Whoever asked is told; a copy for which there is no room is no reason to end the run.
+            copy_for.set_exception(ResourceError(f"the weights could not be copied: {error}"))
+
+    def _change_learning_rate(self, factor: float) -> Iterator[Event]:
+        if factor == self.update.optimizers.learning_rate_factor:
+            return
+        self.update.optimizers.learning_rate_factor = factor
+        self._saved_step = None  # a checkpoint of this very step does not know of the change
+        yield LearningRateChanged(step=self.step, factor=factor)
+
     def _evaluate(self, whole: bool = False) -> Evaluated:
         training = self.preset.training
         batches = evaluation_batches(
@@ -260,9 +311,11 @@ class Trainer:
             None if whole else training.eval_iterations,
         )
         loss: HeldOutLoss = held_out_loss(self.model, batches, self.corpus.tokenizer.token_bytes(), self.precision)
-        self._last_val_loss = loss.val_loss
-        if math.isfinite(loss.val_loss):
-            self.best_val_loss = min(loss.val_loss, self.best_val_loss or math.inf)
+        # Losses over different texts do not compare: the best one is found among those over the fixed sample.
+        if not whole:
+            self._last_val_loss = loss.val_loss if math.isfinite(loss.val_loss) else None
+            self.best_val_loss = min(self._last_val_loss or math.inf, self.best_val_loss or math.inf)
+            self.best_val_loss = self.best_val_loss if math.isfinite(self.best_val_loss) else None
         return Evaluated(
             step=self.step,
             val_loss=loss.val_loss,
@@ -317,6 +370,7 @@ class Trainer:
             "seconds": self.seconds,
             "val_loss": self._last_val_loss,
             "best_val_loss": self.best_val_loss,
+            "learning_rate_factor": self.update.optimizers.learning_rate_factor,
             "preset_name": self.preset_name,
             "data_fingerprint": self.corpus.fingerprint,
             "stream": self.batches.state_dict() if isinstance(self.batches, StreamBatches) else None,
@@ -326,10 +380,12 @@ class Trainer:
     def _finish(self) -> Iterator[Event]:
         done = self.step == self.preset.training.num_iterations
         if done:
+            yield self._evaluate()
             yield self._evaluate(whole=True)
             if self.preset.training.sample_frequency != 0:
                 yield self._sample()
         yield from self._save(must=True)
+        self._count_seconds()
         yield RunFinished(
             step=self.step,
             best_val_loss=self.best_val_loss,
@@ -356,6 +412,22 @@ def _open_batches(corpus: TokenizedCorpus, preset: Preset) -> Batches | StreamBa
     )
 
 
+def _check_numbers(saved: Checkpoint, trainer: dict[str, Any]) -> None:
+    """Raises CheckpointError when trainer.json does not hold what resuming needs."""
+    sound = (
+        isinstance(trainer.get("data_fingerprint"), str)
+        and trainer.get("step") == saved.step
+        and type(trainer.get("seconds")) in (int, float)
+        and type(trainer.get("learning_rate_factor", 1.0)) in (int, float)
+        and all(trainer.get(key) is None or type(trainer[key]) is float for key in ("best_val_loss", "val_loss"))
+        and all(trainer.get(key) is None or isinstance(trainer[key], dict) for key in ("stream", "scaler"))
+    )
+    if not sound:
+        raise CheckpointError(
+            f"{saved.folder / 'trainer.json'} does not hold the numbers of a run at step {saved.step}"
+        )
+
+
 def _due(step: int, frequency: int) -> bool:
     return frequency > 0 and step % frequency == 0
 
@@ -366,7 +438,8 @@ def _device_name(device: torch.device) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    words = ("can't allocate memory", "out of memory")  # of the CPU's allocator, and of MPS
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in words)
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -150,6 +151,11 @@ def test_characters_never_seen_become_one_replacement_each():
     assert build("char", "ab").decode(build("char", "ab").encode("a🤖b~")) == "a\ufffdb\ufffd"
 
 
+def test_a_character_never_seen_counts_as_the_one_byte_it_has_at_least():
+    char = build("char", "abé")
+    assert char.token_bytes()[char.encode("aé🤖")].tolist() == [1, 2, 1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_reloaded_tokenizer_gives_the_same_tokens(kind, tmp_path):
     saved = build(kind)
@@ -253,6 +259,115 @@ def test_a_damaged_tokenizer_is_a_checkpoint_error(kind, file, damage, tmp_path)
 def test_other_tokenizers_are_refused_in_one_sentence(definition, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        tokenizers.load(tmp_path)
+
+
+def set_pattern(definition, pattern):
+    definition["pre_tokenizer"]["pretokenizers"][0]["pattern"] = pattern
+
+
+HOSTILE = {
+    "an invalid regex": lambda d: set_pattern(d, {"Regex": "("}),
+    "a regex that never ends": lambda d: set_pattern(d, {"Regex": r"(?:a|aa)+(?!a)(?<!a)|z"}),
+    "a regex that leaves out text": lambda d: set_pattern(d, {"Regex": "x"}),
+    "a pattern that is a number": lambda d: set_pattern(d, 5),
+    "a special id below zero": lambda d: d["added_tokens"][0].update(id=-5),
+    "an absurd special id": lambda d: d["added_tokens"][0].update(id=2 * 10**9),
+    "an absurd special id in both places": lambda d: (
+        d["added_tokens"][0].update(id=2 * 10**9),
+        d["model"]["vocab"].update({"<|endoftext|>": 2 * 10**9}),
+    ),
+    "two ids of one special token": lambda d: d["added_tokens"][0].update(id=3),
+    "a special id that is true": lambda d: d["added_tokens"].append({"id": True, "content": "<x>"}),
+    "a special token of no text": lambda d: d["added_tokens"].append({"id": 300, "content": ""}),
+    "a special token that is null": lambda d: d["added_tokens"].append({"id": 300, "content": None}),
+    "a special token that is not Unicode": lambda d: d["added_tokens"].append({"id": 300, "content": "\ud800"}),
+    "a special token that is a list": lambda d: d["added_tokens"].append({"id": 300, "content": []}),
+    "an absurd id": lambda d: d["model"]["vocab"].update(a=2 * 10**9),
+    "an id below zero": lambda d: d["model"]["vocab"].update(a=-1),
+    "an id that is text": lambda d: d["model"]["vocab"].update(a="97"),
+    "an id with a fraction": lambda d: d["model"]["vocab"].update(a=97.0),
+    "an id of 400 digits": lambda d: d["model"]["vocab"].update(a=10**400),
+    "an id of two tokens": lambda d: d["model"]["vocab"].update(a=d["model"]["vocab"]["b"]),
+    "a byte that is missing": lambda d: d["model"]["vocab"].pop("a"),
+    "an empty token": lambda d: d["model"]["vocab"].update({"": 300}),
+    "a vocabulary that is a list": lambda d: d["model"].update(vocab=[]),
+    "a merge of one part": lambda d: d["model"]["merges"].append(["a"]),
+    "a merge of one part as text": lambda d: d["model"]["merges"].append("a"),
+    "a merge of three parts": lambda d: d["model"]["merges"].append(["a", "b", "c"]),
+    "a merge of numbers": lambda d: d["model"]["merges"].append([1, 2]),
+    "a merge that is null": lambda d: d["model"]["merges"].append(None),
+    "a merge of nothing": lambda d: d["model"]["merges"].append(["", "a"]),
+    "a merge twice": lambda d: d["model"]["merges"].append(d["model"]["merges"][-1]),
+    "merges in another order": lambda d: d["model"]["merges"].reverse(),
+    "merges that are a number": lambda d: d["model"].update(merges=5),
+}
+
+
+@pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_byte_pairs_are_refused_without_taking_memory(damage, tmp_path):
+    tokenizers.save(build("bpe"), tmp_path)
+    (tmp_path / "gpt2tui_tokenizer.json").unlink()
+    path = tmp_path / "tokenizer.json"
+    definition = json.loads(path.read_text())
+    damage(definition)
+    path.write_text(json.dumps(definition))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"tokenizer\.json") as caught:
+            tokenizers.load(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        {"ab": 0, "\ufffd": 1},
+        {"a": 0, chr(0xD800): 1, "\ufffd": 2},
+        {"a": 1, "b": 0, "\ufffd": 2},
+        {"a": 2 * 10**9, "\ufffd": 1},
+        {"a": None},
+        ["a"],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["char", "chars", 5, []], ids=str)
+def test_hostile_characters_and_kinds_are_refused(kind, vocabulary, tmp_path):
+    tokenizers.save(build("char", "ab"), tmp_path)
+    definition = json.loads((tmp_path / "tokenizer.json").read_text())
+    definition["model"]["vocab"] = vocabulary
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    own = json.loads((tmp_path / "gpt2tui_tokenizer.json").read_text())
+    own |= {"kind": kind, "sha256": hashlib.sha256((tmp_path / "tokenizer.json").read_bytes()).hexdigest()}
+    (tmp_path / "gpt2tui_tokenizer.json").write_text(json.dumps(own))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        tokenizers.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("merges", "a"),
+    [("#version: 0.2\na\n", 0), ("a b c\n", 0), ("", -5), ("", 2 * 10**9), ("", "x"), ("", None)],
+)
+def test_hostile_vocab_json_and_merges_txt_are_refused(merges, a, tmp_path):
+    vocabulary = {character: i for i, character in enumerate([*CHARACTER_OF_BYTE, "<|endoftext|>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("")
+    assert tokenizers.load(tmp_path).vocab_size == 257
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary if a == 0 else vocabulary | {"a": a}))
+    (tmp_path / "merges.txt").write_text(merges)
+    with pytest.raises(CheckpointError, match=r"vocab\.json"):
+        tokenizers.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "gpt2tui_tokenizer.json"])
+def test_a_tokenizer_file_that_never_ends_is_refused(name, tmp_path):
+    tokenizers.save(build("byte"), tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="not a regular file"):
         tokenizers.load(tmp_path)
 
 

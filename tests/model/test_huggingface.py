@@ -102,12 +102,14 @@ def test_published_names_are_those_of_transformers():
     assert {k: v.shape for k, v in published.items()} == {k: v.shape for k, v in theirs.items()}
 
 
-def test_half_precision_survives():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_types_are_read_as_fp32(dtype):
     config = GPT2Config(**SHAPES[0], bias=False)
-    published = to_published(GPT2(config).bfloat16().state_dict(), config)
-    assert {tensor.dtype for tensor in published.values()} == {torch.bfloat16}
+    published = to_published(GPT2(config).to(dtype).state_dict(), config)
+    assert {tensor.dtype for tensor in published.values()} == {dtype}
     _, back = from_published(published, published_config(config, None))
-    assert {tensor.dtype for tensor in back.values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in back.values()} == {torch.float32}
+    assert torch.equal(back["wte.weight"], published["transformer.wte.weight"].float())
 
 
 def published():
@@ -151,6 +153,38 @@ def test_every_key_that_does_not_fit_is_named():
     del state_dict["ln_f.weight"]
     with pytest.raises(ValueError, match=r"missing: ln_f\.weight"):
         to_published(state_dict, GPT2Config(**SHAPES[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8, torch.float8_e4m3fn, torch.complex64], ids=str)
+@pytest.mark.parametrize("key", ["transformer.wte.weight", "lm_head.weight"])
+def test_weights_of_another_type_are_refused_by_name(key, dtype):
+    tensors, config_json = published()
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"]
+    tensors[key] = tensors[key].to(dtype)
+    with pytest.raises(ValueError, match=f"{key.removeprefix('transformer.')} is {str(dtype).removeprefix('torch.')}"):
+        from_published(tensors, config_json)
+
+
+@pytest.mark.parametrize("n_layer", [4, 1000, 10**9])
+def test_a_config_with_more_layers_than_there_are_is_one_short_sentence(n_layer, monkeypatch):
+    tensors, config_json = published()
+
+    def no_model(config):
+        raise AssertionError("a model of that size is not to be laid out")
+
+    monkeypatch.setattr("model.huggingface.GPT2", no_model)
+    with pytest.raises(ValueError, match=f"n_layer.*{n_layer}") as error:
+        from_published(tensors, config_json | {"n_layer": n_layer})
+    assert len(str(error.value)) < 200
+
+
+def test_of_many_keys_that_do_not_fit_a_few_are_named_and_the_rest_counted():
+    tensors, config_json = published()
+    tensors = {key: tensor[None] for key, tensor in tensors.items()} | {f"{i:03}": torch.ones(1) for i in range(999)}
+    with pytest.raises(ValueError, match=r"unexpected: 000, 001, 002, 003, 004 and 1,\d+ more; ") as error:
+        from_published(tensors | {"x" * 10**6: torch.ones(1)}, config_json | {"n_layer": 1})
+    assert "of the wrong shape: h.0.attn" in str(error.value)
+    assert len(str(error.value)) < 2000
 
 
 def test_the_same_tensor_twice_is_refused():

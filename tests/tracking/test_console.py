@@ -12,7 +12,7 @@ import pytest
 from gpt2tui.tracking.console import Console, is_live_terminal
 from gpt2tui.tracking.narration import SAMPLE_LINES
 from gpt2tui.tracking.subscriber import report_on_stderr
-from gpt2tui.training.events import Paused, Resumed, RunFailed, RunFinished, Warned
+from gpt2tui.training.events import LearningRateChanged, Paused, Resumed, RunFailed, RunFinished, Warned
 
 from . import event_samples as sample
 
@@ -28,6 +28,7 @@ WHOLE_RUN = [
     sample.checkpoint_saved(40),
     Warned(message="no C++ compiler: compile is off", time=4.2),
     Paused(step=40, time=4.3),
+    LearningRateChanged(step=40, factor=0.5, time=8.9),
     Resumed(step=40, time=9.0),
     sample.evaluated(2000, 2.0, bits_per_byte=1.131, whole=True),
     RunFinished(step=2000, best_val_loss=2.0, seconds=151.0),
@@ -89,6 +90,7 @@ def test_a_whole_run_in_plain_lines():
         "step 40      saved checkpoints/step-00000040  48.2 MB in 0.3 s",
         "warning: no C++ compiler: compile is off",
         "step 40      paused",
+        "step 40      learning rate 0.5 times the schedule's",
         "step 40      goes on",
         "step 2,000   val loss 2.000  perplexity 7.39  1.131 bits/byte  xz 1.51  all text",
         "",
@@ -152,15 +154,16 @@ def test_text_that_is_not_ours_neither_styles_nor_controls(show):
         sample.run_started(run=HOSTILE, preset=HOSTILE, device=HOSTILE, precision=HOSTILE),
         sample.sampled(1, prompt=HOSTILE, text=HOSTILE),
         Warned(message=HOSTILE),
-        RunFailed(message=HOSTILE, step=1),
+        RunFailed(message="told on stderr", step=1),
     ]
     output = show(*events, width=300)
     # Replaying the display leaves no escape: every one was a colour, a cursor movement or an erasure of ours.
     text = "".join(lasting_lines(output))
     assert "\x1b]" not in output
     assert not set("\x07\x9b\u202e") & set(output)
-    assert text.count("␛]52;c;ZXZpbA==␇") == 8
-    assert text.count("[bold]not ours[/bold] [/nonsense]") == 8
+    assert text.count("␛]52;c;ZXZpbA==␇") == 7
+    assert "told on stderr" not in text
+    assert text.count("[bold]not ours[/bold] [/nonsense]") == 7
 
 
 def test_the_cursor_comes_back_even_when_the_run_never_ends():

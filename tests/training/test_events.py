@@ -24,7 +24,7 @@ def test_the_contracts_fields_of_a_step_are_all_there():
     record = event_samples.step(4).as_dict()
     assert set(record) == {
         "v", "event", "time", "step", "train_loss", "learning_rate", "grad_norm", "tokens_seen", "tokens_per_second",
-        "step_seconds", "device_memory_bytes", "host_memory_bytes", "mfu",
+        "step_seconds", "device_memory_bytes", "device_memory_reserved_bytes", "host_memory_bytes", "mfu",
     }  # fmt: skip
 
 

@@ -131,6 +131,16 @@ def test_state_of_another_model_is_refused_with_its_name():
         Optimizers(network, preset()).load_state_tensors(tensors)
 
 
+def test_moments_of_another_type_are_refused():
+    network = model()
+    optimizer = Optimizers(network, preset())
+    fill_gradients(network)
+    optimizer.step()
+    tensors = {key: value.double() for key, value in optimizer.state_tensors().items()}
+    with pytest.raises(ValueError, match=r"float64, not torch\.float32"):
+        Optimizers(network, preset()).load_state_tensors(tensors)
+
+
 def test_muon_follows_the_schedule_of_adamw():
     optimizer = Optimizers(
         model(), preset("optimizer.name=muon", "schedule.warmup_iterations=4", "optimizer.muon_lr=0.02")

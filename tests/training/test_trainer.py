@@ -1,10 +1,11 @@
+import json
 import math
 
 import pytest
 import torch
 
 from gpt2tui import checkpoint
-from gpt2tui.errors import DivergedError, ResourceError
+from gpt2tui.errors import CheckpointError, DivergedError, ResourceError
 from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,
@@ -30,11 +31,11 @@ def test_a_run_tells_its_story_in_order(tmp_path):
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunFinished)
     assert [e.step for e in of(Step, events)] == list(range(1, 13))
-    assert [(e.step, e.whole) for e in of(Evaluated, events)] == [(4, False), (8, False), (12, True)]
+    assert [(e.step, e.whole) for e in of(Evaluated, events)] == [(4, False), (8, False), (12, False), (12, True)]
     assert [e.step for e in of(Sampled, events)] == [4, 8, 12]
     assert [e.step for e in of(CheckpointSaved, events)] == [4, 8, 12]
     assert events[0].parameters == trainer.preset.model.parameter_count()
-    assert events[-1].best_val_loss == min(e.val_loss for e in of(Evaluated, events))
+    assert events[-1].best_val_loss == min(e.val_loss for e in of(Evaluated, events) if not e.whole)
 
 
 def test_the_loss_starts_at_the_uniform_guess_and_falls(tmp_path):
@@ -192,3 +193,44 @@ def test_a_checkpoint_loads_in_transformers_as_it_is(tmp_path):
         torch.testing.assert_close(theirs.eval()(tokens).logits, trainer.model.eval()(tokens), atol=1e-4, rtol=1e-4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer("the fox").input_ids == [int(i) for i in trainer.corpus.tokenizer.encode("the fox")]
+
+
+def test_the_best_checkpoint_is_found_among_losses_over_the_same_text(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    measured = {e.step: e.val_loss for e in of(Evaluated, trainer.train()) if not e.whole}
+    saved = {c.step: c.val_loss for c in checkpoint.saved_in(trainer.run.checkpoints)}
+    assert saved == measured
+    assert checkpoint.best(trainer.run.checkpoints).step == min(measured, key=measured.get)
+
+
+def test_a_run_stopped_before_its_first_step_can_be_resumed(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    trainer.controls.stop()
+    assert isinstance(list(trainer.train())[-1], RunFinished)
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    again = tiny_runs.trainer(tmp_path, run=trainer.run, resume_from=saved)
+    assert [e.step for e in of(Step, again.train())] == list(range(1, 13))
+
+
+def test_a_checkpoint_without_random_state_is_resumed_with_a_warning(tmp_path, monkeypatch):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    load = checkpoint.load_tensors
+    monkeypatch.setattr(
+        checkpoint, "load_tensors", lambda path: {k: v for k, v in load(path).items() if not k.startswith("rng.")}
+    )
+    again = tiny_runs.trainer(tmp_path, "training.num_iterations=13", run=trainer.run, resume_from=saved)
+    assert "not bit for bit" in of(Warned, again.train())[0].message
+
+
+@pytest.mark.parametrize("change", [{"seconds": "x"}, {"data_fingerprint": None}, {"step": 3}, {"stream": 4}])
+def test_a_trainer_json_from_elsewhere_is_a_checkpoint_error(tmp_path, change):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    path = saved.folder / "trainer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    again = tiny_runs.trainer(tmp_path, run=trainer.run, resume_from=saved)
+    with pytest.raises(CheckpointError, match="does not hold the numbers of a run"):
+        list(again.train())

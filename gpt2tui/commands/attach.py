@@ -1,0 +1,13 @@
+"""`gpt2tui attach RUN`: the Train screen over a run that lives in another process."""
+
+import argparse
+from importlib import import_module
+
+from gpt2tui import runs
+
+
+def attach(options: argparse.Namespace) -> int:
+    """Opens the workbench on a run's events and follows them; returns the exit code. Raises UsageError."""
+    run = runs.find(options.run)
+    code: int = import_module("gpt2tui.tui.workbench").run_workbench(attach=run)
+    return code

@@ -1,0 +1,86 @@
+"""What a text model tells besides its text: rivals for each token, and how likely the tokens of a given text are."""
+
+import pytest
+import torch
+
+from gpt2tui.data.tokenizer_kinds import ByteTokenizer
+from gpt2tui.generation import TextModel
+from gpt2tui.preset import SamplingTable
+from model.config import GPT2Config
+from model.gpt2 import GPT2
+
+
+def text_model(n_positions=16):
+    torch.manual_seed(3)
+    model = GPT2(GPT2Config(vocab_size=257, n_positions=n_positions, n_embd=16, n_layer=2, n_head=2)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # far from uniform, so that a wrong context changes the numbers
+    return TextModel(model, ByteTokenizer(), "test")
+
+
+SAMPLING = SamplingTable(max_length=40, temperature=1.0, top_k=0)
+
+
+def test_text_and_probabilities_are_the_same_with_and_without_rivals():
+    model = text_model()
+    plain = [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING)]
+    assert plain == [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING, rivals=5)]
+
+
+def test_there_are_no_rivals_unless_asked_for():
+    assert all(p.rivals == () for p in text_model().stream("ab", SAMPLING))
+
+
+def test_rivals_are_the_likeliest_tokens_in_that_place_likeliest_first():
+    model = text_model()
+    (piece,) = model.stream("ab", SAMPLING.model_copy(update={"max_length": 1, "temperature": 0.0}), rivals=5)
+    with torch.no_grad():
+        odds = model.model(torch.tensor([list(b"ab")]))[0, -1].softmax(-1)
+    expected, tokens = odds.topk(5)
+    assert [r.token for r in piece.rivals] == tokens.tolist()
+    assert [r.probability for r in piece.rivals] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert piece.rivals[0].token == piece.token  # temperature 0 takes the likeliest
+    assert piece.rivals[0].probability == pytest.approx(piece.probability)
+
+
+def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_a_document():
+    model = text_model()
+    pieces = list(model.read("hello", rivals=2))
+    ids = torch.tensor([[256, *b"hello"]])
+    with torch.no_grad():
+        own = model.model(ids[:, :-1]).softmax(-1)[0].gather(-1, ids[0, 1:, None]).squeeze(-1)
+    assert "".join(p.text for p in pieces) == "hello"
+    assert [p.probability for p in pieces] == pytest.approx(own.tolist(), rel=1e-5)
+    assert all(len(p.rivals) == 2 for p in pieces)
+
+
+def uncached_probabilities(model, ids):
+    """By the definition of the window in writing: beyond the context its older half is forgotten."""
+    window, told = [256], []
+    n = model.n_positions
+    for token in ids:
+        with torch.no_grad():
+            told.append(float(model.model(torch.tensor([window]))[0, -1].softmax(-1)[token]))
+        window.append(token)
+        if len(window) > n:
+            window = window[-max(1, n // 2) :]
+    return told
+
+
+@pytest.mark.parametrize("n_positions", [1, 2, 7, 16])
+def test_a_text_longer_than_the_context_is_read_whole_with_the_window_of_writing(n_positions):
+    model = text_model(n_positions)
+    text = "the quick brown fox jumps over the lazy dog "
+    pieces = list(model.read(text))
+    assert [p.token for p in pieces] == list(text.encode())
+    assert [p.probability for p in pieces] == pytest.approx(uncached_probabilities(model, text.encode()), rel=1e-4)
+
+
+def test_characters_of_several_tokens_are_read_as_whole_characters():
+    pieces = list(text_model().read("né…"))
+    assert [p.text for p in pieces] == ["n", "", "é", "", "", "…"]
+
+
+def test_an_empty_text_has_nothing_to_read():
+    assert list(text_model().read("")) == []

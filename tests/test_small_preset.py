@@ -1,0 +1,26 @@
+"""The promise of the first command, in a fraction of its time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_small_learns_to_write_what_looks_like_python(tmp_path):
+    command = [sys.executable, "-m", "gpt2tui", "--headless", "--preset", "small", "--run-dir", str(tmp_path / "run")]
+    command += ["--set", "training.time_budget=25", "--set", "sampling.max_length=300"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 0, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    started, evaluated = events[0], [e for e in events if e["event"] == "evaluated"][-1]
+    assert 1.3 < started["xz_bits_per_byte"] < 1.9
+    assert evaluated["whole"]
+    assert evaluated["bits_per_byte"] < 3.0  # bytes are 8 bits, single tokens about 3.4
+    text = [e for e in events if e["event"] == "sampled"][-1]["text"]
+    assert len(re.findall(r"\b(self|return|def|if|None|import|for|in|not)\b", text)) >= 5
+    assert "\n    " in text
+    assert started["num_iterations"] == evaluated["step"]
