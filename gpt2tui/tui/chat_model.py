@@ -1,0 +1,340 @@
+"""Models that write in the chat, in a thread: loading, at most two in memory, and streaming in small batches."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from textual.message import Message
+
+from gpt2tui.errors import CheckpointError, Gpt2TuiError
+from gpt2tui.preset import SamplingTable
+from gpt2tui.tui.chat_statistics import TokenStatistics
+from gpt2tui.tui.chat_template import STOP
+from gpt2tui.tui.shown_token import ShownRival, ShownToken
+
+log = logging.getLogger(__name__)
+
+MODELS_IN_MEMORY = 2
+RIVALS = 5
+SECONDS_BETWEEN_BATCHES = 0.05
+LONGEST_TAIL = 200  # in which the end of a turn is looked for: longer than any token
+
+Task = Literal["write", "read"]
+Ending = Literal["document", "length", "turn", "text", "stopped"]
+"""How a text ended: the model ended its document, the length was reached, the model's turn was over, all was read, or a
+person stopped it."""
+
+
+class RivalLike(Protocol):
+    """`generation.Rival`, named here so that nobody has to import torch."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+
+
+class PieceLike(Protocol):
+    """`generation.Piece`."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def rivals(self) -> Sequence[RivalLike]: ...
+
+
+class ChatModel(Protocol):
+    """What the chat needs of `generation.TextModel`."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def sampling(self) -> SamplingTable: ...
+    @property
+    def n_positions(self) -> int: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text is."""
+        ...
+
+    def stream(self, prompt: str, sampling: SamplingTable, rivals: int = 0) -> Iterator[PieceLike]:
+        """Continues a prompt."""
+        ...
+
+    def read(self, text: str, rivals: int = 0) -> Iterator[PieceLike]:
+        """Rates a text."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What one should know of a model while reading what it writes."""
+
+    source: str
+    num_parameters: int
+    n_positions: int
+    vocab_size: int
+    sampling: SamplingTable
+
+    @classmethod
+    def of(cls, model: ChatModel) -> "ModelFacts":
+        """The facts of a loaded model."""
+        return cls(model.source, model.num_parameters, model.n_positions, model.vocab_size, model.sampling)
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """A text to continue or to read, with one model: a reference to load, or live weights on their way."""
+
+    number: int
+    task: Task
+    prompt: str
+    sampling: SamplingTable
+    reference: str | None
+    live: "Future[ChatModel] | None" = None
+    asked: str | None = None
+    """With the chat template: what the person typed, of which `prompt` is the whole conversation."""
+
+
+@dataclass
+class AnswerBegun(Message):
+    """A model is there and begins; `prompt_tokens` is how many tokens its prompt is."""
+
+    number: int
+    facts: ModelFacts
+    prompt_tokens: int
+
+
+@dataclass
+class AnswerGrew(Message):
+    """Tokens of an answer since the last message, and the numbers of the whole of it so far."""
+
+    number: int
+    tokens: Sequence[ShownToken]
+    statistics: TokenStatistics
+    seconds: float
+
+
+@dataclass
+class AnswerEnded(Message):
+    """An answer is complete."""
+
+    number: int
+    ending: Ending
+
+
+@dataclass
+class AnswerFailed(Message):
+    """An answer could not be given, or not to its end."""
+
+    number: int
+    message: str
+
+
+@dataclass
+class AllAnswered(Message):
+    """The thread has nothing more to do."""
+
+
+@dataclass
+class ModelReady(Message):
+    """A model that was selected is in memory."""
+
+    reference: str
+    facts: ModelFacts
+
+
+@dataclass
+class ModelUnusable(Message):
+    """A model that was selected could not be loaded."""
+
+    reference: str
+    message: str
+
+
+def load_checkpoint(reference: str) -> ChatModel:
+    """Loads a model from disk or the Hub. Raises Gpt2TuiError."""
+    from gpt2tui import generation  # torch: a second and more, so never before somebody talks
+
+    return generation.load(reference)
+
+
+class ChatModels:
+    """The models in memory, at most two. `get` may take seconds: call it in a worker thread."""
+
+    def __init__(self, load: Callable[[str], ChatModel] = load_checkpoint) -> None:
+        self._load = load
+        self._loaded: dict[str, ChatModel] = {}  # the one used last at the end
+        self._lock = threading.Lock()
+
+    @property
+    def references(self) -> list[str]:
+        """Which models are in memory, the one used last at the end."""
+        return list(self._loaded)
+
+    def get(self, reference: str, beside: int = 0) -> ChatModel:
+        """The model, loaded if need be. `beside` more are in memory elsewhere, and leave less room here."""
+        with self._lock:
+            model = self._loaded.pop(reference, None)
+            # Room is made first, so that there is never one more than allowed, not even while loading.
+            self._forget_all_but(MODELS_IN_MEMORY - 1 - beside)
+            self._loaded[reference] = model or self._load(reference)
+            return self._loaded[reference]
+
+    def make_room(self, models: int) -> None:
+        """Forgets what has not been used for longest, so that so many more fit."""
+        with self._lock:
+            self._forget_all_but(MODELS_IN_MEMORY - models)
+
+    def _forget_all_but(self, kept: int) -> None:
+        while len(self._loaded) > max(0, kept):
+            del self._loaded[next(iter(self._loaded))]
+
+
+def load_model(reference: str, models: ChatModels, post: Callable[[Message], object]) -> None:
+    """The body of a worker: loads a model ahead of its first use, and tells what came of it."""
+    try:
+        post(ModelReady(reference, ModelFacts.of(models.get(reference))))
+    except Exception as error:
+        post(ModelUnusable(reference, _said(error)))
+
+
+def answer(
+    requests: Sequence[AnswerRequest],
+    models: ChatModels,
+    post: Callable[[Message], object],
+    stop: threading.Event,
+) -> None:
+    """The body of a worker: answers all requests side by side, a token here and a token there, until done or stopped.
+
+    Tells what happens through messages, in batches about 20 times a second. Raises nothing.
+    """
+    try:
+        live = sum(request.live is not None for request in requests)
+        models.make_room(live)
+        writers = [_Writer(request, models, post, stop, beside=live) for request in requests]
+        busy = [writer for writer in writers if writer.begin()]
+        while busy:
+            busy = [writer for writer in busy if writer.advance()]
+    finally:
+        for request in requests:
+            if request.live is not None:
+                request.live.cancel()
+        post(AllAnswered())
+
+
+@dataclass
+class _Writer:
+    """One answer on its way."""
+
+    request: AnswerRequest
+    models: ChatModels
+    post: Callable[[Message], object]
+    stop: threading.Event
+    beside: int
+    statistics: TokenStatistics = field(default_factory=TokenStatistics)
+    seconds: float = 0.0
+    """Spent on this answer alone, from the beginning of its prompt on."""
+
+    def begin(self) -> bool:
+        """Gets the model; whether there is something to advance."""
+        self._waiting: list[ShownToken] = []
+        self._told_at = 0.0
+        self._tail = ""
+        try:
+            model = self._model()
+            if model is None:
+                self.post(AnswerEnded(self.request.number, "stopped"))
+                return False
+            request = self.request
+            self.post(AnswerBegun(request.number, ModelFacts.of(model), model.count_tokens(request.prompt)))
+            self._pieces = (
+                model.stream(request.prompt, request.sampling, RIVALS)
+                if request.task == "write"
+                else model.read(request.prompt, RIVALS)
+            )
+        except Exception as error:
+            self.post(AnswerFailed(self.request.number, _said(error)))
+            return False
+        return True
+
+    def advance(self) -> bool:
+        """One token further; whether there may be more."""
+        if self.stop.is_set():
+            return self._end("stopped")
+        started = time.perf_counter()
+        try:
+            piece = next(self._pieces, None)
+        except Exception as error:
+            self._tell()
+            self.post(AnswerFailed(self.request.number, _said(error)))
+            return False
+        now = time.perf_counter()
+        self.seconds += now - started
+        if piece is None:
+            return self._end(self._natural_ending())
+        if piece.token >= 0:  # else the rest of a character that stayed incomplete
+            self.statistics.add(piece.probability)
+        rivals = tuple(ShownRival(rival.text, rival.probability) for rival in piece.rivals)
+        self._waiting.append(ShownToken(piece.text, piece.probability, rivals))
+        if self.request.asked is not None:
+            self._tail = (self._tail + piece.text)[-LONGEST_TAIL:]
+            if STOP in self._tail:
+                return self._end("turn")
+        if now - self._told_at >= SECONDS_BETWEEN_BATCHES:
+            self._tell()
+        return True
+
+    def _model(self) -> ChatModel | None:
+        """The model; None when a person stopped while live weights were awaited."""
+        live, reference = self.request.live, self.request.reference
+        if live is None:
+            assert reference is not None
+            return self.models.get(reference, self.beside)
+        while not self.stop.is_set():
+            try:
+                return live.result(timeout=0.1)
+            except FutureTimeoutError:
+                continue
+            except CancelledError:
+                raise CheckpointError("no training is running any more; choose one of its checkpoints") from None
+        return None
+
+    def _natural_ending(self) -> Ending:
+        if self.request.task == "read":
+            return "text"
+        return "document" if self.statistics.tokens < self.request.sampling.max_length else "length"
+
+    def _end(self, ending: Ending) -> bool:
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._tell()
+        self.post(AnswerEnded(self.request.number, ending))
+        return False
+
+    def _tell(self) -> None:
+        self._told_at = time.perf_counter()
+        if self._waiting:
+            self.post(AnswerGrew(self.request.number, self._waiting, replace(self.statistics), self.seconds))
+            self._waiting = []
+
+
+def _said(error: Exception) -> str:
+    """The failure in words; what is not expected goes to the log with its traceback."""
+    if isinstance(error, Gpt2TuiError):
+        return str(error)
+    log.exception("the chat failed on a bug", exc_info=error)
+    return f"{type(error).__name__}: {error}"

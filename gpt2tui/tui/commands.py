@@ -1,0 +1,128 @@
+"""The command palette: what every key does, and what can be done with each preset and run."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
+
+from gpt2tui import preset_files, runs
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tui.widgets.mode_bar import MODES
+
+if TYPE_CHECKING:
+    from gpt2tui.tui.app import WorkbenchApp
+
+# Textual's own, of every screen.
+SKIPPED = ("screen.copy_text", "app.focus_next", "app.focus_previous")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the palette."""
+
+    title: str
+    help: str
+    act: Callable[[], object]
+    shown_first: bool = True
+    """Whether it is there before one types; presets and runs may be many."""
+
+
+class WorkbenchCommands(Provider):
+    """Everything the workbench can do."""
+
+    async def startup(self) -> None:
+        """Reads the lists of presets and runs, which are files."""
+        self._names = await asyncio.to_thread(_names)
+
+    async def discover(self) -> Hits:
+        """What is there before one types."""
+        for entry in self._entries():
+            if entry.shown_first:
+                yield DiscoveryHit(Content(entry.title), entry.act, text=entry.title, help=entry.help)
+
+    async def search(self, query: str) -> Hits:
+        """What fits what one types."""
+        matcher = self.matcher(query)
+        for entry in self._entries():
+            score = matcher.match(entry.title)
+            if score > 0:
+                yield Hit(score, matcher.highlight(entry.title), entry.act, text=entry.title, help=entry.help)
+
+    @property
+    def _workbench(self) -> "WorkbenchApp":
+        return cast("WorkbenchApp", self.app)
+
+    def _entries(self) -> Iterator[Entry]:
+        yield from self._of_the_keys()
+        yield from self._of_modes()
+        yield from self._of_training()
+        presets, run_names = self._names
+        for name in presets:
+            yield from self._of_preset(name)
+        for name in run_names:
+            yield from self._of_run(name)
+
+    def _of_the_keys(self) -> Iterator[Entry]:
+        """Each described binding of the screen in front."""
+        told: set[str] = set()
+        for key, active in self.screen.active_bindings.items():
+            binding, node = active.binding, active.node
+            of_textual = type(node).__module__.startswith("textual.") or binding.action in SKIPPED
+            if not binding.description or binding.description in told or not active.enabled:
+                continue
+            if node is self.app or of_textual:
+                continue
+            told.add(binding.description)
+
+            async def act(action: str = binding.action, node: object = node) -> None:
+                await self.app.run_action(action, node)  # type: ignore[arg-type]
+
+            yield Entry(
+                sanitize(binding.description, keep_newlines=False),
+                f"{binding.tooltip or 'here'} · {self.app.get_key_display(binding) or key}",
+                act,
+            )
+
+    def _of_modes(self) -> Iterator[Entry]:
+        for number, (mode, label) in enumerate(MODES.items(), start=1):
+
+            def act(mode: str = mode) -> None:
+                self._workbench.action_go(mode)
+
+            yield Entry(f"Go to {label}", f"the mode · {number}", act)
+
+    def _of_training(self) -> Iterator[Entry]:
+        app = self._workbench
+        session = app.session
+        if session.state == "running":
+            yield Entry("Training: pause", "wait after this step", session.pause)
+        if session.state in ("pausing", "paused"):
+            yield Entry("Training: go on", "end the pause", session.resume)
+        if session.state in ("running", "pausing", "paused"):
+            yield Entry("Training: save a checkpoint now", "after this step", lambda: session.request("checkpoint"))
+            yield Entry(
+                "Training: evaluate now", "the held-out loss, after this step", lambda: session.request("evaluate")
+            )
+            yield Entry("Training: write a sample now", "after this step", lambda: session.request("sample"))
+            yield Entry("Training: chat with the live weights", "training goes on", lambda: app.open_chat(None))
+        if session.active:
+            yield Entry("Training: stop and save", "it can go on later", session.stop)
+
+    def _of_preset(self, name: str) -> Iterator[Entry]:
+        shown = sanitize(name, keep_newlines=False)
+        yield Entry(f"Train {shown}", "a new run of this preset", lambda: self._workbench.train_preset(name), False)
+        yield Entry(f"Edit preset {shown}", "in the form", lambda: self._workbench.open_preset(name), False)
+
+    def _of_run(self, name: str) -> Iterator[Entry]:
+        app, shown = self._workbench, sanitize(name, keep_newlines=False)
+        yield Entry(f"Show run {shown}", "on the Train screen", lambda: app.act_on_run(name, "attach"), False)
+        yield Entry(f"Chat with run {shown}", "its best checkpoint", lambda: app.act_on_run(name, "chat"), False)
+        yield Entry(f"Resume run {shown}", "from its newest checkpoint", lambda: app.act_on_run(name, "resume"), False)
+
+
+def _names() -> tuple[list[str], list[str]]:
+    """Presets and runs, the newest run first."""
+    return [source.name for source in preset_files.available()], [run.name for run in reversed(runs.all_runs())]

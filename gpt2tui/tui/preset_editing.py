@@ -1,0 +1,140 @@
+"""A preset while it is edited: its values, valid or not, what they were, and the way back and forth."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpt2tui.preset import Preset
+from gpt2tui.preset_files import settings
+from gpt2tui.preset_layers import Layer, Placed
+from gpt2tui.preset_validation import validate
+from gpt2tui.preset_writer import too_large
+from gpt2tui.tui.preset_difference import Difference
+
+Values = Mapping[str, Any]
+"""A value for the dotted key of every setting; None where it is left out."""
+
+MOST_STEPS = 500  # of undo; each shares all but one of its values with its neighbours
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The preset, or None and what is wrong with which setting, in the words of the command line."""
+
+    preset: Preset | None
+    mistakes: Mapping[str, str] = field(default_factory=dict)
+
+
+def defaults() -> dict[str, Any]:
+    """The schema's own values."""
+    return {setting.key: setting.default for setting in settings()}
+
+
+def check(values: Values) -> Checked:
+    """Validates as the command line does; a mistake is laid to the setting that it names first."""
+    source = "form"
+    layer: Layer = {tuple(key.split(".")): Placed(value, source) for key, value in values.items() if value is not None}
+    preset, lines = validate(layer)
+    if preset is not None:
+        reason = too_large(preset)
+        return Checked(None, {"description": reason}) if reason else Checked(preset)
+    mistakes: dict[str, str] = {}
+    for line in lines:
+        # "form KEY: MESSAGE (form sets PARTNER)": who sets the partner goes without saying, it is all one form.
+        found = re.fullmatch(rf"{source} ([\w.]+): (.*?)(?: \({source} sets [^()]*\))?", line, re.DOTALL)
+        key, message = (found[1], found[2]) if found else ("description", line)
+        mistakes[key] = f"{mistakes[key]}; {message}" if key in mistakes else message
+    return Checked(None, mistakes)
+
+
+def differences(before: Values, after: Values) -> list[Difference]:
+    """The settings whose values differ, in the order of the schema."""
+    return [
+        Difference(setting.key, before[setting.key], after[setting.key])
+        for setting in settings()
+        if before[setting.key] != after[setting.key]
+    ]
+
+
+class PresetEditing:
+    """The values of one preset, with undo and redo of whole presets. Typing in one field is one step."""
+
+    def __init__(self, saved: Values) -> None:
+        self.saved: Values = dict(saved)
+        self._values: Values = self.saved
+        self._before: list[Values] = []
+        self._after: list[Values] = []
+        self._open: str | None = None
+
+    @property
+    def values(self) -> Values:
+        """The values as they stand, valid or not."""
+        return self._values
+
+    @property
+    def changed(self) -> bool:
+        """Whether saving would change anything."""
+        return self._values != self.saved
+
+    @property
+    def changed_keys(self) -> frozenset[str]:
+        """The settings that are not as they were saved."""
+        return frozenset(difference.key for difference in differences(self.saved, self._values))
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to go back."""
+        return bool(self._before)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a step back was taken that nothing was changed after."""
+        return bool(self._after)
+
+    def set(self, key: str, value: Any) -> None:
+        """Changes one setting. Changes of the same one in a row are one step, until `end_step`."""
+        if self._values[key] == value and type(self._values[key]) is type(value):
+            return
+        if self._open != key:
+            self._remember()
+            self._open = key
+        self._values = {**self._values, key: value}
+        self._after.clear()
+
+    def replace(self, values: Values) -> None:
+        """Changes everything at once, as one step."""
+        if values != self._values:
+            self._remember()
+            self._open = None
+            self._values = dict(values)
+            self._after.clear()
+
+    def end_step(self) -> None:
+        """The next change is a step of its own, also of the same setting."""
+        self._open = None
+
+    def undo(self) -> bool:
+        """Goes one step back; False where there is none."""
+        return self._step(self._before, self._after)
+
+    def redo(self) -> bool:
+        """Takes back one `undo`; False where there is none."""
+        return self._step(self._after, self._before)
+
+    def mark_saved(self, values: Values) -> None:
+        """These values are in the file now. Undo still reaches behind the saving."""
+        self.saved = dict(values)
+        self._open = None
+
+    def _step(self, source: list[Values], target: list[Values]) -> bool:
+        self._open = None
+        if not source:
+            return False
+        target.append(self._values)
+        self._values = source.pop()
+        return True
+
+    def _remember(self) -> None:
+        self._before.append(self._values)
+        del self._before[:-MOST_STEPS]

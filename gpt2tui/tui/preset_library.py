@@ -1,0 +1,169 @@
+"""The preset files as the workbench handles them: read with all their faults, copy, rename, delete.
+
+Shipped presets are never touched; the user's own live in one folder.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpt2tui import preset_files
+from gpt2tui.durable import replace_text, sync_folder
+from gpt2tui.errors import PresetError, ResourceError
+from gpt2tui.preset_files import PresetSource, settings, shipped_folder, user_folder
+from gpt2tui.preset_layers import MAX_BYTES, read_file
+from gpt2tui.preset_validation import validate
+from gpt2tui.printable import printable, printable_value
+from gpt2tui.tui.preset_difference import flat
+from gpt2tui.tui.preset_editing import Values, defaults, differences
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+
+Stamp = tuple[int, int] | None
+"""Modification time and size of a file; None where there is none."""
+
+
+@dataclass(frozen=True)
+class PresetFile:
+    """What a file says: the values of known settings, valid or not, and what saving would not keep of it."""
+
+    values: Values
+    mistakes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    stamp: Stamp = field(default=None, compare=False)
+
+
+def read(path: Path) -> PresetFile:
+    """A preset file, faulty or not. Raises PresetError where it cannot be read as TOML at all."""
+    found = stamp(path)
+    _, layer = read_file(path)
+    preset, mistakes = validate(layer)
+    if preset is not None:
+        return PresetFile(flat(preset), (), lost(path), found)
+    known = {tuple(setting.key.split(".")): setting.key for setting in settings()}
+    values: dict[str, Any] = defaults() | {known[key]: placed.value for key, placed in layer.items() if key in known}
+    unknown = [".".join(key) for key in layer if key not in known]
+    names = (f"what the form does not know ({printable(', '.join(unknown), 60)})",) if unknown else ()
+    return PresetFile(values, tuple(mistakes), (*lost(path), *names), found)
+
+
+def lost(path: Path) -> tuple[str, ...]:
+    """What a file holds that is not there any more once it is saved from the form: its comments, its base."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
+        values = tomllib.loads(text)
+    except (OSError, ValueError):
+        return ()
+    kept = [
+        ("its comments", has_comments(text)),
+        (f"extends = {printable_value(values.get('extends'))}", "extends" in values),
+    ]
+    return tuple(name for name, there in kept if there)
+
+
+def has_comments(text: str) -> bool:
+    """Whether valid TOML has a comment: a # whose line means the same without what follows it."""
+    values = tomllib.loads(text)
+    for found in re.finditer("#", text):
+        end = text.find("\n", found.start())
+        without = text[: found.start()] + (text[end:] if end >= 0 else "")
+        try:
+            if tomllib.loads(without) == values:
+                return True
+        except tomllib.TOMLDecodeError:
+            continue
+    return False
+
+
+def stamp(path: Path) -> Stamp:
+    """What tells that a file was written since."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def why_not_a_name(name: str, replaced: str | None = None) -> str | None:
+    """Why the user's own preset cannot be called so; None when it can. `replaced` may be taken, it is its own."""
+    if not name:
+        return "a preset needs a name"
+    if not NAME.fullmatch(name):
+        return "a name has letters, digits, and _ . + - behind the first, at most 100"
+    if name.endswith(".toml"):
+        return "leave .toml out: it is added"
+    if name != replaced and path_of(name).exists():
+        return f"you already have a preset called {name}"
+    return None
+
+
+def path_of(name: str) -> Path:
+    """The file of the user's own preset of this name."""
+    return user_folder() / f"{name}.toml"
+
+
+def free_name(name: str) -> str:
+    """A name for a copy that no preset has yet: `small-2`, `small-3`."""
+    taken = {source.name for source in preset_files.available()}
+    base = re.sub(r"-\d+$", "", name)
+    number = 2
+    while f"{base}-{number}" in taken or path_of(f"{base}-{number}").exists():
+        number += 1
+    return f"{base}-{number}"
+
+
+def duplicate(source: PresetSource, name: str) -> Path:
+    """Copies a file as it is, comments included, to the user's own of another name."""
+    target = path_of(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(target, source.path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResourceError(f"{printable(target)}: cannot be written: {error}") from error
+    return target
+
+
+def rename(source: PresetSource, name: str) -> Path:
+    """Gives the user's own file another name. Raises PresetError for a shipped one or a taken name."""
+    _refuse_shipped(source)
+    reason = why_not_a_name(name, source.name)
+    if reason:
+        raise PresetError(reason)
+    target = source.path.with_name(f"{name}.toml")
+    if target.exists():
+        raise PresetError(f"{printable(target)}: there is such a file already")
+    try:
+        source.path.rename(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise ResourceError(f"{printable(source.path)}: cannot be renamed: {error.strerror or error}") from error
+    return target
+
+
+def delete(source: PresetSource) -> None:
+    """Removes the user's own file. Raises PresetError for a shipped one."""
+    _refuse_shipped(source)
+    try:
+        source.path.unlink(missing_ok=True)
+        sync_folder(source.path.parent)
+    except OSError as error:
+        raise ResourceError(f"{printable(source.path)}: cannot be deleted: {error.strerror or error}") from error
+
+
+def nearest_shipped(name: str, values: Values) -> tuple[str, Values] | None:
+    """The shipped preset of this name, else the one with the fewest differences; None where none is readable."""
+    found: list[tuple[str, Values]] = []
+    for path in sorted(shipped_folder().glob("*.toml")):
+        try:
+            found.append((path.stem, flat(preset_files.check(path).preset)))
+        except PresetError:
+            continue
+    return min(found, key=lambda pair: (pair[0] != name, len(differences(pair[1], values))), default=None)
+
+
+def _refuse_shipped(source: PresetSource) -> None:
+    if source.shipped or source.path.resolve().is_relative_to(shipped_folder().resolve()):
+        raise PresetError(f"{source.name} is a shipped preset, which is never changed; duplicate it")

@@ -1,0 +1,54 @@
+"""Looks at the folders of presets: which there are, how large their models are, which are broken. For a thread."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gpt2tui import preset_files
+from gpt2tui.errors import Gpt2TuiError
+from gpt2tui.preset import Preset
+from gpt2tui.preset_files import PresetSource
+from gpt2tui.tracking.number_format import compact
+from gpt2tui.tui import preset_library
+from gpt2tui.tui.preset_library import Stamp
+
+
+@dataclass(frozen=True)
+class ScannedPreset:
+    """A preset's size in a few characters, empty while it is not known, and whether its file is wrong."""
+
+    source: PresetSource
+    size: str = ""
+    broken: bool = False
+
+
+class PresetScan:
+    """Reads only files that have changed since it last looked."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[PresetSource, Stamp], ScannedPreset] = {}
+
+    def look(self, extra: Iterable[PresetSource] = ()) -> list[ScannedPreset]:
+        """All presets that can be named, and `extra` ones that still exist."""
+        sources = preset_files.available()
+        paths = {source.path for source in sources}
+        elsewhere = [source for source in extra if source.path not in paths and source.path.exists()]
+        found = {}
+        for source in (*elsewhere, *sources):
+            key = (source, preset_library.stamp(source.path))
+            found[key] = self._known.get(key) or _scan(source)
+        self._known = found
+        return list(found.values())
+
+
+def parameters(preset: Preset) -> int | None:
+    """The exact number of parameters where the preset alone decides it, as it does for all but `char`."""
+    size = preset.known_vocab_size
+    return preset.with_vocab_size(size).model.parameter_count() if size else None
+
+
+def _scan(source: PresetSource) -> ScannedPreset:
+    try:
+        count = parameters(preset_files.check(source.path).preset)
+    except Gpt2TuiError:
+        return ScannedPreset(source, broken=True)
+    return ScannedPreset(source, compact(count) if count else "")

@@ -1,0 +1,199 @@
+"""What a run's events add up to over time: curves, samples and marks, in bounded memory. Pure: no screen, no files.
+
+history = RunHistory()
+for event in read_events(run.events_file):
+    history.add(event)
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gpt2tui.tracking.run_progress import RunProgress
+from gpt2tui.tracking.smoothing import ExponentialAverage
+from gpt2tui.training.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    LearningRateChanged,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    Sampled,
+    Step,
+)
+from gpt2tui.tui.series import Series
+
+SMOOTHINGS = (0.0, 0.5, 0.9, 0.99)
+_SAMPLES = 500
+_SAMPLE_CHARACTERS = 10_000
+_MARKS = 200
+_STEPS_FOR_CLIPPING = 1000
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that happened to the run at a step and that a curve should show."""
+
+    step: int
+    kind: Literal["resumed", "learning rate"]
+    text: str
+
+
+class RunHistory:
+    """The curves of one run. What a resumed run does again replaces what was done before.
+
+    `train_loss[beta]` is smoothed by beta over every single step, before anything is left out for lack of room
+    (0 is the raw loss). `grad_clip` is the preset's limit, 0 or None without one.
+    """
+
+    def __init__(self, grad_clip: float | None = None) -> None:
+        self.grad_clip = grad_clip
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the run."""
+        self.train_loss = {beta: Series() for beta in SMOOTHINGS}
+        self.val_loss = Series()
+        self.bits_per_byte = Series()
+        self.learning_rate = Series()
+        self.grad_norm = Series()
+        self.tokens_per_second = Series()
+        self.device_memory = Series()
+        self.device_memory_reserved = Series()
+        self.host_memory = Series()
+        self.samples: deque[Sampled] = deque(maxlen=_SAMPLES)
+        self.marks: deque[Mark] = deque(maxlen=_MARKS)
+        self.progress = RunProgress()
+        self.started: RunStarted | None = None
+        self.step: Step | None = None
+        self.evaluation: Evaluated | None = None
+        """The last one."""
+        self.best: Evaluated | None = None
+        """The lowest over the fixed validation tokens; all held-out text is not comparable with them."""
+        self.checkpoint: CheckpointSaved | None = None
+        self.ending: RunFinished | RunFailed | None = None
+        self.peak_memory_bytes: int | None = None
+        self.learning_rate_factor = 1.0
+        self.logged = 0
+        """Steps and evaluations: the rows that W&B gets."""
+        self._averages = {beta: ExponentialAverage(beta) for beta in SMOOTHINGS if beta}
+        self._clipped: deque[bool] = deque(maxlen=_STEPS_FOR_CLIPPING)
+
+    @classmethod
+    def of(cls, events: Iterable[Event], grad_clip: float | None = None) -> "RunHistory":
+        """The history of these events."""
+        history = cls(grad_clip)
+        for event in events:
+            history.add(event)
+        return history
+
+    def add(self, event: Event) -> None:
+        """Takes note of one more event."""
+        match event:
+            case Step():
+                self._step(event)
+            case RunStarted():
+                self._run_started(event)
+            case Evaluated():
+                self._evaluated(event)
+            case Sampled():
+                self.samples.append(
+                    replace(event, prompt=event.prompt[:_SAMPLE_CHARACTERS], text=event.text[:_SAMPLE_CHARACTERS])
+                )
+            case CheckpointSaved():
+                self.checkpoint = event
+            case RunFinished() | RunFailed():
+                self.ending = event
+            case LearningRateChanged():
+                self.learning_rate_factor = event.factor
+                self.marks.append(Mark(event.step, "learning rate", f"lr × {event.factor:g}"))
+        self.progress = self.progress.after(event)
+
+    @property
+    def curves(self) -> list[Series]:
+        """All curves."""
+        return [
+            *self.train_loss.values(), self.val_loss, self.bits_per_byte, self.learning_rate, self.grad_norm,
+            self.tokens_per_second, self.device_memory, self.device_memory_reserved, self.host_memory,
+        ]  # fmt: skip
+
+    @property
+    def clipped_fraction(self) -> float | None:
+        """The share of the last 1,000 steps whose gradient was scaled down; None without clipping or steps."""
+        return sum(self._clipped) / len(self._clipped) if self.grad_clip and self._clipped else None
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """How much text a token stands for, which bits per byte and loss of the same held-out text imply."""
+        from math import isfinite, log
+
+        last = self.evaluation
+        if last is None or not isfinite(last.val_loss) or not last.bits_per_byte > 0:
+            return None
+        return last.val_loss / log(2) / last.bits_per_byte
+
+    def _run_started(self, event: RunStarted) -> None:
+        if event.step == 0:
+            self.clear()
+        else:
+            self._take_back(event.step)
+            self.marks.append(Mark(event.step, "resumed", "resumed"))
+        self.started, self.ending = event, None
+
+    def _take_back(self, step: int) -> None:
+        """Forgets what came after `step`."""
+        for curve in self.curves:
+            curve.truncate(step)
+        self.samples = deque((s for s in self.samples if s.step <= step), _SAMPLES)
+        self.marks = deque((m for m in self.marks if m.step <= step), _MARKS)
+        if self.best is not None and self.best.step > step:
+            self.best = None
+        if self.evaluation is not None and self.evaluation.step > step:
+            self.evaluation = None
+        if self.checkpoint is not None and self.checkpoint.step > step:
+            self.checkpoint = None
+        self._clipped.clear()
+        # The exact sums are gone; the smoothed value goes on from what the curve shows.
+        for beta in self._averages:
+            last = self.train_loss[beta].last
+            self._averages[beta] = ExponentialAverage(beta, last[1], 1.0) if last else ExponentialAverage(beta)
+
+    def _step(self, event: Step) -> None:
+        step = event.step
+        self.step = event
+        self.logged += 1
+        self.train_loss[0.0].add(step, event.train_loss)
+        for beta, average in self._averages.items():
+            self._averages[beta] = average = average.add(event.train_loss)
+            if average.value is not None:
+                self.train_loss[beta].add(step, average.value)
+        self.learning_rate.add(step, event.learning_rate)
+        self.grad_norm.add(step, event.grad_norm)
+        if event.tokens_per_second is not None:
+            self.tokens_per_second.add(step, event.tokens_per_second)
+        memory = event.device_memory_bytes
+        if memory is not None:
+            self.device_memory.add(step, memory)
+            reserved = event.device_memory_reserved_bytes
+            if reserved is not None:
+                self.device_memory_reserved.add(step, reserved)
+                memory = max(memory, reserved)
+        if event.host_memory_bytes is not None:
+            self.host_memory.add(step, event.host_memory_bytes)
+            memory = event.host_memory_bytes if memory is None else memory
+        if memory is not None:
+            self.peak_memory_bytes = max(memory, self.peak_memory_bytes or 0)
+        if self.grad_clip:
+            self._clipped.append(event.grad_norm > self.grad_clip)
+
+    def _evaluated(self, event: Evaluated) -> None:
+        self.logged += 1
+        if not event.whole:
+            # All held-out text is another text than the fixed sample: its loss would bend the curve.
+            self.val_loss.add(event.step, event.val_loss)
+            self.bits_per_byte.add(event.step, event.bits_per_byte)
+            if self.best is None or event.val_loss < self.best.val_loss:
+                self.best = event
+        self.evaluation = event

@@ -1,0 +1,220 @@
+"""The numbers of a run as words: one row a number, with its definition. Pure functions of what is known."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tui.run_view import RunView
+from gpt2tui.tui.schedule_phase import schedule_phase
+
+DEFINITIONS = {
+    "train": "The training loss: the mean cross-entropy of the step's tokens in nats, smoothed over about the last 20 "
+    "steps. Guessing evenly among the V tokens of the vocabulary costs ln V.",
+    "val": "The same loss over held-out text, always the same tokens, which the model never trains on. At the end of "
+    "the run once over all held-out text.",
+    "bits/B": "Bits per byte: what the held-out text would take if the model packed it. It compares models whatever "
+    "their tokenizer, and with what `xz -9` needs for the same text.",
+    "lr": "The learning rate of AdamW at this step, and where on its schedule it is.",
+    "grad": "The norm of the gradient before clipping, and the share of the last 1,000 steps in which it was above "
+    "optimizer.grad_clip and so scaled down to it.",
+    "speed": "Tokens trained on a second and the time of a step: the median of the last 50 steps, evaluations and "
+    "pauses apart. MFU: the share of the GPU's stated peak that the model's arithmetic reaches.",
+    "memory": "What torch has allocated on the GPU, and the most that it has reserved; without a GPU, what the process "
+    "holds of the computer's memory.",
+    "ckpt": "The newest checkpoint: its step, how long ago it was saved, and its size on disk.",
+    "wandb": "Whether Weights & Biases is told, and the rows that it has been sent: one a step and an evaluation.",
+    "data": "The corpus, and how often the model has seen all of its training text (estimated from the bytes that a "
+    "token stands for).",
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A row of the panel: `value` stands out, `note` explains; `style` is the theme's name for its colour."""
+
+    key: str
+    value: str
+    note: str = ""
+    style: str = ""
+    fraction: float | None = None
+    """How full, for a bar."""
+
+
+def numbers(view: RunView, now: float | None = None) -> list[Number]:
+    """All rows, in the order of `DEFINITIONS`; what is not known is a dash."""
+    now = time.time() if now is None else now
+    return [
+        _train(view), _val(view), _bits_per_byte(view), _learning_rate(view), _grad_norm(view), _speed(view),
+        _memory(view), _checkpoint(view, now), _wandb(view), _data(view),
+    ]  # fmt: skip
+
+
+def strip(view: RunView, now: float | None = None) -> tuple[list[Number], list[Number]]:
+    """Two lines of short numbers for a narrow screen."""
+    by_key = {number.key: number for number in numbers(view, now)}
+    short = {key: Number(key, n.value, _short_note(key, n.note), n.style) for key, n in by_key.items()}
+    return (
+        [short[key] for key in ("train", "val", "bits/B", "lr", "grad")],
+        [short[key] for key in ("speed", "memory", "ckpt", "wandb", "data")],
+    )
+
+
+def one_line(view: RunView) -> list[Number]:
+    """The few numbers for a very small screen, the most important first."""
+    history = view.history
+    progress = history.progress
+    found = [_train(view), _val(view), Number("step", f"{progress.step:,}/{progress.num_iterations:,}"), _speed(view)]
+    if progress.seconds_left is not None and history.ending is None:
+        found.append(Number("left", duration(progress.seconds_left)))
+    return [Number(n.key, n.value, "", n.style) for n in found]
+
+
+def age(seconds: float) -> str:
+    """How long ago: `12 s`, `3 min`, `2 h 05`, `4 d`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02}"
+    return f"{whole // 86_400} d"
+
+
+def scientific(value: float) -> str:
+    """A small number with two digits: `4.0e-3`."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _train(view: RunView) -> Number:
+    loss = view.history.progress.train_loss.value
+    vocab_size = view.preset.model.vocab_size if view.preset else None
+    note = f"uniform guess: ln V = {math.log(vocab_size):.2f}" if vocab_size else ""
+    return Number("train", _digits(loss), note, "primary")
+
+
+def _val(view: RunView) -> Number:
+    last, best = view.history.evaluation, view.history.best
+    if last is None:
+        return Number("val", "–", _first_evaluation(view), "success")
+    note = f"@{last.step:,}"
+    if last.whole:
+        note += ", over all held-out text"
+    elif best is last:
+        note += ", best"
+    elif best is not None:
+        note += f", best {best.val_loss:.3f} @{best.step:,}"
+    return Number("val", _digits(last.val_loss), note, "success")
+
+
+def _first_evaluation(view: RunView) -> str:
+    if view.preset is None or view.history.started is None:
+        return ""
+    frequency = view.preset.training.eval_frequency
+    if not frequency:
+        return "measured at the end; e: now"
+    return f"first at {(view.history.progress.step // frequency + 1) * frequency:,}; e: now"
+
+
+def _bits_per_byte(view: RunView) -> Number:
+    last, xz = view.history.evaluation, view.history.progress.xz_bits_per_byte
+    note = f"xz on the same text: {xz:.2f}" if xz is not None else ""
+    return Number("bits/B", _digits(last.bits_per_byte if last else None), note, "success")
+
+
+def _learning_rate(view: RunView) -> Number:
+    step = view.history.step
+    if step is None:
+        return Number("lr", "–")
+    note = schedule_phase(view.preset, step.step, view.history.learning_rate_factor) if view.preset else ""
+    return Number("lr", scientific(step.learning_rate), note)
+
+
+def _grad_norm(view: RunView) -> Number:
+    step, share = view.history.step, view.history.clipped_fraction
+    if step is None:
+        return Number("grad", "–")
+    note = "not clipped" if view.preset and not view.preset.optimizer.grad_clip else ""
+    if share is not None:
+        note = f"clipped in {share:.0%} of steps"
+    return Number("grad", f"{step.grad_norm:.2f}", note, "warning" if share is not None and share > 0.5 else "")
+
+
+def _speed(view: RunView) -> Number:
+    progress, step = view.history.progress, view.history.step
+    if progress.tokens_per_second is None or progress.seconds_per_step is None:
+        return Number("speed", "–")
+    note = f"{_step_time(progress.seconds_per_step)}/step"
+    if step is not None and step.mfu is not None:
+        note += f"  MFU {step.mfu:.0%}"
+    return Number("speed", f"{compact(progress.tokens_per_second)} tok/s", note)
+
+
+def _step_time(seconds: float) -> str:
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.0f} ms" if milliseconds < 10_000 else f"{seconds:.1f} s"
+
+
+def _memory(view: RunView) -> Number:
+    used, peak, total = view.history.progress.memory_bytes, view.history.peak_memory_bytes, view.memory_total_bytes
+    if used is None:
+        return Number("memory", "–")
+    if not total:
+        return Number("memory", byte_size(used), f"peak {byte_size(peak)}" if peak is not None else "")
+    number, _, unit = byte_size(used).partition(" ")
+    whole, _, whole_unit = byte_size(total).partition(" ")
+    value = f"{number} of {whole} {unit}" if unit == whole_unit else f"{number} {unit} of {whole} {whole_unit}"
+    note = f"peak {byte_size(peak).removesuffix(f' {whole_unit}')}" if peak is not None else ""
+    return Number("memory", value, note, "error" if used > 0.9 * total else "", fraction=min(1.0, used / total))
+
+
+def _checkpoint(view: RunView, now: float) -> Number:
+    saved = view.history.checkpoint
+    if saved is None:
+        return Number("ckpt", "none", "k: save one now" if not view.attached else "")
+    return Number("ckpt", f"@{saved.step:,}", f"{age(now - saved.time)} ago, {byte_size(saved.bytes)}")
+
+
+def _wandb(view: RunView) -> Number:
+    if view.preset is None:
+        return Number("wandb", "–")
+    mode = view.preset.tracking.wandb
+    return Number("wandb", "off") if mode == "disabled" else Number("wandb", mode, f"{view.history.logged:,} rows")
+
+
+def _data(view: RunView) -> Number:
+    if view.preset is None:
+        return Number("data", "–")
+    source = sanitize(view.preset.data.source, keep_newlines=False).rstrip("/").rpartition("/")[2]
+    return Number("data", source, _seen(view))
+
+
+def _seen(view: RunView) -> str:
+    step, bytes_per_token = view.history.step, view.history.bytes_per_token
+    if step is None:
+        return ""
+    if not view.train_bytes or bytes_per_token is None:
+        return f"{compact(step.tokens_seen)} tokens seen"
+    return f"{step.tokens_seen * bytes_per_token / view.train_bytes:.2g} epochs seen"
+
+
+def _short_note(key: str, note: str) -> str:
+    """What of a note there is room for in a strip."""
+    if key in ("train", "lr", "wandb", "data"):
+        return ""
+    if key == "bits/B":
+        return note.replace("xz on the same text: ", "xz ")
+    if key == "grad":
+        return note.replace("clipped in ", "clip ").replace(" of steps", "")
+    if key == "ckpt":
+        return note.partition(",")[0]
+    return note.partition(",")[0] if key == "val" else note
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,60 @@
+"""What the Train screen knows of one run, whether this process trains it or another one does."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gpt2tui.preset import Preset
+from gpt2tui.runs import Run
+from gpt2tui.training.events import Event
+from gpt2tui.tui.event_lines import EventLine, event_line
+from gpt2tui.tui.run_history import RunHistory
+
+LOG_LINES = 2000
+
+
+@dataclass
+class RunView:
+    """A run on show: its curves, its log, and what its folder says about it (None is what is not known yet)."""
+
+    attached: bool = False
+    """Another process trains it, so that nothing here can control it."""
+    run: Run | None = None
+    preset: Preset | None = None
+    history: RunHistory = field(default_factory=RunHistory)
+    log: deque[EventLine] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    train_bytes: int | None = None
+    """The size of the text to train on."""
+    memory_total_bytes: int | None = None
+    """What the device has, or the host where the device has no memory of its own."""
+    waiting: str = "waiting for the first step"
+    """What is said where a curve will be."""
+    version: int = 0
+    """Counts the changes."""
+
+    def add(self, events: Iterable[Event]) -> list[EventLine]:
+        """Takes note of the events; returns their lines in the log."""
+        lines = []
+        for event in events:
+            best = self.history.best
+            self.history.add(event)
+            if line := event_line(event, is_best=self.history.best is not best):
+                lines.append(line)
+        self.log.extend(lines)
+        self.version += 1
+        return lines
+
+    def know(self, preset: Preset | None, train_bytes: int | None) -> None:
+        """Takes note of what the run's folder says."""
+        if preset is not None:
+            self.preset = preset
+            self.history.grad_clip = preset.optimizer.grad_clip
+        self.train_bytes = train_bytes
+        self.version += 1
+
+    def say(self, kind: str, text: str) -> EventLine:
+        """A line of our own in the log."""
+        line = EventLine(time.time(), kind, text, "$foreground-muted")
+        self.log.append(line)
+        return line

@@ -1,0 +1,64 @@
+"""What the workbench remembers between two starts: a small JSON file in the configuration folder."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gpt2tui.durable import replace_text
+from gpt2tui.folders import config_folder
+
+LARGEST_BYTES = 2**20
+
+
+class UserSettings:
+    """Remembered values by name, such as `theme`, `mode`, `preset`, `run`; written when one changes.
+
+    A file that is missing, damaged or cannot be written never stops anything: then nothing is remembered.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or config_folder() / "settings.json"
+        self._values: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if self._path.stat().st_size <= LARGEST_BYTES:
+                values = json.loads(self._path.read_text(encoding="utf-8"))
+                self._values = values if isinstance(values, dict) else {}
+
+    def text(self, name: str, default: str = "") -> str:
+        """A remembered text; `default` when there is none or it is something else."""
+        value = self._values.get(name, default)
+        return value if isinstance(value, str) else default
+
+    def remember(self, name: str, value: str | float | bool | None) -> None:
+        """Keeps a value for the next start."""
+        if self._values.get(name) == value:
+            return
+        self._values[name] = value
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._path, json.dumps(self._values, indent=2) + "\n")
+
+    def value(self, name: str, default: Any = None) -> Any:
+        """A remembered value as it was, which a person may have edited since: check its type."""
+        return self._values.get(name, default)
+
+    @property
+    def theme(self) -> str:
+        """Textual's theme."""
+        return self.text("theme")
+
+    @property
+    def mode(self) -> str:
+        """The mode in front: presets, train, chat or runs."""
+        return self.text("mode")
+
+    @property
+    def preset(self) -> str:
+        """The preset last selected, by name or path."""
+        return self.text("preset")
+
+    @property
+    def run(self) -> str:
+        """The run last shown, by name."""
+        return self.text("run")

@@ -1,0 +1,114 @@
+"""Dialogs: a question with choices, an error, a line of text. Everything shown is text, never markup."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+from textual.widgets.button import ButtonVariant
+
+from gpt2tui.terminal_text import sanitize
+
+
+class DialogBox(Vertical):
+    """The frame of a dialog."""
+
+
+def _content(text: str) -> Content:
+    return Content(sanitize(text))
+
+
+class ConfirmDialog(ModalScreen[str | None]):
+    """A question; returns the choice as it was given, None on escape. A choice that starts with `!` is dangerous.
+
+    The first choice has the focus, so that Enter takes it.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Back"),
+        Binding("left,h,up", "app.focus_previous", "Previous", show=False),
+        Binding("right,l,down", "app.focus_next", "Next", show=False),
+    ]
+
+    def __init__(self, title: str, text: str, *choices: str) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._choices = choices or ("OK",)
+
+    def compose(self) -> ComposeResult:
+        """The question over a row of buttons."""
+        with DialogBox() as box:
+            box.border_title = _content(self._title)
+            with VerticalScroll(can_focus=False):
+                yield Static(_content(self._text), classes="dialog-text")
+            with Horizontal(classes="dialog-buttons"):
+                for number, choice in enumerate(self._choices):
+                    dangerous = choice.startswith("!")
+                    label = _content(choice.removeprefix("!"))
+                    variant: ButtonVariant = "error" if dangerous else "primary" if number == 0 else "default"
+                    yield Button(label, variant=variant, id=f"choice-{number}", compact=True)
+
+    def on_mount(self) -> None:
+        """Puts the focus on the first choice."""
+        self.query(Button).first().focus()
+
+    @on(Button.Pressed)
+    def choose(self, event: Button.Pressed) -> None:
+        """Ends the dialog with the button's choice."""
+        event.stop()
+        self.dismiss(self._choices[int((event.button.id or "choice-0").removeprefix("choice-"))])
+
+
+class ErrorDialog(ConfirmDialog):
+    """What happened, and where the log is; returns None or "OK"."""
+
+    def __init__(self, title: str, message: str, log: str | None = None) -> None:
+        super().__init__(title, message + (f"\n\nMore in the log: {log}" if log else ""), "OK")
+
+
+class TextDialog(ModalScreen[str | None]):
+    """Asks for one line of text; returns it, None on escape. `validate` returns what is wrong with it, or None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+
+    def __init__(
+        self, title: str, text: str, value: str = "", *, validate: Callable[[str], str | None] | None = None
+    ) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._value = value
+        self._validate = validate
+
+    def compose(self) -> ComposeResult:
+        """The question, the input, and what is wrong with it."""
+        with DialogBox() as box:
+            box.border_title = _content(self._title)
+            yield Static(_content(self._text), classes="dialog-text")
+            yield Input(self._value, select_on_focus=True, compact=True)
+            yield Static("", classes="dialog-mistake", markup=False)
+
+    def on_mount(self) -> None:
+        """Puts the focus into the input."""
+        self.query_one(Input).focus()
+
+    @on(Input.Changed)
+    def check(self, event: Input.Changed) -> None:
+        """Says what is wrong while one types."""
+        self.query_one(".dialog-mistake", Static).update(_content(self._mistake(event.value) or ""))
+
+    @on(Input.Submitted)
+    def submit(self, event: Input.Submitted) -> None:
+        """Ends the dialog with the text, when nothing is wrong with it."""
+        event.stop()
+        if self._mistake(event.value) is None:
+            self.dismiss(event.value)
+
+    def _mistake(self, value: str) -> str | None:
+        return self._validate(value) if self._validate else None

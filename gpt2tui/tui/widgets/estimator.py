@@ -1,0 +1,253 @@
+"""What the preset would cost, answered while one types: parameters, tokens, memory, FLOPs, time."""
+
+import dataclasses
+import textwrap
+from collections.abc import Callable
+
+from rich.cells import cell_len
+from textual.content import Content
+from textual.widget import Widget
+
+from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, duration
+from gpt2tui.preset import Preset
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact
+from gpt2tui.tui.preset_costs import Costs
+
+# Muennighoff et al. 2023, section 6: up to about 4 epochs, repeated data is nearly as good as new data.
+HARMLESS_EPOCHS = 4
+STRIP_WIDTH = 56  # from here on, when it is also low, the costs are a strip instead of a column
+STRIP_HEIGHT = 7
+BAR_WIDTH = 4
+MUTED, DIM = "$foreground 65%", "$foreground 45%"
+
+Line = Content
+
+
+def is_strip(width: int, height: int) -> bool:
+    """Whether so much room is for a strip rather than a column."""
+    return width >= STRIP_WIDTH and height <= STRIP_HEIGHT
+
+
+class Estimator(Widget):
+    """Draws costs in a column, or in a strip of four lines where it is wide and low; it looks at nothing itself."""
+
+    DEFAULT_CSS = """
+    Estimator { height: 1fr; padding: 0 1; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._preset: Preset | None = None
+        self._costs: Costs | None = None
+        self._mistakes = 0
+
+    def show(self, preset: Preset, costs: Costs) -> None:
+        """Shows the costs of a valid preset."""
+        if (preset, costs, 0) != (self._preset, self._costs, self._mistakes):
+            self._preset, self._costs, self._mistakes = preset, costs, 0
+            self.refresh()
+
+    def show_mistakes(self, number: int) -> None:
+        """Says that the preset is not valid; what the last valid one cost stays, dim."""
+        if number != self._mistakes:
+            self._mistakes = number
+            self.refresh()
+
+    def clear(self) -> None:
+        """Shows nothing: there is no preset."""
+        self._preset, self._costs, self._mistakes = None, None, 0
+        self.refresh()
+
+    @property
+    def costs(self) -> Costs | None:
+        """What is shown."""
+        return self._costs
+
+    def render(self) -> Content:
+        """The column or the strip, cut to the height there is."""
+        width, height = self.size.width, self.size.height
+        head: list[Line] = []
+        if self._mistakes:
+            plural = "s" if self._mistakes > 1 else ""
+            head = [Content.styled(f"✗ {self._mistakes} mistake{plural} in the form", "$text-error bold")]
+        if self._preset is None or self._costs is None:
+            return Content("\n").join(head)
+        if is_strip(width, height):
+            lines = _strip(self._preset, self._costs, width)
+        else:
+            lines = _fitting_column(self._preset, self._costs, width, height - 2 * len(head))
+            head = [*head, Content("")] if head else []
+        if self._mistakes:
+            lines = [Content.styled(line.plain, DIM) for line in lines]
+        return Content("\n").join([*head, *lines][:height])
+
+
+def _fitting_column(preset: Preset, costs: Costs, width: int, height: int) -> list[Line]:
+    """The column without the parts of the parameters, then of the memory, then the empty lines, if it must be."""
+    for shape in ((True, True), (False, True), (False, False)):
+        lines = _column(preset, costs, width, *shape)
+        if len(lines) <= height:
+            return lines
+    return [line for line in lines if line.plain]
+
+
+def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bool) -> list[Line]:
+    e = costs.estimate
+    exact = "" if costs.vocab_size_is_exact else "about "
+    lines = [_row("parameters", f"{exact}{e.parameters.total:,}", width, "bold")]
+    if by_part:
+        lines += _shares(dataclasses.asdict(e.parameters), compact, width)
+        lines.append(Content(""))
+    lines += [
+        _row("tokens a step", f"{e.tokens_per_step:,}", width),
+        _row("tokens in all", compact(e.tokens), width),
+        _barred("per parameter", _short(e.tokens_per_parameter), _chinchilla(e), width),
+        _row(" Chinchilla optimum", f"≈ {CHINCHILLA_TOKENS_PER_PARAMETER}{' ' * (BAR_WIDTH + 1)}", width, DIM),
+        Content(""),
+        _row("memory", _memory(e), width, _memory_style(e) or "bold"),
+    ]
+    if by_kind:
+        lines += _shares(dataclasses.asdict(e.memory), byte_size, width)
+    if _too_large(e):
+        lines += [Content.styled(line, "$text-error") for line in _wrap(_way_out(preset), width)]
+    lines += [
+        Content(""),
+        _row("compute", f"{_power(e.flops)} FLOPs", width),
+        _row("a token", f"{_power(e.flops_per_token)} FLOPs", width),
+        _row("time", _time(preset, costs), width, "bold"),
+        _row("", _where(costs), width, DIM),
+        Content(""),
+        _row("data", _epochs(e), width, _epochs_style(e)),
+    ]
+    style = "$text-warning" if costs.corpus_missing else DIM
+    lines += [Content.styled(line, style) for line in _wrap(_corpus(preset, costs), width)[:4]]
+    return lines
+
+
+def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
+    e = costs.estimate
+    about = "" if costs.vocab_size_is_exact else "about "
+    memory = f"memory {_memory(e)}"
+    kinds = _largest(dataclasses.asdict(e.memory), width - cell_len(memory) - 2)
+    memory_style = _memory_style(e) or "bold"
+    rows = [
+        Content.assemble(
+            (f"{about}{e.parameters.total:,}", "bold"), (" parameters  ", MUTED),
+            f"{e.tokens_per_step:,}", (" tokens a step, ", MUTED), compact(e.tokens), (" in all", MUTED),
+        ),
+        Content.assemble(
+            _short(e.tokens_per_parameter),
+            (f" tokens a parameter (Chinchilla ≈ {CHINCHILLA_TOKENS_PER_PARAMETER})  data ", MUTED),
+            (_epochs(e), _epochs_style(e)),
+        ),
+        Content.assemble(("memory ", MUTED), (_memory(e), memory_style), (f"  {kinds}", MUTED)),
+        Content.assemble(
+            _power(e.flops), (" FLOPs, time ", MUTED), (_time(preset, costs), "bold"),
+            (f" {_where(costs)}", MUTED),
+        ),
+    ]  # fmt: skip
+    return [row.truncate(width, ellipsis=True) for row in rows]
+
+
+def _row(name: str, value: str, width: int, style: str = "") -> Line:
+    gap = max(1, width - cell_len(name) - cell_len(value))
+    return Content.assemble((name, MUTED), " " * gap, (value, style or "$foreground"))
+
+
+def _shares(parts: dict[str, int], shown: Callable[[float], str], width: int) -> list[Line]:
+    total = sum(parts.values()) or 1
+    return [
+        _barred(f" {_name(name)}", shown(value), value / total, width, DIM, MUTED)
+        for name, value in parts.items()
+        if value
+    ]
+
+
+def _barred(
+    name: str, value: str, share: float, width: int, name_style: str = MUTED, value_style: str = "$foreground"
+) -> Line:
+    """A row that ends in a bar of the share, which is at most 1."""
+    filled = round(share * BAR_WIDTH)
+    gap = " " * max(1, width - cell_len(name) - cell_len(value) - BAR_WIDTH - 1)
+    bar = (f" {'━' * filled}", "$primary"), ("━" * (BAR_WIDTH - filled), "$foreground 12%")
+    return Content.assemble((name, name_style), gap, (value, value_style), *bar)
+
+
+def _name(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _chinchilla(e: Estimate) -> float:
+    """The share of Chinchilla's tokens that the run has, at most 1."""
+    return min(1.0, e.tokens_per_parameter / CHINCHILLA_TOKENS_PER_PARAMETER)
+
+
+def _short(value: float) -> str:
+    return compact(value) if value >= 0.001 else f"{value:.1g}"
+
+
+def _largest(kinds: dict[str, int], room: int) -> str:
+    """The largest kinds of memory, as many as fit."""
+    text = ""
+    for kind, size in sorted(kinds.items(), key=lambda item: -item[1]):
+        longer = f"{text}, {_name(kind)} {byte_size(size)}".removeprefix(", ")
+        if not size or len(longer) > room:
+            break
+        text = longer
+    return text
+
+
+def _power(value: float) -> str:
+    """Two digits and a power of ten, `6.2e13`."""
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def _too_large(e: Estimate) -> bool:
+    return e.memory_free_bytes is not None and e.memory.total > e.memory_free_bytes
+
+
+def _memory(e: Estimate) -> str:
+    free = f" of {byte_size(e.memory_free_bytes)} free" if e.memory_free_bytes is not None else ""
+    return f"{byte_size(e.memory.total)}{free}"
+
+
+def _memory_style(e: Estimate) -> str:
+    return "$text-error bold" if _too_large(e) else ""
+
+
+def _way_out(preset: Preset) -> str:
+    if preset.training.batch_size > 1:
+        return "more than is free: lower batch_size and raise gradient_accumulation"
+    return "more than is free: take a smaller model or shorter sequences"
+
+
+def _time(preset: Preset, costs: Costs) -> str:
+    seconds, budget = costs.estimate.seconds, preset.training.time_budget
+    if budget and (seconds is None or seconds >= budget):
+        return f"at most {duration(budget)}"
+    return "not known" if seconds is None else f"about {duration(seconds)}"
+
+
+def _where(costs: Costs) -> str:
+    e = costs.estimate
+    return f"on {sanitize(e.device, keep_newlines=False)}, {e.precision}" if e.device else costs.device_problem
+
+
+def _epochs(e: Estimate) -> str:
+    if e.epochs is None:
+        return "size not known"
+    return f"{100 * e.epochs:.3g} % read" if e.epochs <= 1 else f"read {e.epochs:.3g} times"
+
+
+def _epochs_style(e: Estimate) -> str:
+    return "$text-warning" if e.epochs is not None and e.epochs > HARMLESS_EPOCHS else "$foreground"
+
+
+def _corpus(preset: Preset, costs: Costs) -> str:
+    return f"{preset.data.source}: {costs.corpus}"
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(sanitize(text, keep_newlines=False), max(width, 8))

@@ -1,0 +1,45 @@
+"""What one sees before there is any run: what this is, and two ways to begin."""
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Button, Static
+
+TITLE = "Train GPT-2 from scratch"
+TEXT = (
+    "The corpus is the Python standard library on your disk, the tokenizer is trained on the spot. "
+    "Watch the loss fall, then talk to what has learned."
+)
+
+
+class FirstRun(Vertical):
+    """Two buttons: train `small`, or choose a preset. Acts through the app by itself."""
+
+    DEFAULT_CSS = """
+    FirstRun { width: 1fr; height: 1fr; align: center middle; }
+    FirstRun #first-run-box { width: 72; max-width: 100%; height: auto; padding: 1 2; border: round $primary; }
+    FirstRun .first-run-title { text-style: bold; color: $text-primary; text-align: center; width: 1fr; }
+    FirstRun .first-run-text { text-align: center; width: 1fr; margin-top: 1; color: $text-muted; }
+    FirstRun .first-run-buttons { height: auto; align: center middle; margin-top: 1; }
+    FirstRun Button { margin: 0 1; }
+    """
+
+    def compose(self) -> ComposeResult:
+        """A title, what will happen, two buttons."""
+        with Vertical(id="first-run-box"):
+            yield Static(TITLE, classes="first-run-title")
+            yield Static(TEXT, classes="first-run-text")
+            with Horizontal(classes="first-run-buttons"):
+                yield Button("Train the small preset", variant="primary", id="first-run-small")
+                yield Button("Choose a preset", id="first-run-choose")
+            yield Static("small takes about three minutes: no GPU, no download", classes="first-run-text")
+
+    def on_show(self) -> None:
+        """Enter is enough to begin."""
+        self.query(Button).first().focus()
+
+    @on(Button.Pressed)
+    async def begin(self, event: Button.Pressed) -> None:
+        """Trains the small preset, or shows all of them."""
+        event.stop()
+        await self.run_action("app.train_small" if event.button.id == "first-run-small" else "app.go('presets')")

@@ -1,0 +1,26 @@
+"""Textual's footer, made anew only when the keys it shows have changed.
+
+Textual's own is made anew, with a layout of the whole screen, at every step of the focus from field to field.
+"""
+
+from typing import Any
+
+from textual.screen import Screen
+from textual.widgets import Footer
+
+
+class KeyFooter(Footer):
+    """The keys that act now."""
+
+    _shown: object = None
+
+    def bindings_changed(self, screen: Screen[Any]) -> None:
+        """Other keys may act now."""
+        shown = [
+            (key, active.binding.description, active.enabled)
+            for key, active in screen.active_bindings.items()
+            if active.binding.show
+        ]
+        if shown != self._shown and screen.app.app_focus:
+            self._shown = shown
+            super().bindings_changed(screen)

@@ -1,0 +1,87 @@
+"""Curves in whatever space there is: the widget around `plot_drawing`."""
+
+from typing import Any
+
+from rich.text import Text
+from textual.color import Color, ColorParseError
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark, draw, message
+
+__all__ = ["Figure", "Line", "LinePlot", "VerticalMark"]
+
+_GLYPHS = {"solid": "━", "faint": "─", "dotted": "┄", "marked": "●"}
+
+
+class LinePlot(Widget):
+    """Draws a figure; nothing that is put in can make it raise.
+
+    The lower border names the lines in their colours, unless `legend` is false.
+    """
+
+    DEFAULT_CSS = """
+    LinePlot {
+        height: 1fr;
+        border: round $panel-lighten-2;
+        border-title-color: $text-muted;
+        border-subtitle-color: $text-muted;
+        padding: 0 1 0 0;
+    }
+    """
+
+    figure: reactive[Figure] = reactive(Figure, init=False)
+
+    def __init__(self, *, legend: bool = True, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._has_legend = legend
+        self._drawn: tuple[object, Text] = (None, Text())
+
+    def show(self, *lines: Line, **options: Any) -> None:
+        """Draws these lines; `options` are the other fields of `Figure`."""
+        self.figure = Figure(lines, **options)
+
+    def render(self) -> Text:
+        """The drawing, made anew only when the figure, the size or the theme has changed."""
+        key = (self.figure, self.content_size, self.app.theme)
+        # By identity first: comparing figures compares their points.
+        old = self._drawn[0]
+        if not (isinstance(old, tuple) and old[0] is key[0] and old[1:] == key[1:]):
+            self._drawn = (key, self._draw())
+        return self._drawn[1]
+
+    def watch_figure(self) -> None:
+        """Names the lines on the lower border."""
+        if self._has_legend:
+            self.border_subtitle = self._legend()
+
+    def _draw(self) -> Text:
+        width, height = self.content_size
+        try:
+            return draw(self.figure, width, height, self.theme_color)
+        except Exception as error:  # it would end the program, and the training in it
+            self.log.error(f"a plot could not be drawn: {error!r}")
+            return message(f"this plot could not be drawn: {error}", width, height)
+
+    def theme_color(self, name: str) -> Color:
+        """A colour of the theme by name, or any colour; the foreground when there is none of that name."""
+        variables = self.app.theme_variables
+        for value in (variables.get(name, name), variables.get("foreground", "white")):
+            try:
+                return Color.parse(value)
+            except ColorParseError:
+                continue
+        return Color.parse("white")
+
+    def _legend(self) -> Content:
+        parts = []
+        for line in self.figure.lines:
+            if line.points:
+                color = self.theme_color(line.color)
+                if line.style == "faint":
+                    color = color.blend(self.theme_color("background"), 0.5)
+                name = sanitize(line.name, keep_newlines=False)
+                parts.append(Content.assemble((_GLYPHS[line.style], color.hex), f" {name}"))
+        return Content("  ").join(parts)

@@ -1,0 +1,137 @@
+"""The top line: the modes with the one in front, and where the run on show is."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal, cast
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import RenderResult
+from textual.widget import Widget
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import duration
+from gpt2tui.tui.session_state import SessionState
+
+MODES = {"presets": "Presets", "train": "Train", "chat": "Chat", "runs": "Runs"}
+BAR_WIDTH = 14
+DATE = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-(?=.)")  # with which the names of runs begin
+WORDS: dict[str, tuple[str, str]] = {
+    "preparing": ("◌ PREPARING", "warning"),
+    "running": ("● TRAINING", "success"),
+    "pausing": ("◐ PAUSING", "warning"),
+    "paused": ("‖ PAUSED", "warning"),
+    "stopping": ("◌ SAVING", "warning"),
+    "finished": ("■ ENDED", "accent"),
+    "failed": ("✕ FAILED", "error"),
+    "attached": ("◎ ATTACHED", "accent"),
+}
+"""A state's sign and word, and the theme's colour for it."""
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """What the line says of the training of this process, or of the run of another one that is attached."""
+
+    state: SessionState | Literal["attached"] = "idle"
+    run: str = ""
+    step: int = 0
+    num_iterations: int = 0
+    seconds_left: float | None = None
+    preparation: str = ""
+
+    @property
+    def fraction(self) -> float:
+        """The share of the steps that is done."""
+        return min(1.0, self.step / self.num_iterations) if self.num_iterations else 0.0
+
+
+class ModeBar(Widget):
+    """One line; a click on a mode goes there. It follows `app.training_status` by itself."""
+
+    DEFAULT_CSS = """
+    ModeBar {
+        height: 1; background: $panel; color: $foreground;
+        link-style: none; link-style-hover: underline; link-background-hover: $panel; link-color-hover: $foreground;
+    }
+    """
+
+    ALLOW_SELECT: ClassVar[bool] = False
+
+    def on_mount(self) -> None:
+        """Follows the app's status and its theme."""
+        self.watch(self.app, "training_status", self._redraw, init=False)
+        self.watch(self.app, "theme", self._redraw, init=False)
+
+    def _redraw(self) -> None:
+        self.refresh()
+
+    def render(self) -> RenderResult:
+        """The modes on the left; on the right what there is room for."""
+        colours = self.app.theme_variables
+        status = cast(TrainingStatus, getattr(self.app, "training_status", TrainingStatus()))
+        modes = self._modes(colours)
+        room = self.size.width - modes.cell_len
+        right = next((line for line in _status_lines(status, colours) if line.cell_len <= room), Text())
+        return Text.assemble(modes, " " * max(0, room - right.cell_len), right, no_wrap=True, end="")
+
+    def _modes(self, colours: dict[str, str]) -> Text:
+        front = self.app.current_mode
+        for name, wide in (("gpt2tui", True), ("", True), ("", False)):
+            line = Text(f" {name} " if name else "", Style(bold=True, color=_colour(colours, "primary")))
+            for number, (mode, label) in enumerate(MODES.items(), start=1):
+                here = mode == front
+                style = Style(meta={"@click": f"app.go('{mode}')"})
+                if here:
+                    style += Style(bold=True, color=_colour(colours, "background"), bgcolor=_colour(colours, "primary"))
+                line.append(f" {number} {label} " if wide or here else f" {number} ", style)
+            if line.cell_len + (30 if name else 20) <= self.size.width:
+                break
+        return line
+
+
+def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]:
+    """The status in words, the longest first."""
+    if status.state == "idle":
+        return []
+    word, colour = WORDS[status.state]
+    state = Text(word, Style(bold=True, color=_colour(colours, colour)))
+    name = DATE.sub("", sanitize(status.run, keep_newlines=False))
+    short = name if len(name) <= 30 else f"{name[:29]}…"
+    if status.state == "preparing":
+        what = Text(f"  {sanitize(status.preparation, keep_newlines=False)}") if status.preparation else Text()
+        return [
+            Text.assemble(short, "  ", state, what, " "),
+            Text.assemble(state, what, " "),
+            Text.assemble(state, " "),
+        ]
+    if not status.num_iterations:
+        return [Text.assemble(short, "  ", state, " "), Text.assemble(state, " ")]
+    steps = f"  {status.step:,}/{status.num_iterations:,}"
+    percent = f"  {int(status.fraction * 100)} %"
+    filled = round(status.fraction * BAR_WIDTH)
+    bar = Text.assemble(
+        "  ",
+        ("━" * filled, Style(color=_colour(colours, colour))),
+        ("━" * (BAR_WIDTH - filled), Style(color=_colour(colours, "surface-lighten-2"))),
+    )
+    left = ""
+    if status.seconds_left is not None and status.state in ("running", "pausing", "paused", "attached"):
+        left = f"  ETA {duration(status.seconds_left)}"
+    parts = [
+        (short, "  ", state, steps, percent, bar, left),
+        (state, steps, percent, bar, left),
+        (state, steps, percent, left),
+        (state, steps, left),
+        (state, percent, left),
+        (state, percent),
+        (state,),
+        (word[:1],),
+    ]
+    return [Text.assemble(*line, " ") for line in parts]
+
+
+def _colour(colours: dict[str, str], name: str) -> str | None:
+    """A theme colour for rich; None for one that is not a plain colour, such as `ansi_blue`."""
+    value = colours.get(name, "")
+    return value[:7] if value.startswith("#") else None

@@ -1,0 +1,122 @@
+"""The list of models: live weights first, then the checkpoints under the names of their runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.cells import set_cell_size
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tui.chat_catalog import ModelChoice
+
+SIGNS = {"live": "●", "best": "★", "newest": "▸"}
+
+
+class ModelList(OptionList):
+    """Enter or a click chooses the model that answers, space a second one that answers beside it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select", "Choose"),
+        Binding("space", "pick_second", "Compare", tooltip="A second model answers side by side, with the same seed"),
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+    ]
+
+    DEFAULT_CSS = """
+    ModelList { height: 1fr; min-height: 3; padding: 0 1; border: round $panel; border-title-color: $foreground;
+        border-subtitle-color: $text-muted; background: transparent; scrollbar-size-vertical: 1;
+        text-wrap: nowrap; overflow-x: hidden; }
+    ModelList:focus { border: round $border; background: transparent; background-tint: transparent; }
+    ModelList > .option-list--option-disabled { color: $text-muted; text-style: none; }
+    ModelList > .option-list--option { padding: 0; }
+    """
+
+    @dataclass
+    class Chosen(Message):
+        """A model was chosen; `second` when it is to answer beside the first."""
+
+        choice: ModelChoice
+        second: bool
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id, markup=False)
+        self._choices: dict[str, ModelChoice] = {}
+        self._shown: tuple[tuple[ModelChoice, ...], ModelChoice | None, ModelChoice | None, int] | None = None
+
+    def show(self, choices: Sequence[ModelChoice], first: ModelChoice | None, second: ModelChoice | None) -> None:
+        """Shows these models, `first` and `second` marked; the highlight stays on the model it was on."""
+        width = max(16, self.content_size.width)
+        shown = (tuple(choices), first, second, width)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        self._choices = {choice.key: choice for choice in choices}
+        before = self.highlighted_choice
+        options: list[Option] = []
+        group = ""
+        for choice in choices:
+            if choice.group != group:
+                group = choice.group
+                options.append(Option(_group_line(group, width), disabled=True))
+            mark = _mark(choice, first, second)
+            options.append(Option(_line(choice, mark, width), id=choice.key))
+        if not choices:
+            options.append(Option("no checkpoint yet", disabled=True))
+        self.clear_options()
+        self.add_options(options)
+        key = before.key if before is not None else first.key if first is not None else None
+        if key in self._choices:
+            self.highlighted = self.get_option_index(str(key))
+
+    def on_resize(self) -> None:
+        """The columns follow the width."""
+        if self._shown is not None:
+            self.show(*self._shown[:3])
+
+    @property
+    def highlighted_choice(self) -> ModelChoice | None:
+        """The model under the cursor."""
+        option = self.highlighted_option
+        return self._choices.get(option.id) if option is not None and option.id is not None else None
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Chooses the model that answers."""
+        event.stop()
+        if event.option_id in self._choices:
+            self.post_message(self.Chosen(self._choices[str(event.option_id)], second=False))
+
+    def action_pick_second(self) -> None:
+        """Chooses, or no longer, the model that answers beside the first."""
+        if (choice := self.highlighted_choice) is not None:
+            self.post_message(self.Chosen(choice, second=True))
+
+
+def _mark(choice: ModelChoice, first: ModelChoice | None, second: ModelChoice | None) -> str:
+    is_first = first is not None and choice.key == first.key
+    if is_first:
+        return "A" if second is not None else "✓"
+    return "B" if second is not None and choice.key == second.key else ""
+
+
+def _group_line(group: str, width: int) -> Content:
+    name = sanitize(group, keep_newlines=False)
+    # The end of a path or of a run's name tells it apart, the beginning is the date.
+    return Content(name if len(name) <= width else f"…{name[-(width - 1) :]}")
+
+
+def _line(choice: ModelChoice, mark: str, width: int) -> Content:
+    """`A ★ best      1,200  2.913`: mark, kind, step, loss."""
+    left = f"{mark or ' '} {SIGNS.get(choice.kind, ' ')} {choice.kind}"
+    step = f"{choice.step:,}" if choice.step is not None else ""
+    loss = f"{choice.val_loss:.3f}" if choice.val_loss is not None else "·"
+    right = f"{step}{loss:>7}"
+    if choice.reference is not None and choice.step is None:
+        left, right = f"{mark or ' '}   published layout", ""
+    line = set_cell_size(left, max(0, width - len(right))) + right
+    style = "bold $text-success" if choice.reference is None else "bold" if mark else ""
+    return Content.styled(line, style)

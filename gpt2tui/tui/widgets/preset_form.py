@@ -1,0 +1,102 @@
+"""The form of a preset, made from the schema: a field for each setting, under the TOML tables."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from gpt2tui.preset_files import Setting, settings
+from gpt2tui.tui.preset_editing import Values, defaults
+from gpt2tui.tui.widgets.setting_field import SettingField
+
+
+class PresetForm(VerticalScroll, can_focus=False):
+    """All settings. It shows what it is told and posts `SettingField.Changed`; it knows nothing of files."""
+
+    DEFAULT_CSS = """
+    PresetForm { scrollbar-size-vertical: 1; }
+    PresetForm > .form-table { color: $text-primary; text-style: bold; height: 1; margin: 1 0 0 0; padding: 0 2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "app.focus_previous", "Previous field", show=False),
+        Binding("down", "app.focus_next", "Next field", show=False),
+        Binding("pageup", "page(-1)", "Table before", show=False),
+        Binding("pagedown", "page(1)", "Next table", show=False),
+    ]
+
+    @dataclass
+    class FieldFocused(Message):
+        """Another setting has the focus."""
+
+        setting: Setting
+
+    def __init__(self) -> None:
+        super().__init__()
+        shown = defaults()
+        self._fields = {setting.key: SettingField(setting, shown[setting.key]) for setting in settings()}
+
+    def compose(self) -> ComposeResult:
+        """A line for each table, and its fields."""
+        for table, fields in groupby(self.fields(), key=_table):
+            if table:
+                yield Static(f"[{table}]", markup=False, classes="form-table")
+            yield from fields
+
+    def show(self, values: Values, changed: Collection[str]) -> None:
+        """Shows these values, those of `changed` marked."""
+        for field in self.fields():
+            field.show(values[field.setting.key], field.setting.key in changed)
+
+    def complain(self, mistakes: Mapping[str, str]) -> None:
+        """Shows each mistake under its field."""
+        for field in self.fields():
+            field.complain(mistakes.get(field.setting.key, ""))
+
+    def fields(self) -> list[SettingField]:
+        """The fields in the schema's order."""
+        return list(self._fields.values())
+
+    def field(self, key: str) -> SettingField:
+        """The field of a setting."""
+        return self._fields[key]
+
+    def focus_field(self, key: str | None = None) -> None:
+        """Puts the focus into a field, else into the first below the description."""
+        self.field(key or settings()[1].key).editor.focus()
+
+    def action_page(self, by: int) -> None:
+        """Goes to the first field of the next table, or of the one before."""
+        fields = self.fields()
+        at = next((number for number, field in enumerate(fields) if field.has_focus_within), 0)
+        firsts = [
+            number for number, field in enumerate(fields) if number == 0 or _table(field) != _table(fields[number - 1])
+        ]
+        beyond = [number for number in firsts if (number > at if by > 0 else number < at)]
+        if beyond:
+            field = fields[beyond[0] if by > 0 else beyond[-1]]
+            field.editor.focus(scroll_visible=False)
+            self.scroll_to_widget(field, top=True, animate=False)
+
+    @on(Input.Submitted)
+    def go_on(self, event: Input.Submitted) -> None:
+        """Enter goes on to the next field."""
+        event.stop()
+        self.screen.focus_next()
+
+    @on(events.DescendantFocus)
+    def tell_focused(self, event: events.DescendantFocus) -> None:
+        """Tells whose field has the focus now."""
+        field = next((node for node in event.widget.ancestors_with_self if isinstance(node, SettingField)), None)
+        if field is not None:
+            self.post_message(self.FieldFocused(field.setting))
+
+
+def _table(field: SettingField) -> str:
+    return field.setting.key.rpartition(".")[0]

@@ -1,0 +1,92 @@
+"""The presets: the user's own above the shipped ones, with size, and `*` where there are unsaved changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.cells import cell_len
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widgets import OptionList
+from textual.widgets.option_list import Option
+
+from gpt2tui.terminal_text import sanitize
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    """What the list shows of a preset; `size` is its parameters in a few characters."""
+
+    id: str
+    name: str
+    shipped: bool
+    size: str = ""
+    changed: bool = False
+    broken: bool = False
+
+
+class PresetList(OptionList):
+    """Shows rows and keeps the highlighted one in place when they change."""
+
+    DEFAULT_CSS = """
+    PresetList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1; height: 1fr; }
+    PresetList:focus { border: none; background-tint: $foreground 0%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id, compact=True)
+        self._rows: tuple[PresetRow, ...] = ()
+        self._chosen: str | None = None
+
+    def show(self, rows: Sequence[PresetRow]) -> None:
+        """Shows these rows; the cursor stays on its preset."""
+        if tuple(rows) != self._rows:
+            self._rows = tuple(rows)
+            self._fill()
+
+    def choose(self, id: str) -> None:
+        """Puts the cursor on a preset, at the latest when it is among the rows."""
+        self._chosen = id
+        if id != self.highlighted_id and any(row.id == id for row in self._rows):
+            with self.prevent(OptionList.OptionHighlighted):
+                self.highlighted = self.get_option_index(id)
+
+    @property
+    def highlighted_id(self) -> str | None:
+        """The id of the row under the cursor."""
+        option = self.highlighted_option
+        return option.id if option else None
+
+    def on_resize(self) -> None:
+        """Sizes stand at the right edge, wherever it is."""
+        self._fill()
+
+    def _fill(self) -> None:
+        chosen = self.highlighted_id or self._chosen
+        with self.prevent(OptionList.OptionHighlighted):
+            self.clear_options()
+            for title, shipped in (("yours", False), ("shipped, read-only", True)):
+                rows = [row for row in self._rows if row.shipped == shipped]
+                if rows:
+                    self.add_option(Option(Content.styled(title, "$foreground 45%"), disabled=True))
+                    self.add_options([Option(self._prompt(row), id=row.id) for row in rows])
+            if chosen is not None and any(row.id == chosen for row in self._rows):
+                self.highlighted = self.get_option_index(chosen)
+
+    def _prompt(self, row: PresetRow) -> Content:
+        width = max(self.scrollable_content_region.width, 8)
+        mark, style = ("✗", "$text-error") if row.broken else ("*", "$text-warning") if row.changed else (" ", "")
+        name = sanitize(row.name, keep_newlines=False)
+        room = width - 2 - (cell_len(row.size) + 1 if row.size else 0)
+        if cell_len(name) > room and room < cell_len(name) + 6:
+            room = width - 2
+            size = ""
+        else:
+            size = row.size
+        text = Content(name).truncate(room, ellipsis=True)
+        gap = " " * max(0, width - 2 - text.cell_length - cell_len(size))
+        return Content.assemble((f"{mark} ", style), (text.plain, style), gap, (size, "$foreground 45%"))

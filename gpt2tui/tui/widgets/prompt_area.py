@@ -1,0 +1,84 @@
+"""Where one types what the model goes on from: Enter sends, up and down recall, pasted text is made harmless."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.strip import Strip
+from textual.widgets import TextArea
+
+from gpt2tui.terminal_text import sanitize
+
+MOST_REMEMBERED = 200
+
+
+class PromptArea(TextArea):
+    """Several lines of text; a backslash before Enter, or shift+Enter where the terminal knows it, makes a new line."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "send", "Continue", priority=True, key_display="⏎"),
+        Binding("shift+enter,alt+enter", "new_line", "New line", show=False, priority=True),
+        Binding("up", "recall(-1)", "Earlier prompt", show=False),
+        Binding("down", "recall(1)", "Later prompt", show=False),
+    ]
+
+    @dataclass
+    class Sent(Message):
+        """The person wants this text continued; it may be empty."""
+
+        text: str
+
+    def __init__(self, *, id: str | None = None, placeholder: str = "") -> None:
+        super().__init__(
+            id=id, placeholder=placeholder, show_line_numbers=False, highlight_cursor_line=False, compact=True
+        )
+        self._history: list[str] = []
+        self._position = 0  # in the history; its length means what is being typed
+        self._draft = ""
+
+    def action_send(self) -> None:
+        """Sends the text, or makes a new line after a backslash."""
+        row, column = self.cursor_location
+        if column and self.document.get_line(row)[column - 1] == "\\":
+            self.replace("\n", (row, column - 1), (row, column))
+            return
+        self.post_message(self.Sent(self.text))
+
+    def action_new_line(self) -> None:
+        """A new line without sending."""
+        self.insert("\n")
+
+    def remember(self, text: str) -> None:
+        """Adds a text to what `up` recalls, and makes room for the next."""
+        if text and text not in self._history[-1:]:
+            self._history = [*self._history, text][-MOST_REMEMBERED:]
+        self._position = len(self._history)
+        self.text = ""
+
+    def action_recall(self, by: int) -> None:
+        """In the first or last line: an earlier or later prompt; else the cursor moves."""
+        row = self.cursor_location[0]
+        if (by < 0 and row > 0) or (by > 0 and row < self.document.line_count - 1):
+            self.move_cursor_relative(rows=by)
+            return
+        position = self._position + by
+        if not 0 <= position <= len(self._history):
+            return
+        if self._position == len(self._history):
+            self._draft = self.text
+        self._position = position
+        self.text = self._history[position] if position < len(self._history) else self._draft
+        self.move_cursor(self.document.end)
+
+    def render_line(self, y: int) -> Strip:
+        """A line; while a resize leaves no column at all, nothing (Textual cannot wrap the placeholder then)."""
+        return super().render_line(y) if self.content_size.width > 0 else Strip.blank(0)
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        # Whatever was on the clipboard would reach the terminal with every redraw.
+        event.prevent_default()
+        event.stop()
+        if not self.read_only and (result := self._replace_via_keyboard(sanitize(event.text), *self.selection)):
+            self.move_cursor(result.end_location)

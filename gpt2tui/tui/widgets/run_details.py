@@ -1,0 +1,181 @@
+"""Beside the curves: the facts of one run, or what differs between the presets of two."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from gpt2tui.preset import Preset
+from gpt2tui.printable import printable
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tui.preset_difference import Difference
+from gpt2tui.tui.run_contents import RunContents
+from gpt2tui.tui.run_listing import RunRow
+from gpt2tui.tui.widgets.run_table import MARK
+
+LONGEST_SAMPLE = 1000
+LONGEST_VALUE = 60
+
+
+class Fact(Protocol):
+    """Adds a line of a label and what is known of it."""
+
+    def __call__(self, label: str, *parts: str | None, style: str = "") -> None:
+        """Nothing is added where nothing is known."""
+
+
+class RunDetails(VerticalScroll):
+    """A pane of text with a title."""
+
+    def compose(self) -> ComposeResult:
+        """One block of text."""
+        yield Static("", markup=False)
+
+    def show_run(self, row: RunRow, contents: RunContents | None) -> None:
+        """The facts of a run; those that need reading come when they have been read."""
+        self._show(printable(row.name), _facts(row, contents))
+
+    def show_difference(
+        self, left: tuple[str, str], right: tuple[str, str], differences: Sequence[Difference] | None
+    ) -> None:
+        """Two presets, each as (run name, colour); `differences` is None where a preset cannot be read."""
+        self._show("difference of presets", _difference_table(left, right, differences))
+
+    def show_waiting(self, title: str) -> None:
+        """What belongs here is being read."""
+        self._show(title, Text("reading …", style="dim"))
+
+    def show_nothing(self) -> None:
+        """No run is pointed at."""
+        self._show("", Text())
+
+    def _show(self, title: str, body: RenderableType) -> None:
+        new = str(self.border_title or "") != title
+        self.border_title = Content(title)
+        self.query_one(Static).update(body)
+        if new:
+            self.scroll_home(animate=False)
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(width=9, no_wrap=True, style="dim")
+    grid.add_column(ratio=1, overflow="fold")
+    return grid
+
+
+def _facts(row: RunRow, contents: RunContents | None) -> Table:
+    s, grid = row.summary, _grid()
+
+    def fact(label: str, *parts: str | None, style: str = "") -> None:
+        known = [part for part in parts if part]
+        if known:
+            grid.add_row(label, Text("  ".join(known), style=style))
+
+    if s.message:
+        fact("failed" if row.state == "failed" else "message", sanitize(s.message), style="bold")
+    fact("preset", printable(s.preset or ""))
+    if s.started is not None:
+        fact("started", f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M}")
+    if s.seconds is not None:
+        step = contents.history.step if contents else None
+        speed = f"{compact(step.tokens_per_second)} tokens/s" if step and step.tokens_per_second else None
+        fact("time", duration(s.seconds), speed)
+    best = contents.history.best if contents else None
+    fact(
+        "val loss",
+        None if s.best_val_loss is None else f"best {s.best_val_loss:.4f}",
+        f"at step {best.step:,}" if best else None,
+    )
+    started = contents.history.started if contents else None
+    fact(
+        "bits/byte",
+        None if s.bits_per_byte is None else f"{s.bits_per_byte:.3f}",
+        f"xz needs {started.xz_bits_per_byte:.3f}" if started and started.xz_bits_per_byte else None,
+    )
+    if contents is None:
+        fact("", "reading …", style="dim")
+        return grid
+    if contents.preset is not None:
+        for label, text in _preset_facts(contents.preset):
+            fact(label, text)
+    _run_facts(contents, fact)
+    return grid
+
+
+def _preset_facts(preset: Preset) -> list[tuple[str, str]]:
+    model, training, optimizer = preset.model, preset.training, preset.optimizer
+    rate = f"lr {optimizer.lr:g}" + (f", muon {optimizer.muon_lr:g}" if optimizer.name == "muon" else "")
+    vocabulary = f"  {model.vocab_size:,} tokens" if model.vocab_size else ""
+    return [
+        ("model", f"{model.n_layer} layers × {model.n_embd}  {model.n_head} heads{vocabulary}"),
+        ("data", f"{printable(preset.data.source, 200)}  {preset.data.tokenizer}"),
+        ("optimizer", f"{optimizer.name}  {rate}  {preset.schedule.name}"),
+        (
+            "step",
+            f"{compact(preset.tokens_per_step)} tokens = {training.batch_size * training.gradient_accumulation}"
+            f" × {training.sequence_length}",
+        ),
+    ]
+
+
+def _run_facts(contents: RunContents, fact: Fact) -> None:
+    started, info = contents.history.started, contents.info
+    if started is not None:
+        fact("device", printable(started.device), printable(started.precision))
+    host, pid = info.get("host"), info.get("pid")
+    if host:
+        fact("on", f"{printable(str(host))}  process {printable(str(pid))}")
+    if saved := contents.checkpoints:
+        steps = ", ".join(f"{c.step:,}" for c in saved[-4:])
+        fact("saved", f"step {'… ' if len(saved) > 4 else ''}{steps}", byte_size(sum(c.bytes for c in saved)))
+    fact("folder", printable(str(contents.run.folder)))
+    fact("repeat", printable(contents.repeat))
+    for problem in contents.problems:
+        fact("problem", sanitize(problem), style="bold")
+    if contents.history.samples:
+        sample = contents.history.samples[-1]
+        text = sanitize(sample.prompt + sample.text)[:LONGEST_SAMPLE].expandtabs(4)
+        fact("writes", text, style="italic")
+
+
+def _difference_table(
+    left: tuple[str, str], right: tuple[str, str], differences: Sequence[Difference] | None
+) -> RenderableType:
+    if differences is None:
+        return Text("The preset of one of the two runs cannot be read.")
+    names = Text("\n").join(Text(f"{MARK} {printable(name)}", style=colour) for name, colour in (left, right))
+    settings = [d for d in differences if d.key != "description"]
+    if not settings:
+        return Group(names, Text("\nBoth trained with the same settings."))
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(ratio=1, overflow="fold")
+    table = ""
+    for d in settings:
+        head, _, key = d.key.rpartition(".")
+        if head != table:
+            grid.add_row(Text(f"[{head}]", style="bold"), "")
+            table = head
+        grid.add_row(key, Text.assemble((_value(d.left), left[1]), " → ", (_value(d.right), right[1])))
+    return Group(names, Text(), grid)
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "left out"
+        case bool():
+            return str(value).lower()
+        case str():
+            return printable(value, LONGEST_VALUE) or '""'
+        case _:
+            return printable(str(value), LONGEST_VALUE)

@@ -1,0 +1,266 @@
+"""The table of runs: one line each, as many columns as fit, sorted by one of them, some marked."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import DataTable
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tui.run_listing import RowState, RunRow
+
+STATES: dict[RowState, tuple[str, str]] = {
+    "running here": ("●", "success"),
+    "running elsewhere": ("◉", "accent"),
+    "finished": ("✓", "success"),
+    "stopped": ("■", "foreground"),
+    "failed": ("✗", "error"),
+    "crashed": ("!", "warning"),
+    "empty": ("○", "foreground-muted"),
+}
+"""A sign and a theme colour for each state; the signs differ, to be told apart without colour."""
+
+MARK = "◆"
+NAME_WIDTH = 28  # columns go until the names have this many cells: date, time and ten letters of the preset
+SHORTEST_NAME = 10
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: what it shows, what it sorts by, and how soon it goes when there is no room (larger goes first)."""
+
+    key: str
+    label: str
+    text: Callable[[RunRow], str]
+    value: Callable[[RunRow], Any]
+    goes: int
+    descending: bool = False  # how a first click sorts
+    numeric: bool = True
+
+
+def _state_text(row: RunRow) -> str:
+    return f"{STATES[row.state][0]} {row.state}"
+
+
+def _step_text(row: RunRow) -> str:
+    total = row.summary.num_iterations
+    if total is None:
+        return f"{row.summary.step:,}"
+    return f"{row.summary.step:,}/{total:,}" if total < 10_000 else f"{row.summary.step:,}/{compact(total)}"
+
+
+def _optional(value: float | None, show: Callable[[float], str]) -> str:
+    return "" if value is None else show(value)
+
+
+NAME = Column("name", "run", lambda r: sanitize(r.name, False), lambda r: r.name, 0, descending=True, numeric=False)
+COLUMNS = (
+    NAME,
+    Column("state", "state", _state_text, lambda r: list(STATES).index(r.state), 1, numeric=False),
+    Column("step", "step", _step_text, lambda r: r.summary.step, 4, descending=True),
+    Column(
+        "best", "best", lambda r: _optional(r.summary.best_val_loss, "{:.4f}".format),
+        lambda r: r.summary.best_val_loss, 2,
+    ),
+    Column(
+        "bits", "bits/B", lambda r: _optional(r.summary.bits_per_byte, "{:.3f}".format),
+        lambda r: r.summary.bits_per_byte, 3,
+    ),
+    Column(
+        "parameters", "params", lambda r: _optional(r.summary.parameters, compact),
+        lambda r: r.summary.parameters, 6, descending=True,
+    ),
+    Column(
+        "tokens", "tokens", lambda r: _optional(r.summary.tokens_seen, compact),
+        lambda r: r.summary.tokens_seen, 7, descending=True,
+    ),
+    Column(
+        "time", "time", lambda r: _optional(r.summary.seconds, duration),
+        lambda r: r.summary.seconds, 5, descending=True,
+    ),
+    Column("disk", "disk", lambda r: byte_size(r.summary.bytes), lambda r: r.summary.bytes, 8, descending=True),
+)  # fmt: skip
+
+
+def fitting(rows: Sequence[RunRow], width: int, sorted_by: str = "") -> list[tuple[Column, int]]:
+    """The columns that fit into `width` cells, with their widths; the names give way first, then whole columns go."""
+    needed = {}
+    for column in COLUMNS:
+        heading = cell_len(column.label) + (2 if column.key == sorted_by else 0)
+        needed[column.key] = max([heading, *(cell_len(column.text(row)) for row in rows)])
+    chosen = list(COLUMNS)
+    names = len(MARK) + 1 + needed["name"]
+    shortest = min(names, NAME_WIDTH, max(SHORTEST_NAME, width // 3))
+    while len(chosen) > 1 and shortest + 2 + sum(needed[c.key] + 2 for c in chosen[1:]) > width:
+        chosen.remove(max(chosen[1:], key=lambda c: c.goes))
+    rest = width - 2 - sum(needed[c.key] + 2 for c in chosen[1:])
+    return [(c, max(4, rest) if c is NAME else needed[c.key]) for c in chosen]
+
+
+def sort_rows(rows: Iterable[RunRow], key: str, descending: bool) -> list[RunRow]:
+    """By one column; runs for which it is not known come last either way, ties the newest first."""
+    column = next((c for c in COLUMNS if c.key == key), NAME)
+    by_name = sorted(rows, key=lambda r: r.name, reverse=True)
+    known = [row for row in by_name if column.value(row) is not None]
+    return sorted(known, key=column.value, reverse=descending) + [r for r in by_name if column.value(r) is None]
+
+
+def matches(row: RunRow, query: str) -> bool:
+    """Whether every word of the query is in the run's name, preset or state; case does not matter."""
+    text = f"{row.name} {row.summary.preset or ''} {row.state}".lower()
+    return all(word in text for word in query.lower().split())
+
+
+class RunTable(DataTable[Text]):
+    """Shows the rows it is given; the cursor stays on its run when they change."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "Down", show=False),
+        Binding("k", "cursor_up", "Up", show=False),
+        Binding("g", "scroll_top", "First", show=False),
+        Binding("G", "scroll_bottom", "Last", show=False),
+    ]
+
+    @dataclass
+    class Pointed(Message):
+        """The cursor is on another run; None when there is none."""
+
+        row: RunRow | None
+
+    @dataclass
+    class Chosen(Message):
+        """Enter or a double click on the run under the cursor."""
+
+        row: RunRow
+
+    @dataclass
+    class SortAsked(Message):
+        """A click on a header."""
+
+        column: str
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id, cursor_type="row", zebra_stripes=False, cell_padding=1)
+        self._rows: list[RunRow] = []
+        self._marks: dict[str, str] = {}
+        self._sort: tuple[str, bool] = ("name", True)
+        self._layout: list[tuple[Column, int]] = []
+        self._pointed: str | None = None
+
+    @property
+    def pointed(self) -> RunRow | None:
+        """The run under the cursor."""
+        return self._rows[self.cursor_row] if 0 <= self.cursor_row < len(self._rows) else None
+
+    def show(self, rows: Sequence[RunRow], marks: dict[str, str], sort: tuple[str, bool], point: str = "") -> None:
+        """Shows these rows in this order; `marks` gives the marked runs' colours; `point` moves the cursor."""
+        target = point or self._pointed
+        self._rows, self._marks, self._sort = list(rows), dict(marks), sort
+        self._fill(target)
+
+    @property
+    def _room(self) -> int:
+        return self.scrollable_content_region.width or 80
+
+    def _fill(self, target: str | None) -> None:
+        layout = fitting(self._rows, self._room, self._sort[0])
+        names = [row.name for row in self._rows]
+        same = layout == self._layout and names == [key.value for key in self.rows]
+        self._layout = layout
+        if same:
+            self._relabel()
+            for row in self._rows:
+                for column, width in layout:
+                    self.update_cell(row.name, column.key, self._cell(row, column, width))
+            if target in names:
+                self.move_cursor(row=names.index(target), animate=False)
+        else:
+            old_row, old_scroll = self.cursor_row, self.scroll_y
+            with self.prevent(DataTable.RowHighlighted):
+                self.clear(columns=True)
+                for column, width in layout:
+                    self.add_column(self._header(column, width), key=column.key, width=width)
+                for row in self._rows:
+                    self.add_row(*(self._cell(row, column, width) for column, width in layout), key=row.name)
+                index = names.index(target) if target in names else min(old_row, len(names) - 1)
+                self.move_cursor(row=max(0, index), animate=False, scroll=False)
+            self.scroll_to(y=old_scroll, animate=False, immediate=True)
+            self.call_after_refresh(self._scroll_cursor_into_view)
+        self._tell()
+
+    def _relabel(self) -> None:
+        """The header again, for another sort order."""
+        for column, width in self._layout:
+            heading = next(c for key, c in self.columns.items() if key.value == column.key)
+            heading.label = self._header(column, width)
+        self._update_count += 1
+        self.refresh()
+
+    def _header(self, column: Column, width: int) -> Text:
+        key, descending = self._sort
+        text = Text(f"  {column.label}" if column is NAME else column.label, style="bold", no_wrap=True)
+        if column.key == key:
+            text.append(" ▼" if descending else " ▲")
+        if column.numeric:
+            text.align("right", width)
+        return text
+
+    def _cell(self, row: RunRow, column: Column, width: int) -> Text:
+        text = Text(column.text(row), no_wrap=True)
+        if column is NAME:
+            colour = self._marks.get(row.name)
+            text = Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", text)
+            text.truncate(width, overflow="ellipsis")
+        elif column.key == "state":
+            text.stylize(self._colour(STATES[row.state][1]))
+        if column.numeric:
+            text.align("right", width)
+        return text
+
+    def _colour(self, name: str) -> str:
+        """A theme colour for rich."""
+        colour = self.app.theme_variables.get(name, "")
+        return colour[:7] if colour.startswith("#") else ""
+
+    def _tell(self) -> None:
+        row = self.pointed
+        self._pointed = row.name if row else None
+        self.post_message(self.Pointed(row))
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Other columns fit now."""
+        if fitting(self._rows, self._room, self._sort[0]) != self._layout:
+            self._fill(self._pointed)
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        """The cursor has moved."""
+        event.stop()
+        row = self.pointed
+        if (row.name if row else None) != self._pointed:
+            self._tell()
+
+    def action_select_cursor(self) -> None:
+        """Enter."""
+        if row := self.pointed:
+            self.post_message(self.Chosen(row))
+
+    def on_click(self, event: events.Click) -> None:
+        """A double click, on a line of the table."""
+        if event.chain == 2 and event.style.meta.get("row", -1) >= 0:
+            self.action_select_cursor()
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """A single click only points."""
+        event.stop()
+
+    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+        """A click on a header sorts by it."""
+        event.stop()
+        if event.column_key.value:
+            self.post_message(self.SortAsked(event.column_key.value))

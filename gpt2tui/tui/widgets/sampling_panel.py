@@ -1,0 +1,107 @@
+"""How the next token is chosen: four sliders, the seed, and whether there is a template."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Checkbox, Input, Label
+
+from gpt2tui.preset import SamplingTable
+from gpt2tui.tui.widgets.slider import Slider, plain_number
+
+LARGEST_SEED = 2**63 - 1
+TEMPLATE_HELP = (
+    "Off: the model continues what you type, which is all that a base model knows. "
+    "On: what you type becomes a turn of a conversation, User: … Assistant: …"
+)
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _all_at(neutral: float, show: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda value: "all" if value == neutral else show(value)
+
+
+class SamplingPanel(Vertical):
+    """`sampling` is what the sliders say; they take a model's own settings until a person moves one."""
+
+    DEFAULT_CSS = """
+    SamplingPanel { height: auto; padding: 0 1; border: round $panel; border-title-color: $foreground; }
+    SamplingPanel:focus-within { border: round $border; }
+    SamplingPanel Horizontal { height: 1; }
+    SamplingPanel Label { width: 12; color: $text-muted; }
+    SamplingPanel Checkbox { background: transparent; padding: 0; color: $text-muted; }
+    SamplingPanel Checkbox > .toggle--button { color: $surface; background: $surface; }
+    SamplingPanel Checkbox.-on > .toggle--button { color: $text-success; }
+    SamplingPanel Input { width: 1fr; height: 1; border: none; padding: 0; background: transparent; text-style: bold; }
+    SamplingPanel Input:focus { background: $primary 20%; }
+    """
+    BORDER_TITLE: ClassVar[str] = "sampling"
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._touched = False
+
+    def compose(self) -> ComposeResult:
+        """A line for each."""
+        defaults = SamplingTable()
+        help_of = {name: field.description or "" for name, field in SamplingTable.model_fields.items()}
+        for name, label, least, most, step, page, value, show in (
+            ("temperature", "temperature", 0, 2, 0.01, 10, defaults.temperature, _two_digits),
+            ("top_k", "top-k", 0, 200, 1, 10, defaults.top_k, _all_at(0, plain_number)),
+            ("top_p", "top-p", 0.01, 1, 0.01, 10, defaults.top_p, _all_at(1, _two_digits)),
+            ("max_length", "max length", 1, 2000, 1, 50, 200, plain_number),
+        ):
+            yield Slider(label, least, most, step, value, page=page, show=show, id=name, tooltip=help_of[name])
+        with Horizontal():
+            yield Label("seed")
+            yield Input(
+                str(defaults.seed), type="integer", max_length=19, id="seed", compact=True, tooltip=help_of["seed"]
+            )
+
+        yield Checkbox("chat template", id="template", compact=True, tooltip=TEMPLATE_HELP)
+
+    @property
+    def template(self) -> bool:
+        """Whether prompts are put into a conversation."""
+        return self.query_one("#template", Checkbox).value
+
+    @property
+    def sampling(self) -> SamplingTable:
+        """The settings as they are now; a seed that is no number counts as 0."""
+        return SamplingTable(
+            temperature=self._slider("temperature").value,
+            top_k=round(self._slider("top_k").value),
+            top_p=self._slider("top_p").value,
+            max_length=round(self._slider("max_length").value),
+            seed=self.seed,
+        )
+
+    @property
+    def seed(self) -> int:
+        """The seed as it stands in its field."""
+        value = self.query_one("#seed", Input).value
+        return min(LARGEST_SEED, abs(int(value))) if value.lstrip("+-").isdecimal() else 0
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.query_one("#seed", Input).value = str(seed % (LARGEST_SEED + 1))
+
+    def suggest(self, sampling: SamplingTable) -> None:
+        """Takes over a model's own settings, unless a person has chosen some already."""
+        if not self._touched:
+            self._slider("temperature").value = sampling.temperature
+            self._slider("top_k").value = sampling.top_k
+            self._slider("top_p").value = sampling.top_p
+
+    @on(Slider.Changed)
+    def touch(self) -> None:
+        """From now on the person decides."""
+        self._touched = True
+
+    def _slider(self, name: str) -> Slider:
+        return self.query_one(f"#{name}", Slider)

@@ -1,0 +1,238 @@
+"""A text token by token: prompt dim, continuation bright, or a heat map of how likely the model held each token."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.containers import ScrollableContainer
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.strip import Strip
+from textual.widget import Widget
+
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tui.chat_statistics import SMALLEST_PROBABILITY
+from gpt2tui.tui.shown_token import ShownToken
+from gpt2tui.tui.token_layout import TokenLayout
+
+HOTTEST_BITS = 10.0
+"""The surprise at which the heat map's scale ends: one in a thousand."""
+
+
+def heat(probability: float) -> float:
+    """0 for a certain token to 1 for one that surprises by 10 bits or more."""
+    return max(0.0, min(1.0, -math.log2(max(probability, SMALLEST_PROBABILITY)) / HOTTEST_BITS))
+
+
+class TokenText(Widget, can_focus=True):
+    """Tokens in flowing lines with a cursor that stands on one of them while the heat map is on."""
+
+    DEFAULT_CSS = """
+    TokenText { height: auto; width: 1fr; }
+    TokenText > .token-text--prompt { color: $text-muted; }
+    TokenText > .token-text--written { color: $foreground; }
+    TokenText > .token-text--cursor { text-style: reverse bold; }
+    TokenText > .token-text--certain { color: $foreground; background: $success 12%; }
+    TokenText > .token-text--middle { color: $foreground; background: $warning 40%; }
+    TokenText > .token-text--surprising { color: $foreground; background: $error 80%; }
+    """
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "token-text--prompt",
+        "token-text--written",
+        "token-text--cursor",
+        "token-text--certain",
+        "token-text--middle",
+        "token-text--surprising",
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "move(-1)", "Token left", show=False),
+        Binding("right", "move(1)", "Token right", show=False),
+        Binding("up,k", "move_line(-1)", "Line up", show=False),
+        Binding("down,j", "move_line(1)", "Line down", show=False),
+        Binding("home", "to_end(False)", "First token", show=False),
+        Binding("end", "to_end(True)", "Last token", show=False),
+    ]
+
+    heat_map: reactive[bool] = reactive(False)
+    cursor: reactive[int | None] = reactive(None)
+
+    @dataclass
+    class Pointed(Message):
+        """The cursor stands on a token."""
+
+        token_text: "TokenText"
+        token: ShownToken
+
+        @property
+        def control(self) -> "TokenText":
+            """The widget it is in."""
+            return self.token_text
+
+    def __init__(self, tokens: Iterable[ShownToken] = (), *, heat_map: bool = False, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.tokens: list[ShownToken] = list(tokens)
+        self._layout: TokenLayout | None = None
+        self.set_reactive(TokenText.heat_map, heat_map)
+
+    def allow_focus(self) -> bool:
+        """Only the heat map has a cursor; otherwise Tab goes past."""
+        return self.heat_map
+
+    def append(self, tokens: Iterable[ShownToken]) -> None:
+        """Adds tokens at the end, as they are written."""
+        added = list(tokens)
+        self.tokens += added
+        if self._layout is None:
+            self.refresh(layout=True)
+            return
+        height = self._layout.height
+        self._layout.add(sanitize(token.text) for token in added)
+        if self._layout.height == height:
+            self.refresh(Region(0, height - 1, self.size.width, 1))
+        else:
+            self.refresh(layout=True)
+
+    def laid_out(self, width: int) -> TokenLayout:
+        """The tokens in lines of a width; kept until the width changes."""
+        if self._layout is None or self._layout.width != width:
+            self._layout = TokenLayout(width)
+            self._layout.add(sanitize(token.text) for token in self.tokens)
+        return self._layout
+
+    def get_content_width(self, container: Size, viewport: Size) -> int:
+        """As wide as there is room."""
+        return container.width
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many lines as the tokens need."""
+        return self.laid_out(max(1, width)).height
+
+    def render_line(self, y: int) -> Strip:
+        """One line of tokens; only what is visible is ever drawn."""
+        width = self.size.width
+        layout = self.laid_out(max(1, width))
+        if y >= layout.height:
+            return Strip.blank(width, self.rich_style)
+        style_of = self._styles()
+        strip = Strip(Segment(run.text, style_of(run.token)) for run in layout.lines[y])
+        return strip.crop(0, width).adjust_cell_length(width, self.rich_style)
+
+    def _styles(self) -> Callable[[int], Style]:
+        prompt = self.get_component_rich_style("token-text--prompt")
+        written = self.get_component_rich_style("token-text--written")
+        cursor = self.get_component_styles("token-text--cursor").text_style
+        steps = [self.get_component_styles(f"token-text--{name}") for name in ("certain", "middle", "surprising")]
+        _, ground = self.background_colors
+        foreground = steps[0].color
+        scale = [(ground + step.background) for step in steps]
+        shown_cursor = self.cursor if self.heat_map and self.has_focus else None
+
+        def style_of(number: int) -> Style:
+            token = self.tokens[number]
+            if token.probability is None:
+                style = prompt
+            elif self.heat_map:
+                colour = _between(scale, heat(token.probability))
+                style = Style(color=(colour + foreground).rich_color, bgcolor=colour.rich_color)
+            else:
+                style = written
+            return style + cursor if number == shown_cursor else style
+
+        return style_of
+
+    def watch_heat_map(self, on: bool) -> None:
+        """The cursor starts at the first token that the model rated."""
+        if on and self.cursor is None:
+            self.cursor = self._nearest(0, 1)
+        self._tell()
+
+    def watch_cursor(self, cursor: int | None) -> None:
+        """Keeps the cursor's line in view."""
+        if cursor is None or not self.is_mounted or not self.size.width:
+            return
+        if self.has_focus and (place := self.laid_out(self.size.width).place_of(cursor)) is not None:
+            self._scroll_into_view(*place)
+        self._tell()
+
+    def _scroll_into_view(self, line: int, column: int) -> None:
+        for container in self.ancestors:
+            if isinstance(container, ScrollableContainer):
+                own = self.content_region.offset - container.content_region.offset + container.scroll_offset
+                container.release_anchor()  # or the next token written would pull the view down again
+                container.scroll_to_region(Region(own.x + column, own.y + line, 1, 1), animate=False, force=True)
+                return
+
+    def on_focus(self) -> None:
+        """Tells where the cursor stands."""
+        if self.cursor is None and self.heat_map:
+            self.cursor = self._nearest(0, 1)
+        self._tell()
+
+    def action_move(self, by: int) -> None:
+        """To the next token to the left or to the right."""
+        if self.cursor is not None and (found := self._nearest(self.cursor + by, by)) is not None:
+            self.cursor = found
+
+    def action_move_line(self, by: int) -> None:
+        """A line up or down; beyond the text, the next text has the focus."""
+        layout = self.laid_out(max(1, self.size.width))
+        place = layout.place_of(self.cursor) if self.cursor is not None and self.heat_map else None
+        if place is not None:
+            y, x = place
+            while 0 <= (y := y + by) < layout.height:
+                near = [(abs(column - x), token) for token, column in layout.starts(y) if self._can_stand_on(token)]
+                if near:
+                    self.cursor = min(near)[1]
+                    return
+        if by < 0:
+            self.screen.focus_previous(TokenText)
+        else:
+            self.screen.focus_next(TokenText)
+
+    def action_to_end(self, last: bool) -> None:
+        """To the first or last token."""
+        self.cursor = self._nearest(len(self.tokens) - 1, -1) if last else self._nearest(0, 1)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Shows what is under the mouse."""
+        token = self.laid_out(max(1, self.size.width)).token_at(event.x, event.y) if self.heat_map else None
+        if token is not None and self._can_stand_on(token):
+            self.post_message(self.Pointed(self, self.tokens[token]))
+
+    def on_leave(self) -> None:
+        """Back to what is under the cursor."""
+        self._tell()
+
+    def on_click(self, event: events.Click) -> None:
+        """Puts the cursor under the mouse."""
+        token = self.laid_out(max(1, self.size.width)).token_at(event.x, event.y)
+        if token is not None and self._can_stand_on(token):
+            self.cursor = token
+
+    def _can_stand_on(self, token: int) -> bool:
+        return self.tokens[token].probability is not None and self.tokens[token].text != ""
+
+    def _nearest(self, start: int, by: int) -> int | None:
+        while 0 <= start < len(self.tokens):
+            if self._can_stand_on(start):
+                return start
+            start += by
+        return None
+
+    def _tell(self) -> None:
+        if self.heat_map and self.has_focus and self.cursor is not None and self.cursor < len(self.tokens):
+            self.post_message(self.Pointed(self, self.tokens[self.cursor]))
+
+
+def _between(scale: list[Color], position: float) -> Color:
+    """The colour at a position from 0 to 1 on a scale of equally distant colours."""
+    scaled = position * (len(scale) - 1)
+    lower = min(int(scaled), len(scale) - 2)
+    return scale[lower].blend(scale[lower + 1], scaled - lower)

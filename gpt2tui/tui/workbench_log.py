@@ -1,0 +1,65 @@
+"""While the screen is up the terminal belongs to it: whatever else would write there goes to a log file."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt2tui.folders import cache_folder
+
+LARGEST_BYTES = 2**20
+
+
+def log_file() -> Path:
+    """Where the workbench writes what went wrong."""
+    return cache_folder() / "workbench.log"
+
+
+@contextlib.contextmanager
+def terminal_for_the_screen() -> Iterator[None]:
+    """Sends file descriptors 1 and 2 to the log: C libraries, child processes and Python's logging write there.
+
+    The screen keeps the terminal through `sys.__stdout__` and `sys.__stderr__`, which Textual draws on. Everything is
+    as before at the end. Without a place for the log it all goes nowhere.
+    """
+    before = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
+    descriptors = os.dup(1), os.dup(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log = _open_log()
+    out, err, log_text = (
+        os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", closefd=False)
+        for descriptor in (*descriptors, log)
+    )
+    handler = logging.StreamHandler(log_text)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.__stdout__, sys.__stderr__ = out, err  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__ = before  # type: ignore[misc]
+        for file in (log_text, out, err):
+            with contextlib.suppress(OSError, ValueError):  # a terminal that is gone, a disk that is full
+                file.close()
+        os.dup2(descriptors[0], 1)
+        os.dup2(descriptors[1], 2)
+        for descriptor in (*descriptors, log):
+            os.close(descriptor)
+
+
+def _open_log() -> int:
+    path = log_file()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size > LARGEST_BYTES:
+            path.replace(path.with_suffix(".old.log"))
+        return os.open(path, flags, 0o644)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)

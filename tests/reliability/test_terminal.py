@@ -1,0 +1,198 @@
+"""The workbench in a real terminal, with the real engine and a model of a few thousand parameters."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gpt2tui import checkpoint, preset_files
+from gpt2tui.folders import config_folder
+from gpt2tui.run_summary import summarize
+from gpt2tui.runs import all_runs
+from tests import tiny_runs
+from tests.reliability.terminal import AS_BEFORE, IN_THE_WORKBENCH, Terminal, needs_tmux
+
+pytestmark = [needs_tmux, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A preset of the user's that trains for as long as one lets it."""
+    path = config_folder() / "presets" / "tiny.toml"
+    settings = ("training.num_iterations=200000", "training.eval_frequency=200", "training.checkpoint_frequency=100000")
+    preset_files.save(tiny_runs.preset(tmp_path, *settings), path)
+    return path
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    with Terminal(tmp_path) as opened:
+        yield opened
+
+
+def open_preset(terminal):
+    """Opens the workbench on the tiny preset, until it can be edited."""
+    terminal.start("--preset", "tiny")
+    terminal.wait_for(" valid ")
+
+
+def train(terminal):
+    """Opens the workbench on the tiny preset and trains it."""
+    open_preset(terminal)
+    terminal.keys("C-t")
+    terminal.wait_for("● TRAINING")
+
+
+def the_run():
+    (run,) = all_runs()
+    return run
+
+
+def gone(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return False
+    return True
+
+
+def test_a_session_from_the_first_key_to_the_last(terminal, tiny):
+    open_preset(terminal)
+    assert terminal.state() | IN_THE_WORKBENCH == terminal.state()
+
+    # edit a field by keys alone, and save: the file is what the command line trains
+    terminal.keys("Enter")
+    terminal.wait_for("--set model.vocab_size")  # the first field, which was left out
+    terminal.type("300")
+    terminal.wait_for("* tiny")
+    terminal.keys("C-s")
+    terminal.wait_until(lambda: preset_files.check(tiny).preset.model.vocab_size == 300, "the saved edit")
+    dry = subprocess.run(
+        [sys.executable, "-m", "gpt2tui", "--headless", "--preset", str(tiny), "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert dry.returncode == 0, dry.stderr
+
+    terminal.keys("C-t")
+    terminal.wait_for("● TRAINING")
+    terminal.wait_until(lambda: summarize(the_run()).val_loss is not None, "an evaluation")
+    assert preset_files.check(the_run().preset_file).preset == preset_files.check(tiny).preset
+
+    terminal.keys("Space")
+    terminal.wait_for("PAUSED")
+    paused_at = summarize(the_run()).step
+    time.sleep(0.5)
+    assert summarize(the_run()).step == paused_at
+    terminal.keys("Space")
+    terminal.wait_for("● TRAINING")
+    terminal.wait_until(lambda: summarize(the_run()).step > paused_at, "a step after the pause")
+
+    # the live weights write while the training goes on
+    terminal.keys("F4")
+    terminal.wait_for("live")
+    terminal.wait_for("how a text begins")
+    terminal.click("how a text begins")
+    terminal.type("the quick")
+    terminal.wait_for("the quick")
+    terminal.keys("Enter")
+    terminal.wait_for("tokens/s")
+
+    # its own row says so
+    terminal.keys("F7")
+    terminal.wait_for("running here")
+
+    # any size, while it runs
+    for width, height in ((80, 24), (20, 5), (120, 36)):
+        terminal.resize(width, height)
+        for key in ("F2", "F3", "F4", "F7"):
+            terminal.keys(key)
+            time.sleep(0.2)
+    terminal.wait_for("running here")
+
+    terminal.keys("C-q")
+    terminal.wait_for("Stop and save")
+    terminal.keys("Enter")
+    terminal.wait_for("ended=0")
+    assert terminal.state() == AS_BEFORE
+    assert summarize(the_run()).state == "stopped"
+    assert checkpoint.newest(the_run().checkpoints).step == summarize(the_run()).step
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_run_and_gives_the_terminal_back(terminal, tiny, number, code):
+    train(terminal)
+    terminal.wait_until(lambda: summarize(the_run()).step > 5, "some steps")
+    os.kill(terminal.pid, number)
+    terminal.wait_for(f"ended={code}")
+    assert terminal.state() == AS_BEFORE
+    summary = summarize(the_run())
+    assert summary.state == "stopped"
+    assert checkpoint.newest(the_run().checkpoints).step == summary.step
+
+
+def test_a_kill_that_nothing_can_answer_is_seen_by_these_tests(terminal, tiny):
+    """The control: without a chance to clean up, the terminal does stay as it was and the run has crashed."""
+    train(terminal)
+    terminal.wait_until(lambda: summarize(the_run()).step > 5, "some steps")
+    os.kill(terminal.pid, signal.SIGKILL)
+    terminal.wait_for("ended=137")
+    assert terminal.state() != AS_BEFORE
+    assert summarize(the_run()).state == "crashed"
+
+
+def test_a_terminal_that_is_closed_loses_nothing(terminal, tiny):
+    train(terminal)
+    terminal.wait_until(lambda: summarize(the_run()).step > 5, "some steps")
+    pid = terminal.pid
+    terminal.tmux("kill-session")
+    end = time.monotonic() + 60
+    while not gone(pid):
+        assert time.monotonic() < end, "the workbench outlived its terminal"
+        time.sleep(0.1)
+    summary = summarize(the_run())
+    assert summary.state == "stopped"
+    assert checkpoint.newest(the_run().checkpoints).step == summary.step
+
+
+def test_another_process_watches_a_headless_run(terminal, tiny):
+    headless = subprocess.Popen(
+        [sys.executable, "-m", "gpt2tui", "--headless", "--preset", "tiny", "--log-format", "jsonl"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        terminal.wait_until(lambda: any(summarize(run).step > 5 for run in all_runs()), "a headless training")
+        terminal.start("attach", the_run().name)
+        terminal.wait_for("attached")
+        seen = summarize(the_run()).step
+        terminal.wait_until(lambda: summarize(the_run()).step > seen + 20, "more steps")
+        terminal.keys("F7")
+        terminal.wait_for("running elsewhere")
+        terminal.keys("C-q")
+        terminal.wait_for("ended=0")
+        assert headless.poll() is None  # watching never ends what is watched
+    finally:
+        headless.terminate()
+        headless.wait(60)
+    assert summarize(the_run()).state == "stopped"
+
+
+def test_no_color_is_honoured_and_so_is_a_pipe(terminal, tiny):
+    terminal.type("export NO_COLOR=1")
+    terminal.keys("Enter")
+    terminal.start()
+    terminal.wait_for("Train GPT-2 from scratch")
+    coloured = {code for code in terminal.screen(colours=True).split("\x1b[") if code[:5] in ("38;2;", "48;2;")}
+    triples = [code[5:].split("m")[0].split(";") for code in coloured]
+    assert all(len(set(triple[:3])) == 1 for triple in triples), triples  # grey
+    terminal.keys("C-q")
+    terminal.wait_for("ended=0")
+    terminal.type(f"{sys.executable} -m gpt2tui | cat")
+    terminal.keys("Enter")
+    terminal.wait_for("--headless")

@@ -1,0 +1,88 @@
+"""A language model without torch: it writes the words of a sentence, with odds that are known."""
+
+import math
+import threading
+from dataclasses import dataclass, field
+
+from gpt2tui.preset import SamplingTable
+from gpt2tui.tui.app import WorkbenchApp
+from gpt2tui.tui.chat_model import ChatModels
+from gpt2tui.tui.screens.chat import ChatScreen
+from gpt2tui.tui.user_settings import UserSettings
+
+WORDS = (
+    "the", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog", ",", " and", " sleeps", ".\n",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FakeRival:
+    token: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class FakePiece:
+    token: int
+    text: str
+    probability: float
+    rivals: tuple[FakeRival, ...] = ()
+
+
+@dataclass
+class FakeModel:
+    """Writes WORDS in turn, beginning at the seed, until `ends_after`; waits for `gate` before each word."""
+
+    source: str = "fake"
+    words: tuple[str, ...] = WORDS
+    ends_after: int | None = None
+    gate: threading.Event | None = None
+    fails_at: int | None = None
+    odds: float | None = None
+    sampling: SamplingTable = field(default_factory=lambda: SamplingTable(temperature=0.7, top_k=40))
+    n_positions: int = 16
+    num_parameters: int = 1234
+    vocab_size: int = 4096
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+    def stream(self, prompt, sampling, rivals=0):
+        for n in range(sampling.max_length):
+            if n == self.ends_after:
+                return
+            if n == self.fails_at:
+                raise RuntimeError("[/bold] out of \x1b]52;c;luck\x07")
+            if self.gate is not None:
+                self.gate.wait(5)
+            yield self._piece((sampling.seed + n) % len(self.words), rivals)
+
+    def read(self, text, rivals=0):
+        for n, word in enumerate(text.split(" ")):
+            yield FakePiece(n, (" " if n else "") + word, 0.5**n, self._piece(n % len(self.words), rivals).rivals)
+
+    def _piece(self, token, rivals):
+        probability = self.odds or 0.02 + 0.97 * abs(math.sin(token * 1.7)) ** 2
+        others = [self.words[(token + k) % len(self.words)] for k in range(rivals)]
+        return FakePiece(
+            token,
+            self.words[token],
+            probability,
+            tuple(FakeRival(k, word, probability / (k + 1)) for k, word in enumerate(others)),
+        )
+
+
+class ChatApp(WorkbenchApp):
+    """The workbench with nothing but the chat, and models that are made up."""
+
+    def __init__(self, folder, load=lambda reference: FakeModel(reference), session=None):
+        settings = UserSettings(folder / "settings.json")
+        settings.remember("mode", "chat")
+        self.models = ChatModels(load)
+        self.copied = []
+        self.MODES = WorkbenchApp.MODES | {"chat": lambda: ChatScreen(self.models)}
+        super().__init__(settings=settings, session=session)
+
+    def copy_to_clipboard(self, text):
+        self.copied.append(text)

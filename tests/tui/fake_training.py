@@ -1,0 +1,83 @@
+"""A training that is only a story: it obeys its controls as the real one does and needs no torch."""
+
+import time
+
+from gpt2tui import runs
+from gpt2tui.data.store_building import Progress
+from gpt2tui.errors import DivergedError
+from gpt2tui.launch import OpenedRun
+from gpt2tui.preset_files import load
+from gpt2tui.training.events import CheckpointSaved, LearningRateChanged, Paused, Resumed, RunFinished
+from gpt2tui.tui.training_stream import Launch
+from tests.tracking import event_samples
+
+
+class FakeTraining:
+    """A `TrainingStream`; `steps` is how many it takes, `seconds` how long each lasts, `fails` raises after a step."""
+
+    def __init__(self, steps=100_000, seconds=0.002, fails=None, fails_at=3, preparation=()):
+        self.steps = steps
+        self.seconds = seconds
+        self.fails = fails
+        self.fails_at = fails_at
+        self.preparation = preparation
+        self.launches = []
+        self.saved = []
+        self.requests = []
+
+    def __call__(self, launch, controls):
+        self.launches.append(launch)
+        run = launch.resume or runs.create(launch.loaded.name, launch.run_dir)
+        run.info_file.write_text("{}")
+        yield OpenedRun(run, launch.loaded)
+        for stage in self.preparation:
+            yield Progress(stage, 1, 2)
+            time.sleep(self.seconds)
+        yield event_samples.run_started(run=run.name, num_iterations=self.steps)
+        step = 0
+        while step < self.steps:
+            paused = False
+            while not controls.stopping:
+                if (factor := controls.next_learning_rate_factor()) is not None:
+                    yield LearningRateChanged(step=step, factor=factor)
+                while (request := controls.next_request()) is not None:
+                    self.requests.append(request)
+                    if request == "checkpoint":
+                        yield from self._save(run, step)
+                    elif request == "evaluate":
+                        yield event_samples.evaluated(step)
+                    else:
+                        yield event_samples.sampled(step)
+                while (copy := controls.next_copy()) is not None:
+                    copy.set_result(f"weights of step {step}")
+                if not controls.paused:
+                    break
+                if not paused:
+                    paused = True
+                    yield Paused(step=step)
+                controls.wait(0.01)
+            if controls.stopping:
+                break
+            if paused:
+                yield Resumed(step=step)
+            if self.fails is not None and step == self.fails_at:
+                raise self.fails
+            step += 1
+            time.sleep(self.seconds)
+            yield event_samples.step(step, train_loss=8.3 / (1 + step / 50) + 1)
+        yield from self._save(run, step)
+        yield RunFinished(step=step, best_val_loss=2.0, seconds=1.0, reason="stopped" if controls.stopping else "done")
+
+    def _save(self, run, step):
+        folder = run.checkpoints / f"step-{step:08}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.saved.append(step)
+        yield CheckpointSaved(step=step, path=f"checkpoints/{folder.name}", seconds=0.0, bytes=51_000_000)
+
+
+def launch(name="small", **changes):
+    return Launch(load([name]), **changes)
+
+
+def diverged():
+    return DivergedError("training diverged at step 4: the loss is nan")

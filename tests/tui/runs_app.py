@@ -1,0 +1,75 @@
+"""The Runs screen in an app that only writes down what it is asked for."""
+
+import asyncio
+from types import SimpleNamespace
+
+from textual.app import App
+from textual.screen import Screen
+
+from gpt2tui.tui.screens.runs import RunsScreen
+from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.widgets.run_table import RunTable
+
+
+class RunsApp(App[None]):
+    """Stands in for the workbench."""
+
+    MODES = {"runs": RunsScreen, "train": Screen}  # noqa: RUF012
+    DEFAULT_MODE = "runs"
+
+    def __init__(self):
+        super().__init__()
+        self.session = SimpleNamespace(run=None, active=False)
+        self.settings = UserSettings()
+        self.asked = []
+        self.said = []
+
+    def attach_run(self, run):
+        self.asked.append(("attach", run.folder.name))
+
+    def open_chat(self, reference):
+        self.asked.append(("chat", reference))
+
+    def start_training(self, loaded, resume=None):
+        self.asked.append(("train", loaded, resume))
+
+    def show_error(self, title, message):
+        self.asked.append(("error", title, message))
+
+    def notify(self, message, **options):
+        self.said.append(message)
+        super().notify(message, **options)
+
+    @property
+    def table(self):
+        return self.screen.query_one(RunTable)
+
+    def names(self):
+        """The runs in the order of the table."""
+        return [key.value for key in self.table.rows]
+
+
+async def settle(pilot, condition=lambda: True):
+    """Until the threads have answered and nothing is pending, and `condition` holds."""
+    for _ in range(200):
+        await pilot.pause(0.02)
+        screen = pilot.app.screen
+        quiet = not isinstance(screen, RunsScreen) or not (
+            screen._reading_list or screen._reading_run or screen._first or screen._needed()
+        )
+        if quiet and condition():
+            await pilot.pause()
+            return
+    raise AssertionError("the screen never came to rest")
+
+
+def drive(script, size=(120, 36), app=None):
+    """Runs `script(app, pilot)` once the list has been read."""
+
+    async def run():
+        chosen = app or RunsApp()
+        async with chosen.run_test(size=size) as pilot:
+            await settle(pilot)
+            await script(chosen, pilot)
+
+    asyncio.run(run())

@@ -1,0 +1,54 @@
+"""The list of models, from real checkpoint folders and without loading any."""
+
+import json
+
+import pytest
+
+from gpt2tui import runs
+from gpt2tui.checkpoint import MANIFEST, NEEDED, folder_name
+from gpt2tui.tui import chat_catalog
+
+
+def save(run, step, val_loss=None):
+    folder = run.checkpoints / folder_name(step)
+    folder.mkdir()
+    for name in NEEDED:
+        (folder / name).write_text("{}")
+    files = {name: {"bytes": 2, "sha256": ""} for name in NEEDED}
+    manifest = {"format_version": 1, "step": step, "run_id": "x", "val_loss": val_loss, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def run():
+    made = runs.create("small")
+    made.info_file.write_text("{}")
+    return made
+
+
+def kinds(choices):
+    return [(choice.step, choice.kind) for choice in choices]
+
+
+def test_a_run_lists_its_best_its_newest_then_the_others_backwards(run):
+    for step, loss in ((100, 4.0), (200, 3.0), (300, 3.5), (400, None)):
+        save(run, step, loss)
+    assert kinds(chat_catalog.saved_models()) == [(200, "best"), (400, "newest"), (300, ""), (100, "")]
+
+
+def test_damaged_checkpoints_and_runs_without_any_are_left_out(run):
+    save(run, 100, 4.0)
+    (run.checkpoints / folder_name(200)).mkdir()
+    runs.create("empty").info_file.write_text("{}")
+    assert kinds(chat_catalog.saved_models()) == [(100, "best")]
+
+
+def test_a_reference_may_be_a_checkpoint_a_run_folder_or_a_runs_name(run):
+    save(run, 100, 3.0)
+    save(run, 200, 3.5)
+    choices = chat_catalog.saved_models()
+    newest = str(run.checkpoints / folder_name(200))
+    assert chat_catalog.meant_by(newest, choices).step == 200
+    for reference in (str(run.folder), str(run.folder.resolve()), run.name):
+        assert chat_catalog.meant_by(reference, choices).step == 100  # a run means its best
+    assert chat_catalog.meant_by("gpt2", choices) is None

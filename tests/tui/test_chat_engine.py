@@ -1,0 +1,42 @@
+"""The chat with the real engine: a tiny run that was trained, saved, and is talked to."""
+
+import asyncio
+import time
+
+from gpt2tui.tui.chat_model import load_checkpoint
+from tests.tiny_runs import trainer
+from tests.tui.fake_chat import ChatApp
+
+
+def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
+    for _ in trainer(tmp_path).train():
+        pass
+    app = ChatApp(tmp_path, load_checkpoint)
+    answers = []
+
+    async def drive():
+        async def done():
+            end = time.monotonic() + 60
+            while app.screen._stop is not None or not all(answer.done for answer in app.screen.answers):
+                assert time.monotonic() < end
+                await pilot.pause(0.05)
+
+        async with app.run_test(size=(100, 30)) as pilot:
+            while app.screen._first is None:
+                await pilot.pause(0.05)
+            await pilot.press(*"the quick", "enter")
+            await done()
+            await pilot.press(*"brown fox", "ctrl+g")
+            await done()
+            await pilot.press(*"again", "enter")
+            await done()
+            answers.extend(app.screen.answers)
+
+    asyncio.run(drive())
+    written, read, again = answers
+    assert written.failure is None
+    assert written.statistics.tokens > 0
+    assert all(len(t.rivals) == 5 for t in written.token_text.tokens if t.probability is not None and t.text)
+    assert read.statistics.tokens == len("brown fox")
+    assert read.whole == "brown fox"
+    assert again.ending in ("length", "document")

@@ -1,0 +1,131 @@
+"""Models in memory and answers in a thread, without a screen and without torch."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from gpt2tui.errors import CheckpointError
+from gpt2tui.preset import SamplingTable
+from gpt2tui.tui.chat_model import (
+    AllAnswered,
+    AnswerBegun,
+    AnswerEnded,
+    AnswerFailed,
+    AnswerGrew,
+    AnswerRequest,
+    ChatModels,
+    answer,
+)
+from tests.tui.fake_chat import FakeModel
+
+SAMPLING = SamplingTable(max_length=50, seed=0)
+
+
+def request(number=1, reference="a", task="write", **changes):
+    return AnswerRequest(number, task, "Once upon", SAMPLING, reference, **changes)
+
+
+def told_by(*requests, load=FakeModel, stop=None):
+    told = []
+    answer(requests, ChatModels(load), told.append, stop or threading.Event())
+    return told
+
+
+def test_an_answer_is_told_from_its_beginning_to_its_end_in_few_batches():
+    told = told_by(request())
+    assert isinstance(told[0], AnswerBegun)
+    assert told[0].prompt_tokens == 2
+    assert isinstance(told[-1], AllAnswered)
+    grown = [message for message in told if isinstance(message, AnswerGrew)]
+    assert sum(len(message.tokens) for message in grown) == 50 == grown[-1].statistics.tokens
+    assert len(grown) < 10  # 50 tokens that take no time are not 50 messages
+    assert next(m for m in told if isinstance(m, AnswerEnded)).ending == "length"
+
+
+def test_statistics_of_a_batch_do_not_change_after_it_was_told():
+    class Slow(FakeModel):
+        def stream(self, prompt, sampling, rivals=0):
+            for piece in super().stream(prompt, sampling, rivals):
+                threading.Event().wait(0.004)
+                yield piece
+
+    grown = [m for m in told_by(request(), load=Slow) if isinstance(m, AnswerGrew)]
+    assert len(grown) > 1
+    assert [m.statistics.tokens for m in grown] == sorted({m.statistics.tokens for m in grown})
+
+
+def test_a_rest_that_is_no_token_is_shown_and_not_counted():
+    class Cut(FakeModel):
+        def stream(self, prompt, sampling, rivals=0):
+            piece = self._piece(0, rivals)
+            yield piece
+            yield type(piece)(-1, "\ufffd", 1.0)
+
+    told = told_by(request(), load=Cut)
+    grown = [m for m in told if isinstance(m, AnswerGrew)]
+    assert [t.text for m in grown for t in m.tokens] == ["the", "\ufffd"]
+    assert grown[-1].statistics.tokens == 1
+
+
+def test_two_answers_take_turns():
+    order = []
+
+    class Watched(FakeModel):
+        def stream(self, prompt, sampling, rivals=0):
+            for piece in super().stream(prompt, sampling, rivals):
+                order.append(self.source)
+                yield piece
+
+    told_by(request(1, "a"), request(2, "b"), load=Watched)
+    assert order[:6] == ["a", "b"] * 3
+
+
+def test_one_model_that_fails_leaves_the_other_alone():
+    def load(reference):
+        if reference == "a":
+            raise CheckpointError("a is damaged")
+        return FakeModel(reference)
+
+    told = told_by(request(1, "a"), request(2, "b"), load=load)
+    assert [m.message for m in told if isinstance(m, AnswerFailed)] == ["a is damaged"]
+    assert [m.number for m in told if isinstance(m, AnswerEnded)] == [2]
+    assert isinstance(told[-1], AllAnswered)
+
+
+def test_a_stop_ends_all_answers_before_their_next_token():
+    stop = threading.Event()
+    stop.set()
+    told = told_by(request(1), request(2, "b"), stop=stop)
+    assert [m.ending for m in told if isinstance(m, AnswerEnded)] == ["stopped", "stopped"]
+    assert not any(isinstance(m, AnswerGrew) for m in told)
+
+
+def test_at_most_two_models_are_in_memory_even_while_a_third_is_loaded():
+    most = []
+
+    def load(reference):
+        most.append(len(models.references))
+        return FakeModel(reference)
+
+    models = ChatModels(load)
+    for reference in "abacb":
+        models.get(reference)
+    assert models.references == ["c", "b"]
+    assert most == [0, 1, 1, 1]  # beside the one being loaded; the second a was there
+
+
+@pytest.mark.parametrize("live", [1, 2])
+def test_live_weights_count_among_the_two(live):
+    models = ChatModels(FakeModel)
+    models.get("a")
+    models.get("b")
+    models.make_room(live)
+    assert models.references == ["b"][: 2 - live]
+
+
+def test_the_chat_imports_no_torch_before_somebody_talks():
+    program = "import sys, gpt2tui.tui.screens.chat\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,511 @@
+"""The Chat screen, driven by keys, with models that are made up."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from gpt2tui.errors import CheckpointError
+from gpt2tui.preset import SamplingTable
+from gpt2tui.tui import chat_catalog
+from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
+from gpt2tui.tui.widgets.rivals_line import RivalsLine
+from tests.tui.fake_chat import WORDS, ChatApp, FakeModel
+
+SAVED = [
+    ModelChoice("/runs/small/step-500", "small", 500, 2.9, is_best=True),
+    ModelChoice("/runs/small/step-600", "small", 600, 3.0, is_newest=True),
+]
+HOSTILE = "\x1b]52;c;bHVjaw==\x07[/bold] \x1b[2J"
+
+
+@pytest.fixture(autouse=True)
+def saved(monkeypatch):
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: list(SAVED))
+
+
+async def until(pilot, condition, seconds=5.0):
+    """Waits for threads; fails when it takes long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await pilot.pause(0.02)
+
+
+async def done(pilot):
+    """Until the answers under way have ended."""
+    screen = pilot.app.screen
+    await until(pilot, lambda: screen._stop is None and all(answer.done for answer in screen.answers))
+    await pilot.pause()
+
+
+def driven(tmp_path, story, *, size=(120, 36), **app):
+    """Runs a story, an async function of (pilot, screen), and returns the app."""
+    app = ChatApp(tmp_path, **app)
+
+    async def drive():
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: getattr(app.screen, "_first", None) is not None or not app.screen._listing)
+            await story(pilot, app.screen)
+
+    asyncio.run(drive())
+    return app
+
+
+def text_of(widget):
+    return widget.render().plain
+
+
+def foot(answer):
+    return text_of(answer.query_one(".answer-foot"))
+
+
+def short(**changes):
+    """A model that ends after six words."""
+    return lambda reference: FakeModel(reference, ends_after=6, **changes)
+
+
+def test_enter_continues_the_prompt_with_the_first_model_and_says_how(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press(*"Once", "enter")
+        await done(pilot)
+        (answer,) = screen.answers
+        assert answer.request.prompt == "Once"
+        seed = SamplingTable().seed
+        assert answer.written == "".join(WORDS[(seed + n) % len(WORDS)] for n in range(6))
+        assert answer.whole == "Once" + answer.written
+        assert "small, step 500 (best)" in text_of(answer.query_one(".answer-head"))
+        assert f"seed {seed}" in text_of(answer.query_one(".answer-head"))
+        for part in ("6 tokens", "tok/s", "mean p", "perplexity", "end of document"):
+            assert part in foot(answer)
+        assert screen.prompt.text == ""
+
+    driven(tmp_path, story, load=short())
+
+
+def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
+    gate = threading.Event()
+
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: screen.answers[0].facts is not None)
+        gate.set()
+        await until(pilot, lambda: screen.answers[0].statistics.tokens > 0)
+        assert not screen.answers[0].done
+        await pilot.press("enter")  # a second question has to wait
+        assert len(screen.answers) == 1
+        await pilot.press("escape")
+        await done(pilot)
+        assert screen.answers[0].ending == "stopped"
+        assert 0 < screen.answers[0].statistics.tokens < 2000
+        await pilot.press("b", "enter")
+        assert len(screen.answers) == 2
+        await pilot.press("escape")
+        await done(pilot)
+
+    class Slow(FakeModel):
+        def stream(self, prompt, sampling, rivals=0):
+            for piece in super().stream(prompt, sampling, rivals):
+                time.sleep(0.01)
+                yield piece
+
+    driven(tmp_path, story, load=lambda reference: Slow(reference, gate=gate))
+
+
+def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
+    begun, ended = threading.Event(), threading.Event()
+
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await until(pilot, begun.is_set)
+        assert not ended.is_set()
+
+    class Endless(FakeModel):
+        def stream(self, prompt, sampling, rivals=0):
+            begun.set()
+            try:
+                while True:
+                    time.sleep(0.005)
+                    yield self._piece(0, rivals)
+            finally:
+                ended.set()
+
+    driven(tmp_path, story, load=lambda reference: Endless(reference))
+    assert ended.wait(2)
+
+
+def test_again_takes_the_same_prompt_with_the_next_seed(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press(*"Once", "enter")
+        await done(pilot)
+        await pilot.press("ctrl+r")
+        await done(pilot)
+        first, second = (answer.request for answer in screen.answers)
+        assert second.prompt == first.prompt
+        assert second.sampling.seed == first.sampling.seed + 1 == screen.panel.seed
+        assert screen.answers[0].written != screen.answers[1].written
+
+    driven(tmp_path, story, load=short())
+
+
+def test_up_recalls_prompts_and_down_comes_back_to_the_draft(tmp_path):
+    async def story(pilot, screen):
+        for prompt in ("one", "two"):
+            await pilot.press(*prompt, "enter")
+            await done(pilot)
+        await pilot.press(*"dra", "up")
+        assert screen.prompt.text == "two"
+        await pilot.press("up", "up")
+        assert screen.prompt.text == "one"
+        await pilot.press("down", "down")
+        assert screen.prompt.text == "dra"
+
+    driven(tmp_path, story, load=short())
+
+
+def test_a_backslash_before_enter_makes_a_new_line(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "backslash", "enter", "b")
+        assert screen.prompt.text == "a\nb"
+        assert screen.answers == []
+
+    driven(tmp_path, story)
+
+
+def test_an_empty_prompt_starts_a_new_document_and_says_so(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("enter")
+        await done(pilot)
+        assert "empty prompt: a new document" in text_of(screen.answers[0].query_one(".answer-note"))
+        assert screen.answers[0].written
+
+    driven(tmp_path, story, load=short())
+
+
+def test_a_prompt_beyond_the_context_says_what_the_model_sees(tmp_path):
+    async def story(pilot, screen):
+        screen.prompt.text = "word " * 20
+        await pilot.press("enter")
+        await done(pilot)
+        note = text_of(screen.answers[0].query_one(".answer-note"))
+        assert "20 tokens" in note
+        assert "last 16" in note
+
+    driven(tmp_path, story, load=short())
+
+
+def test_a_model_that_guesses_is_told_from_one_that_has_learned(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert "hardly better than guessing among 4,096" in foot(screen.answers[0])
+
+    driven(tmp_path, story, load=lambda reference: FakeModel(reference, ends_after=20, odds=1 / 4096))
+
+
+def test_without_any_model_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(chat_catalog, "saved_models", list)
+
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        assert screen.answers == []
+        assert screen.prompt.text == "a"
+        await until(pilot, lambda: any("no model yet" in toast.message for toast in pilot.app._notifications))
+
+    driven(tmp_path, story)
+
+
+def test_two_models_answer_side_by_side_with_the_same_seed(tmp_path):
+    loaded = []
+
+    def load(reference):
+        loaded.append(reference)
+        return FakeModel(reference, ends_after=5)
+
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        models.focus()
+        models.highlighted = 2  # under the name of the run and its best
+        await pilot.press("space")
+        screen.prompt.focus()
+        await pilot.press("a", "enter")
+        await done(pilot)
+        left, right = screen.answers
+        assert (left.choice.step, right.choice.step) == (500, 600)
+        assert left.request.sampling == right.request.sampling
+        assert left.written == right.written != ""
+        assert left.region.y == right.region.y
+        assert left.region.right <= right.region.x
+        models.focus()
+        await pilot.press("space")  # no longer
+        screen.prompt.focus()
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert len(screen.answers) == 3
+
+    app = driven(tmp_path, story, load=load)
+    assert sorted(set(loaded)) == [choice.reference for choice in SAVED]
+    assert len(loaded) == 2  # each once: both stay in memory
+    assert len(app.models.references) == 2
+
+
+def test_the_heat_map_shows_five_rivals_under_the_cursor(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await done(pilot)
+        await pilot.press("escape", "h", "right")
+        await pilot.pause()
+        text = screen.answers[0].token_text
+        assert text.heat_map
+        rivals = screen.query_one(RivalsLine)
+        assert rivals.display
+        assert rivals.token == text.tokens[2]
+        shown = str(rivals.render())
+        assert shown.count("%") == 6  # the token itself and five rivals
+        await pilot.press("h")
+        assert not text.heat_map
+        assert not rivals.display
+
+    driven(tmp_path, story, load=short())
+
+
+def test_the_surprise_of_a_typed_text_is_shown_token_by_token(tmp_path):
+    async def story(pilot, screen):
+        screen.prompt.text = "four words of text"
+        await pilot.press("ctrl+g")
+        await done(pilot)
+        (answer,) = screen.answers
+        assert answer.request.task == "read"
+        assert [token.text for token in answer.token_text.tokens] == ["four", " words", " of", " text"]
+        assert [token.probability for token in answer.token_text.tokens] == [1, 0.5, 0.25, 0.125]
+        # (0 + 1 + 2 + 3) bits over 18 bytes; e to the mean of as many nats
+        assert "0.33 bits/byte" in foot(answer)
+        assert "perplexity 2.83" in foot(answer)
+        assert answer.token_text.heat_map
+
+    driven(tmp_path, story)
+
+
+def test_a_pasted_text_is_made_harmless_and_kept_with_its_lines(tmp_path):
+    async def story(pilot, screen):
+        from textual.events import Paste
+
+        screen.prompt.post_message(Paste(f"two\nlines{HOSTILE}"))
+        await pilot.pause()
+        assert screen.prompt.text.startswith("two\nlines")
+        assert "\x1b" not in screen.prompt.text
+
+    driven(tmp_path, story)
+
+
+def test_copy_takes_the_last_text_without_what_a_terminal_obeys(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await done(pilot)
+        await pilot.press("escape", "c")
+
+    app = driven(tmp_path, story, load=short(words=(HOSTILE, "x")))
+    (copied,) = app.copied
+    assert copied.startswith("a")
+    assert "\x1b" not in copied
+
+
+def test_a_model_that_cannot_be_loaded_is_a_dialog_and_the_chat_goes_on(tmp_path):
+    calls = []
+
+    def load(reference):
+        calls.append(reference)
+        if len(calls) == 1:
+            raise CheckpointError(f"{reference} is damaged {HOSTILE}")
+        return FakeModel(reference, ends_after=3)
+
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        await pilot.press("enter")
+        assert "is damaged" in foot(screen.answers[0])
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert screen.answers[1].ending == "document"
+
+    driven(tmp_path, story, load=load)
+
+
+def test_a_model_that_fails_while_it_writes_keeps_what_it_wrote(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        await pilot.press("enter")
+        assert screen.answers[0].statistics.tokens == 4
+        assert "out of" in foot(screen.answers[0])
+        assert screen.answers[0].record().failure
+
+    driven(tmp_path, story, load=lambda reference: FakeModel(reference, fails_at=4))
+
+
+def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_path):
+    path = tmp_path / "chat.md"
+
+    async def story(pilot, screen):
+        await pilot.press(*"Once", "enter")
+        await done(pilot)
+        for answer in ("created", "kept"):
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
+            pilot.app.screen.query_one("Input").value = str(path)
+            await pilot.press("enter")
+            await pilot.pause()
+            if answer == "kept":
+                await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmDialog))
+                await pilot.press("enter")
+            else:
+                assert "Once" in path.read_text()
+                path.write_text("mine")
+
+    driven(tmp_path, story, load=short())
+    assert path.read_text() == "mine"
+
+
+def test_more_goes_on_from_prompt_and_continuation(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press(*"Once", "enter")
+        await done(pilot)
+        await pilot.press("escape", "m")
+        await done(pilot)
+        first, second = screen.answers
+        assert second.request.prompt == "Once" + first.written
+
+    driven(tmp_path, story, load=short())
+
+
+def test_the_chat_template_makes_a_conversation_and_ends_with_the_turn(tmp_path):
+    async def story(pilot, screen):
+        screen.query_one("#template").value = True
+        for prompt in ("hi", "and"):
+            await pilot.press(*prompt, "enter")
+            await done(pilot)
+        first, second = screen.answers
+        assert first.request.prompt == "User: hi\nAssistant:"
+        assert first.ending == "turn"
+        assert first.written == " hello\nUser:"
+        assert second.request.prompt == "User: hi\nAssistant: hello\nUser: and\nAssistant:"
+        assert second.whole.startswith("User: and\nAssistant:")
+
+    model = {"words": (" hello", "\nUs", "er:", " what"), "sampling": SamplingTable(seed=0)}
+
+    async def seeded(pilot, screen):
+        screen.panel.seed = 0
+        await story(pilot, screen)
+
+    driven(tmp_path, seeded, load=lambda reference: FakeModel(reference, **model))
+
+
+def test_sliders_take_a_models_own_settings_until_a_person_moves_one(tmp_path):
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        models.focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: screen.panel.sampling.temperature == 0.7)
+        assert screen.panel.sampling.top_k == 40
+        screen.query_one("#temperature").focus()
+        await pilot.press("right", "1", ".", "2", "enter")
+        assert pilot.app.current_mode == "chat"  # digits on a slider are no modes
+        models.focus()
+        await pilot.press("down", "enter")
+        await until(pilot, lambda: len(pilot.app.models.references) == 2)
+        assert screen.panel.sampling.temperature == 1.2
+
+    driven(tmp_path, story)
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12), (20, 5), (10, 3)])
+def test_every_size_works_and_can_change_at_any_time(tmp_path, size):
+    async def story(pilot, screen):
+        await pilot.press(*"Once", "enter")
+        await pilot.resize_terminal(*size)
+        await done(pilot)
+        await pilot.press("escape", "h", "right", "down", "h", "s")
+        await pilot.resize_terminal(100, 30)
+        await pilot.resize_terminal(*size)
+        await pilot.press("s")
+        await pilot.pause()
+        assert screen.answers[0].written
+
+    driven(tmp_path, story, size=size, load=short())
+
+
+class LiveSession(TrainingSession):
+    """A training that is always at step 412; its weights come when `release` is called."""
+
+    def __init__(self):
+        super().__init__()
+        from pathlib import Path
+
+        from gpt2tui.runs import Run
+        from gpt2tui.tracking.run_progress import RunProgress
+
+        self.state = "running"
+        self.run = Run(Path("live-run"))
+        self.progress = RunProgress(step=412)
+        self.copies = []
+
+    def copy_weights(self):
+        from concurrent.futures import Future
+
+        self.copies.append(Future())
+        return self.copies[-1]
+
+    def stop(self):
+        self.state = "finished"
+
+
+def test_live_weights_come_first_and_are_copied_anew_for_each_answer(tmp_path):
+    session = LiveSession()
+
+    async def story(pilot, screen):
+        await until(pilot, lambda: screen._first is not None)
+        assert screen._first.reference is None
+        assert screen.query_one("ModelList").get_option_at_index(1).prompt.plain.startswith("✓ ● live")
+        for n in (1, 2):
+            await pilot.press("a", "enter")
+            await until(pilot, lambda n=n: len(session.copies) == n)
+            session.copies[-1].set_result(FakeModel(f"live-run, live at step {411 + n}", ends_after=4))
+            await done(pilot)
+        assert "live at step 413" in text_of(screen.answers[1].query_one(".answer-head"))
+
+    driven(tmp_path, story, session=session)
+
+
+def test_live_weights_that_never_come_can_be_stopped_or_end_with_the_training(tmp_path):
+    session = LiveSession()
+
+    async def story(pilot, screen):
+        await until(pilot, lambda: screen._first is not None)
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: screen._stop is not None)
+        await pilot.press("escape")
+        await done(pilot)
+        assert screen.answers[0].ending == "stopped"
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: len(session.copies) == 2)
+        session.copies[-1].cancel()
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        await pilot.press("enter")
+        assert "no training is running" in foot(screen.answers[1])
+
+    driven(tmp_path, story, session=session)
+
+
+def test_another_mode_opens_the_chat_with_a_checkpoint(tmp_path):
+    async def story(pilot, screen):
+        screen.select_model("/runs/small/step-600")
+        await until(pilot, lambda: pilot.app.models.references == ["/runs/small/step-600"])
+        assert screen._first.step == 600
+        screen.select_model("openai-community/gpt2")
+        await until(pilot, lambda: screen._first.reference == "openai-community/gpt2")
+        assert screen._first in screen._choices()
+
+    driven(tmp_path, story)

@@ -1,0 +1,196 @@
+"""Text that is not ours can neither style nor control the terminal, nor end the program, wherever it is shown."""
+
+import asyncio
+import unicodedata
+
+import pytest
+from textual.geometry import Size
+
+from gpt2tui import preset_files, runs
+from gpt2tui.errors import DataError
+from gpt2tui.folders import config_folder, runs_folder
+from gpt2tui.training import events
+from gpt2tui.tui.app import WorkbenchApp
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
+from tests.tui.fake_runs import append, write_run
+from tests.tui.fake_training import FakeTraining
+
+HOSTILE = (
+    "\x1b]52;c;aGFja2Vk\x07\x1b[31mred\x1b[2J [/] [/foo] [red]x[/red] [@click=app.quit]y[/] [link=file:///etc]z[/link] "
+    "\x9b31m \x90q \u202eesrever\u202c \x00 \x7f \r\n\x0b end \\[ ]"
+)
+NAME = "2026-01-01-000000-\x1b]52;c;eA==\x07[red]b[bold]‮[@click=app.quit]"  # what a file name can hold
+ALLOWED_CONTROLS = ""
+
+
+def shown(app):
+    """Every cell of the screen as (text, style), of the screens below a dialog too."""
+    for screen in app.screen_stack:
+        for line in screen._compositor.render_strips(Size(*app.size)):
+            yield from ((segment.text, segment.style) for segment in line)
+
+
+def assert_harmless(app):
+    for text, style in shown(app):
+        bad = [c for c in text if unicodedata.category(c) in ("Cc", "Cs") or c in "\u202e\u202c\u2028"]
+        assert not bad, (text, bad)
+        if style is not None:
+            assert "app.quit" not in str(style.meta), text
+            assert not style.link, text
+
+
+async def settle(pilot, seconds=0.4):
+    await pilot.pause(seconds)
+    assert_harmless(pilot.app)
+
+
+def drive(story, training=None, size=(120, 36)):
+    async def run():
+        app = WorkbenchApp(session=TrainingSession(training or FakeTraining()))
+        async with app.run_test(size=size) as pilot:
+            await settle(pilot)
+            await story(app, pilot)
+            assert app.return_code is None
+            app.session.stop()
+            app.session.join(5)
+
+    asyncio.run(run())
+
+
+def hostile_run():
+    run = write_run(
+        NAME, steps=60, ending="failed", checkpoints=(50,), sample=HOSTILE,
+        overrides=[f"sampling.prompt={toml(HOSTILE)}", f"data.source={toml(HOSTILE)}", f"tracking.tags=[{toml(HOSTILE)}]"],
+    )  # fmt: skip
+    append(
+        run,
+        events.Warned(message=HOSTILE),
+        events.Sampled(step=60, prompt=HOSTILE, text=HOSTILE),
+        events.RunFailed(step=60, message=HOSTILE),
+    )
+    return run
+
+
+def toml(text):
+    import json
+
+    return json.dumps(text).replace("\\u007f", "\\u007F").replace("\x7f", "\\u007f")
+
+
+def hostile_preset():
+    path = config_folder() / "presets" / f"{NAME}.toml"
+    preset = preset_files.load(["test"], [f"description={toml(HOSTILE)}", f"sampling.prompt={toml(HOSTILE)}"]).preset
+    preset_files.save(preset, path)
+    return path
+
+
+def test_the_runs_screen_shows_it_as_text():
+    hostile_run()
+    write_run("2026-01-01-000000-a")
+
+    async def story(app, pilot):
+        await app.switch_mode("runs")
+        await settle(pilot, 1.0)
+        for key in ("space", "down", "space", "d", "escape", "u", "c", "r", "delete"):
+            await pilot.press(key)
+            await settle(pilot)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("escape", "slash", *"red")
+        await settle(pilot)
+
+    drive(story)
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (30, 8)])
+def test_the_train_screen_shows_it_as_text(size):
+    run = hostile_run()
+
+    async def story(app, pilot):
+        app.attach_run(run)
+        await settle(pilot, 1.0)
+        for key in ("left", "right", "right_square_bracket", "y", "s", "w", "c"):
+            await pilot.press(key)
+            await settle(pilot, 0.2)
+
+    drive(story, size=size)
+
+
+def test_the_presets_screen_shows_it_as_text():
+    hostile_preset()
+
+    async def story(app, pilot):
+        await app.switch_mode("presets")
+        await settle(pilot, 1.0)
+        app.open_preset(NAME)
+        await settle(pilot, 1.0)
+        for key in ("v", "escape", "d", "escape", "r", "escape", "delete", "escape"):
+            await pilot.press(key)
+            await settle(pilot, 0.2)
+
+    drive(story)
+
+
+def test_the_chat_screen_shows_it_as_text():
+    hostile_run()
+
+    async def story(app, pilot):
+        await app.switch_mode("chat")
+        await settle(pilot, 1.0)
+
+    drive(story)
+
+
+def test_dialogs_notices_and_the_palette_show_it_as_text():
+    hostile_run()
+    hostile_preset()
+
+    async def story(app, pilot):
+        app.show_error(HOSTILE, HOSTILE)
+        await settle(pilot)
+        assert isinstance(app.screen, ErrorDialog)
+        await pilot.press("escape")
+        for dialog in (ConfirmDialog(HOSTILE, HOSTILE, HOSTILE, "!" + HOSTILE), TextDialog(HOSTILE, HOSTILE, HOSTILE)):
+            app.push_screen(dialog)
+            await settle(pilot)
+            await pilot.press("escape")
+        await pilot.press("ctrl+p")
+        await settle(pilot)
+        await pilot.press(*"2026")
+        await settle(pilot, 1.0)
+
+    drive(story)
+
+
+def test_a_training_that_fails_with_it_is_a_dialog():
+    async def story(app, pilot):
+        app.start_training(preset_files.load(["test"]))
+        await settle(pilot, 1.0)
+        assert isinstance(app.screen, ErrorDialog)
+
+    drive(story, FakeTraining(fails=DataError(HOSTILE)))
+
+
+def test_the_check_sees_what_it_looks_for():
+    """The control: the same text shown without care is found."""
+    from textual.app import App
+    from textual.widgets import Static
+
+    class Careless(App[None]):
+        def compose(self):
+            yield Static("a\x1b[31mb", markup=False)
+
+    async def run():
+        app = Careless()
+        async with app.run_test() as pilot:
+            await pilot.pause()
+            with pytest.raises(AssertionError):
+                assert_harmless(app)
+
+    asyncio.run(run())
+
+
+def test_the_folder_of_runs_really_has_the_hostile_name():
+    run = hostile_run()
+    assert run.folder in [path for path in runs_folder().iterdir()]
+    assert "\x1b" in runs.all_runs()[0].folder.name

@@ -1,0 +1,83 @@
+"""What the estimator shows, and that it never says more than it knows."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from gpt2tui import preset_files
+from gpt2tui.device_speed import DeviceSpeed
+from gpt2tui.tui.preset_costs import Found, corpus_key, costs, device_key
+from gpt2tui.tui.widgets.estimator import _column, _strip, is_strip
+
+SMALL = preset_files.load(["small"]).preset
+FAST = Found(DeviceSpeed("a GPU", "bf16", 1e14, None, 80_000_000_000, None))
+CORPUS = Found(SimpleNamespace(source="x", state="prepared", train_tokens=1_024_000, vocab_size=4096))
+
+
+def text(preset=SMALL, device=FAST, corpus=CORPUS, width=30):
+    return "\n".join(line.plain for line in _column(preset, costs(preset, device, corpus), width, True, True))
+
+
+def test_numbers_are_those_of_the_estimate():
+    shown = text()
+    assert "3,483,904" in shown
+    assert "tokens a step            2,048" in shown
+    assert "read 2 times" in shown  # 1000 steps of 2,048 tokens in 1,024,000
+    assert "0.588" in shown  # tokens a parameter: 2,048,000 / 3,483,904
+    assert "80 GB free" in shown
+
+
+def test_what_is_not_known_is_not_a_number():
+    shown = text(device=None, corpus=None)
+    assert "time                 not known" in shown
+    assert "size not known" in shown
+    assert "measuring" in shown
+    assert "free" not in shown
+
+
+def test_a_device_that_is_not_there_says_so():
+    shown = text(device=Found(None, "torch sees 0 CUDA devices"))
+    assert "torch sees 0 CUDA devices" in shown.replace("\n", " ")
+
+
+def test_a_vocabulary_only_the_corpus_can_tell_makes_the_count_approximate():
+    preset = preset_files.load(["shakespeare-char"]).preset
+    assert "about" in text(preset, corpus=Found(None, "no such file: shakespeare.txt"))
+    assert "no such file" in text(preset, corpus=Found(None, "no such file: shakespeare.txt"))
+
+
+def test_too_little_memory_says_what_to_do():
+    small = Found(DeviceSpeed("a GPU", "bf16", 1e14, None, 1_000_000, None))
+    assert "lower batch_size" in text(device=small).replace("\n", " ")
+
+
+def test_a_time_budget_is_the_most_it_takes():
+    preset = preset_files.load(["small"], ["training.time_budget=60", "training.num_iterations=1000000000"]).preset
+    assert "at most 60 s" in text(preset)
+
+
+@pytest.mark.parametrize("width", [24, 30, 60])
+def test_rows_end_at_the_edge(width):
+    for line in _column(SMALL, costs(SMALL, FAST, CORPUS), max(width, 30), True, True):
+        assert line.cell_length <= max(width, 30)
+
+
+def test_the_strip_has_four_lines_that_fit():
+    lines = _strip(SMALL, costs(SMALL, FAST, CORPUS), 64)
+    assert len(lines) == 4
+    assert all(line.cell_length <= 64 for line in lines)
+    assert is_strip(78, 5)
+    assert not is_strip(34, 30)
+
+
+def test_the_corpus_may_put_nothing_into_the_terminal():
+    preset = preset_files.load(["small"], [r'data.source="\u001b]52;c;x[/b]"']).preset
+    assert "\x1b" not in text(preset, corpus=Found(None, "\x1b[2J"))
+
+
+def test_keys_change_only_with_what_is_looked_at():
+    other = preset_files.load(["small"], ["optimizer.lr=0.5", "model.n_layer=9", "model.n_embd=512"]).preset
+    assert device_key(SMALL) == device_key(other)
+    assert corpus_key(SMALL) == corpus_key(other)
+    assert corpus_key(SMALL) != corpus_key(preset_files.load(["small"], ["data.source=x"]).preset)
+    assert hash(corpus_key(SMALL))

@@ -1,0 +1,157 @@
+"""Preset files as the workbench handles them."""
+
+import os
+
+import pytest
+
+from gpt2tui import preset_files
+from gpt2tui.errors import PresetError
+from gpt2tui.preset_files import PresetSource, shipped_folder
+from gpt2tui.tui import preset_library
+from gpt2tui.tui.preset_document import PresetDocument
+from gpt2tui.tui.preset_scan import PresetScan
+
+from .presets_app import own_preset
+
+
+def own(name, text=""):
+    return PresetSource(name, own_preset(name, text), shipped=False)
+
+
+def shipped(name):
+    return PresetSource(name, shipped_folder() / f"{name}.toml", shipped=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("a = 1 # why\n", True),
+        ("# head\na = 1", True),
+        ('a = "# no comment"\n', False),
+        ('a = """\n# no comment\n"""\n', False),
+        ('a = "#" # yes', True),
+        ("a = 1\n", False),
+    ],
+)
+def test_comments_are_told_from_texts(text, there):
+    assert preset_library.has_comments(text) is there
+
+
+def test_what_saving_would_drop_is_known():
+    assert preset_library.lost(own("a", 'extends = "small" # mine\n').path) == ("its comments", 'extends = "small"')
+    assert preset_library.lost(own("b", "[model]\nn_layer = 1\n").path) == ()
+
+
+def test_a_faulty_file_opens_with_its_mistakes_and_what_it_says():
+    document = PresetDocument(own("bad", '[model]\nn_layer = "three"\nlayers = 3\n[optimizer]\nlr = 0.5\n'))
+    assert not document.unreadable
+    assert document.editing.values["model.n_layer"] == "three"
+    assert document.editing.values["optimizer.lr"] == 0.5
+    assert ":3:model.layers" in document.file_mistakes[1]
+    assert document.lost == ("what the form does not know (model.layers)",)
+    assert document.check().mistakes.keys() == {"model.n_layer"}
+
+
+def test_a_file_that_is_not_toml_says_so():
+    document = PresetDocument(own("bad", "[model\n"))
+    assert "not TOML" in document.unreadable
+    assert document.loaded() is None
+
+
+def test_what_is_saved_is_what_the_command_line_loads():
+    document = PresetDocument(own("mine", "[model]\nn_layer = 2\n"))
+    document.editing.set("optimizer.lr", 0.25)
+    document.save()
+    assert not document.changed
+    assert not document.moved_on
+    assert preset_files.load(["mine"]).preset == document.loaded().preset
+    assert preset_files.load(["mine"]).preset.optimizer.lr == 0.25
+
+
+def test_a_shipped_preset_is_never_written(monkeypatch):
+    before = shipped("small").path.read_bytes()
+    document = PresetDocument(shipped("small"))
+    document.editing.set("model.n_layer", 5)
+    with pytest.raises(PresetError):
+        document.save()
+    for forbidden in (
+        lambda: preset_library.rename(shipped("small"), "x"),
+        lambda: preset_library.delete(shipped("small")),
+    ):
+        with pytest.raises(PresetError, match="never changed"):
+            forbidden()
+    assert shipped("small").path.read_bytes() == before
+
+
+def test_saving_under_another_name_leaves_the_first_as_it_was():
+    first = PresetDocument(own("first", "[model]\nn_layer = 2\n"))
+    first.editing.set("model.n_layer", 5)
+    second = first.save_as(preset_library.path_of("second"))
+    assert not first.changed
+    assert first.editing.values["model.n_layer"] == 2
+    assert preset_files.load(["second"]).preset.model.n_layer == 5
+    assert second.editing.undo()  # the edits went along
+    assert preset_files.load(["first"]).preset.model.n_layer == 2
+
+
+def test_a_copy_keeps_the_comments():
+    path = preset_library.duplicate(own("mine", "[model]\nn_layer = 2 # small\n"), "copy")
+    assert "# small" in path.read_text()
+
+
+def test_a_rename_never_writes_over_another_preset(tmp_path):
+    own("taken", "[model]\nn_layer = 9\n")
+    with pytest.raises(PresetError, match="already"):
+        preset_library.rename(own("mine"), "taken")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.toml").touch()
+    (elsewhere / "b.toml").write_text("[model]\nn_layer = 9\n")
+    with pytest.raises(PresetError, match="already"):
+        preset_library.rename(PresetSource("a", elsewhere / "a.toml", shipped=False), "b")
+    assert "9" in (elsewhere / "b.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a.toml", "a b", "\x1b[31m", "-x", "x" * 101])
+def test_names_that_could_not_be_found_again_are_refused(name):
+    assert preset_library.why_not_a_name(name)
+
+
+def test_a_free_name_counts_up():
+    assert preset_library.free_name("small") == "small-2"
+    own("small-2")
+    assert preset_library.free_name("small-2") == "small-3"
+
+
+def test_a_change_on_disk_is_noticed_and_can_be_taken_or_ignored():
+    document = PresetDocument(own("mine", "[model]\nn_layer = 2\n"))
+    document.editing.set("optimizer.lr", 0.5)
+    document.source.path.write_text("[model]\nn_layer = 10\n")
+    assert document.moved_on
+    document.reload()
+    assert not document.moved_on
+    assert not document.changed
+    assert document.editing.values["model.n_layer"] == 10
+    document.editing.undo()
+    assert document.editing.values["optimizer.lr"] == 0.5
+    os.utime(document.source.path, ns=(1, 1))
+    assert document.moved_on
+    document.ignore_file()
+    assert not document.moved_on
+
+
+def test_the_nearest_shipped_preset_is_the_one_of_the_same_name_else_the_most_similar():
+    values = dict(PresetDocument(shipped("small")).editing.values) | {"training.seed": 1}
+    assert preset_library.nearest_shipped("test", values)[0] == "test"
+    assert preset_library.nearest_shipped("mine", values)[0] == "small"
+
+
+def test_a_scan_reads_only_what_has_changed(monkeypatch):
+    own("mine", "[model]\nn_layer = 1\n")
+    own("bad", "[model\n")
+    scan = PresetScan()
+    found = {preset.source.name: preset for preset in scan.look()}
+    assert found["gpt2-124m"].size == "124M"
+    assert found["bad"].broken
+    monkeypatch.setattr(preset_files, "check", lambda path: pytest.fail("read again"))
+    assert {preset.source.name for preset in scan.look()} == found.keys()

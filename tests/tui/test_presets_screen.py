@@ -1,0 +1,393 @@
+"""The Presets screen, driven by keys and mouse."""
+
+from types import SimpleNamespace
+
+import pytest
+from textual.widgets import Button, Input
+
+from gpt2tui import preset_files
+from gpt2tui.preset_files import shipped_folder
+from gpt2tui.tui.widgets.choice import Choice
+from gpt2tui.tui.widgets.cost_panel import CostPanel
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
+from gpt2tui.tui.widgets.difference_dialog import DifferenceDialog
+from gpt2tui.tui.widgets.estimator import Estimator
+from gpt2tui.tui.widgets.preset_form import PresetForm
+from gpt2tui.tui.widgets.preset_list import PresetList
+
+from .presets_app import PresetsApp, drive, own_preset, write
+
+
+def shown_text(app):
+    """All that is on the screen, as text."""
+    return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
+
+
+async def open_preset(app, pilot, name):
+    app.presets.select_preset(name)
+    await pilot.pause(0.08)
+
+
+def test_the_form_has_a_field_for_every_setting(monkeypatch):
+    async def script(app, pilot):
+        assert [field.setting for field in app.form.fields()] == list(preset_files.settings())
+        assert "small" in shown_text(app)
+        assert "3,483,904" in shown_text(app)
+        assert app.presets.unsaved_changes() is None  # opening changes nothing
+
+    drive(script, monkeypatch)
+
+
+def test_a_mistake_stands_under_its_field_and_stops_saving_and_training(monkeypatch):
+    async def script(app, pilot):
+        own_preset("mine", "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "mine")
+        await write(app, pilot, "model.n_embd", "100")
+        assert app.form.field("model.n_embd").mistake == "100 is not divisible by n_head = 12"
+        assert "✗ n_embd" in shown_text(app)
+        await pilot.press("ctrl+s", "ctrl+t")
+        await pilot.pause(0.05)
+        assert app.trained == []
+        assert app.screen is app.presets
+        assert "n_embd" not in preset_files.find("mine").read_text()
+        await write(app, pilot, "model.n_head", "10")
+        assert not app.form.field("model.n_embd").mistake
+
+    drive(script, monkeypatch)
+
+
+def test_what_is_saved_the_command_line_trains(monkeypatch):
+    async def script(app, pilot):
+        own_preset("mine", "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "mine")
+        await write(app, pilot, "optimizer.lr", "2e-3")
+        assert app.presets.unsaved_changes() == "unsaved changes of the preset mine"
+        await pilot.press("ctrl+s")
+        await pilot.pause(0.1)
+        assert app.presets.unsaved_changes() is None
+        await pilot.press("ctrl+t")
+        (loaded,) = app.trained
+        assert loaded == preset_files.load(["mine"])
+        assert loaded.preset.optimizer.lr == 2e-3
+
+    drive(script, monkeypatch)
+
+
+def test_unsaved_changes_are_trained_as_they_are(monkeypatch):
+    async def script(app, pilot):
+        await write(app, pilot, "training.num_iterations", "7")
+        await pilot.click("#train")
+        assert [loaded.preset.training.num_iterations for loaded in app.trained] == [7]
+        assert app.trained[0].name == "small"
+
+    drive(script, monkeypatch)
+
+
+def test_a_shipped_preset_is_saved_under_another_name(monkeypatch):
+    before = (shipped_folder() / "small.toml").read_bytes()
+
+    async def script(app, pilot):
+        await write(app, pilot, "model.n_layer", "2")
+        await pilot.press("ctrl+s")
+        await pilot.pause(0.1)
+        assert isinstance(app.screen, TextDialog)
+        assert app.screen.query_one(Input).value == "small-2"
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert preset_files.load(["small-2"]).preset.model.n_layer == 2
+        assert app.presets.unsaved_changes() is None
+        await open_preset(app, pilot, "small")
+        assert app.editor("model.n_layer").value == "3"
+
+    drive(script, monkeypatch)
+    assert (shipped_folder() / "small.toml").read_bytes() == before
+
+
+def test_undo_and_redo_show_in_the_form(monkeypatch):
+    async def script(app, pilot):
+        await write(app, pilot, "model.n_layer", "12")
+        await write(app, pilot, "model.n_head", "8")
+        await pilot.press("ctrl+z")
+        assert app.editor("model.n_head").value == "4"
+        await pilot.press("ctrl+z")
+        assert app.editor("model.n_layer").value == "3"
+        assert app.presets.unsaved_changes() is None
+        await pilot.press("ctrl+y")
+        assert app.editor("model.n_layer").value == "12"
+
+    drive(script, monkeypatch)
+
+
+def test_choices_and_switches_by_key_and_mouse(monkeypatch):
+    async def script(app, pilot):
+        app.editor("model.bias").focus()
+        await pilot.press("left")
+        assert app.editor("model.bias").value == "off"
+        app.editor("data.tokenizer").focus()
+        await pilot.press("space")
+        await pilot.pause(0.08)
+        tokenizer = app.editor("data.tokenizer")
+        assert isinstance(tokenizer, Choice)
+        assert tokenizer.value == "char"
+        await pilot.click(tokenizer, offset=(1, 0))
+        assert tokenizer.value == "gpt2"
+        await pilot.pause(0.08)
+        assert app.form.field("model.vocab_size").mistake  # 4,096 is too few for it
+
+    drive(script, monkeypatch)
+
+
+def test_the_focused_field_is_explained_with_its_override(monkeypatch):
+    async def script(app, pilot):
+        await write(app, pilot, "data.source", "my texts")
+        text = shown_text(app)
+        assert "The corpus: python-stdlib" in text
+        assert "--set 'data.source=my texts'" in text
+        await write(app, pilot, "model.n_layer", "5")
+        assert "--set model.n_layer=5  a whole number from 1 to 1,000" in shown_text(app)
+
+    drive(script, monkeypatch)
+
+
+def test_edits_stay_while_one_looks_at_another_preset(monkeypatch):
+    async def script(app, pilot):
+        await write(app, pilot, "model.n_layer", "5")
+        await pilot.press("escape", "down")
+        await pilot.pause(0.08)
+        assert app.editor("model.n_layer").value == "2"  # of `test`
+        assert "* small" in shown_text(app)
+        await pilot.press("up")
+        await pilot.pause(0.08)
+        assert app.editor("model.n_layer").value == "5"
+
+    drive(script, monkeypatch)
+
+
+def test_the_filter_narrows_the_list_and_escape_ends_it(monkeypatch):
+    async def script(app, pilot):
+        await pilot.press("slash", *"124")
+        await pilot.pause(0.05)
+        presets = app.presets.query_one(PresetList)
+        assert "gpt2-124m" in shown_text(app)
+        assert "bigger_default" not in shown_text(app)
+        await pilot.press("enter")
+        await pilot.pause(0.08)
+        assert app.editor("model.n_embd").value == "768"
+        await pilot.press("escape")
+        await pilot.pause(0.05)
+        assert presets.has_focus
+        assert "bigger_default" in shown_text(app)
+
+    drive(script, monkeypatch)
+
+
+def test_saving_over_comments_asks_first(monkeypatch):
+    async def script(app, pilot):
+        path = own_preset("mine", "[model]\nn_layer = 2 # why two\n")
+        await open_preset(app, pilot, "mine")
+        await write(app, pilot, "model.n_layer", "4")
+        await pilot.press("ctrl+s")
+        await pilot.pause(0.08)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("escape")
+        await pilot.pause(0.08)
+        assert "# why two" in path.read_text()
+        await pilot.press("ctrl+s")
+        await pilot.pause(0.08)
+        await pilot.press("tab", "enter")  # Save without
+        await pilot.pause(0.1)
+        assert "#" not in path.read_text()
+        assert preset_files.load(["mine"]).preset.model.n_layer == 4
+
+    drive(script, monkeypatch)
+
+
+def test_a_change_on_disk_is_taken_where_nothing_is_unsaved(monkeypatch):
+    async def script(app, pilot):
+        path = own_preset("mine", "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "mine")
+        path.write_text("[model]\nn_layer = 11\n")
+        await pilot.pause(0.3)
+        assert app.editor("model.n_layer").value == "11"
+        assert any("changed on disk" in said for said in app.said)
+
+    drive(script, monkeypatch)
+
+
+@pytest.mark.parametrize(("keys", "layers"), [(("enter",), "4"), (("tab", "enter"), "11")])
+def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch, keys, layers):
+    async def script(app, pilot):
+        path = own_preset("mine", "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "mine")
+        await write(app, pilot, "model.n_layer", "4")
+        path.write_text("[model]\nn_layer = 11\n")
+        await pilot.pause(0.3)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press(*keys)
+        await pilot.pause(0.2)
+        assert app.screen is app.presets  # it asks once
+        assert app.editor("model.n_layer").value == layers
+
+    drive(script, monkeypatch)
+
+
+def test_duplicate_rename_delete(monkeypatch):
+    async def script(app, pilot):
+        await pilot.press("d")
+        await pilot.pause(0.08)
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert "# What:" in preset_files.find("small-2").read_text()
+        await pilot.press("r")
+        await pilot.pause(0.08)
+        await pilot.press(*"tiny", "enter")
+        await pilot.pause(0.2)
+        assert "tiny" in shown_text(app)
+        assert not any(source.name == "small-2" for source in preset_files.available())
+        await pilot.press("D")
+        await pilot.pause(0.08)
+        await pilot.press("escape")
+        await pilot.pause(0.08)
+        assert preset_files.find("tiny").exists()
+        await pilot.press("D")
+        await pilot.pause(0.08)
+        await pilot.press("tab", "enter")
+        await pilot.pause(0.2)
+        assert not any(source.name == "tiny" for source in preset_files.available())
+
+    drive(script, monkeypatch)
+
+
+def test_a_shipped_preset_is_neither_renamed_nor_deleted(monkeypatch):
+    async def script(app, pilot):
+        await pilot.press("r", "D")
+        await pilot.pause(0.08)
+        assert app.screen is app.presets
+        assert app.presets.query_one("#tool-delete", Button).disabled
+
+    drive(script, monkeypatch)
+
+
+def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch):
+    async def script(app, pilot):
+        app.presets.action_duplicate()
+        await pilot.pause(0.08)
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        await write(app, pilot, "optimizer.lr", "0.5")
+        await pilot.press("escape", "v")
+        await pilot.pause(0.08)
+        assert isinstance(app.screen, DifferenceDialog)
+        text = shown_text(app)
+        assert "from small-2 as it is saved" in text
+        assert "from the shipped small" in text
+        assert text.count("optimizer.lr  0.006 → 0.5") == 2
+        await pilot.press("escape")
+        assert app.screen is app.presets
+
+    drive(script, monkeypatch)
+
+
+def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypatch):
+    evil = r'"\u001b]52;c;aGk=\u0007[/red][b]\u202e"'
+
+    async def script(app, pilot):
+        own_preset("evil", f"description = {evil}\n[data]\nsource = {evil}\n[tracking]\nwandb = {evil}\n")
+        own_preset("[/b]\x1b[31m", "[oh\n")
+        await open_preset(app, pilot, "evil")
+        await pilot.pause(0.2)
+        await pilot.press("v")
+        await pilot.pause(0.05)
+        await pilot.press("escape")
+        app.editor("data.source").focus()
+        await pilot.pause(0.1)
+        text = shown_text(app)
+        assert "␛]52" in text
+        assert "[/b]␛[31m" in text
+        assert not set(text) & {"\x1b", "\x07", "\u202e"}
+        assert "*" not in app.presets.query_one("#form-pane").border_title  # shown otherwise is not changed
+        assert app.presets.unsaved_changes() is None
+        app.presets.select_preset(next(row.id for row in app.presets._rows() if "31m" in row.name))
+        await pilot.pause(0.1)
+        assert not app.form.display
+        assert "not TOML" in shown_text(app)
+        assert not set(shown_text(app)) & {"\x1b", "\x07", "\u202e"}
+
+    drive(script, monkeypatch)
+
+
+def test_the_preset_of_the_command_line_opens_with_its_overrides_unsaved(monkeypatch):
+    async def script(app, pilot):
+        assert app.editor("training.seed").value == "7"
+        assert app.presets.unsaved_changes()
+
+    app = PresetsApp(preselected=preset_files.load(["gpt2-124m"], ["training.seed=7"]))
+    drive(script, monkeypatch, app=app)
+
+
+def test_the_last_preset_is_opened_again(monkeypatch):
+    async def first(app, pilot):
+        await pilot.press("down")
+        await pilot.pause(0.1)
+
+    async def second(app, pilot):
+        assert app.presets.query_one("#form-pane").border_title.startswith("test")
+
+    drive(first, monkeypatch)
+    drive(second, monkeypatch)
+
+
+def test_the_estimate_follows_and_is_red_where_memory_is_short(monkeypatch):
+    async def script(app, pilot):
+        await open_preset(app, pilot, "gpt2-1558m")
+        estimator = app.presets.query_one(Estimator)
+        assert estimator.costs.estimate.parameters.total == 1_557_611_200
+        assert "more than is free" in shown_text(app)
+        before = estimator.costs
+        await write(app, pilot, "model.n_layer", "x")
+        assert estimator.costs is before  # what it was stays, dim
+        assert "1 mistake" in shown_text(app)
+        assert app.presets.query_one("#train", Button).disabled
+
+    drive(script, monkeypatch)
+
+
+def test_no_device_is_measured_while_a_training_runs(monkeypatch):
+    async def script(app, pilot):
+        await pilot.pause(0.1)
+        panel = app.presets.query_one(CostPanel)
+        assert not panel._devices
+        assert panel._corpora
+
+    app = PresetsApp()
+    app.session = SimpleNamespace(active=True)
+    drive(script, monkeypatch, app=app)
+
+
+@pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16), (40, 12), (20, 5), (200, 60), (1, 1)])
+def test_it_fits_every_terminal(monkeypatch, size):
+    async def script(app, pilot):
+        app.editor("model.n_embd").focus()
+        await pilot.press("9")
+        await pilot.pause(0.05)
+        if size[1] >= 24:
+            assert "n_embd" in shown_text(app)
+            assert "tokens" in shown_text(app)
+        for other in ((120, 36), (30, 8), size):
+            await pilot.resize_terminal(*other)
+            await pilot.pause()
+
+    drive(script, monkeypatch, size=size)
+
+
+def test_pages_go_from_table_to_table(monkeypatch):
+    async def script(app, pilot):
+        app.query_one(PresetForm).focus_field("model.n_layer")
+        await pilot.press("pagedown")
+        assert app.editor("data.source").has_focus
+        await pilot.press("pageup")
+        assert app.editor("model.vocab_size").has_focus
+        await pilot.press("up")
+        assert app.editor("description").has_focus
+
+    drive(script, monkeypatch)

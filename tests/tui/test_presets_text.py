@@ -1,0 +1,83 @@
+"""Values as they are typed, and as they are shown."""
+
+import shlex
+
+import pytest
+
+from gpt2tui import preset_files
+from gpt2tui.preset_files import settings
+from gpt2tui.tui.corpus_suggester import complete_path
+from gpt2tui.tui.preset_difference import flat
+from gpt2tui.tui.setting_text import as_override, kind, read, short_bounds, write
+
+BY_KEY = {setting.key: setting for setting in settings()}
+
+
+def test_every_kind_of_setting_has_its_widget():
+    kinds = {key: kind(setting) for key, setting in BY_KEY.items()}
+    assert set(kinds.values()) == {"number", "choice", "switch", "text", "long text", "path", "list"}
+    assert kinds["data.source"] == "path"
+    assert kinds["sampling.prompt"] == "long text"
+
+
+@pytest.mark.parametrize("key", BY_KEY)
+def test_a_shown_default_reads_as_itself(key):
+    setting = BY_KEY[key]
+    if kind(setting) != "switch":
+        assert read(setting, write(setting.default)) == setting.default
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("optimizer.lr", "6e-3", 0.006),
+        ("optimizer.lr", "1", 1),
+        ("optimizer.lr", "fast", "fast"),
+        ("optimizer.lr", "", ""),
+        ("model.vocab_size", " ", None),
+        ("model.n_embd", "1_024", 1024),
+        ("tracking.tags", "a, b,,", ["a", "b"]),
+        ("sampling.prompt", " def ", " def "),
+    ],
+)
+def test_what_is_typed_becomes_a_value(key, text, value):
+    assert read(BY_KEY[key], text) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.lr", 0.0001),
+        ("model.bias", False),
+        ("schedule.name", "cosine"),
+        ("data.source", "my texts/*.txt"),
+        ("tracking.run_name", "123"),
+        ("tracking.run_name", ""),
+        ("tracking.tags", ['a "b"', "ü"]),
+        ("sampling.prompt", "ROMEO:\n\t'"),
+    ],
+)
+def test_the_command_line_reads_the_shown_override_as_the_same_value(key, value):
+    flag, override = shlex.split(as_override(key, value))
+    assert flag == "--set"
+    assert flat(preset_files.load(["default"], [override]).preset)[key] == value
+
+
+def test_bounds_are_short():
+    assert short_bounds(BY_KEY["model.n_embd"]) == "1 to 65,536"
+    assert short_bounds(BY_KEY["optimizer.beta1"]) == "0 to <1"
+    assert short_bounds(BY_KEY["optimizer.lr"]) == ">0 to 10"
+    assert short_bounds(BY_KEY["training.seed"]) == "≥ 0"
+    assert short_bounds(BY_KEY["data.source"]) == ""
+
+
+def test_paths_are_completed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").touch()
+    (tmp_path / "texts" / "\x1b]52").touch()
+    assert complete_path("te") == "texts/"
+    assert complete_path("texts/a") == "texts/a.txt"
+    assert complete_path("texts/\x1b") is None
+    assert complete_path("nowhere/a") is None
+    assert complete_path("texts/*") is None

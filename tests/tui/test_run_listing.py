@@ -1,0 +1,124 @@
+"""Reading the runs folder: only what changed, and never an exception."""
+
+from gpt2tui import runs
+from gpt2tui.errors import RunLockedError, UsageError
+from gpt2tui.training import events
+from gpt2tui.tui import run_listing
+from gpt2tui.tui.run_contents import read_contents
+from gpt2tui.tui.run_deletion import delete
+from gpt2tui.tui.run_listing import RunListing
+from gpt2tui.tui.widgets.run_table import COLUMNS, fitting, matches, sort_rows
+from tests.tui.fake_runs import append, write_run
+
+import pytest  # isort: skip
+
+
+def states(rows):
+    return {row.name: row.state for row in rows}
+
+
+def test_only_a_run_that_changed_is_read_again(monkeypatch):
+    a, _ = write_run("a"), write_run("b")
+    read, real = [], run_listing.summarize
+    monkeypatch.setattr(run_listing, "summarize", lambda run: read.append(run.name) or real(run))
+    listing = RunListing()
+    listing.read()
+    listing.read()
+    assert sorted(read) == ["a", "b"]
+    append(a, events.Warned(message="hm"))
+    listing.read()
+    assert read[2:] == ["a"]
+
+
+def test_a_lock_that_comes_or_goes_is_a_change():
+    run = write_run("a", ending="crashed")
+    listing = RunListing()
+    assert states(listing.read()) == {"a": "crashed"}
+    with runs.locked(run):
+        assert states(listing.read()) == {"a": "running elsewhere"}
+        assert states(listing.read(here=run.folder)) == {"a": "running here"}
+    assert states(listing.read()) == {"a": "crashed"}
+
+
+def test_a_link_to_a_run_is_a_row_of_its_own():
+    run = write_run("a")
+    run.folder.with_name("b").symlink_to(run.folder.name)
+    assert states(RunListing().read()) == {"a": "finished", "b": "finished"}
+
+
+def test_what_cannot_be_read_is_a_row_that_says_so():
+    run = write_run("a")
+    run.events_file.unlink()
+    run.info_file.write_text("[]")
+    (row,) = RunListing().read()
+    assert row.state == "failed"
+    assert "run.json" in row.summary.message
+
+
+def test_contents_name_each_problem():
+    run = write_run("a", checkpoints=(50, 100))
+    (run.checkpoints / "step-00000050" / "config.json").write_text("cut")
+    run.preset_file.write_text("[model]\nn_embd = 'x'\n")
+    (row,) = RunListing().read()
+    contents = read_contents(row)
+    assert [c.step for c in contents.checkpoints] == [100]
+    assert len(contents.problems) == 2
+    assert contents.history.step.step == 100
+
+
+def test_deleting_takes_the_whole_folder_and_nothing_else():
+    run, other = write_run("a"), write_run("b")
+    delete(run)
+    assert not run.folder.exists()
+    assert other.events_file.exists()
+
+
+def test_a_running_run_is_never_deleted():
+    run = write_run("a")
+    with runs.locked(run), pytest.raises(RunLockedError):
+        delete(run)
+    assert run.info_file.exists()
+
+
+def test_a_link_is_not_followed_into_deletion():
+    run = write_run("a")
+    link = run.folder.with_name("b")
+    link.symlink_to(run.folder.name)
+    with pytest.raises(UsageError, match="link"):
+        delete(runs.Run(link))
+    assert run.events_file.exists()
+
+
+def test_sorting_puts_unknown_values_last_in_both_directions():
+    write_run("a", steps=50)
+    write_run("b", steps=3)
+    rows = RunListing().read()
+    for descending in (True, False):
+        assert [row.name for row in sort_rows(rows, "best", descending)] == ["a", "b"]
+
+
+def test_every_column_sorts():
+    write_run("a", steps=50)
+    write_run("b", steps=3)
+    rows = RunListing().read()
+    for column in COLUMNS:
+        assert len(sort_rows(rows, column.key, True)) == 2
+
+
+def test_filter_words_are_looked_for_in_name_preset_and_state():
+    write_run("a-long-name", preset="small", ending="failed")
+    (row,) = RunListing().read()
+    assert matches(row, "")
+    assert matches(row, "LONG fail small")
+    assert not matches(row, "long stopped")
+
+
+@pytest.mark.parametrize("width", [4, 20, 40, 60, 78, 100, 118, 300])
+def test_columns_fit_and_the_name_never_goes(width):
+    write_run("2026-01-01-000000-small")
+    write_run("2026-01-01-000000-" + "n" * 80)
+    layout = fitting(RunListing().read(), width)
+    assert layout[0][0].key == "name"
+    assert sum(cells + 2 for _, cells in layout) <= max(width, 6)
+    if width >= 118:
+        assert len(layout) == len(COLUMNS)

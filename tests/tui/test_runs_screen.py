@@ -1,0 +1,378 @@
+"""The Runs screen: what it lists, draws and compares, and what it asks of the workbench."""
+
+import json
+from types import SimpleNamespace
+
+from gpt2tui import runs
+from gpt2tui.training import events
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog
+from gpt2tui.tui.widgets.first_run import FirstRun
+from gpt2tui.tui.widgets.line_plot import LinePlot
+from gpt2tui.tui.widgets.run_details import RunDetails
+from tests.tui.fake_runs import append, write_run
+from tests.tui.runs_app import RunsApp, drive, settle
+
+
+def text_of(pilot):
+    """What stands on the screen, a line each."""
+    return "\n".join("".join(part.text for part in line) for line in pilot.app.screen._compositor.render_strips())
+
+
+def cell(app, run, column):
+    return app.table.get_cell(run, column).plain.strip()
+
+
+def legend(app):
+    return [line.name for line in app.screen.query_one(LinePlot).figure.lines if line.points]
+
+
+def test_runs_are_listed_newest_first_with_their_states():
+    write_run("2026-01-01-000000-a")
+    write_run("2026-01-02-000000-b", steps=40, ending="stopped")
+    write_run("2026-01-03-000000-c", steps=40, ending="crashed")
+    write_run("2026-01-04-000000-d", steps=40, ending="failed")
+    live = write_run("2026-01-05-000000-e", steps=40, ending="crashed")
+
+    async def script(app, pilot):
+        assert [name[-1] for name in app.names()] == ["e", "d", "c", "b", "a"]
+        assert [cell(app, name, "state")[2:] for name in app.names()] == [
+            "running elsewhere", "failed", "crashed", "stopped", "finished",
+        ]  # fmt: skip
+        assert cell(app, app.names()[-1], "step") == "100/100"
+        assert cell(app, app.names()[-1], "parameters") == "174k"
+        assert cell(app, app.names()[-1], "tokens") == "205k"
+
+    with runs.locked(live):
+        drive(script)
+
+
+def test_a_run_that_this_process_trains_is_running_here():
+    live = write_run("2026-01-05-000000-e", ending="crashed")
+    app = RunsApp()
+    app.session = SimpleNamespace(run=live, active=True)
+
+    async def script(app, pilot):
+        assert cell(app, live.name, "state") == "● running here"
+        await pilot.press("o")
+        assert app.asked == [("chat", None)]  # the live weights
+        await pilot.press("delete")
+        assert "stop it first" in app.said[-1]
+        await pilot.press("r")
+        assert "is running here" in app.said[-1]
+
+    with runs.locked(live):
+        drive(script, app=app)
+
+
+def test_the_list_follows_the_disk_while_in_front_and_the_cursor_stays_on_its_run():
+    run = write_run("2026-01-01-000000-a", steps=40, ending="crashed")
+
+    async def script(app, pilot):
+        write_run("2026-01-02-000000-b")
+        append(run, events.RunFinished(step=40, best_val_loss=2.0, seconds=4.0, reason="stopped"))
+        assert app.table.pointed.name == run.name
+        app.screen._read_list()
+        await settle(pilot, lambda: len(app.names()) == 2)
+        assert cell(app, run.name, "state") == "■ stopped"
+        assert app.table.pointed.name == run.name
+
+    drive(script)
+
+
+def test_the_filter_needs_every_word_and_escape_ends_it():
+    write_run("2026-01-01-000000-small")
+    write_run("2026-01-02-000000-small", ending="failed")
+    write_run("2026-01-03-000000-test", ending="failed")
+
+    async def script(app, pilot):
+        await pilot.press("slash", *"failed SMALL".replace(" ", "\0"))
+        await pilot.press(*"x", "backspace")
+        app.screen.query_one("#filter").value = "failed SMALL"
+        await settle(pilot)
+        assert app.names() == ["2026-01-02-000000-small"]
+        assert "1 of 3" in str(app.table.border_title)
+        await pilot.press("escape")
+        await settle(pilot)
+        assert len(app.names()) == 3
+        assert app.focused is app.table
+
+    drive(script)
+
+
+def test_letters_act_only_when_no_input_has_the_focus():
+    write_run("2026-01-01-000000-a")
+
+    async def script(app, pilot):
+        await pilot.press("slash", "o", "r", "space", "c")
+        assert app.screen.query_one("#filter").value == "or c"
+        assert app.asked == []
+        assert not app.screen._marks
+
+    drive(script)
+
+
+def test_sorting_is_remembered_and_unknown_numbers_come_last():
+    write_run("2026-01-01-000000-a", steps=100)
+    write_run("2026-01-02-000000-b", steps=60, ending="stopped")
+    write_run("2026-01-03-000000-c", steps=3, ending="failed")  # never evaluated
+
+    async def sort_by_best(app, pilot):
+        await pilot.press("s", "s", "s")
+        await settle(pilot)
+        assert [name[-1] for name in app.names()] == ["a", "b", "c"]
+        await pilot.press("S")
+        await settle(pilot)
+        assert [name[-1] for name in app.names()] == ["b", "a", "c"]
+
+    async def still_sorted(app, pilot):
+        assert [name[-1] for name in app.names()] == ["b", "a", "c"]
+
+    drive(sort_by_best)
+    drive(still_sorted)
+
+
+def test_marked_runs_are_drawn_over_each_other():
+    write_run("2026-01-01-100000-small")
+    write_run("2026-01-02-110000-small")
+    write_run("2026-01-03-120000-test")
+
+    async def script(app, pilot):
+        assert legend(app) == ["step", "smoothed", "held out"]
+        await pilot.press("space", "down", "space")
+        await settle(pilot)
+        assert sorted(legend(app)) == ["small 11:00", "test 12:00"]
+        colours = {line.color for line in app.screen.query_one(LinePlot).figure.lines}
+        assert len(colours) == 2
+        await pilot.press("right_square_bracket")
+        assert "val loss" in str(app.screen.query_one(LinePlot).border_title)
+        await pilot.press("u")
+        await settle(pilot)
+        assert legend(app) == ["val loss"] or len(legend(app)) == 1
+
+    drive(script)
+
+
+def test_the_difference_of_two_presets_names_only_what_differs():
+    write_run("2026-01-01-000000-a", overrides=["optimizer.lr=0.25"])
+    write_run("2026-01-02-000000-b", overrides=["optimizer.lr=0.125"])
+
+    async def script(app, pilot):
+        await pilot.press("d")
+        assert "mark two runs" in app.said[-1]
+        await pilot.press("space", "down", "space", "d")
+        await settle(pilot)
+        shown = text_of(pilot)
+        assert "0.125 → 0.25" in shown
+        assert "weight_decay" not in shown
+        await pilot.press("escape")
+        await settle(pilot)
+        assert str(app.screen.query_one(RunDetails).border_title) == "2026-01-01-000000-a"
+
+    drive(script)
+
+
+def test_resume_hands_the_frozen_preset_and_the_run_to_the_workbench():
+    run = write_run("2026-01-01-000000-a", steps=40, ending="crashed", checkpoints=(40,), overrides=["training.seed=5"])
+
+    async def script(app, pilot):
+        await pilot.press("r")
+        ((what, loaded, resume),) = app.asked
+        assert (what, resume.folder) == ("train", run.folder)
+        assert (loaded.name, loaded.preset.training.seed) == ("test", 5)
+
+    drive(script)
+
+
+def test_resume_says_why_not():
+    write_run("2026-01-01-000000-done", checkpoints=(100,))
+    write_run("2026-01-02-000000-bare", steps=40, ending="crashed")
+
+    async def script(app, pilot):
+        await pilot.press("r")
+        assert "no checkpoint" in app.said[-1]
+        await pilot.press("down")
+        await settle(pilot)
+        await pilot.press("r")
+        assert "has done all its 100 steps" in app.said[-1]
+        assert app.asked == []
+
+    drive(script)
+
+
+def test_enter_watches_and_o_opens_the_chat():
+    run = write_run("2026-01-01-000000-a", checkpoints=(50,))
+
+    async def script(app, pilot):
+        await pilot.press("enter", "o")
+        assert app.asked == [("attach", run.name), ("chat", str(run.folder))]
+
+    drive(script)
+
+
+def test_a_click_points_and_a_double_click_watches():
+    write_run("2026-01-01-000000-a")
+    write_run("2026-01-02-000000-b")
+
+    async def script(app, pilot):
+        await pilot.click(app.table, offset=(10, 3))
+        await settle(pilot)
+        assert app.table.pointed.name.endswith("a")
+        assert app.asked == []
+        await pilot.click(app.table, offset=(10, 3), times=2)
+        await settle(pilot)
+        assert app.asked == [("attach", "2026-01-01-000000-a")]
+
+    drive(script)
+
+
+def test_a_click_on_a_heading_sorts():
+    write_run("2026-01-01-000000-a", steps=10, ending="failed")
+    write_run("2026-01-02-000000-b", steps=90, ending="crashed")
+
+    async def script(app, pilot):
+        (_, name_width), *_ = app.table._layout
+        await pilot.click(app.table, offset=(1 + name_width + 2 + 3, 1))
+        await settle(pilot)
+        assert app.screen._sort[0] == "state"
+
+    drive(script)
+
+
+def test_copy_puts_the_repeating_command_on_the_clipboard():
+    run = write_run("2026-01-01-000000-a")
+
+    async def script(app, pilot):
+        await pilot.press("c")
+        assert app.clipboard.startswith(f"gpt2tui --headless --preset {run.preset_file} --run-dir ")
+
+    drive(script)
+
+
+def test_delete_asks_first_and_deletes_then():
+    run = write_run("2026-01-01-000000-a")
+    other = write_run("2026-01-02-000000-b")
+
+    async def script(app, pilot):
+        await pilot.press("down")
+        await settle(pilot)
+        await pilot.press("delete")
+        await settle(pilot)
+        assert isinstance(app.screen, ConfirmDialog)
+        await pilot.press("enter")  # the first choice keeps it
+        await settle(pilot)
+        assert run.folder.exists()
+        await pilot.press("delete")
+        await settle(pilot)
+        await pilot.press("tab", "enter")
+        await settle(pilot, lambda: not run.folder.exists() and len(app.names()) == 1)
+        assert app.names() == [other.name]
+
+    drive(script)
+
+
+def test_a_run_that_another_process_took_meanwhile_is_not_deleted():
+    run = write_run("2026-01-01-000000-a")
+
+    async def script(app, pilot):
+        await pilot.press("delete")
+        await settle(pilot)
+        with runs.locked(run):
+            await pilot.press("tab", "enter")
+            await settle(pilot, lambda: bool(app.asked))
+        assert app.asked[0][0] == "error"
+        assert "in use by another process" in app.asked[0][2]
+        assert run.events_file.exists()
+
+    drive(script)
+
+
+def test_damaged_folders_are_shown_and_stop_nothing():
+    write_run("2026-01-01-000000-good")
+    bad = write_run("2026-01-02-000000-bad")
+    bad.info_file.write_text("{", encoding="utf-8")
+    bad.preset_file.write_text("not toml", encoding="utf-8")
+    empty = write_run("2026-01-03-000000-empty")
+    empty.events_file.unlink()
+    torn = write_run("2026-01-04-000000-torn")
+    with torn.events_file.open("ab") as file:
+        file.write(b'\xff\x00{"v": 1, "event": "step", "st')
+
+    async def script(app, pilot):
+        for _ in range(4):
+            await pilot.press("down")
+            await settle(pilot)
+        assert len(app.names()) == 4
+        assert app.asked == []
+
+    drive(script)
+
+
+def test_without_a_run_it_says_how_to_get_one():
+    async def script(app, pilot):
+        assert app.screen.query_one(FirstRun).display
+        app.table.focus()
+        await pilot.press("enter", "space", "d", "r", "o", "c", "delete", "s", "escape", "right_square_bracket")
+        assert app.asked == []
+
+    drive(script)
+
+
+def test_every_size_down_to_20_by_5_and_every_resize_is_drawn():
+    for number in range(12):
+        write_run(f"2026-01-{number + 1:02}-000000-a-rather-long-name-of-a-preset-{number}")
+
+    async def script(app, pilot):
+        for width, height in ((80, 24), (20, 5), (120, 36), (40, 10), (10, 3), (200, 60), (60, 16), (59, 15)):
+            await pilot.resize_terminal(width, height)
+            await settle(pilot)
+            await pilot.press("down")
+        assert len(app.names()) == 12
+
+    drive(script)
+
+
+def test_nothing_is_read_while_another_mode_is_in_front():
+    write_run("2026-01-01-000000-a")
+
+    async def script(app, pilot):
+        screen, reads = app.screen, []
+        screen._listing.read = lambda here: reads.append(here) or []
+        await app.switch_mode("train")
+        screen._tick()
+        await settle(pilot)
+        assert reads == []
+        await app.switch_mode("runs")
+        await settle(pilot)
+        assert reads
+
+    drive(script)
+
+
+def test_the_run_last_shown_is_pointed_at_again():
+    write_run("2026-01-01-000000-a")
+    write_run("2026-01-02-000000-b")
+
+    async def leave(app, pilot):
+        await pilot.press("down")
+        await settle(pilot)
+        await app.switch_mode("train")
+
+    async def back(app, pilot):
+        assert app.table.pointed.name == "2026-01-01-000000-a"
+
+    drive(leave)
+    drive(back)
+
+
+def test_summaries_have_every_number_of_the_contract():
+    run = write_run("2026-01-01-000000-a", checkpoints=(50, 100))
+
+    async def script(app, pilot):
+        row = app.table.pointed
+        assert row.summary.checkpoints == 2
+        assert row.summary.bytes == sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file())
+        assert json.loads(run.info_file.read_text())["preset"] == row.summary.preset
+        for column in ("best", "bits", "time", "disk"):
+            assert cell(app, run.name, column)
+
+    drive(script)

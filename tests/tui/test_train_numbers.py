@@ -1,0 +1,125 @@
+import math
+
+import pytest
+
+from gpt2tui import preset_files
+from gpt2tui.training import events
+from gpt2tui.tui.event_lines import event_line
+from gpt2tui.tui.run_numbers import DEFINITIONS, age, numbers, one_line, scientific, strip
+from gpt2tui.tui.run_view import RunView
+from gpt2tui.tui.schedule_phase import schedule_phase
+from tests.tracking import event_samples
+from tests.tui.train_story import DEVICE_MEMORY, story
+
+
+def preset(*overrides):
+    return preset_files.load(["small"], overrides).preset
+
+
+def shown(view, now=None):
+    return {number.key: (number.value, number.note) for number in numbers(view, now)}
+
+
+@pytest.fixture
+def view():
+    view = RunView()
+    view.know(preset("model.vocab_size=4096"), 10_500_000)
+    view.memory_total_bytes = 16_000_000_000
+    return view
+
+
+def test_every_number_has_a_definition():
+    assert [number.key for number in numbers(RunView())] == list(DEFINITIONS)
+
+
+def test_numbers_of_a_run_without_events_are_dashes(view):
+    assert shown(view)["train"] == ("–", "uniform guess: ln V = 8.32")
+    assert shown(RunView())["lr"] == ("–", "")
+
+
+def test_numbers_by_hand(view):
+    bits = 2.5 / math.log(2) / 2.36
+    view.add(
+        [
+            event_samples.run_started(),
+            event_samples.step(1, train_loss=3.0, grad_norm=0.5, learning_rate=3e-4),
+            event_samples.step(
+                2, train_loss=3.0, grad_norm=2.0, learning_rate=6e-4, mfu=0.31, tokens_seen=1_000_000,
+                device_memory_bytes=6_100_000_000, device_memory_reserved_bytes=6_400_000_000, step_seconds=0.3,
+            ),
+            event_samples.evaluated(2, val_loss=2.5, bits_per_byte=bits),
+            events.CheckpointSaved(step=2, path="x", seconds=0.1, bytes=51_000_000, time=100.0),
+        ]
+    )  # fmt: skip
+    found = shown(view, now=112.0)
+    assert found["train"][0] == "3.000"
+    assert found["val"] == ("2.500", "@2, best")
+    assert found["bits/B"] == (f"{bits:.3f}", "xz on the same text: 1.51")
+    assert found["lr"] == ("6.0e-4", "warm-up 2/20")
+    assert found["grad"] == ("2.00", "clipped in 50% of steps")
+    assert found["speed"] == ("10.2k tok/s", "200 ms/step  MFU 31%")  # the median of 0.1 and 0.3 s, 2048 tokens
+    assert found["memory"] == ("6.1 of 16 GB", "peak 6.4")
+    assert found["ckpt"] == ("@2", "12 s ago, 51 MB")
+    assert found["wandb"] == ("off", "")
+    assert found["data"] == ("python-stdlib", "0.22 epochs seen")  # 1e6 tokens of 2.36 bytes, of 10.5 MB
+
+
+def test_a_worse_evaluation_names_the_best(view):
+    view.add([event_samples.evaluated(1, 2.0), event_samples.evaluated(2, 2.5)])
+    assert shown(view)["val"] == ("2.500", "@2, best 2.000 @1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "step", "phase"),
+    [
+        (("schedule.name=constant", "schedule.warmup_iterations=0"), 7, "constant"),
+        ((), 12, "warm-up 12/20"),
+        ((), 21, "stable until 600"),
+        ((), 601, "falls until 1,000"),
+        (("schedule.name=cosine",), 500, "cosine, 50% of the way"),
+    ],
+)
+def test_the_phase_of_the_schedule(overrides, step, phase):
+    assert schedule_phase(preset(*overrides), step) == phase
+    assert schedule_phase(preset(*overrides), step, 0.5) == f"{phase}, × 0.5"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-3, "0 s"), (12, "12 s"), (119, "1 min"), (7500, "2 h 05"), (200_000, "2 d")]
+)
+def test_age(seconds, text):
+    assert age(seconds) == text
+
+
+def test_scientific():
+    assert [scientific(value) for value in (4e-3, 0.0, 1.26e-5)] == ["4.0e-3", "0", "1.3e-5"]
+
+
+def test_the_short_forms_have_the_same_values(view):
+    view.add(story(120, **DEVICE_MEMORY))
+    values = {number.key: number.value for number in numbers(view)}
+    for number in (*strip(view)[0], *strip(view)[1]):
+        assert number.value == values[number.key]
+    assert one_line(view)[0].value == values["train"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.Warned(message="\x1b]52;c;eA==\x07[/foo]\nnext"),
+        events.RunFailed(message="[red]\x1b[2J", step=3),
+        event_samples.run_started(preset="\x1b[31m[/]", device="\x1b[0m"),
+    ],
+)
+def test_a_line_of_the_log_cannot_control_the_terminal(event):
+    plain = event_line(event).content().plain
+    assert "\x1b" not in plain
+    assert "\n" not in plain
+    assert "[" in plain  # shown, not taken for markup
+
+
+def test_lines_are_found_by_their_words():
+    line = event_line(event_samples.evaluated(1200), is_best=True)
+    assert line.matches("eval BEST")
+    assert not line.matches("eval ckpt")
+    assert event_line(event_samples.step(1)) is None

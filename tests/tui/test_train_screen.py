@@ -1,0 +1,396 @@
+import asyncio
+import contextlib
+import json
+import time
+
+import pytest
+from textual.widgets import Input
+
+from gpt2tui import preset_files, runs
+from gpt2tui.errors import DivergedError
+from gpt2tui.training import events
+from gpt2tui.tui.app import WorkbenchApp
+from gpt2tui.tui.screens.train import TrainScreen
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.widgets.event_log import EventLog
+from gpt2tui.tui.widgets.first_run import FirstRun
+from gpt2tui.tui.widgets.line_plot import LinePlot
+from gpt2tui.tui.widgets.numbers_panel import NumbersPanel, NumbersStrip
+from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
+from tests.tracking import event_samples
+from tests.tui.fake_runs import append, write_run
+from tests.tui.fake_training import launch
+from tests.tui.train_story import DEVICE_MEMORY, StoryTraining, story
+
+
+async def until(pilot, condition, seconds=10.0):
+    """Waits until the condition holds; the machine that runs the tests may be slow."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await pilot.pause(0.05)
+
+
+@contextlib.asynccontextmanager
+async def workbench(training=None, size=(120, 36), **arguments):
+    """The app on the Train screen, a story being trained when there is one."""
+    session = TrainingSession(training or StoryTraining())
+    app = WorkbenchApp(session=session, launch=launch() if training else None, **arguments)
+    try:
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+            if training:
+                await until(pilot, lambda: app.screen.view.history.step is not None)
+                await until(pilot, lambda: session.state == "running" or training.fails)
+            yield app, pilot
+    finally:
+        session.stop()
+        session.join(5)
+
+
+def run(test):
+    asyncio.run(asyncio.wait_for(test, 60))
+
+
+def plain(widget):
+    return "\n".join("".join(segment.text for segment in widget.render_line(y)) for y in range(widget.size.height))
+
+
+def screen_text(app):
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+def test_without_a_run_there_are_two_buttons():
+    async def test():
+        async with workbench() as (app, pilot):
+            assert app.screen.query_one(FirstRun).display
+            assert not app.screen.query_one("#workspace").display
+            for key in ("x", "k", "space", "y", "c", "slash", "left"):
+                await pilot.press(key)
+            assert isinstance(app.screen, TrainScreen)
+
+    run(test())
+
+
+def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            await until(pilot, lambda: "1.604" in screen_text(app))
+            text = screen_text(app)
+            for words in ("uniform guess: ln V = 8.32", "xz on the same text: 1.51", "@400, best", "def __init__"):
+                assert words in text
+            assert [line.name for line in screen.query_one("#main", LinePlot).figure.lines] == [
+                "train",
+                "val",
+                "smoothed",
+            ]
+            assert screen.query_one("#memory", LinePlot).border_title == "memory of the process"
+            assert "eval" in plain(screen.query_one(EventLog).query_one("Static"))
+
+    run(test())
+
+
+def test_gpu_memory_is_allocated_and_reserved():
+    async def test():
+        async with workbench(StoryTraining(**DEVICE_MEMORY)) as (app, pilot):
+            plot = app.screen.query_one("#memory", LinePlot)
+            await until(pilot, lambda: len(plot.figure.lines) == 2)
+            assert [line.name for line in plot.figure.lines] == ["reserved", "allocated"]
+            assert plot.border_title == "GPU memory"
+
+    run(test())
+
+
+def test_keys_change_the_plots():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            main, lower = screen.query_one("#main", LinePlot), screen.query_one("#lower", LinePlot)
+            await pilot.press("y")
+            assert not main.figure.log_y
+            smoothings = []
+            for _ in range(4):
+                await pilot.press("s")
+                smoothings.append(screen.options.smoothing)
+            assert smoothings == [0.99, 0.0, 0.5, 0.9]
+            names = []
+            for key in ("]", "]", "]", "["):
+                await pilot.press({"]": "right_square_bracket", "[": "left_square_bracket"}[key])
+                names.append(lower.figure.lines[0].name)
+            assert names == ["gradient norm", "tokens/s", "learning rate", "tokens/s"]
+            await pilot.click("#lower", offset=(3, 0))
+            await until(pilot, lambda: lower.figure.lines[0].name == "learning rate")
+
+    run(test())
+
+
+def test_space_pauses_and_resumes_and_the_footer_says_so():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            await pilot.press("space")
+            await until(pilot, lambda: app.session.state == "paused")
+            assert app.screen.active_bindings["space"].binding.description == "Resume"
+            await pilot.press("space")
+            await until(pilot, lambda: app.session.state == "running")
+            assert app.screen.active_bindings["space"].binding.description == "Pause"
+
+    run(test())
+
+
+def test_checkpoint_evaluate_and_write_are_asked_for():
+    async def test():
+        training = StoryTraining()
+        async with workbench(training) as (_, pilot):
+            await pilot.press("k", "e", "w")
+            await until(pilot, lambda: training.requests == ["checkpoint", "evaluate", "sample"])
+
+    run(test())
+
+
+def test_stop_asks_first():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            await pilot.press("x")
+            await pilot.pause()
+            assert app.session.state == "running"
+            await pilot.press("escape")
+            await pilot.press("x")
+            await pilot.pause()
+            await pilot.press("enter")
+            await until(pilot, lambda: app.session.state == "finished")
+            await until(pilot, lambda: "stopped after 2:05" in screen_text(app))
+
+    run(test())
+
+
+def test_the_learning_rate_changes_while_paused_and_is_marked():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            await pilot.press("l")
+            assert app.screen is screen  # not while it runs
+            await pilot.press("space")
+            await until(pilot, lambda: app.session.state == "paused")
+            await pilot.press("l")
+            await until(pilot, lambda: app.screen is not screen)
+            await pilot.press(*"nan", "enter")
+            await pilot.pause()
+            assert app.screen is not screen  # refused
+            app.screen.query_one(Input).value = "0.5"
+            await pilot.press("enter")
+            await until(pilot, lambda: screen.view.history.marks)
+            assert screen.view.history.marks[0].text == "lr × 0.5"
+            await until(pilot, lambda: "× 0.5" in plain(screen.query_one(NumbersPanel).query(".number")[3]))
+
+    run(test())
+
+
+def test_samples_travel_in_time():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            samples = app.screen.query_one(SampleTimeline)
+            assert samples.sample.step == 400
+            await pilot.press("left", "left", "left", "left", "left")
+            assert samples.sample.step == 100
+            assert "def self the" in screen_text(app)
+            samples.show([*app.screen.view.history.samples, event_samples.sampled(500)])
+            assert samples.sample.step == 100  # one who looks back is not pulled away
+            await pilot.press("right", "right", "right", "right")
+            samples.show([*app.screen.view.history.samples, event_samples.sampled(500), event_samples.sampled(600)])
+            assert samples.sample.step == 600  # one at the newest follows
+            await pilot.click("#steps", offset=(4, 0))
+            await until(pilot, lambda: samples.sample.step == 100)
+
+    run(test())
+
+
+def test_the_log_can_be_filtered():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            log = app.screen.query_one(EventLog).query_one("Static")
+            await pilot.press("slash", *"ckpt 30")
+            await pilot.pause()
+            assert [line.split()[1:3] for line in plain(log).splitlines() if line.strip()] == [["ckpt", "300"]]
+            await pilot.press("escape")
+            await pilot.pause()
+            assert "eval" in plain(log)
+            assert app.focused is None
+
+    run(test())
+
+
+def test_a_run_compares_with_another():
+    async def test():
+        write_run("2026-01-01-000000-other", steps=50)
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            main = screen.query_one("#main", LinePlot)
+            await pilot.press("c")
+            await until(pilot, lambda: app.screen is not screen)
+            await pilot.press("down", "enter")
+            await until(pilot, lambda: main.figure.lines[0].name == "2026-01-01-000000-other")
+            assert main.figure.lines[0].points[-1][0] == 50
+            await pilot.press("c")
+            await until(pilot, lambda: app.screen is not screen)
+            await pilot.press("home", "enter")
+            await until(pilot, lambda: main.figure.lines[0].name == "train")
+
+    run(test())
+
+
+def test_a_resumed_run_shows_what_was_before_and_marks_the_place():
+    async def test():
+        old = write_run("2026-01-01-000000-old", steps=100, ending="crashed", checkpoints=(50,))
+        told = [event_samples.run_started(run=old.name, step=50), event_samples.step(51, train_loss=1.0)]
+        app = WorkbenchApp(session=TrainingSession(StoryTraining(*told)))
+        async with app.run_test(size=(120, 36)) as pilot:
+            app.start_training(preset_files.check(old.preset_file), resume=old)
+            await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+            await until(pilot, lambda: len(app.screen.view.history.train_loss[0.0]) == 51)
+            history = app.screen.view.history
+            assert history.train_loss[0.0].last == (51, 1.0)
+            assert [mark.step for mark in history.marks] == [50]
+            assert app.screen.query_one(SampleTimeline).sample.step == 50
+            app.session.stop()
+            app.session.join(5)
+
+    run(test())
+
+
+def test_an_attached_run_is_followed_and_cannot_be_controlled():
+    async def test():
+        other = write_run("2026-01-01-000000-other", steps=20, ending="crashed")
+        async with workbench() as (app, pilot):
+            with runs.locked(other):
+                app.attach_run(other)
+                await until(pilot, lambda: app.screen.view.history.progress.step == 20)
+                await until(pilot, lambda: "attached, controls off" in screen_text(app))
+                append(other, event_samples.step(21, train_loss=1.25))
+                await until(pilot, lambda: app.screen.view.history.progress.step == 21)
+                await until(pilot, lambda: "21/100" in screen_text(app))
+                assert app.screen.check_action("pause", ()) is None
+                assert app.screen.check_action("request", ("checkpoint",)) is None
+                for key in ("space", "x", "k", "e", "l"):
+                    await pilot.press(key)
+                assert isinstance(app.screen, TrainScreen)
+            append(other, events.RunFinished(step=21, best_val_loss=1.0, seconds=1.0))
+            await until(pilot, lambda: app.training_status.state == "finished")
+
+    run(test())
+
+
+def test_escape_goes_back_from_an_attached_run_to_the_training_of_this_process():
+    async def test():
+        other = write_run("2026-01-01-000000-other", steps=20)
+        async with workbench(StoryTraining()) as (app, pilot):
+            live = app.screen.view
+            app.attach_run(other)
+            await until(pilot, lambda: app.screen.view.history.progress.step == 20)
+            await pilot.press("escape")
+            assert app.screen.view is live
+
+    run(test())
+
+
+def test_the_run_shown_last_comes_back_at_the_next_start():
+    async def test():
+        other = write_run("2026-01-01-000000-other", steps=20, ending="stopped", checkpoints=(20,))
+        app = WorkbenchApp()
+        app.settings.remember("run", other.name)
+        append(other, events.CheckpointSaved(step=20, path="checkpoints/step-00000020", seconds=0.1, bytes=5))
+        async with app.run_test(size=(120, 36)) as pilot:
+            await until(pilot, lambda: isinstance(app.screen, TrainScreen) and app.screen.view.history.step is not None)
+            await until(pilot, lambda: app.screen.active_bindings["space"].binding.description == "Go on")
+
+    run(test())
+
+
+def test_a_damaged_run_can_be_shown():
+    async def test():
+        other = write_run("2026-01-01-000000-other", steps=5, ending="crashed")
+        other.preset_file.write_text("[model\x1b")
+        other.info_file.write_text("{")
+        with other.events_file.open("a") as file:
+            file.write('{"v": 1, "event": "step", "st')
+        async with workbench() as (app, pilot):
+            app.attach_run(other)
+            await until(pilot, lambda: app.screen.view.history.progress.step == 5)
+            await pilot.pause(0.3)
+            assert isinstance(app.screen, TrainScreen)
+
+    run(test())
+
+
+def test_hostile_text_is_shown_and_obeyed_by_nobody():
+    async def test():
+        hostile = "\x1b]52;c;eA==\x07[/foo] [red]\x1b[2J\x00"
+        told = [
+            event_samples.run_started(preset=hostile, device=hostile),
+            event_samples.step(1),
+            events.Sampled(step=1, prompt=hostile, text=hostile),
+            events.Warned(message=hostile),
+        ]
+        async with workbench(StoryTraining(*told)) as (app, pilot):
+            await until(pilot, lambda: "[/foo]" in screen_text(app))
+            assert not any(sign in screen_text(app) for sign in "\x1b\x07\x00")
+
+    run(test())
+
+
+def test_a_divergence_offers_half_the_learning_rate():
+    async def test():
+        training = StoryTraining(fails=DivergedError("training diverged at step 413: the loss is nan"))
+        async with workbench(training) as (app, pilot):
+            await until(pilot, lambda: app.session.state == "failed")
+            await until(pilot, lambda: "diverged" in screen_text(app))
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "size", [(120, 36), (100, 30), (80, 24), (60, 16), (59, 15), (40, 10), (20, 5), (5, 2), (1, 1)]
+)
+def test_every_size_can_be_shown_and_resized_to(size):
+    async def test():
+        async with workbench(StoryTraining(), size=size) as (app, pilot):
+            for key in ("right_square_bracket", "s", "y", "left", "t", "slash", "escape"):
+                await pilot.press(key)
+            for width, height in ((120, 36), size, (20, 5), (80, 24), size):
+                await pilot.resize_terminal(width, height)
+                await pilot.pause()
+            assert app.is_running
+
+    run(test())
+
+
+def test_a_narrow_screen_has_a_strip_tabs_and_one_pane():
+    async def test():
+        async with workbench(StoryTraining(), size=(80, 24)) as (app, pilot):
+            screen = app.screen
+            assert screen.query_one(NumbersStrip).size.height == 2
+            assert not screen.query_one("#side").display
+            assert not screen.query_one(EventLog).display
+            await pilot.press("t")
+            assert screen.query_one(EventLog).display
+            assert not screen.query_one(SampleTimeline).display
+            for name in ("lr", "grad", "tok/s", "memory", "loss"):
+                await pilot.press("right_square_bracket")
+                assert screen.main_plot == name
+            await until(pilot, lambda: "1.604" in screen_text(app))
+            assert sum(active.binding.show for active in screen.active_bindings.values()) <= 7
+
+    run(test())
+
+
+def test_a_hundred_thousand_steps_of_a_live_run_are_taken_in_bounded_memory():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            view = app.screen.view
+            view.add(story(5000, start=412, num_iterations=100_000))
+            assert sum(len(curve.points()) for curve in view.history.curves) < 20 * 2049
+            assert json.dumps(len(view.log))
+            assert len(view.log) <= view.log.maxlen
+            await pilot.press("y")
+
+    run(test())

@@ -1,0 +1,186 @@
+"""The states of the training, driven by hand: no screen, no torch."""
+
+import time
+
+import pytest
+
+from gpt2tui.errors import DataError, UsageError
+from gpt2tui.training.events import CheckpointSaved, Evaluated, LearningRateChanged, Paused, RunFinished, Step
+from gpt2tui.tui.training_session import TrainingSession
+from tests.tui.fake_training import FakeTraining, diverged, launch
+
+
+def until(session, state, seconds=10.0):
+    """All events until the session is in a state."""
+    events, end = [], time.monotonic() + seconds
+    while session.state != state:
+        events += session.drain().events
+        assert time.monotonic() < end, f"still {session.state}, not {state}"
+        time.sleep(0.002)
+    return events
+
+
+@pytest.fixture
+def started():
+    """Starts a session with a fake training, and ends it after the test."""
+    sessions = []
+
+    def start(fake=None, **changes):
+        session = TrainingSession(fake or FakeTraining())
+        sessions.append(session)
+        session.start(launch(**changes))
+        return session
+
+    yield start
+    for session in sessions:
+        session.stop()
+        assert session.join(10)
+
+
+def test_a_short_training_goes_from_idle_to_finished(started):
+    session = TrainingSession(FakeTraining(steps=3))
+    assert session.state == "idle"
+    assert not session.active
+    session.start(launch())
+    assert session.state == "preparing"
+    assert session.active
+    events = until(session, "finished")
+    assert [e.step for e in events if isinstance(e, Step)] == [1, 2, 3]
+    assert isinstance(events[-1], RunFinished)
+    assert session.run.name.endswith("small")
+    assert not session.active
+
+
+def test_pause_resume_and_stop_pass_through_their_states(started):
+    session = started()
+    until(session, "running")
+    session.pause()
+    assert session.state == "pausing"
+    assert isinstance(until(session, "paused")[-1], Paused)
+    session.resume()
+    assert session.state == "running"
+    session.stop()
+    assert session.state == "stopping"
+    events = until(session, "finished")
+    assert isinstance(events[-2], CheckpointSaved)
+    assert events[-1].reason == "stopped"
+
+
+def test_stop_while_paused_saves(started):
+    fake = FakeTraining()
+    session = started(fake)
+    until(session, "running")
+    session.pause()
+    until(session, "paused")
+    session.stop()
+    until(session, "finished")
+    assert len(fake.saved) == 1
+
+
+def test_fast_changes_of_mind_end_in_what_was_asked_for_last(started):
+    session = started()
+    until(session, "running")
+    for _ in range(20):
+        session.pause()
+        session.resume()
+    session.pause()
+    until(session, "paused")
+    time.sleep(0.05)
+    session.drain()
+    assert session.state == "paused"
+
+
+def test_a_second_training_is_refused(started):
+    fake = FakeTraining()
+    session = started(fake)
+    with pytest.raises(UsageError, match="running already"):
+        session.start(launch())
+    session.stop()
+    until(session, "finished")
+    assert len(fake.launches) == 1
+
+
+def test_a_second_training_is_refused_until_the_thread_of_the_first_has_ended(started):
+    session = started(FakeTraining(steps=2))
+    until(session, "finished")
+    assert session.join(10)
+    session.start(launch())
+    assert session.state == "preparing"
+
+
+def test_requests_reach_the_training_only_while_there_is_one(started):
+    assert TrainingSession(FakeTraining()).request("checkpoint") is False
+    fake = FakeTraining()
+    session = started(fake)
+    until(session, "running")
+    session.pause()
+    until(session, "paused")
+    assert session.request("evaluate")
+    assert session.change_learning_rate(0.25)
+    events = []
+    while not (fake.requests and any(isinstance(e, Evaluated) for e in events)):
+        events += session.drain().events
+        time.sleep(0.002)
+    assert fake.requests == ["evaluate"]
+    assert [e.factor for e in events if isinstance(e, LearningRateChanged)] == [0.25]
+
+
+def test_live_weights_come_at_a_step_boundary_and_not_after_the_end(started):
+    session = started()
+    until(session, "running")
+    assert session.copy_weights().result(10).startswith("weights of step")
+    session.stop()
+    until(session, "finished")
+    assert session.copy_weights().cancelled()
+
+
+def test_an_expected_failure_is_told_in_its_own_words(started):
+    session = started(FakeTraining(fails=DataError("the corpus is empty")))
+    until(session, "failed")
+    assert session.failure.message == "the corpus is empty"
+    assert session.failure.expected
+    assert session.half_speed() is None
+
+
+def test_a_bug_in_the_thread_is_told_with_its_kind(started):
+    session = started(FakeTraining(fails=ZeroDivisionError("division by zero")))
+    until(session, "failed")
+    assert session.failure.message == "ZeroDivisionError: division by zero"
+    assert not session.failure.expected
+
+
+def test_after_a_divergence_the_newest_checkpoint_is_offered_at_half_the_learning_rate(started):
+    fake = FakeTraining(fails=diverged(), fails_at=40)
+    session = started(fake)
+    until(session, "running")
+    session.request("checkpoint")
+    until(session, "failed")
+    slower = session.half_speed()
+    assert slower.resume == session.run
+    assert slower.slow_down == 0.5
+
+
+def test_without_a_checkpoint_a_divergence_offers_nothing(started):
+    session = started(FakeTraining(fails=diverged()))
+    until(session, "failed")
+    assert session.half_speed() is None
+
+
+def test_stop_during_the_preparation_ends_it_without_a_step(started):
+    fake = FakeTraining(preparation=["reading"] * 500)
+    session = started(fake)
+    while not fake.launches:
+        time.sleep(0.001)
+    session.stop()
+    assert not [e for e in until(session, "finished") if isinstance(e, Step)]
+
+
+def test_preparation_is_told_as_it_goes_on(started):
+    session = started(FakeTraining(preparation=["reading", "tokenizing"]))
+    stages = []
+    while session.state == "preparing":
+        if latest := session.drain().progress:
+            stages.append(latest.stage)
+        time.sleep(0.001)
+    assert stages[-1] == "tokenizing"
+    assert session.preparation is None
