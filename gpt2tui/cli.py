@@ -116,17 +116,19 @@ def _add_evaluate(commands: Any) -> None:
 def _add_presets(commands: Any) -> None:
     parser = commands.add_parser("presets", help="list, show and check presets", allow_abbrev=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every preset with its size and corpus")
+    listing = actions.add_parser("list", help="every preset with its size and corpus", allow_abbrev=False)
     listing.set_defaults(command=_command("presets", "list_presets"))
-    showing = actions.add_parser("show", help="a preset with everything it inherits filled in, as TOML")
+    showing = actions.add_parser(
+        "show", help="a preset with everything it inherits filled in, as TOML", allow_abbrev=False
+    )
     showing.add_argument("preset", metavar="NAME").completer = _preset_names
     showing.set_defaults(command=_command("presets", "show_preset"))
-    checking = actions.add_parser("check", help="validate a file; all mistakes at once")
+    checking = actions.add_parser("check", help="validate a file; all mistakes at once", allow_abbrev=False)
     checking.add_argument("preset", metavar="FILE")
     checking.set_defaults(command=_command("presets", "check_preset"))
-    keys = actions.add_parser("keys", help="every setting with its default, bounds and meaning")
+    keys = actions.add_parser("keys", help="every setting with its default, bounds and meaning", allow_abbrev=False)
     keys.set_defaults(command=_command("presets", "list_keys"))
-    schema = actions.add_parser("schema", help="the JSON schema, for editors")
+    schema = actions.add_parser("schema", help="the JSON schema, for editors", allow_abbrev=False)
     schema.set_defaults(command=_command("presets", "print_schema"))
     for action in (listing, showing, checking, keys, schema):
         action.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -135,9 +137,9 @@ def _add_presets(commands: Any) -> None:
 def _add_runs(commands: Any) -> None:
     parser = commands.add_parser("runs", help="list and show runs", allow_abbrev=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every run with its state and best loss")
+    listing = actions.add_parser("list", help="every run with its state and best loss", allow_abbrev=False)
     listing.set_defaults(command=_command("runs", "list_runs"))
-    showing = actions.add_parser("show", help="one run: numbers, checkpoints, where they are")
+    showing = actions.add_parser("show", help="one run: numbers, checkpoints, where they are", allow_abbrev=False)
     showing.add_argument("run", metavar="RUN").completer = _run_names
     showing.set_defaults(command=_command("runs", "show_run"))
     for action in (listing, showing):

@@ -166,7 +166,7 @@ def _shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
     """Our parameters, by name. All blocks are alike, so one is laid out."""
     with torch.device("meta"):
         network = GPT2(config.model_copy(update={"n_layer": 1})).state_dict()
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, parameter in network.items():
         blocks = range(config.n_layer) if name.startswith("h.0.") else range(1)
         shapes |= {name.replace("h.0.", f"h.{i}.", 1): tuple(parameter.shape) for i in blocks}

@@ -4,15 +4,17 @@ import argparse
 import sys
 from dataclasses import dataclass
 
+from gpt2tui import runs
 from gpt2tui.commands.train import load_preset, print_json
 from gpt2tui.data import hub
 from gpt2tui.data.corpora import WIKITEXTS, open_corpus
+from gpt2tui.data.corpus_check import check_beginning, check_tokens, check_vocabulary
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device_speed import measure
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import as_dict, estimate, report
 from gpt2tui.folders import cache_folder
-from gpt2tui.preset_files import LoadedPreset, check, dumps, shipped_folder
+from gpt2tui.preset_files import LoadedPreset, check, dumps, load, load_frozen, shipped_folder
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.training.precision import choose_device, choose_precision
 
@@ -31,11 +33,13 @@ class DataState:
 
 def dry_run(options: argparse.Namespace) -> int:
     """Prints the resolved preset's cost and the state of its data; trains, downloads and writes nothing."""
-    loaded = load_preset(options)
+    loaded = _loaded(options)
     preset = loaded.preset
     device = choose_device(preset.training.device)
+    data = look_at_data(loaded, window=preset.training.sequence_length + 1)
+    if data.vocab_size is not None:
+        check_vocabulary(preset, data.vocab_size)
     speed = measure(device, choose_precision(preset, device))
-    data = look_at_data(loaded)
     known = data.vocab_size or preset.known_vocab_size
     vocab_size = known or CHARACTERS_OF_A_TEXT
     costs = estimate(preset, vocab_size=vocab_size, train_tokens=data.train_tokens, device=speed)
@@ -62,23 +66,37 @@ def dry_run(options: argparse.Namespace) -> int:
     return 0
 
 
-def look_at_data(loaded: LoadedPreset) -> DataState:
-    """Checks the corpus as far as that needs no network.
+def look_at_data(loaded: LoadedPreset, window: int = 1) -> DataState:
+    """Checks the corpus as far as that needs no network and no preparation.
 
-    Raises DataError when files are missing or hold no text. Only of a shipped preset that names a file for its user
-    to bring is the absence told instead of raised.
+    Raises DataError when files are missing, their first blocks are not UTF-8, hold no text, or a split is certainly
+    shorter than `window` tokens. Only of a shipped preset that names a file for its user to bring is the absence told
+    instead of raised.
     """
     preset = loaded.preset
-    source = preset.data.source
+    source, streaming = preset.data.source, preset.data.streaming
     if prepared := find_prepared(preset, cache_folder()):
+        check_tokens(source, len(prepared.train), len(prepared.validation), window, streaming)
         return DataState(source, "prepared", len(prepared.train), prepared.tokenizer.vocab_size)
     if source in WIKITEXTS or source.startswith(hub.PREFIX):
         return DataState(source, "read from the Hugging Face Hub, or its local cache, when training begins")
     try:
-        size = open_corpus(preset.data).size("train")
+        corpus = open_corpus(preset.data)
     except DataError as error:
         shipped = [path for path in loaded.layers if path.parent == shipped_folder()]
         if any(check(path).preset.data.source == source for path in shipped):
             return DataState(source, f"not here yet: {error}")
         raise
+    check_beginning(corpus, window, streaming)
+    size = corpus.size("train")
     return DataState(source, "found" if size is None else f"found, {size / 1e6:,.1f} MB of text for training")
+
+
+def _loaded(options: argparse.Namespace) -> LoadedPreset:
+    """The preset of the command line; with --resume the run's own, under what --preset and --set change."""
+    if not options.resume:
+        return load_preset(options)
+    run = runs.find(options.resume)
+    load_frozen(run.preset_file)  # a damaged one is the checkpoint's fault, not the command line's
+    loaded = load([run.preset_file, *options.preset], options.overrides)
+    return LoadedPreset(run.info().get("preset", run.name), loaded.preset, loaded.layers)

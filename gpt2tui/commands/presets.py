@@ -4,10 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from gpt2tui import preset_files
+from gpt2tui.commands.tables import Column, print_table
 from gpt2tui.commands.train import print_json
 from gpt2tui.errors import PresetError
 from gpt2tui.preset import Preset
@@ -30,18 +28,13 @@ def list_presets(options: argparse.Namespace) -> int:
     if options.json:
         print_json(rows)
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("preset", "parameters", "data", "what it is for"):
-        table.add_column(column, justify="right" if column == "parameters" else "left")
-    for row in rows:
-        count = row["parameters"]
-        table.add_row(
-            _plain(row["name"]),
-            "" if count is None else f"{count:,}",
-            _plain(row["source"] or ""),
-            _plain(row["description"] or row["error"]),
-        )
-    _print(table)
+    columns = [
+        Column("preset"),
+        Column("parameters", right=True),
+        Column("data", folds=True),
+        Column("what it is for", folds=True),
+    ]
+    print_table(columns, [_cells(row) for row in rows])
     return 0
 
 
@@ -70,13 +63,8 @@ def list_keys(options: argparse.Namespace) -> int:
     if options.json:
         print_json([vars(setting) for setting in preset_files.settings()])
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("key", "default", "allowed", "meaning"):
-        table.add_column(column, no_wrap=column == "key")
-    for setting in preset_files.settings():
-        default = "" if setting.default is None else repr(setting.default).replace("'", '"')
-        table.add_row(setting.key, _plain(default), _plain(setting.allowed), _plain(setting.help))
-    _print(table)
+    columns = [Column("key"), *(Column(header, folds=True) for header in ("default", "allowed", "meaning"))]
+    print_table(columns, [(s.key, _default(s), s.allowed, s.help) for s in preset_files.settings()])
     return 0
 
 
@@ -92,12 +80,11 @@ def parameters(preset: Preset) -> int | None:
     return preset.with_vocab_size(size).model.parameter_count() if size else None
 
 
-def _plain(text: object) -> str:
-    from rich.markup import escape
+def _cells(row: dict[str, object]) -> tuple[object, ...]:
+    count = row["parameters"]
+    size = "" if count is None else f"{count:,}"
+    return row["name"], size, row["source"] or "", row["description"] or row["error"] or ""
 
-    return escape(sanitize(str(text)))
 
-
-def _print(table: Table) -> None:
-    # Piped, a table keeps its full width: whoever reads it cuts it himself.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+def _default(setting: preset_files.Setting) -> str:
+    return "" if setting.default is None else repr(setting.default).replace("'", '"')

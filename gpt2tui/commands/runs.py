@@ -4,10 +4,9 @@ import argparse
 from datetime import datetime
 
 from rich.console import Console
-from rich.table import Table
 
 from gpt2tui import checkpoint, runs
-from gpt2tui.commands.presets import _plain, _print
+from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.commands.train import print_json
 from gpt2tui.run_summary import RunSummary, summarize
 from gpt2tui.tracking.number_format import byte_size, compact, duration
@@ -19,22 +18,9 @@ def list_runs(options: argparse.Namespace) -> int:
     if options.json:
         print_json([summary.as_dict() for summary in summaries])
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in (
-        "run",
-        "state",
-        "step",
-        "best val loss",
-        "bits/byte",
-        "parameters",
-        "tokens",
-        "time",
-        "disk",
-    ):
-        table.add_column(column, justify="left" if column in ("run", "state") else "right")
-    for s in summaries:
-        table.add_row(_plain(s.name), s.state, *_numbers(s))
-    _print(table)
+    numbers = ("step", "best val loss", "bits/byte", "parameters", "tokens", "time", "disk")
+    columns = [Column("run"), Column("state"), *(Column(header, right=True) for header in numbers)]
+    print_table(columns, [(s.name, s.state, *_numbers(s)) for s in summaries])
     return 0
 
 
@@ -54,15 +40,13 @@ def show_run(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for label, value in _facts(summary, info):
-        table.add_row(label, _plain(value))
-    _print(table)
+    print_table([Column(""), Column("", folds=True)], _facts(summary, info), show_header=False)
+    console = Console(highlight=False)
     for c in saved:
         loss = "" if c.val_loss is None else f"  val loss {c.val_loss:.4f}"
-        Console(highlight=False, markup=False).print(f"  {c.folder}  {byte_size(c.bytes)}{loss}", soft_wrap=True)
+        console.print(plain(f"  {c.folder}  {byte_size(c.bytes)}{loss}"), soft_wrap=True)
     for error in damaged:
-        Console(highlight=False, markup=False).print(f"  {error}", soft_wrap=True)
+        console.print(plain(f"  {error}"), soft_wrap=True)
     return 0
 
 

@@ -17,9 +17,9 @@ from gpt2tui.preset import DataTable
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .csv or .parquet, gzipped or not"
-_SMALLEST_WITH_TEXT = 4096  # bytes; a larger file is taken to have text, even where gzip made it of nothing
 HASHED_BYTES = 64 << 20
 """Corpora up to this size are recognised by their content, larger ones by sizes and times of change."""
+_PERHAPS_EMPTY = 4096  # bytes: a larger file has text; a smaller one may be a byte order mark, or nothing, gzipped
 
 
 def open_local(table: DataTable) -> Corpus:
@@ -76,7 +76,7 @@ def find(source: str) -> tuple[Path, list[Path]]:
 def _size_of_text(path: Path) -> int:
     """The file's size on disk in bytes; 0 where there is no text in it."""
     size = path.stat().st_size
-    return 0 if size < _SMALLEST_WITH_TEXT and file_reading.is_empty(path) else size
+    return 0 if size < _PERHAPS_EMPTY and file_reading.is_empty(path) else size
 
 
 def _find_glob(source: str, path: Path) -> tuple[Path, list[Path]]:

@@ -26,11 +26,12 @@ from filelock import FileLock, Timeout
 from gpt2tui.data import hub, tokenizers
 from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus import Corpus, digest
+from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
 from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, Progress, build, tokenize_held_out
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.durable import sha256
-from gpt2tui.errors import CheckpointError, DataError, PresetError, ResourceError
+from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
 
 FORMAT_VERSION = 1
@@ -103,7 +104,9 @@ def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedC
     except OSError as error:
         raise _resource_error(error, stores) from error
     assert opened is not None
-    _check(opened, preset)
+    window = preset.training.sequence_length + 1
+    check_tokens(opened.source, len(opened.train), len(opened.validation), window, opened.streaming)
+    check_vocabulary(preset, opened.tokenizer.vocab_size)
     return opened
 
 
@@ -210,23 +213,6 @@ def _map(path: Path, description: dict[str, Any] | None) -> TokenArray:
     if description is None or not description["tokens"]:
         return np.empty(0, dtype=np.uint16)
     return np.memmap(path, dtype=description["dtype"], mode="r")
-
-
-def _check(corpus: TokenizedCorpus, preset: Preset) -> None:
-    window = preset.training.sequence_length + 1
-    held_out, train = len(corpus.validation), len(corpus.train)
-    if held_out < window or (train < window and not corpus.streaming):
-        raise DataError(
-            f"{corpus.source} is too short: {train:,} tokens to train on and {held_out:,} held out, and one "
-            f"window is {window:,} (training.sequence_length + 1); "
-            "take more text, a shorter sequence_length or another validation_fraction"
-        )
-    wanted = preset.model.vocab_size
-    if wanted is not None and wanted < corpus.tokenizer.vocab_size:
-        raise PresetError(
-            f"model.vocab_size = {wanted} is smaller than the {corpus.tokenizer.name} tokenizer needs, "
-            f"{corpus.tokenizer.vocab_size}; leave it out to have it filled in"
-        )
 
 
 def _resource_error(error: OSError, folder: Path) -> ResourceError:

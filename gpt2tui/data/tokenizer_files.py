@@ -8,7 +8,6 @@
 import hashlib
 import json
 import reprlib
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from gpt2tui.data.tokenizer_kinds import (
     CharTokenizer,
     Tokenizer,
 )
+from gpt2tui.data.vocabulary_checks import require_ids, require_merges
 from gpt2tui.durable import sync_file
 from gpt2tui.errors import CheckpointError
 
@@ -226,7 +226,7 @@ def _from_definition(file: Path, kind: object) -> Tokenizer:
 
 
 def _characters(vocabulary: dict[str, int], special: dict[str, int], file: Path) -> CharTokenizer:
-    _require_ids(vocabulary, special, file)
+    require_ids(vocabulary, special, file)
     if any(len(token) != 1 for token in vocabulary):
         raise CheckpointError(f"{file}: a token of its vocabulary is not one character")
     tokenizer = CharTokenizer(vocabulary)
@@ -256,7 +256,7 @@ def _byte_pairs(
     kind: str | None,
     file: Path,
 ) -> BytePairTokenizer:
-    _require_ids(vocabulary, special, file)
+    require_ids(vocabulary, special, file)
     if EOT_TEXT in vocabulary:
         special = {EOT_TEXT: vocabulary[EOT_TEXT]} | special
     if EOT_TEXT not in special:
@@ -269,44 +269,9 @@ def _byte_pairs(
         }
     except KeyError as error:
         raise CheckpointError(f"{file} is not a byte-level vocabulary: it holds the character {error}") from error
-    _require_merges(vocabulary, merges, ranks, file)
+    require_merges(vocabulary, merges, ranks, file)
     is_gpt2 = ranks == gpt2_vocabulary.ranks() and pattern == gpt2_vocabulary.PATTERN
     return BytePairTokenizer(kind or ("gpt2" if is_gpt2 else "bpe"), pattern, ranks, special)
-
-
-def _require_ids(vocabulary: Mapping[str, Any], special: Mapping[str, Any], file: Path) -> None:
-    """Refuses ids that are no small numbers, which would take memory, or that stand for two tokens, or the reverse."""
-    tokens = [*vocabulary.items(), *((text, i) for text, i in special.items() if text not in vocabulary)]
-    limit = 2 * len(tokens)
-    for text, i in (*tokens, *special.items()):
-        if not isinstance(text, str) or not text or type(i) is not int or not 0 <= i < limit:
-            raise CheckpointError(
-                f"{file}: its token ids are not numbered one after another: "
-                f"{reprlib.repr(text)} has the id {reprlib.repr(i)}"
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise CheckpointError(f"{file}: the token {i} is not text ({error.reason})") from error
-    if len({i for _, i in tokens}) != len(tokens) or any(vocabulary.get(text, i) != i for text, i in special.items()):
-        raise CheckpointError(f"{file}: two of its tokens have one id, or one token has two")
-
-
-def _require_merges(
-    vocabulary: Mapping[str, int], merges: list[list[str]], ranks: Mapping[bytes, int], file: Path
-) -> None:
-    """Refuses merges that are not what the order of the ids says: each of two earlier tokens, after the 256 bytes."""
-    last = -1
-    for merge in merges:
-        if not isinstance(merge, list) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
-            raise CheckpointError(f"{file}: the merge {reprlib.repr(merge)} is not of two tokens")
-        left, right = (vocabulary.get(part) for part in merge)
-        merged = vocabulary.get("".join(merge))
-        if left is None or right is None or merged is None or not max(last, left, right) < merged:
-            raise CheckpointError(f"{file}: its merges and its token ids do not belong together")
-        last = merged
-    if len(ranks) != 256 + len(merges) or not all(bytes([byte]) in ranks for byte in range(256)):
-        raise CheckpointError(f"{file}: its vocabulary is not the 256 bytes and what its merges make of them")
 
 
 def _printable(token: bytes) -> str:

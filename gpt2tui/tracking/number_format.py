@@ -2,9 +2,13 @@
 
 import math
 
+_MOST_IN_A_UNIT = 999_999.5  # of the largest unit; beyond that an exponent is easier to read
+
 
 def duration(seconds: float) -> str:
-    """`0:07`, `2:31`, `1:02:33`, `3 d 04 h`."""
+    """`0:07`, `2:31`, `1:02:33`, `3 d 04 h`, `11.6M d`."""
+    if not seconds < 1e9:
+        return f"{compact(seconds / 86_400)} d"
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -14,19 +18,21 @@ def duration(seconds: float) -> str:
 
 
 def compact(count: float) -> str:
-    """Three digits with a thousands letter: `999`, `14.2k`, `124M`, `1.5B`."""
+    """Three digits with a thousands letter: `999`, `14.2k`, `124M`, `1.5B`, from 1e15 on an exponent: `1.2e+70`."""
     return "".join(_scaled(count, ("", "k", "M", "B")))
 
 
 def byte_size(count: float) -> str:
-    """Three digits with a decimal unit: `512 B`, `48.2 MB`, `1.21 GB`."""
+    """Three digits with a decimal unit: `512 B`, `48.2 MB`, `1.21 GB`, from 1e18 on an exponent: `3e+18 B`."""
     return " ".join(_scaled(count, ("B", "kB", "MB", "GB", "TB")))
 
 
 def _scaled(value: float, units: tuple[str, ...]) -> tuple[str, str]:
     """`value` in the first unit in which it rounds to at most 999; each unit is 1000 of the one before."""
+    if abs(value) >= _MOST_IN_A_UNIT * 1000 ** (len(units) - 1):
+        return f"{value:.3g}", units[0]
     power = 0
-    while 999.5 <= abs(value) < math.inf and power < len(units) - 1:
+    while abs(value) >= 999.5 and power < len(units) - 1:
         value /= 1000
         power += 1
     return _three_digits(value), units[power]

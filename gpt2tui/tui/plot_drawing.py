@@ -184,7 +184,7 @@ def _y_ticks(plt: Any, figure: Figure, lower: float, upper: float, most: int) ->
         ticks = round_ticks(lower, upper, most)
         plt.yticks(ticks, [figure.y_label(tick) for tick in ticks])
         return
-    ticks = log_ticks(10**lower, 10**upper, most)
+    ticks = log_ticks(10.0 ** max(lower, -300), 10.0 ** min(upper, 300), most)  # what a float can hold
     plt.yticks([math.log10(tick) for tick in ticks], [figure.y_label(tick) for tick in ticks])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gpt2tui.device_speed import DeviceSpeed
-from gpt2tui.errors import DataError, Gpt2TuiError
+from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.estimate import Estimate, estimate
 from gpt2tui.preset import DataTable, Preset
 from gpt2tui.preset_files import LoadedPreset
@@ -71,7 +71,7 @@ def look_at_corpus(loaded: LoadedPreset) -> "Found[DataState]":
 
     try:
         return Found(look_at_data(loaded))
-    except (DataError, OSError, ValueError) as error:
+    except (Gpt2TuiError, OSError, ValueError) as error:
         return Found(None, str(error))
 
 

@@ -1,7 +1,6 @@
 """A curve of any length in bounded memory."""
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 
 CAPACITY = 1024  # more than a terminal has columns, twice over
@@ -73,12 +72,6 @@ class Series:
         if self.last is not None and (not points or points[-1][0] < self.last[0]):
             points.append(self.last)
         return points
-
-    def at(self, x: int) -> float | None:
-        """The value of the last kept point at or before x; None before the first."""
-        points = self.points()
-        index = bisect_right(points, x, key=lambda point: point[0])
-        return points[index - 1][1] if index else None
 
     def __len__(self) -> int:
         return len(self._buckets)

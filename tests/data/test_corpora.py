@@ -19,7 +19,7 @@ ROWS = [f'row {i}: a "quoted" text,\nof two lines, déjà vu' for i in range(300
 
 def test_stdlib_is_source_without_tests_packages_and_generated_files():
     corpus = opened("python-stdlib")
-    names = {file.key for file in corpus._files}
+    names = {file.key.partition(":")[2] for file in corpus._files}
     assert {"ast.py", "json/decoder.py", "asyncio/events.py"} <= names
     parts = {part for name in names for part in name.split("/")[:-1]}
     assert not parts & {
@@ -101,6 +101,12 @@ def test_text_files_of_every_kind_are_read(name, tmp_path):
     text = "déjà vu\n" * 500
     train, held_out = both(write(tmp_path / name, text))
     assert "".join(train + held_out) == text
+
+
+@pytest.mark.parametrize("text", ["é", "\ufeffé", "語", "🤖"])
+def test_a_file_of_one_character_is_not_cut_inside_it(text, tmp_path):
+    train, held_out = both(write(tmp_path / "one.txt", text))
+    assert "".join(train + held_out) == text.removeprefix("\ufeff")
 
 
 def test_crlf_becomes_lf_and_the_byte_order_mark_goes(tmp_path):
@@ -320,6 +326,14 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
         ("~nobody-of-this-name/x.txt", r"is not a path"),
         ("\0", r"is not a path|does not exist"),
         ("x" * 4000, r"is not a path|does not exist"),
+        ("mark.txt", r"mark\.txt is empty"),
+        ("mark.txt.gz", r"mark\.txt\.gz is empty"),
+        ("empty.txt.gz", r"empty\.txt\.gz is empty"),
+        ("mark.csv", r"mark\.csv is empty"),
+        ("marks", r"all 2 files of .*marks are empty"),
+        ("/dev/null", r"^/dev/null is a pipe or a device; "),
+        ("pipe.txt", r"^pipe\.txt is a pipe or a device; "),
+        ("lost.txt", r"^lost\.txt is a link to something that does not exist; check data\.source$"),
     ],
 )
 def test_a_source_that_cannot_be_read_is_one_clear_sentence(source, message, tmp_path, monkeypatch):
@@ -330,6 +344,11 @@ def test_a_source_that_cannot_be_read_is_one_clear_sentence(source, message, tmp
     write(tmp_path / "pictures" / "a.png", "PNG")
     write(tmp_path / "nothing" / "a.txt", "")
     write(tmp_path / "nothing" / "b.txt", "")
+    for name in ("mark.txt", "mark.txt.gz", "mark.csv", "marks/a.txt", "marks/b.md"):
+        write(tmp_path / name, b"\xef\xbb\xbf")
+    write(tmp_path / "empty.txt.gz", "")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "lost.txt").symlink_to("gone")
     with pytest.raises(DataError, match=message) as caught:
         opened(source)
     assert "\n" not in str(caught.value)

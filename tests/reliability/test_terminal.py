@@ -100,7 +100,7 @@ def test_a_session_from_the_first_key_to_the_last(terminal, tiny):
     terminal.type("the quick")
     terminal.wait_for("the quick")
     terminal.keys("Enter")
-    terminal.wait_for("tokens/s")
+    terminal.wait_for("mean p")
 
     # its own row says so
     terminal.keys("F7")

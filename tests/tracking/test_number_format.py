@@ -18,6 +18,11 @@ from gpt2tui.tracking.number_format import byte_size, compact, duration
         (86_400, "1 d 00 h"),
         (3 * 86_400 + 4 * 3600 + 1800, "3 d 04 h"),
         (-3, "0:00"),
+        (999_999_999, "11574 d 01 h"),
+        (1e12, "11.6M d"),
+        (1e70, "1.16e+65 d"),
+        (math.inf, "inf d"),
+        (math.nan, "nan d"),
     ],
 )
 def test_duration(seconds, text):
@@ -39,6 +44,11 @@ def test_duration(seconds, text):
         (124_439_808, "124M"),
         (1_557_611_200, "1.56B"),
         (2_000_000_000_000, "2000B"),
+        (999_000_000_000_000, "999000B"),
+        (1e15, "1e+15"),
+        (1.234e70, "1.23e+70"),
+        (-1e300, "-1e+300"),
+        (10**300, "1e+300"),
         (0.05, "0.05"),
         (9.96, "9.96"),
         (-14_234, "-14.2k"),
@@ -52,7 +62,14 @@ def test_compact(count, text):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (512, "512 B"), (48_200_000, "48.2 MB"), (1_210_000_000, "1.21 GB"), (3e15, "3000 TB")],
+    [
+        (0, "0 B"),
+        (512, "512 B"),
+        (48_200_000, "48.2 MB"),
+        (1_210_000_000, "1.21 GB"),
+        (3e15, "3000 TB"),
+        (3e18, "3e+18 B"),
+    ],
 )
 def test_byte_size(count, text):
     assert byte_size(count) == text

@@ -7,7 +7,7 @@ from textual.app import App
 from textual.widgets import Input
 
 from gpt2tui.device_speed import DeviceSpeed
-from gpt2tui.preset_files import user_folder
+from gpt2tui.preset_files import settings, user_folder
 from gpt2tui.tui import preset_costs
 from gpt2tui.tui.preset_costs import Found
 from gpt2tui.tui.screens import presets as presets_screen
@@ -70,7 +70,9 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None):
 
     async def run():
         async with app.run_test(size=size) as pilot:
-            await pilot.pause(0.1)
+            while len(app.form.fields()) < len(settings()) or not all(f.editor.is_mounted for f in app.form.fields()):
+                await pilot.pause(0.02)
+            await pilot.pause(0.05)
             await script(app, pilot)
 
     asyncio.run(run())

@@ -115,6 +115,20 @@ def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
     driven(tmp_path, story, load=lambda reference: Slow(reference, gate=gate))
 
 
+def test_the_transcript_begins_at_the_top_and_follows_what_is_written(tmp_path):
+    async def story(pilot, screen):
+        transcript = screen.query_one("#transcript")
+        for number in range(6):
+            await pilot.press("a", "enter")
+            await done(pilot)
+            if number == 0:
+                assert transcript.scroll_offset.y == 0
+                assert screen.answers[0].region.y == transcript.content_region.y
+        assert transcript.scroll_offset.y == transcript.max_scroll_y > 0
+
+    driven(tmp_path, story, size=(80, 24), load=short())
+
+
 def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
     begun, ended = threading.Event(), threading.Event()
 
@@ -367,6 +381,27 @@ def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_p
 
     driven(tmp_path, story, load=short())
     assert path.read_text() == "mine"
+
+
+def test_nothing_hostile_reaches_the_screen_from_names_texts_rivals_or_failures(tmp_path, monkeypatch):
+    evil = ModelChoice(f"/runs/{HOSTILE}", HOSTILE, 5, 1.0, is_best=True)
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: [evil])
+
+    async def story(pilot, screen):
+        screen.prompt.text = "a"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        shown = drawn(pilot.app)
+        await pilot.press("enter", "escape", "h", "right")
+        await pilot.pause(0.1)
+        shown += drawn(pilot.app)
+        assert "[/bold]" in shown  # it is there as text, so the test sees what is drawn
+        assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in shown)
+
+    def drawn(app):
+        return "".join(s.text for line in app.screen._compositor.render_strips() for s in line)
+
+    driven(tmp_path, story, load=lambda reference: FakeModel(HOSTILE, words=(HOSTILE, HOSTILE), fails_at=3))
 
 
 def test_more_goes_on_from_prompt_and_continuation(tmp_path):

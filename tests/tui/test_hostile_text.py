@@ -1,6 +1,7 @@
 """Text that is not ours can neither style nor control the terminal, nor end the program, wherever it is shown."""
 
 import asyncio
+import json
 import unicodedata
 
 import pytest
@@ -21,7 +22,6 @@ HOSTILE = (
     "\x9b31m \x90q \u202eesrever\u202c \x00 \x7f \r\n\x0b end \\[ ]"
 )
 NAME = "2026-01-01-000000-\x1b]52;c;eA==\x07[red]b[bold]‮[@click=app.quit]"  # what a file name can hold
-ALLOWED_CONTROLS = ""
 
 
 def shown(app):
@@ -59,10 +59,8 @@ def drive(story, training=None, size=(120, 36)):
 
 
 def hostile_run():
-    run = write_run(
-        NAME, steps=60, ending="failed", checkpoints=(50,), sample=HOSTILE,
-        overrides=[f"sampling.prompt={toml(HOSTILE)}", f"data.source={toml(HOSTILE)}", f"tracking.tags=[{toml(HOSTILE)}]"],
-    )  # fmt: skip
+    settings = [f"{key}={toml(HOSTILE)}" for key in ("sampling.prompt", "data.source", "description")]
+    run = write_run(NAME, steps=60, ending="failed", checkpoints=(50,), sample=HOSTILE, overrides=settings)
     append(
         run,
         events.Warned(message=HOSTILE),
@@ -73,8 +71,6 @@ def hostile_run():
 
 
 def toml(text):
-    import json
-
     return json.dumps(text).replace("\\u007f", "\\u007F").replace("\x7f", "\\u007f")
 
 
@@ -92,7 +88,7 @@ def test_the_runs_screen_shows_it_as_text():
     async def story(app, pilot):
         await app.switch_mode("runs")
         await settle(pilot, 1.0)
-        for key in ("space", "down", "space", "d", "escape", "u", "c", "r", "delete"):
+        for key in ("space", "down", "space", "d", "escape", "u", "c", "delete"):
             await pilot.press(key)
             await settle(pilot)
         assert isinstance(app.screen, ConfirmDialog)
@@ -127,6 +123,10 @@ def test_the_presets_screen_shows_it_as_text():
         for key in ("v", "escape", "d", "escape", "r", "escape", "delete", "escape"):
             await pilot.press(key)
             await settle(pilot, 0.2)
+        await pilot.press("enter")
+        for _ in range(45):  # through every field
+            await pilot.press("tab")
+            await settle(pilot, 0.02)
 
     drive(story)
 
@@ -192,5 +192,5 @@ def test_the_check_sees_what_it_looks_for():
 
 def test_the_folder_of_runs_really_has_the_hostile_name():
     run = hostile_run()
-    assert run.folder in [path for path in runs_folder().iterdir()]
+    assert run.folder in list(runs_folder().iterdir())
     assert "\x1b" in runs.all_runs()[0].folder.name

@@ -57,7 +57,8 @@ def test_ticks_are_round_and_inside(low, high, most):
 
 def test_ticks_of_logarithms():
     assert log_ticks(1, 10_000, 5) == [1, 10, 100, 1000, 10_000]
-    assert log_ticks(1.6, 8.5, 6) == [2, 3, 4, 6, 8]
+    assert log_ticks(1.6, 8.5, 6) == [2, 3, 4, 5, 6, 8]
+    assert log_ticks(1.6, 8.5, 5) == [2, 3, 4, 6, 8]
     assert log_ticks(1.6, 8.5, 3) == [2, 3, 5]
     assert all(2.01 <= tick <= 2.04 for tick in log_ticks(2.01, 2.04, 4))
 

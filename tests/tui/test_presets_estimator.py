@@ -9,7 +9,18 @@ from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.tui.preset_costs import Found, corpus_key, costs, device_key
 from gpt2tui.tui.widgets.estimator import _column, _strip, is_strip
 
-SMALL = preset_files.load(["small"]).preset
+SHAPE = (
+    "model.vocab_size=4096",
+    "model.n_positions=256",
+    "model.n_embd=256",
+    "model.n_layer=3",
+    "model.n_head=4",
+    "data.tokenizer=bpe",
+    "training.num_iterations=1000",
+    "training.batch_size=8",
+    "training.sequence_length=256",
+)
+SMALL = preset_files.load(["default"], SHAPE).preset
 FAST = Found(DeviceSpeed("a GPU", "bf16", 1e14, None, 80_000_000_000, None))
 CORPUS = Found(SimpleNamespace(source="x", state="prepared", train_tokens=1_024_000, vocab_size=4096))
 
@@ -52,7 +63,9 @@ def test_too_little_memory_says_what_to_do():
 
 
 def test_a_time_budget_is_the_most_it_takes():
-    preset = preset_files.load(["small"], ["training.time_budget=60", "training.num_iterations=1000000000"]).preset
+    preset = preset_files.load(
+        ["default"], [*SHAPE, "training.time_budget=60", "training.num_iterations=1000000000"]
+    ).preset
     assert "at most 60 s" in text(preset)
 
 
@@ -71,13 +84,13 @@ def test_the_strip_has_four_lines_that_fit():
 
 
 def test_the_corpus_may_put_nothing_into_the_terminal():
-    preset = preset_files.load(["small"], [r'data.source="\u001b]52;c;x[/b]"']).preset
+    preset = preset_files.load(["default"], [*SHAPE, r'data.source="\u001b]52;c;x[/b]"']).preset
     assert "\x1b" not in text(preset, corpus=Found(None, "\x1b[2J"))
 
 
 def test_keys_change_only_with_what_is_looked_at():
-    other = preset_files.load(["small"], ["optimizer.lr=0.5", "model.n_layer=9", "model.n_embd=512"]).preset
+    other = preset_files.load(["default"], [*SHAPE, "optimizer.lr=0.5", "model.n_layer=9", "model.n_embd=512"]).preset
     assert device_key(SMALL) == device_key(other)
     assert corpus_key(SMALL) == corpus_key(other)
-    assert corpus_key(SMALL) != corpus_key(preset_files.load(["small"], ["data.source=x"]).preset)
+    assert corpus_key(SMALL) != corpus_key(preset_files.load(["default"], [*SHAPE, "data.source=x"]).preset)
     assert hash(corpus_key(SMALL))

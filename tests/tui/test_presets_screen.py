@@ -17,6 +17,10 @@ from gpt2tui.tui.widgets.preset_list import PresetList
 
 from .presets_app import PresetsApp, drive, own_preset, write
 
+SMALL = preset_files.load(["small"]).preset
+COUNT = SMALL.with_vocab_size(SMALL.known_vocab_size).model.parameter_count()
+N_LAYER, N_HEAD = str(SMALL.model.n_layer), str(SMALL.model.n_head)
+
 
 def shown_text(app):
     """All that is on the screen, as text."""
@@ -32,7 +36,7 @@ def test_the_form_has_a_field_for_every_setting(monkeypatch):
     async def script(app, pilot):
         assert [field.setting for field in app.form.fields()] == list(preset_files.settings())
         assert "small" in shown_text(app)
-        assert "3,483,904" in shown_text(app)
+        assert f"{COUNT:,}" in shown_text(app)
         assert app.presets.unsaved_changes() is None  # opening changes nothing
 
     drive(script, monkeypatch)
@@ -75,9 +79,9 @@ def test_what_is_saved_the_command_line_trains(monkeypatch):
 
 def test_unsaved_changes_are_trained_as_they_are(monkeypatch):
     async def script(app, pilot):
-        await write(app, pilot, "training.num_iterations", "7")
+        await write(app, pilot, "training.num_iterations", "500")
         await pilot.click("#train")
-        assert [loaded.preset.training.num_iterations for loaded in app.trained] == [7]
+        assert [loaded.preset.training.num_iterations for loaded in app.trained] == [500]
         assert app.trained[0].name == "small"
 
     drive(script, monkeypatch)
@@ -97,7 +101,7 @@ def test_a_shipped_preset_is_saved_under_another_name(monkeypatch):
         assert preset_files.load(["small-2"]).preset.model.n_layer == 2
         assert app.presets.unsaved_changes() is None
         await open_preset(app, pilot, "small")
-        assert app.editor("model.n_layer").value == "3"
+        assert app.editor("model.n_layer").value == N_LAYER
 
     drive(script, monkeypatch)
     assert (shipped_folder() / "small.toml").read_bytes() == before
@@ -105,15 +109,15 @@ def test_a_shipped_preset_is_saved_under_another_name(monkeypatch):
 
 def test_undo_and_redo_show_in_the_form(monkeypatch):
     async def script(app, pilot):
-        await write(app, pilot, "model.n_layer", "12")
-        await write(app, pilot, "model.n_head", "8")
+        await write(app, pilot, "model.n_layer", "11")
+        await write(app, pilot, "model.n_head", "1")
         await pilot.press("ctrl+z")
-        assert app.editor("model.n_head").value == "4"
+        assert app.editor("model.n_head").value == N_HEAD
         await pilot.press("ctrl+z")
-        assert app.editor("model.n_layer").value == "3"
+        assert app.editor("model.n_layer").value == N_LAYER
         assert app.presets.unsaved_changes() is None
         await pilot.press("ctrl+y")
-        assert app.editor("model.n_layer").value == "12"
+        assert app.editor("model.n_layer").value == "11"
 
     drive(script, monkeypatch)
 
@@ -151,14 +155,14 @@ def test_the_focused_field_is_explained_with_its_override(monkeypatch):
 
 def test_edits_stay_while_one_looks_at_another_preset(monkeypatch):
     async def script(app, pilot):
-        await write(app, pilot, "model.n_layer", "5")
+        await write(app, pilot, "model.n_layer", "55")
         await pilot.press("escape", "down")
         await pilot.pause(0.08)
-        assert app.editor("model.n_layer").value == "2"  # of `test`
+        assert app.editor("model.n_layer").value == str(preset_files.load(["test"]).preset.model.n_layer)
         assert "* small" in shown_text(app)
         await pilot.press("up")
         await pilot.pause(0.08)
-        assert app.editor("model.n_layer").value == "5"
+        assert app.editor("model.n_layer").value == "55"
 
     drive(script, monkeypatch)
 
@@ -281,7 +285,7 @@ def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch
         text = shown_text(app)
         assert "from small-2 as it is saved" in text
         assert "from the shipped small" in text
-        assert text.count("optimizer.lr  0.006 → 0.5") == 2
+        assert text.count(f"optimizer.lr  {SMALL.optimizer.lr} → 0.5") == 2
         await pilot.press("escape")
         assert app.screen is app.presets
 
@@ -293,7 +297,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
 
     async def script(app, pilot):
         own_preset("evil", f"description = {evil}\n[data]\nsource = {evil}\n[tracking]\nwandb = {evil}\n")
-        own_preset("[/b]\x1b[31m", "[oh\n")
+        own_preset("[b]\x1b[31m", "[oh\n")
         await open_preset(app, pilot, "evil")
         await pilot.pause(0.2)
         await pilot.press("v")
@@ -303,7 +307,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
         await pilot.pause(0.1)
         text = shown_text(app)
         assert "␛]52" in text
-        assert "[/b]␛[31m" in text
+        assert "[b]␛[31m" in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
         assert "*" not in app.presets.query_one("#form-pane").border_title  # shown otherwise is not changed
         assert app.presets.unsaved_changes() is None
@@ -364,7 +368,7 @@ def test_no_device_is_measured_while_a_training_runs(monkeypatch):
     drive(script, monkeypatch, app=app)
 
 
-@pytest.mark.parametrize("size", [(120, 36), (80, 24), (60, 16), (40, 12), (20, 5), (200, 60), (1, 1)])
+@pytest.mark.parametrize("size", [(80, 24), (59, 15), (20, 5), (1, 1)])
 def test_it_fits_every_terminal(monkeypatch, size):
     async def script(app, pilot):
         app.editor("model.n_embd").focus()
@@ -373,9 +377,8 @@ def test_it_fits_every_terminal(monkeypatch, size):
         if size[1] >= 24:
             assert "n_embd" in shown_text(app)
             assert "tokens" in shown_text(app)
-        for other in ((120, 36), (30, 8), size):
-            await pilot.resize_terminal(*other)
-            await pilot.pause()
+        await pilot.resize_terminal(200, 60)
+        await pilot.pause()
 
     drive(script, monkeypatch, size=size)
 

@@ -11,9 +11,17 @@ from gpt2tui.tui.schedule_phase import schedule_phase
 from tests.tracking import event_samples
 from tests.tui.train_story import DEVICE_MEMORY, story
 
+SETTINGS = (
+    "training.num_iterations=1000",
+    "schedule.name=wsd",
+    "schedule.warmup_iterations=20",
+    "schedule.decay_fraction=0.4",
+    "optimizer.grad_clip=1.0",
+)
+
 
 def preset(*overrides):
-    return preset_files.load(["small"], overrides).preset
+    return preset_files.load(["small"], [*SETTINGS, *overrides]).preset
 
 
 def shown(view, now=None):

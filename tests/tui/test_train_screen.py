@@ -1,6 +1,6 @@
 import asyncio
 import contextlib
-import json
+import math
 import time
 
 import pytest
@@ -23,7 +23,7 @@ from tests.tui.fake_training import launch
 from tests.tui.train_story import DEVICE_MEMORY, StoryTraining, story
 
 
-async def until(pilot, condition, seconds=10.0):
+async def until(pilot, condition, seconds=30.0):
     """Waits until the condition holds; the machine that runs the tests may be slow."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -40,8 +40,7 @@ async def workbench(training=None, size=(120, 36), **arguments):
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: isinstance(app.screen, TrainScreen))
             if training:
-                await until(pilot, lambda: app.screen.view.history.step is not None)
-                await until(pilot, lambda: session.state == "running" or training.fails)
+                await until(pilot, lambda: session.state == "running" and app.screen.view.history.step is not None)
             yield app, pilot
     finally:
         session.stop()
@@ -49,7 +48,7 @@ async def workbench(training=None, size=(120, 36), **arguments):
 
 
 def run(test):
-    asyncio.run(asyncio.wait_for(test, 60))
+    asyncio.run(asyncio.wait_for(test, 120))
 
 
 def plain(widget):
@@ -78,7 +77,13 @@ def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
             screen = app.screen
             await until(pilot, lambda: "1.604" in screen_text(app))
             text = screen_text(app)
-            for words in ("uniform guess: ln V = 8.32", "xz on the same text: 1.51", "@400, best", "def __init__"):
+            guess = f"uniform guess: ln V = {math.log(app.session.loaded.preset.model.vocab_size):.2f}"
+            for words in (
+                f"uniform guess: ln V = {guess:.2f}",
+                "xz on the same text: 1.51",
+                "@400, best",
+                "def __init__",
+            ):
                 assert words in text
             assert [line.name for line in screen.query_one("#main", LinePlot).figure.lines] == [
                 "train",
@@ -288,7 +293,7 @@ def test_escape_goes_back_from_an_attached_run_to_the_training_of_this_process()
             app.attach_run(other)
             await until(pilot, lambda: app.screen.view.history.progress.step == 20)
             await pilot.press("escape")
-            assert app.screen.view is live
+            await until(pilot, lambda: app.screen.view is live)
 
     run(test())
 
@@ -341,25 +346,29 @@ def test_hostile_text_is_shown_and_obeyed_by_nobody():
 def test_a_divergence_offers_half_the_learning_rate():
     async def test():
         training = StoryTraining(fails=DivergedError("training diverged at step 413: the loss is nan"))
-        async with workbench(training) as (app, pilot):
-            await until(pilot, lambda: app.session.state == "failed")
-            await until(pilot, lambda: "diverged" in screen_text(app))
+        app = WorkbenchApp(session=TrainingSession(training), launch=launch())
+        async with app.run_test(size=(120, 36)) as pilot:
+            await until(pilot, lambda: "Resume at half" in screen_text(app))
+            await pilot.press("enter")
+            await until(pilot, lambda: app.session.state == "running")
+            assert [launched.slow_down for launched in training.launches] == [1.0, 0.5]
+            app.session.stop()
+            app.session.join(5)
 
     run(test())
 
 
-@pytest.mark.parametrize(
-    "size", [(120, 36), (100, 30), (80, 24), (60, 16), (59, 15), (40, 10), (20, 5), (5, 2), (1, 1)]
-)
-def test_every_size_can_be_shown_and_resized_to(size):
+SIZES = [(120, 36), (100, 30), (99, 29), (80, 24), (60, 16), (59, 15), (40, 10), (20, 5), (5, 2), (1, 1), (200, 60)]
+
+
+@pytest.mark.parametrize("first", [(80, 24), (20, 5), (1, 1)])
+def test_every_size_can_be_shown_and_resized_to(first):
     async def test():
-        async with workbench(StoryTraining(), size=size) as (app, pilot):
-            for key in ("right_square_bracket", "s", "y", "left", "t", "slash", "escape"):
-                await pilot.press(key)
-            for width, height in ((120, 36), size, (20, 5), (80, 24), size):
+        async with workbench(StoryTraining(), size=first) as (app, pilot):
+            for width, height in SIZES:
                 await pilot.resize_terminal(width, height)
-                await pilot.pause()
-            assert app.is_running
+                await pilot.press("right_square_bracket", "left", "t")
+            assert isinstance(app.screen, TrainScreen)
 
     run(test())
 
@@ -389,7 +398,6 @@ def test_a_hundred_thousand_steps_of_a_live_run_are_taken_in_bounded_memory():
             view = app.screen.view
             view.add(story(5000, start=412, num_iterations=100_000))
             assert sum(len(curve.points()) for curve in view.history.curves) < 20 * 2049
-            assert json.dumps(len(view.log))
             assert len(view.log) <= view.log.maxlen
             await pilot.press("y")
 

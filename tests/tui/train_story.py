@@ -61,17 +61,22 @@ class StoryTraining:
         self.fails = fails
         self.changes = changes
         self.requests = []
+        self.launches = []
 
     def __call__(self, launch, controls):
+        self.launches.append(launch)
         run = launch.resume or runs.create(launch.loaded.name, launch.run_dir)
         run.info_file.write_text('{"data": {"train_bytes": 10500000}}')
         yield OpenedRun(run, launch.loaded)
         step = 0
         for event in self.told or story(run=run.name, **self.changes):
             step = getattr(event, "step", step)
+            if isinstance(event, events.CheckpointSaved):
+                (run.folder / event.path).mkdir(parents=True, exist_ok=True)
             yield event
         if self.fails is not None:
-            raise self.fails
+            fails, self.fails = self.fails, None
+            raise fails
         paused = False
         while not controls.stopping:
             if (factor := controls.next_learning_rate_factor()) is not None:

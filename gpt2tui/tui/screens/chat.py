@@ -100,6 +100,8 @@ class ChatScreen(Screen[None]):
         border-subtitle-color: $text-muted; scrollbar-size-vertical: 1; }
     ChatScreen #transcript:focus, ChatScreen #transcript:focus-within { border: round $border; }
     ChatScreen #introduction { padding: 0 1; color: $text-muted; height: auto; }
+    /* At least as high as there is room: an anchored container scrolls to less than 0 over a short content. */
+    ChatScreen #turns { height: auto; min-height: 100%; }
     ChatScreen .turn { height: auto; }
     ChatScreen RivalsLine { display: none; }
     ChatScreen.-heat RivalsLine { display: block; }
@@ -159,7 +161,7 @@ class ChatScreen(Screen[None]):
                 yield ModelList(id="models")
                 yield SamplingPanel(id="sampling")
             with Vertical(id="talk"):
-                with VerticalScroll(id="transcript"):
+                with VerticalScroll(id="transcript"), Vertical(id="turns"):
                     yield Static(Text(INTRODUCTION), id="introduction")
                 yield RivalsLine()
                 yield PromptArea(id="prompt", placeholder="how a text begins")
@@ -411,7 +413,7 @@ class ChatScreen(Screen[None]):
         answers = [ChatAnswer(request, choice, heat_map=self._heat_map) for request, choice in pairs]
         for (request, _), shown in zip(pairs, answers, strict=True):
             self._answers[request.number] = shown
-        transcript.mount(Horizontal(*answers, classes="turn"))
+        self.query_one("#turns").mount(Horizontal(*answers, classes="turn"))
         while len(self._answers) > MOST_ANSWERS:
             oldest = self._answers.pop(next(iter(self._answers)))
             (oldest.parent if isinstance(oldest.parent, Horizontal) else oldest).remove()

@@ -86,13 +86,14 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     }
     PresetsScreen .pane { border: round $foreground 20%; border-title-color: $text-primary; }
     PresetsScreen .pane.-active { border: round $primary; }
+    PresetsScreen Input { scrollbar-size-horizontal: 0; }
     PresetsScreen #preset-filter { height: 1; padding: 0 1; background: $foreground 5%; }
     PresetsScreen #preset-file { height: auto; max-height: 8; padding: 0 2; color: $text-warning; display: none; }
     PresetsScreen #preset-file.-shown { display: block; }
     PresetsScreen #preset-tools { height: 1; layout: horizontal; padding: 0 1; }
     PresetsScreen #preset-tools Button { min-width: 4; margin: 0 1 0 0; background: transparent; color: $text-muted; }
     PresetsScreen #preset-tools Button:hover { background: $foreground 10%; color: $foreground; }
-    PresetsScreen #setting-help { height: 5; padding: 0 2; border-top: solid $foreground 15%; }
+    PresetsScreen #setting-help { height: 6; padding: 0 2; border-top: solid $foreground 15%; }
 
     PresetsScreen.-narrow #presets-body { grid-size: 2 2; grid-columns: 20 1fr; grid-rows: 1fr 5; }
     PresetsScreen.-narrow CostPanel { column-span: 2; }
@@ -105,7 +106,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     PresetsScreen.-flat #setting-help { display: none; }
     PresetsScreen.-flat #preset-tools { display: none; }
     PresetsScreen.-flat .pane { border: none; }
-    PresetsScreen.-low #setting-help { height: 4; }
+    PresetsScreen.-low #setting-help { height: 5; }
     PresetsScreen.-low #preset-tools { display: none; }
     """
 
@@ -515,6 +516,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         document = self._current
         if document is None:
             return
+        self.query_one(CostPanel).clear()
         lines = [document.unreadable] if document.unreadable else list(document.file_mistakes)
         notes = self.query_one("#preset-file", Static)
         notes.update(Content(sanitize("\n".join(lines))))
@@ -543,7 +545,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         if self._checked.preset is not None:
             panel.show(LoadedPreset(document.name, self._checked.preset, (document.source.path,)))
         else:
-            panel.show_mistakes(len(self._checked.mistakes))
+            panel.show_mistakes(max(1, len(self._checked.mistakes)))
         self._show_title()
         self._refresh_list()
 

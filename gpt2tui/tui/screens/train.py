@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import math
-import threading
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
@@ -35,7 +32,8 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
-from gpt2tui.tui.run_facts import beginning, earlier_view, follow_run, read_history, run_facts
+from gpt2tui.tui.run_facts import beginning, earlier_view, read_history, run_facts
+from gpt2tui.tui.run_follower import RunFollower
 from gpt2tui.tui.run_history import SMOOTHINGS
 from gpt2tui.tui.run_numbers import scientific
 from gpt2tui.tui.run_view import RunView
@@ -88,39 +86,7 @@ class TrainScreen(Screen[None]):
         Binding("escape", "back", "Back", show=False, tooltip="leave a pane, or go back to this process's training"),
     ]
 
-    CSS = "TrainScreen Footer { scrollbar-size: 0 0; }"  # in place of keys, on a narrow screen
-
-    DEFAULT_CSS = """
-    TrainScreen #workspace { height: 1fr; }
-    TrainScreen #top { height: 1fr; }
-    TrainScreen #plots { width: 1fr; }
-    TrainScreen #main { height: 3fr; }
-    TrainScreen #lower { height: 2fr; }
-    TrainScreen #side { width: 52; }
-    TrainScreen #bottom { height: 30%; min-height: 8; max-height: 16; }
-    TrainScreen #samples { width: 1fr; }
-    TrainScreen #log { width: 52; }
-    TrainScreen #strip { display: none; }
-
-    TrainScreen.-medium #strip { display: block; }
-    TrainScreen.-medium #side { display: none; }
-    TrainScreen.-medium #lower { display: none; }
-    TrainScreen.-medium #bottom { height: 8; }
-    TrainScreen.-medium #log { display: none; width: 1fr; }
-    TrainScreen.-medium.-log #log { display: block; }
-    TrainScreen.-medium.-log #samples { display: none; }
-
-    TrainScreen.-small #strip { display: block; }
-    TrainScreen.-small #top { display: none; }
-    TrainScreen.-small.-plot #top { display: block; }
-    TrainScreen.-small #side { display: none; }
-    TrainScreen.-small #lower { display: none; }
-    TrainScreen.-small #bottom { display: none; }
-
-    TrainScreen #first-run { display: none; }
-    TrainScreen.-empty #first-run { display: block; }
-    TrainScreen.-empty #workspace { display: none; }
-    """
+    CSS_PATH = "train.tcss"
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,8 +99,7 @@ class TrainScreen(Screen[None]):
         self.lower_plot = "lr"
         self.main_plot = "loss"
         self._waiting_for_history: list[Event] | None = None
-        self._followed: deque[RunView | Event] = deque()
-        self._stop_following = threading.Event()
+        self._follower = RunFollower()
         self._locked = True  # whether the run of another process is held by one
         self._next_plot = 0
         self._drawn = -1
@@ -167,7 +132,7 @@ class TrainScreen(Screen[None]):
         """Shows the run that was shown last, until another one is told of."""
         self._show(self.view)
         self.set_interval(TICK_SECONDS, self._tick)
-        self.set_interval(DRAIN_SECONDS, self._drain_followed)
+        self.set_interval(DRAIN_SECONDS, self._drain_follower)
         self.set_interval(LOCK_SECONDS, self._look_at_lock)
         remembered = self.workbench.settings.run
         if remembered and not self.workbench.session.active:
@@ -178,7 +143,7 @@ class TrainScreen(Screen[None]):
 
     def on_unmount(self) -> None:
         """Lets the thread that follows a file end."""
-        self._stop_following.set()
+        self._follower.end()
 
     def on_screen_resume(self) -> None:
         """What happened while another mode was in front."""
@@ -199,7 +164,7 @@ class TrainScreen(Screen[None]):
     @on(TrainingBegun)
     def begin(self, message: TrainingBegun) -> None:
         """A training begins: what was on show goes."""
-        self._stop_following.set()
+        self._follower.end()
         self.live = RunView(run=message.resumed, waiting="preparing")
         self.live.know(message.loaded.preset, None)
         self._waiting_for_history = [] if message.resumed else None
@@ -267,24 +232,20 @@ class TrainScreen(Screen[None]):
         self._watch_run(message.run)
 
     def _watch_run(self, run: Run) -> None:
-        self._stop_following.set()
-        self._stop_following, self._followed, self._locked = threading.Event(), deque(), True
+        self._locked = True
         self._show(RunView(attached=True, run=run, waiting="reading its events"))
-        self.run_worker(
-            partial(_follow, run, self._stop_following, self._followed), thread=True, group="follow", exit_on_error=True
-        )
+        self.run_worker(self._follower.begin(run), thread=True, group="follow", exit_on_error=True)
         self._look_at_lock()
 
-    def _drain_followed(self) -> None:
-        if not self._followed or not self.view.attached:
+    def _drain_follower(self) -> None:
+        found, events = self._follower.drain()
+        if not self.view.attached or (found is None and not events):
             return
-        told = [self._followed.popleft() for _ in range(len(self._followed))]
         started = self.view.history.started
-        if isinstance(told[0], RunView):
-            view = told[0]
-            view.say("watch", "its events.jsonl; controls off")
-            self._show(view)
-        self._add(self.view, [event for event in told if isinstance(event, Event)])
+        if found is not None:
+            found.say("watch", "its events.jsonl; controls off")
+            self._show(found)
+        self._add(self.view, events)
         now = self.view.history.started
         if now is not None and now is not started:
             self.run_worker(self._learn(self.view, now.device), group="facts", exit_on_error=True)
@@ -326,7 +287,9 @@ class TrainScreen(Screen[None]):
     def _show(self, view: RunView) -> None:
         """Puts a run on show."""
         self.view = view
-        self.set_class(view.run is None and view is not self.live, "-empty")
+        empty = view.run is None and view is not self.live
+        self.set_class(empty, "-empty")
+        self.query_one(FirstRun).disabled = not empty  # or a button that nobody sees would keep the focus
         self.query_one(SampleTimeline).show(view.history.samples)
         self.query_one(EventLog).show(view.log)
         self._tell_status()
@@ -457,7 +420,7 @@ class TrainScreen(Screen[None]):
             return state in ("pausing", "paused") and not self.view.attached
         if action in ("log_y", "smooth", "compare", "plot", "travel", "filter", "other_pane"):
             return not self.has_class("-empty")
-        return True
+        return super().check_action(action, parameters)
 
     def _dim(self, action: str) -> bool | None:
         """Controls that are off are shown dimmed while a run is on show, and not at all before."""
@@ -567,7 +530,7 @@ class TrainScreen(Screen[None]):
         if self.focused is not None:
             self.set_focus(None)
         elif self.view.attached and self.live is not None:
-            self._stop_following.set()
+            self._follower.end()
             self._show(self.live)
 
     def action_compare(self) -> None:
@@ -591,14 +554,6 @@ class TrainScreen(Screen[None]):
                     "The run cannot be compared", f"{others[answer].events_file}: {error.strerror}"
                 )
         self._draw()
-
-
-def _follow(run: Run, stop: threading.Event, told: deque[RunView | Event]) -> None:
-    """In a thread: reads the run's file as it grows."""
-    for item in follow_run(run, stop):
-        if stop.is_set():
-            return
-        told.append(item)
 
 
 def _tab(plot: str, shown: bool) -> Content:

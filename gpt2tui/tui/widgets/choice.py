@@ -9,22 +9,19 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.style import Style
 from textual.widget import Widget
 
 from gpt2tui.terminal_text import sanitize
+
+CHOSEN, CHOSEN_FOCUSED = "$foreground on $surface-lighten-2 bold", "$button-color-foreground on $primary bold"
+OTHER, WRONG = "$foreground 60%", "$text-error strike"
 
 
 class Choice(Widget, can_focus=True):
     """A row of values; arrows, h and l, space and the mouse choose. One that is none of them stands before, in red."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {"choice--chosen", "choice--other", "choice--wrong"}
     DEFAULT_CSS = """
     Choice { height: 1; width: auto; }
-    Choice .choice--chosen { background: $surface-lighten-2; color: $foreground; text-style: bold; }
-    Choice .choice--other { color: $text-muted; }
-    Choice .choice--wrong { color: $text-error; text-style: strike; }
-    Choice:focus .choice--chosen { background: $primary; color: $text; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "step(-1)", "Previous value", show=False),
@@ -50,13 +47,11 @@ class Choice(Widget, can_focus=True):
 
     def render(self) -> Content:
         """The values side by side."""
+        chosen = CHOSEN_FOCUSED if self.has_focus else CHOSEN
         parts = []
         if self.value not in self.choices:
-            parts.append(Content.styled(f" {sanitize(self.value, keep_newlines=False)} ", self._style("wrong")))
-        parts += [
-            Content.styled(f" {choice} ", self._style("chosen" if choice == self.value else "other"))
-            for choice in self.choices
-        ]
+            parts.append(Content.styled(f" {sanitize(self.value, keep_newlines=False)} ", WRONG))
+        parts += [Content.styled(f" {choice} ", chosen if choice == self.value else OTHER) for choice in self.choices]
         return Content("").join(parts)
 
     def action_step(self, by: int, around: bool = False) -> None:
@@ -81,6 +76,3 @@ class Choice(Widget, can_focus=True):
             if start <= event.x < start + len(choice) + 2:
                 self.choose(at)
             start += len(choice) + 2
-
-    def _style(self, name: str) -> Style:
-        return self.get_visual_style(f"choice--{name}")

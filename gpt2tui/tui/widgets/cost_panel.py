@@ -82,13 +82,15 @@ class CostPanel(Vertical):
             self._look_soon(self._delay)
 
     def show_mistakes(self, number: int) -> None:
-        """The preset is not valid: what it costs is not known, and it cannot be trained."""
+        """The preset is not valid: it cannot be trained, and what it would cost is not known."""
+        self._loaded = None
         self.query_one("#train", Button).disabled = True
-        if number:
-            self.query_one(Estimator).show_mistakes(number)
-        else:
-            self._loaded = None
-            self.query_one(Estimator).clear()
+        self.query_one(Estimator).show_mistakes(number)
+
+    def clear(self) -> None:
+        """Another preset comes: nothing of the last one stays."""
+        self._loaded = None
+        self.query_one(Estimator).clear()
 
     def forget_corpora(self) -> None:
         """They may have been prepared since."""

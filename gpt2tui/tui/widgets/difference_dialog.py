@@ -30,7 +30,7 @@ class DifferenceDialog(ModalScreen[None]):
     """Lists every differing setting, the other's value and the form's."""
 
     DEFAULT_CSS = """
-    DifferenceDialog { align: center middle; }
+    DifferenceDialog { align: center middle; background: $background 60%; }
     DifferenceDialog > Vertical {
         width: 90; max-width: 96%; height: auto; max-height: 90%; padding: 0 1;
         border: round $primary; background: $surface; border-title-color: $text-primary;

@@ -70,7 +70,7 @@ class Estimator(Widget):
         head: list[Line] = []
         if self._mistakes:
             plural = "s" if self._mistakes > 1 else ""
-            head = [Content.styled(f"✗ {self._mistakes} mistake{plural} in the form", "$text-error bold")]
+            head = [Content.styled(f"✗ {self._mistakes} mistake{plural} in the preset", "$text-error bold")]
         if self._preset is None or self._costs is None:
             return Content("\n").join(head)
         if is_strip(width, height):
@@ -138,7 +138,7 @@ def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
         ),
         Content.assemble(
             _short(e.tokens_per_parameter),
-            (f" tokens a parameter (Chinchilla ≈ {CHINCHILLA_TOKENS_PER_PARAMETER})  data ", MUTED),
+            (f" tokens/parameter (Chinchilla ≈ {CHINCHILLA_TOKENS_PER_PARAMETER})  data ", MUTED),
             (_epochs(e), _epochs_style(e)),
         ),
         Content.assemble(("memory ", MUTED), (_memory(e), memory_style), (f"  {kinds}", MUTED)),
@@ -238,7 +238,7 @@ def _where(costs: Costs) -> str:
 def _epochs(e: Estimate) -> str:
     if e.epochs is None:
         return "size not known"
-    return f"{100 * e.epochs:.3g} % read" if e.epochs <= 1 else f"read {e.epochs:.3g} times"
+    return f"{100 * e.epochs:.3g} % read" if e.epochs <= 1 else f"read {_short(e.epochs)} times"
 
 
 def _epochs_style(e: Estimate) -> str:

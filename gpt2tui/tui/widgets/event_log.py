@@ -45,9 +45,12 @@ class EventLog(Vertical):
         yield Input(placeholder="words; Esc clears", compact=True)
 
     def on_mount(self) -> None:
-        """Names itself, and follows its end until one scrolls."""
-        self.query_one(VerticalScroll).anchor()
+        """Names itself."""
         self._draw()
+
+    def on_resize(self) -> None:
+        """Shows the end again, whatever the new wrapping has made of it."""
+        self.call_after_refresh(self._to_end)
 
     def show(self, lines: Iterable[EventLine]) -> None:
         """These lines, in place of what was there."""
@@ -90,6 +93,12 @@ class EventLog(Vertical):
     def _draw(self) -> None:
         words = self.query_one(Input).value
         shown = [line for line in self._lines if line.matches(words)][-_SHOWN:]
+        scroll = self.query_one(VerticalScroll)
+        if scroll.scroll_y >= scroll.max_scroll_y - 1:  # one who has scrolled back reads on undisturbed
+            self.call_after_refresh(self._to_end)
         self.query_one(Static).update(Content("\n").join(line.content() for line in shown))
         self.border_title = Content(f"log · {sanitize(words, keep_newlines=False)}" if words else "log")
         self.border_subtitle = "" if self.has_class("-filtering") else "/ filter"
+
+    def _to_end(self) -> None:
+        self.query_one(VerticalScroll).scroll_end(animate=False)

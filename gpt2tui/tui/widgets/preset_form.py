@@ -6,15 +6,17 @@ from itertools import groupby
 from typing import ClassVar
 
 from textual import events, on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from gpt2tui.preset_files import Setting, settings
 from gpt2tui.tui.preset_editing import Values, defaults
 from gpt2tui.tui.widgets.setting_field import SettingField
+
+FIRST_TABLES = {"", "model", "data", "optimizer"}
 
 
 class PresetForm(VerticalScroll, can_focus=False):
@@ -39,23 +41,46 @@ class PresetForm(VerticalScroll, can_focus=False):
 
     def __init__(self) -> None:
         super().__init__()
-        shown = defaults()
-        self._fields = {setting.key: SettingField(setting, shown[setting.key]) for setting in settings()}
+        self._fields: dict[str, SettingField] = {}
+        self._values: Values = defaults()
+        self._changed: Collection[str] = ()
+        self._mistakes: Mapping[str, str] = {}
 
-    def compose(self) -> ComposeResult:
+    def on_mount(self) -> None:
+        """The fields come when the screen has been painted, those that one sees first: it is there sooner for it."""
+        self.call_after_refresh(self._mount_first)
+
+    async def _mount_first(self) -> None:
+        await self._mount_tables(FIRST_TABLES)
+        self.call_after_refresh(self._mount_others)
+
+    async def _mount_others(self) -> None:
+        await self._mount_tables({_table(setting) for setting in settings()} - FIRST_TABLES)
+
+    async def _mount_tables(self, names: Collection[str]) -> None:
         """A line for each table, and its fields."""
-        for table, fields in groupby(self.fields(), key=_table):
+        made: list[Widget] = []
+        for table, members in groupby(settings(), key=_table):
+            if table not in names:
+                continue
             if table:
-                yield Static(f"[{table}]", markup=False, classes="form-table")
-            yield from fields
+                made.append(Static(f"[{table}]", markup=False, classes="form-table"))
+            for setting in members:
+                self._fields[setting.key] = SettingField(setting, self._values[setting.key])
+                made.append(self._fields[setting.key])
+        await self.mount_all(made)
+        self.show(self._values, self._changed)
+        self.complain(self._mistakes)
 
     def show(self, values: Values, changed: Collection[str]) -> None:
         """Shows these values, those of `changed` marked."""
+        self._values, self._changed = values, changed
         for field in self.fields():
             field.show(values[field.setting.key], field.setting.key in changed)
 
     def complain(self, mistakes: Mapping[str, str]) -> None:
         """Shows each mistake under its field."""
+        self._mistakes = mistakes
         for field in self.fields():
             field.complain(mistakes.get(field.setting.key, ""))
 
@@ -69,20 +94,24 @@ class PresetForm(VerticalScroll, can_focus=False):
 
     def focus_field(self, key: str | None = None) -> None:
         """Puts the focus into a field, else into the first below the description."""
-        self.field(key or settings()[1].key).editor.focus()
+        field = self._fields.get(key or settings()[1].key)
+        if field is not None:  # it may not be there yet
+            field.editor.focus()
 
     def action_page(self, by: int) -> None:
         """Goes to the first field of the next table, or of the one before."""
         fields = self.fields()
         at = next((number for number, field in enumerate(fields) if field.has_focus_within), 0)
         firsts = [
-            number for number, field in enumerate(fields) if number == 0 or _table(field) != _table(fields[number - 1])
+            number
+            for number, field in enumerate(fields)
+            if number == 0 or _table(field.setting) != _table(fields[number - 1].setting)
         ]
         beyond = [number for number in firsts if (number > at if by > 0 else number < at)]
         if beyond:
             field = fields[beyond[0] if by > 0 else beyond[-1]]
             field.editor.focus(scroll_visible=False)
-            self.scroll_to_widget(field, top=True, animate=False)
+            self.scroll_to(y=field.virtual_region.y - 1, animate=False)  # with the table's name above it
 
     @on(Input.Submitted)
     def go_on(self, event: Input.Submitted) -> None:
@@ -98,5 +127,5 @@ class PresetForm(VerticalScroll, can_focus=False):
             self.post_message(self.FieldFocused(field.setting))
 
 
-def _table(field: SettingField) -> str:
-    return field.setting.key.rpartition(".")[0]
+def _table(setting: Setting) -> str:
+    return setting.key.rpartition(".")[0]

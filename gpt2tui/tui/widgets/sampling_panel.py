@@ -35,7 +35,7 @@ class SamplingPanel(Vertical):
     SamplingPanel Horizontal { height: 1; }
     SamplingPanel Label { width: 12; color: $text-muted; }
     SamplingPanel Checkbox { background: transparent; padding: 0; color: $text-muted; }
-    SamplingPanel Checkbox > .toggle--button { color: $surface; background: $surface; }
+    SamplingPanel Checkbox > .toggle--button { color: $panel; background: $panel; }
     SamplingPanel Checkbox.-on > .toggle--button { color: $text-success; }
     SamplingPanel Input { width: 1fr; height: 1; border: none; padding: 0; background: transparent; text-style: bold; }
     SamplingPanel Input:focus { background: $primary 20%; }

@@ -2,7 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -21,29 +21,18 @@ from gpt2tui.tui.widgets.field_input import FieldInput
 LABEL_WIDTH = 24
 NUMBER_WIDTH = 12
 SWITCH = ("off", "on")
+# Colours of the theme by name: component classes would be styled anew, four for each field, at every change of focus.
+NAME, CHANGED, WRONG, HINT = "$foreground 80%", "$text-warning", "$text-error", "$foreground 45%"
 
 
 class SettingField(Widget):
     """Draws the words itself and holds only the editor as a widget: a form of fifty is there at once."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "field--name",
-        "field--changed",
-        "field--wrong",
-        "field--hint",
-    }
     DEFAULT_CSS = """
     SettingField {
         height: 1;
         layout: horizontal;
-        & .field--name { color: $foreground 80%; }
-        & .field--changed { color: $text-warning; }
-        & .field--wrong { color: $text-error; }
-        & .field--hint { color: $text-disabled; }
         &:focus-within { background: $foreground 6%; }
-        &:focus-within .field--name { color: $foreground; text-style: bold; }
-        &:focus-within .field--changed { text-style: bold; }
-        &:focus-within .field--hint { color: $text-muted; }
         & > * { margin: 0 0 0 24; }
         & > Input.-textual-compact { width: 1fr; padding: 0 1; background: $foreground 5%; }
         & > Input:focus { background: $foreground 12%; }
@@ -108,17 +97,15 @@ class SettingField(Widget):
 
     def render(self) -> Content:
         """Name, unit and bounds on the first line, the mistake on those under the editor."""
-        name = "field--wrong" if self._mistake else "field--changed" if self._changed else "field--name"
-        mark = "✗" if self._mistake else "*" if self._changed else " "
+        mark, colour = ("✗", WRONG) if self._mistake else ("*", CHANGED) if self._changed else (" ", NAME)
         label = f"{mark} {self.setting.key.rpartition('.')[2]}"
-        parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], self.get_visual_style(name))]
+        bold = " bold" if self.has_focus_within else ""
+        parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], colour + bold)]
         if self.kind == "number":
             room = self.size.width - LABEL_WIDTH - NUMBER_WIDTH - 1
-            parts.append(Content(" " * (NUMBER_WIDTH + 1)))
-            parts.append(Content.styled(self._hint(room), self.get_visual_style("field--hint")))
+            parts += [Content(" " * (NUMBER_WIDTH + 1)), Content.styled(self._hint(room), HINT)]
         lines = [Content("").join(parts)] + [Content("")] * (self._editor_height - 1)
-        wrong = self.get_visual_style("field--wrong")
-        lines += [Content(" " * LABEL_WIDTH) + Content.styled(line, wrong) for line in self._lines]
+        lines += [Content(" " * LABEL_WIDTH) + Content.styled(line, WRONG) for line in self._lines]
         return Content("\n").join(lines)
 
     def on_resize(self) -> None:

@@ -1,0 +1,121 @@
+"""What `--dry-run` finds out about a corpus and a run before anything is trained."""
+
+import json
+
+import pytest
+
+from gpt2tui import preset_files
+from gpt2tui.__main__ import main
+from gpt2tui.data.corpora import open_corpus
+from gpt2tui.data.corpus_check import LARGE_BYTES, check_beginning
+from gpt2tui.data.token_store import prepare
+from gpt2tui.errors import DataError
+from gpt2tui.folders import cache_folder
+from gpt2tui.preset import DataTable
+from tests import tiny_runs
+from tests.data.corpus_files import write, write_rows
+
+
+@pytest.fixture
+def dry_run(capsys):
+    """Runs `--headless --dry-run` with these arguments; returns its exit code, its document and its message."""
+
+    def run(*arguments):
+        code = main(["--headless", "--dry-run", "--json", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out) if code == 0 else None, captured.err
+
+    return run
+
+
+def sets(*settings):
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def real_error(source, **training):
+    """What a real run says while it prepares the corpus."""
+    settings = [f"data.source={source}", *(f"training.{key}={value}" for key, value in training.items())]
+    preset = preset_files.load(["default"], ["data.tokenizer=byte", *settings]).preset
+    with pytest.raises(DataError) as caught:
+        tiny_runs.finish(prepare(preset, cache_folder()))
+    return str(caught.value)
+
+
+def test_text_that_is_not_utf8_is_found_as_the_real_run_finds_it(dry_run, tmp_path):
+    path = write(tmp_path / "latin.txt", "d\u00e9j\u00e0 vu\n".encode("latin-1") * 5000)
+    code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}"))
+    assert code == 3
+    assert f"{path} is not UTF-8 text: the byte at offset 1 " in message
+    assert real_error(path).startswith(f"{path} is not UTF-8 text: the byte at offset ")  # it reads the end first
+
+
+def test_a_later_file_that_is_not_utf8_is_found(dry_run, tmp_path):
+    for i in range(30):
+        write(tmp_path / "corpus" / f"{i:02}.txt", "good text\n" * 500)
+    write(tmp_path / "corpus" / "99.txt", b"\xff" * 5000)
+    code, _, message = dry_run("--preset", "default", *sets(f"data.source={tmp_path / 'corpus'}"))
+    assert code == 3
+    assert "99.txt is not UTF-8" in message
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_rows_without_text_are_found(dry_run, kind, tmp_path):
+    path = write_rows(tmp_path / f"blank.{kind}", ["", ""])
+    code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}"))
+    assert code == 3
+    assert real_error(path) in message
+    assert "no text in any row" in message
+
+
+def test_a_corpus_that_is_certainly_shorter_than_a_window_is_found(dry_run, tmp_path):
+    path = write(tmp_path / "short.txt", "0123456789\n" * 10)
+    code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}", "training.sequence_length=64"))
+    assert code == 3
+    assert "short.txt is too short: at most 6 tokens held out, and one window is 65" in message
+    assert message.strip().endswith(real_error(path, sequence_length=64).partition(", and one window")[2])
+
+
+def test_a_window_that_just_fits_passes_here_and_in_the_real_run(tmp_path):
+    # 104 bytes to train on and 6 held out, each with its end of text
+    corpus = open_corpus(DataTable(source=str(write(tmp_path / "short.txt", "0123456789\n" * 10)), tokenizer="byte"))
+    check_beginning(corpus, 6, streaming=False)
+    with pytest.raises(DataError, match="held out"):
+        check_beginning(corpus, 7, streaming=False)
+
+
+def test_a_prepared_corpus_shorter_than_a_window_is_found(dry_run, tmp_path):
+    path = write(tmp_path / "short.txt", "0123456789\n" * 100)
+    settings = [f"data.source={path}", "data.tokenizer=byte"]
+    tiny_runs.finish(
+        prepare(preset_files.load(["default"], [*settings, "training.sequence_length=8"]).preset, cache_folder())
+    )
+    code, document, _ = dry_run("--preset", "default", *sets(*settings, "training.sequence_length=8"))
+    assert (code, document["data"]["state"]) == (0, "prepared")
+    code, _, message = dry_run("--preset", "default", *sets(*settings, "training.sequence_length=512"))
+    assert code == 3
+    assert real_error(path, sequence_length=512) in message
+
+
+def test_held_out_rows_of_a_large_corpus_are_not_looked_for(tmp_path, monkeypatch):
+    corpus = open_corpus(DataTable(source=str(write(tmp_path / "short.txt", "0123456789\n" * 10))))
+    monkeypatch.setattr(corpus, "size", lambda split: LARGE_BYTES + 1)
+    check_beginning(corpus, 65, streaming=False)
+    with pytest.raises(DataError, match="to train on"):
+        check_beginning(corpus, 650, streaming=False)
+
+
+def test_resume_is_a_dry_run_of_the_runs_own_preset(dry_run, tmp_path):
+    trainer = tiny_runs.trainer(tmp_path, "training.num_iterations=4")
+    for _ in trainer.train():
+        pass
+    code, document, _ = dry_run("--resume", trainer.run.folder, *sets("training.num_iterations=9"))
+    assert code == 0
+    expected = trainer.preset.model_dump()
+    expected["training"]["num_iterations"] = 9
+    assert document["resolved"] == expected
+    assert document["preset"] == "tiny"
+
+    trainer.run.preset_file.write_text('extends = "small"\n')
+    code, _, message = dry_run("--resume", trainer.run.folder)
+    assert code == 4
+    assert str(trainer.run.preset_file) in message
