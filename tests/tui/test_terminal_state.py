@@ -51,7 +51,7 @@ PlainWorkbench.on_mount = on_mount
 class Terminal:
     """A process that owns a pty of 100 x 30, and everything that it has written there."""
 
-    def __init__(self, fake="", extra=""):
+    def __init__(self, fake="", extra="", controlling=True):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.slave = slave
@@ -63,7 +63,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)) if controlling else None,
             env={**os.environ, "TERM": "xterm-256color"},
         )
 
@@ -136,8 +136,9 @@ def test_a_signal_saves_restores_the_terminal_and_tells_its_number(terminal, nam
     assert len(saved()) == 1
 
 
-def test_a_terminal_that_is_closed_saves_too(terminal):
-    screen = terminal()
+@pytest.mark.parametrize("controlling", [True, False], ids=["which sends SIGHUP", "which sends nothing"])
+def test_a_terminal_that_is_closed_saves_too(terminal, controlling):
+    screen = terminal(controlling=controlling)
     screen.until("TRAINING")
     os.close(screen.slave)
     os.close(screen.master)

@@ -79,7 +79,7 @@ def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
             text = screen_text(app)
             guess = f"uniform guess: ln V = {math.log(app.session.loaded.preset.model.vocab_size):.2f}"
             for words in (
-                f"uniform guess: ln V = {guess:.2f}",
+                guess,
                 "xz on the same text: 1.51",
                 "@400, best",
                 "def __init__",
