@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import re
 import shutil
 from dataclasses import dataclass
@@ -96,9 +97,6 @@ ITERATIONS_WORTH_COMPILING = {"cuda": 500, "cpu": 5_000, "mps": 10**12}
 def _missing_compiler(device: torch.device) -> str | None:
     if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return "no C++ compiler was found (install g++ or clang)"
-    if device.type == "cuda":
-        try:
-            import triton  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-        except ImportError:
-            return "triton is not installed"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
     return None

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import select
 import signal
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,7 +42,6 @@ from gpt2tui.tui.workbench_log import log_file
 
 DRAIN_SECONDS = 0.25
 NARROW = 100
-HANG_UP_SECONDS = 1.0
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 log = logging.getLogger(__name__)
 
@@ -137,7 +134,6 @@ class WorkbenchApp(App[int]):
         """Opens what was open last, listens to signals, and begins to follow the training."""
         self._listen_to_signals()
         self.set_interval(DRAIN_SECONDS, self._follow_session)
-        self.set_interval(HANG_UP_SECONDS, self._notice_hang_up)
         mode = self.settings.mode if self.settings.mode in MODES else "train"
         if self.preselected is not None:
             mode = "presets"
@@ -158,16 +154,6 @@ class WorkbenchApp(App[int]):
             if number is not None:
                 with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                     asyncio.get_running_loop().add_signal_handler(number, partial(self.leave, 128 + number))
-
-    def _notice_hang_up(self) -> None:
-        # Only a controlling terminal sends SIGHUP when it goes. Without this, one that does not leaves a process
-        # behind that draws for nobody, ever more slowly.
-        if self.is_headless or sys.__stdin__ is None or not hasattr(select, "poll") or self._leaving is not None:
-            return
-        poller = select.poll()
-        poller.register(sys.__stdin__.fileno(), 0)
-        if any(what & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, what in poller.poll(0)):
-            self.leave(128 + signal.SIGHUP)
 
     def leave(self, exit_code: int = 0) -> None:
         """Ends the program once a training that is under way has saved a checkpoint; asked again, at once."""

@@ -61,9 +61,9 @@ def write(value: Any) -> str:
 
 
 def as_override(key: str, value: Any) -> str:
-    """The setting as words of a shell: `--set optimizer.lr=0.001`; a left-out one without a value."""
+    """The setting as words of a shell: `--set optimizer.lr=0.001`; TOML has no word for a left-out one."""
     if value is None:
-        return f"--set {key}=…"
+        return f"{key} is left out"
     if isinstance(value, str):
         layer, _ = read_overrides([f"{key}={value}"])
         plain = [placed.value for placed in layer.values()] == [value] and value == value.strip() != ""

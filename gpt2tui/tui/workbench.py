@@ -1,15 +1,24 @@
 """Opens the workbench and turns how it ended into an exit code."""
 
 import os
+import select
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt2tui import preset_files, runs
 from gpt2tui.errors import UsageError
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.runs import Run
 
+if TYPE_CHECKING:
+    from gpt2tui.tui.training_session import TrainingSession
+
+HANG_UP_MILLISECONDS = 1000
 ENDING_SECONDS = 2.0  # of a training thread that has told its end
 
 
@@ -49,6 +58,7 @@ def run_workbench(
     _start_resource_tracker()
     with terminal_for_the_screen():
         app = WorkbenchApp(preset=preselected, launch=launch, attach=attach, run_dir=Path(run_dir) if run_dir else None)
+        _watch_the_terminal(app.session)
         try:
             app.run()
         finally:
@@ -60,6 +70,28 @@ def run_workbench(
         # A second request to quit leaves a download or a step behind, which nothing can end in an orderly way.
         _leave_now(code)
     return code
+
+
+def _watch_the_terminal(session: "TrainingSession") -> None:
+    """Lets the training save, and then ends the process, when the terminal is gone.
+
+    SIGHUP alone does not do it: only a controlling terminal sends one, and Textual, whose writing thread dies with the
+    terminal, soon blocks its event loop on a full queue, where no signal is answered any more.
+    """
+    if not hasattr(select, "poll"):  # Windows
+        return
+    poller = select.poll()
+    poller.register(sys.stdin.fileno(), 0)  # hanging up is reported unasked
+
+    def watch() -> None:
+        while not poller.poll(HANG_UP_MILLISECONDS):
+            pass
+        session.stop()
+        session.join(timeout=None)
+        time.sleep(ENDING_SECONDS)  # the orderly way out is preferred, where it is open
+        os._exit(128 + signal.SIGHUP)
+
+    threading.Thread(target=watch, name="hang-up", daemon=True).start()
 
 
 def _start_resource_tracker() -> None:
