@@ -80,35 +80,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         Binding("f8", "next_mistake", "Next mistake", show=False),
         Binding("escape", "back", "Back", show=False, tooltip="one step: form, filter, list"),
     ]
-    CSS = """
-    PresetsScreen #presets-body {
-        layout: grid; grid-size: 3 1; grid-columns: 24 1fr 34; grid-rows: 1fr; height: 1fr;
-    }
-    PresetsScreen .pane { border: round $foreground 20%; border-title-color: $text-primary; }
-    PresetsScreen .pane.-active { border: round $primary; }
-    PresetsScreen Input { scrollbar-size-horizontal: 0; }
-    PresetsScreen #preset-filter { height: 1; padding: 0 1; background: $foreground 5%; }
-    PresetsScreen #preset-file { height: auto; max-height: 8; padding: 0 2; color: $text-warning; display: none; }
-    PresetsScreen #preset-file.-shown { display: block; }
-    PresetsScreen #preset-tools { height: 1; layout: horizontal; padding: 0 1; }
-    PresetsScreen #preset-tools Button { min-width: 4; margin: 0 1 0 0; background: transparent; color: $text-muted; }
-    PresetsScreen #preset-tools Button:hover { background: $foreground 10%; color: $foreground; }
-    PresetsScreen #setting-help { height: 6; padding: 0 2; border-top: solid $foreground 15%; }
-
-    PresetsScreen.-narrow #presets-body { grid-size: 2 2; grid-columns: 20 1fr; grid-rows: 1fr 5; }
-    PresetsScreen.-narrow CostPanel { column-span: 2; }
-    PresetsScreen.-tiny #presets-body { grid-size: 1 1; grid-columns: 1fr; grid-rows: 1fr; }
-    PresetsScreen.-tiny #preset-pane { display: none; }
-    PresetsScreen.-tiny CostPanel { display: none; }
-    PresetsScreen.-tiny #preset-tools { display: none; }
-    PresetsScreen.-flat #presets-body { grid-rows: 1fr; }
-    PresetsScreen.-flat CostPanel { display: none; }
-    PresetsScreen.-flat #setting-help { display: none; }
-    PresetsScreen.-flat #preset-tools { display: none; }
-    PresetsScreen.-flat .pane { border: none; }
-    PresetsScreen.-low #setting-help { height: 5; }
-    PresetsScreen.-low #preset-tools { display: none; }
-    """
+    CSS_PATH = "presets.tcss"
 
     def __init__(self) -> None:
         super().__init__()
