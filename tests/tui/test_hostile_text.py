@@ -13,7 +13,7 @@ from gpt2tui.folders import config_folder, runs_folder
 from gpt2tui.training import events
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import FakeTraining
 
@@ -112,51 +112,11 @@ def test_the_train_screen_shows_it_as_text(size):
     drive(story, size=size)
 
 
-def test_the_presets_screen_shows_it_as_text():
-    hostile_preset()
-
-    async def story(app, pilot):
-        await app.switch_mode("presets")
-        await settle(pilot, 1.0)
-        app.open_preset(NAME)
-        await settle(pilot, 1.0)
-        for key in ("v", "escape", "d", "escape", "r", "escape", "delete", "escape"):
-            await pilot.press(key)
-            await settle(pilot, 0.2)
-        await pilot.press("enter")
-        for _ in range(45):  # through every field
-            await pilot.press("tab")
-            await settle(pilot, 0.02)
-
-    drive(story)
-
-
 def test_the_chat_screen_shows_it_as_text():
     hostile_run()
 
     async def story(app, pilot):
         await app.switch_mode("chat")
-        await settle(pilot, 1.0)
-
-    drive(story)
-
-
-def test_dialogs_notices_and_the_palette_show_it_as_text():
-    hostile_run()
-    hostile_preset()
-
-    async def story(app, pilot):
-        app.show_error(HOSTILE, HOSTILE)
-        await settle(pilot)
-        assert isinstance(app.screen, ErrorDialog)
-        await pilot.press("escape")
-        for dialog in (ConfirmDialog(HOSTILE, HOSTILE, HOSTILE, "!" + HOSTILE), TextDialog(HOSTILE, HOSTILE, HOSTILE)):
-            app.push_screen(dialog)
-            await settle(pilot)
-            await pilot.press("escape")
-        await pilot.press("ctrl+p")
-        await settle(pilot)
-        await pilot.press(*"2026")
         await settle(pilot, 1.0)
 
     drive(story)
