@@ -23,7 +23,7 @@ from gpt2tui.estimate import (
     report,
 )
 from gpt2tui.preset import Preset
-from gpt2tui.training.optimizers import orthogonalize
+from gpt2tui.training.muon import orthogonalize
 from model import loss
 from model.config import GPT2Config
 from model.gpt2 import GPT2
@@ -69,15 +69,16 @@ def test_flops_of_the_products_are_those_that_torch_counts():
     assert counter.get_total_flops() / tokens.numel() == flops_per_token(preset) - norms
 
 
-def test_flops_of_muon_are_those_of_its_products():
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_flops_of_muon_are_those_of_its_products(precision):
     preset = preset_of(model=SMALL, optimizer={"name": "muon"})
     C, shapes = 32, []
     shapes += [(C, C)] * 4 + [(4 * C, C), (C, 4 * C)]
     with FlopCounterMode(display=False) as counter:
         for shape in shapes * 3:
-            orthogonalize(torch.randn(shape), torch.float32)
-    assert muon_flops(preset) == counter.get_total_flops()
-    assert muon_flops(preset_of(model=SMALL)) == 0
+            orthogonalize(torch.randn(shape), {"fp32": torch.float32, "bf16": torch.bfloat16}[precision])
+    assert muon_flops(preset, precision) == counter.get_total_flops()
+    assert muon_flops(preset_of(model=SMALL), precision) == 0
 
 
 def bytes_kept_for_backward(config, batch_size, sequence_length, precision):

@@ -1,75 +1,11 @@
 """AdamW and Muon over the right parameters: matrices decay, biases and layer norms do not."""
 
-import math
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from gpt2tui.preset import Preset
+from gpt2tui.training.muon import Muon
 from gpt2tui.training.schedules import learning_rate_factor
-
-# The quintic of Newton and Schulz whose slope at zero is steepest (Jordan et al. 2024, the Muon post).
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NEWTON_SCHULZ_STEPS = 5
-
-
-def orthogonalize(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values of (..., m, n) go to about 1.
-
-    The products run in `dtype`. In bf16 that is what torch.optim.Muon does; a CPU without bf16 instructions
-    emulates them a hundred times slower than fp32.
-    """
-    a, b, c = NEWTON_SCHULZ
-    tall = matrix.size(-2) > matrix.size(-1)
-    x = matrix.to(dtype)
-    x = x.mT if tall else x
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        polynomial = (
-            torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            if x.ndim == 3
-            else torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        )
-        x = torch.baddbmm(x, polynomial, x, beta=a) if x.ndim == 3 else torch.addmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
-
-
-class Muon(torch.optim.Muon):
-    """torch.optim.Muon with two differences, both inside `step`.
-
-    The iteration runs in fp32 where bf16 is not native, and a fused qkv of shape (3C, C) is three matrices, each
-    orthogonalised by itself as Jordan et al. recommend. State and arguments are torch's.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; `closure` is not used."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
-                rows, columns = parameter.shape
-                if rows == 3 * columns:
-                    update = update.view(3, columns, columns)
-                    rows = columns
-                update = orthogonalize(update, product_dtype(parameter.device)).reshape(parameter.shape)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
-
-
-def product_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device multiplies it natively, else fp32."""
-    from gpt2tui.training.precision import bf16_is_native
-
-    return torch.bfloat16 if bf16_is_native(device) else torch.float32
 
 
 class Optimizers:

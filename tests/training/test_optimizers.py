@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from gpt2tui import preset_files
-from gpt2tui.training import optimizers
-from gpt2tui.training.optimizers import Muon, Optimizers, orthogonalize
+from gpt2tui.training import muon
+from gpt2tui.training.muon import Muon, orthogonalize
+from gpt2tui.training.optimizers import Optimizers
 from model.config import GPT2Config
 from model.gpt2 import GPT2
 
@@ -76,7 +77,7 @@ def test_orthogonalize_brings_all_singular_values_near_one(shape):
 
 
 def test_muon_equals_torchs_where_the_iteration_runs_in_bf16(monkeypatch):
-    monkeypatch.setattr(optimizers, "product_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(muon, "product_dtype", lambda device: torch.bfloat16)
     start = torch.randn(16, 40, generator=torch.Generator().manual_seed(4))
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
     settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95}
@@ -88,6 +89,32 @@ def test_muon_equals_torchs_where_the_iteration_runs_in_bf16(monkeypatch):
             optimizer.step()
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-2)
     assert (ours - start).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (3, 16, 40)])
+def test_the_iteration_through_the_gram_matrix_is_the_same_function(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    matrices[..., 0] *= 1e3  # a steep spectrum; bf16 is off by 1e-2
+    x = (matrices.mT if shape == (64, 16) else matrices).double()
+    a, b, c = muon.NEWTON_SCHULZ
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    for _ in range(muon.NEWTON_SCHULZ_STEPS):
+        x = a * x + (b * (x @ x.mT) + c * (x @ x.mT) @ (x @ x.mT)) @ x
+    expected = x.mT if shape == (64, 16) else x
+    torch.testing.assert_close(orthogonalize(matrices, torch.float32).double(), expected, atol=2e-3, rtol=0)
+
+
+def test_matrices_in_one_stack_move_as_each_alone(monkeypatch):
+    together, alone = model(), model()
+    for network, stacked in ((together, 2**24), (alone, 1)):
+        monkeypatch.setattr(muon, "STACKED", stacked)
+        optimizer = Optimizers(network, preset("optimizer.name=muon", "optimizer.weight_decay=0.1"))
+        for seed in range(2):
+            fill_gradients(network, seed)
+            optimizer.set_learning_rate(seed)
+            optimizer.step()
+    for a, b in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
 def test_muon_orthogonalizes_each_third_of_a_fused_qkv():

@@ -1,0 +1,124 @@
+"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before they move the weights."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gpt2tui.training.precision import bf16_is_native
+
+# The quintic of Newton and Schulz whose slope at zero is steepest (Jordan et al. 2024, the Muon post).
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+STACKED = 2**24  # numbers that are orthogonalised together; small matrices are faster in a stack, large ones are not
+
+
+def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly: singular values of (..., m, n) go to about 1.
+
+    The products run in `dtype`. In bf16 that is what torch.optim.Muon does. A CPU without bf16 instructions emulates
+    them a hundred times slower than fp32; there, the iteration of a wide matrix runs on its Gram matrix.
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.to(dtype)
+    x = x.mT if tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    wide = 2 * x.size(-2) <= x.size(-1)
+    # bf16 has too few digits for the squared singular values.
+    x = _through_gram(x) if wide and dtype == torch.float32 else _newton_schulz(x)
+    return x.mT if tall else x
+
+
+def _newton_schulz(x: Tensor) -> Tensor:
+    """(aI + bG + cG²) x with G = x x^T, five times: (..., m, n) with m <= n."""
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        x = _add_product(x, _polynomial(x @ x.mT, b, c), x, a)
+    return x
+
+
+def _through_gram(x: Tensor) -> Tensor:
+    """The same function with two products of width n instead of ten: all factors are polynomials of one Gram matrix."""
+    a, b, c = NEWTON_SCHULZ
+    gram, product = x @ x.mT, None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = _polynomial(gram, b, c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        if step < NEWTON_SCHULZ_STEPS - 1:
+            gram = factor @ gram @ factor  # of factor @ x
+    return product @ x  # type: ignore[operator]
+
+
+def _polynomial(gram: Tensor, b: float, c: float) -> Tensor:
+    return _add_product(gram, gram, gram, b, c)
+
+
+def _add_product(addend: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float = 1.0) -> Tensor:
+    """beta * addend + alpha * left @ right, in one call."""
+    product = torch.baddbmm if addend.ndim == 3 else torch.addmm
+    return product(addend, left, right, beta=beta, alpha=alpha)
+
+
+class _Piece(NamedTuple):
+    """A matrix to be orthogonalised by itself, as wide as it is high or wider: views of what belongs to it."""
+
+    weight: Tensor
+    gradient: Tensor
+    momentum: Tensor
+    scale: float
+
+
+class Muon(torch.optim.Muon):
+    """torch.optim.Muon with three differences, all inside `step`; state and arguments are torch's.
+
+    The iteration runs in fp32 where bf16 is not native; a fused qkv of shape (3C, C) is three matrices, each
+    orthogonalised by itself as Jordan et al. recommend; and matrices of one shape are orthogonalised together.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; `closure` is not used."""
+        for group in self.param_groups:
+            for pieces in self._stacks(group):
+                momenta, gradients = [p.momentum for p in pieces], [p.gradient for p in pieces]
+                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+                updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
+                stack = torch.stack(updates) if len(pieces) > 1 else updates[0].unsqueeze(0)
+                stack = orthogonalize(stack, product_dtype(stack.device))
+                for piece, update in zip(pieces, stack.unbind(), strict=True):
+                    piece.weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    piece.weight.add_(update, alpha=-group["lr"] * piece.scale)
+
+    def _stacks(self, group: dict[str, Any]) -> Iterator[list[_Piece]]:
+        """The matrices of a group in stacks of one shape, none much larger than STACKED."""
+        by_shape: dict[torch.Size, list[_Piece]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            for piece in _pieces(parameter, state["momentum_buffer"]):
+                by_shape.setdefault(piece.weight.shape, []).append(piece)
+        for shape, pieces in by_shape.items():
+            together = max(1, STACKED // shape.numel())
+            for start in range(0, len(pieces), together):
+                yield pieces[start : start + together]
+
+
+def _pieces(parameter: Tensor, momentum: Tensor) -> Iterator[_Piece]:
+    rows, columns = parameter.shape
+    count = 3 if rows == 3 * columns else 1
+    scale = math.sqrt(max(1.0, rows / count / columns))
+    tall = rows // count > columns
+    for views in zip(*(t.chunk(count) for t in (parameter, parameter.grad, momentum)), strict=True):  # type: ignore[union-attr]
+        weight, gradient, buffer = (view.mT if tall else view for view in views)
+        yield _Piece(weight, gradient, buffer, scale)
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the device multiplies it natively, else fp32."""
+    return torch.bfloat16 if bf16_is_native(device) else torch.float32
