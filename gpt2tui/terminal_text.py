@@ -31,6 +31,7 @@ _INVISIBLE = {code: None for first, last in _INVISIBLE_RANGES for code in range(
 
 _ONE_LINE = _PICTURES | _C1_AND_SURROGATES | _UNICODE_LINE_BREAKS | _INVISIBLE
 _MANY_LINES = {code: sign for code, sign in _ONE_LINE.items() if chr(code) not in "\n\t"}
+_NOTHING = dict.fromkeys(_ONE_LINE, "")
 
 
 def sanitize(text: str, keep_newlines: bool = True) -> str:
@@ -42,3 +43,11 @@ def sanitize(text: str, keep_newlines: bool = True) -> str:
     they become pictures too and the result is one line. Idempotent; never longer than `text`.
     """
     return text.translate(_MANY_LINES if keep_newlines else _ONE_LINE)
+
+
+def drop_controls(text: str) -> str:
+    """`text` without the characters that `sanitize` would replace or remove, newlines and tabs among them.
+
+    For text that already has its place in a line, where a sign in place of what took no cell would move the rest.
+    """
+    return text if text.isprintable() else text.translate(_NOTHING)

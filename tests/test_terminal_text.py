@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.terminal_text import drop_controls, sanitize
 
 EVERY_CHARACTER = [chr(code) for code in range(sys.maxunicode + 1)]
 JOINERS = "\u200c\u200d"
@@ -35,6 +35,11 @@ def test_every_other_character_stays_itself():
     for character in EVERY_CHARACTER:
         if unicodedata.category(character) not in touched and not 0xE0000 <= ord(character) <= 0xE0FFF:
             assert sanitize(character) == character, ascii(character)
+
+
+def test_dropping_takes_what_sanitize_would_touch_and_nothing_else():
+    untouched = "".join(c for c in EVERY_CHARACTER if sanitize(c, keep_newlines=False) == c)
+    assert drop_controls("".join(EVERY_CHARACTER)) == untouched
 
 
 def test_sanitizing_twice_changes_nothing_more():

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import Resize
+from textual.events import Event, Paste, Resize
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import ModalScreen, Screen
@@ -24,6 +25,7 @@ from gpt2tui.runs import Run
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.training.events import CheckpointSaved
 from gpt2tui.tui.commands import WorkbenchCommands
+from gpt2tui.tui.control_filter import ControlFilter
 from gpt2tui.tui.messages import (
     PreparationProgress,
     RunAttached,
@@ -125,6 +127,7 @@ class WorkbenchApp(App[int]):
         self._run_dir = run_dir
         self._for_train: list[Message] = []
         self._leaving: int | None = None  # the exit code once the training has ended
+        self._control_filter = ControlFilter()
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
 
@@ -142,6 +145,19 @@ class WorkbenchApp(App[int]):
             self.begin(self._first_launch)
         elif self._first_attach is not None:
             self.attach_run(self._first_attach)
+
+    # ---- text that is not ours
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What every line goes through before the terminal has it."""
+        return [*super().get_line_filters(), self._control_filter]
+
+    async def on_event(self, event: Event) -> None:
+        """Makes what is pasted harmless, wherever it goes: an input shows all that it is given."""
+        if isinstance(event, Paste) and not event.is_forwarded:
+            # Terminals send the ends of pasted lines as the Enter key would.
+            event.text = sanitize(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        await super().on_event(event)
 
     def on_resize(self, event: Resize) -> None:
         """Tells the shared style how wide the terminal is."""
@@ -246,7 +262,8 @@ class WorkbenchApp(App[int]):
         """A dialog with what happened and where the log is."""
         log.warning("%s: %s", title, message)
         if isinstance(self.screen, ErrorDialog):  # one at a time; the log has them all
-            self.notify(sanitize(message), title=sanitize(title), severity="error", markup=False)
+            title = sanitize(title, keep_newlines=False)
+            self.notify(sanitize(message), title=title, severity="error", markup=False)
             return
         self.push_screen(ErrorDialog(title, message, str(log_file())))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpt2tui.folders import cache_folder
+from gpt2tui.terminal_text import sanitize
 
 LARGEST_BYTES = 2**20
 
@@ -15,6 +16,13 @@ LARGEST_BYTES = 2**20
 def log_file() -> Path:
     """Where the workbench writes what went wrong."""
     return cache_folder() / "workbench.log"
+
+
+class _HarmlessFormatter(logging.Formatter):
+    """Names and messages that are not ours go into the log too, and a log is printed to a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return sanitize(super().format(record))
 
 
 @contextlib.contextmanager
@@ -34,7 +42,7 @@ def terminal_for_the_screen() -> Iterator[None]:
         for descriptor in (*descriptors, log)
     )
     handler = logging.StreamHandler(log_text)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_HarmlessFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -307,9 +307,9 @@ def test_a_pasted_text_is_made_harmless_and_kept_with_its_lines(tmp_path):
     async def story(pilot, screen):
         from textual.events import Paste
 
-        screen.prompt.post_message(Paste(f"two\nlines{HOSTILE}"))
+        pilot.app.post_message(Paste(f"two\r\nor\rthree\nlines{HOSTILE}"))
         await pilot.pause()
-        assert screen.prompt.text.startswith("two\nlines")
+        assert screen.prompt.text.startswith("two\nor\nthree\nlines")
         assert "\x1b" not in screen.prompt.text
 
     driven(tmp_path, story)

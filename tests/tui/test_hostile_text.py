@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import logging
 import unicodedata
 
 import pytest
+from textual.app import App
+from textual.events import Paste
 from textual.geometry import Size
+from textual.widgets import Input, Static, TextArea
 
 from gpt2tui import preset_files, runs
 from gpt2tui.errors import DataError
@@ -13,7 +17,9 @@ from gpt2tui.folders import config_folder, runs_folder
 from gpt2tui.training import events
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
+from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
+from gpt2tui.tui.workbench_log import log_file, terminal_for_the_screen
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import FakeTraining
 
@@ -22,6 +28,13 @@ HOSTILE = (
     "\x9b31m \x90q \u202eesrever\u202c \x00 \x7f \r\n\x0b end \\[ ]"
 )
 NAME = "2026-01-01-000000-\x1b]52;c;eA==\x07[red]b[bold]‮[@click=app.quit]"  # what a file name can hold
+
+
+class UnfilteredWorkbench(WorkbenchApp):
+    """Without the filter before the terminal: each widget has to make its text harmless by itself."""
+
+    def get_line_filters(self):
+        return App.get_line_filters(self)
 
 
 def shown(app):
@@ -47,7 +60,7 @@ async def settle(pilot, seconds=0.4):
 
 def drive(story, training=None, size=(120, 36)):
     async def run():
-        app = WorkbenchApp(session=TrainingSession(training or FakeTraining()))
+        app = UnfilteredWorkbench(session=TrainingSession(training or FakeTraining()))
         async with app.run_test(size=size) as pilot:
             await settle(pilot)
             await story(app, pilot)
@@ -112,6 +125,25 @@ def test_the_train_screen_shows_it_as_text(size):
     drive(story, size=size)
 
 
+def test_the_presets_screen_shows_it_as_text():
+    hostile_preset()
+
+    async def story(app, pilot):
+        await app.switch_mode("presets")
+        await settle(pilot, 1.0)
+        app.open_preset(NAME)
+        await settle(pilot, 1.0)
+        for key in ("v", "escape", "d", "escape", "r", "escape", "delete", "escape"):
+            await pilot.press(key)
+            await settle(pilot, 0.2)
+        await pilot.press("enter")
+        for _ in range(45):  # through every field
+            await pilot.press("tab")
+            await settle(pilot, 0.02)
+
+    drive(story)
+
+
 def test_the_chat_screen_shows_it_as_text():
     hostile_run()
 
@@ -120,6 +152,60 @@ def test_the_chat_screen_shows_it_as_text():
         await settle(pilot, 1.0)
 
     drive(story)
+
+
+def test_dialogs_notices_and_the_palette_show_it_as_text():
+    hostile_run()
+    hostile_preset()
+
+    async def story(app, pilot):
+        app.show_error(HOSTILE, HOSTILE)
+        await settle(pilot)
+        assert isinstance(app.screen, ErrorDialog)
+        await pilot.press("escape")
+        for dialog in (ConfirmDialog(HOSTILE, HOSTILE, HOSTILE, "!" + HOSTILE), TextDialog(HOSTILE, HOSTILE, HOSTILE)):
+            app.push_screen(dialog)
+            await settle(pilot)
+            await pilot.press("escape")
+        await pilot.press("ctrl+p")
+        await settle(pilot)
+        await pilot.press(*"2026")
+        await settle(pilot, 1.0)
+
+    drive(story)
+
+
+@pytest.mark.parametrize("mode", ["presets", "train", "chat", "runs"])
+def test_pasted_text_is_harmless_in_every_input_and_in_the_palette(mode):
+    write_run("2026-01-01-000000-a")
+    UserSettings().remember("run", "2026-01-01-000000-a")
+
+    async def story(app, pilot):
+        await app.switch_mode(mode)
+        await settle(pilot, 1.0)
+        if mode != "chat":
+            await pilot.press("slash")
+            app.post_message(Paste(HOSTILE))
+            await settle(pilot)
+        for entry in [*app.screen.query(Input), *app.screen.query(TextArea)]:
+            if entry.focusable:
+                entry.focus(scroll_visible=False)
+                app.post_message(Paste(HOSTILE))
+        await settle(pilot)
+        await pilot.press("ctrl+p")
+        app.post_message(Paste(HOSTILE))
+        await settle(pilot)
+        assert "red" in app.screen.query_one(Input).value
+
+    drive(story)
+
+
+def test_the_log_shows_it_as_text():
+    with terminal_for_the_screen():
+        logging.getLogger("gpt2tui").error("%s", HOSTILE)
+    logged = log_file().read_text(encoding="utf-8")
+    assert "esrever" in logged
+    assert not [c for c in logged if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"]
 
 
 def test_a_training_that_fails_with_it_is_a_dialog():
@@ -132,22 +218,19 @@ def test_a_training_that_fails_with_it_is_a_dialog():
 
 
 def test_the_check_sees_what_it_looks_for():
-    """The control: the same text shown without care is found."""
-    from textual.app import App
-    from textual.widgets import Static
+    """The control: the same text shown without care is found, and the filter is the last to stop it."""
 
-    class Careless(App[None]):
-        def compose(self):
-            yield Static("a\x1b[31mb", markup=False)
-
-    async def run():
-        app = Careless()
+    async def run(app):
         async with app.run_test() as pilot:
+            await pilot.pause(0.2)
+            await app.screen.mount(Static("a\x1b[31mb\u202ec", markup=False))
             await pilot.pause()
-            with pytest.raises(AssertionError):
-                assert_harmless(app)
+            assert any("[31mb" in text for text, _ in shown(app))
+            assert_harmless(app)
 
-    asyncio.run(run())
+    with pytest.raises(AssertionError, match="x1b"):
+        asyncio.run(run(UnfilteredWorkbench()))
+    asyncio.run(run(WorkbenchApp()))
 
 
 def test_the_folder_of_runs_really_has_the_hostile_name():

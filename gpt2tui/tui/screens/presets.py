@@ -329,7 +329,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         values = document.editing.values
         comparisons = [
             Comparison(
-                f"from {sanitize(document.name, keep_newlines=False)} as it is saved",
+                f"from {document.name} as it is saved",
                 differences(document.editing.saved, values),
             )
         ]

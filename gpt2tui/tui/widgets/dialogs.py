@@ -19,8 +19,8 @@ class DialogBox(Vertical):
     """The frame of a dialog."""
 
 
-def _content(text: str) -> Content:
-    return Content(sanitize(text))
+def _content(text: str, keep_newlines: bool = True) -> Content:
+    return Content(sanitize(text, keep_newlines))
 
 
 class ConfirmDialog(ModalScreen[str | None]):
@@ -44,13 +44,13 @@ class ConfirmDialog(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         """The question over a row of buttons."""
         with DialogBox() as box:
-            box.border_title = _content(self._title)
+            box.border_title = _content(self._title, keep_newlines=False)
             with VerticalScroll(can_focus=False):
                 yield Static(_content(self._text), classes="dialog-text")
             with Horizontal(classes="dialog-buttons"):
                 for number, choice in enumerate(self._choices):
                     dangerous = choice.startswith("!")
-                    label = _content(choice.removeprefix("!"))
+                    label = _content(choice.removeprefix("!"), keep_newlines=False)
                     variant: ButtonVariant = "error" if dangerous else "primary" if number == 0 else "default"
                     yield Button(label, variant=variant, id=f"choice-{number}", compact=True)
 
@@ -83,13 +83,13 @@ class TextDialog(ModalScreen[str | None]):
         super().__init__()
         self._title = title
         self._text = text
-        self._value = value
+        self._value = sanitize(value, keep_newlines=False)
         self._validate = validate
 
     def compose(self) -> ComposeResult:
         """The question, the input, and what is wrong with it."""
         with DialogBox() as box:
-            box.border_title = _content(self._title)
+            box.border_title = _content(self._title, keep_newlines=False)
             yield Static(_content(self._text), classes="dialog-text")
             yield Input(self._value, select_on_focus=True, compact=True)
             yield Static("", classes="dialog-mistake", markup=False)

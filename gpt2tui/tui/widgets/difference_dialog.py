@@ -51,7 +51,7 @@ class DifferenceDialog(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """A table for each comparison."""
         with Vertical() as box:
-            box.border_title = Content(self._title)
+            box.border_title = Content(printable(self._title))
             box.border_subtitle = Content("esc Back")
             with VerticalScroll():
                 for comparison in self._comparisons:
@@ -59,7 +59,7 @@ class DifferenceDialog(ModalScreen[None]):
 
 
 def _table(comparison: Comparison) -> Content:
-    lines = [Content.styled(comparison.title, "bold $text-primary")]
+    lines = [Content.styled(printable(comparison.title), "bold $text-primary")]
     if not comparison.differences:
         lines.append(Content.styled("  nothing differs", "$foreground 65%"))
     longest = max((len(difference.key) for difference in comparison.differences), default=0)

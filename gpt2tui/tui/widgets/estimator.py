@@ -232,7 +232,8 @@ def _time(preset: Preset, costs: Costs) -> str:
 
 def _where(costs: Costs) -> str:
     e = costs.estimate
-    return f"on {sanitize(e.device, keep_newlines=False)}, {e.precision}" if e.device else costs.device_problem
+    where = f"on {e.device}, {e.precision}" if e.device else costs.device_problem
+    return sanitize(where, keep_newlines=False)
 
 
 def _epochs(e: Estimate) -> str:

@@ -1,15 +1,12 @@
-"""Where one types what the model goes on from: Enter sends, up and down recall, pasted text is made harmless."""
+"""Where one types what the model goes on from: Enter sends, up and down recall."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.strip import Strip
 from textual.widgets import TextArea
-
-from gpt2tui.terminal_text import sanitize
 
 MOST_REMEMBERED = 200
 
@@ -75,10 +72,3 @@ class PromptArea(TextArea):
     def render_line(self, y: int) -> Strip:
         """A line; while a resize leaves no column at all, nothing (Textual cannot wrap the placeholder then)."""
         return super().render_line(y) if self.content_size.width > 0 else Strip.blank(0)
-
-    async def _on_paste(self, event: events.Paste) -> None:
-        # Whatever was on the clipboard would reach the terminal with every redraw.
-        event.prevent_default()
-        event.stop()
-        if not self.read_only and (result := self._replace_via_keyboard(sanitize(event.text), *self.selection)):
-            self.move_cursor(result.end_location)

@@ -129,10 +129,7 @@ class SettingField(Widget):
     def typed(self, event: Input.Changed | TextArea.Changed) -> None:
         """Another text was typed. One that is only what the value looks like changes nothing."""
         event.stop()
-        typed = event.text_area.text if isinstance(event, TextArea.Changed) else event.value
-        text = sanitize(typed, keep_newlines=self.kind == "long text")
-        if text != typed:  # pasted control characters, which the terminal would obey
-            self._write(text)
+        text = event.text_area.text if isinstance(event, TextArea.Changed) else event.value
         if text != self._as_text(self._value):
             self._take(setting_text.read(self.setting, text))
 
