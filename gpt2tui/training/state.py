@@ -14,8 +14,8 @@ RNG = "rng."
 
 
 def collect(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
-    """Optimizer moments and the states of the random generators, as named tensors on the CPU."""
-    tensors = {OPTIMIZER + name: tensor.detach().cpu() for name, tensor in optimizers.state_tensors().items()}
+    """Optimizer moments and the states of the random generators, as named tensors; the moments are not copies."""
+    tensors = {OPTIMIZER + name: tensor for name, tensor in optimizers.state_tensors().items()}
     tensors[RNG + "cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors[RNG + "cuda"] = torch.cuda.get_rng_state(device)

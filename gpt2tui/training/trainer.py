@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from gpt2tui import checkpoint, runs
 from gpt2tui.checkpoint import Checkpoint
@@ -46,9 +47,12 @@ from gpt2tui.training.events import (
     Warned,
 )
 from gpt2tui.training.precision import choose_compilation, choose_device, choose_precision
+from gpt2tui.training.saving import Saved, Saver, Snapshot
 from gpt2tui.training.time_budget import fitted
 from gpt2tui.training.update import Update
-from model.huggingface import published_config, to_published
+from model.huggingface import published_config
+
+MODEL = "model."  # before the names of the weights, beside those of `state`
 
 
 class Trainer:
@@ -80,7 +84,11 @@ class Trainer:
         self.best_val_loss: float | None = None
         self._last_val_loss: float | None = None  # of this very step, None when it was not measured
         self._saved_step: int | None = None
-        self._protected: set[int] = set()
+        self.saver = Saver(
+            run.checkpoints,
+            keep=preset.training.keep_checkpoints,
+            save_tokenizer=lambda folder: tokenizers.save(corpus.tokenizer, folder),
+        )
         self._notices: list[str] = []
         self._process = psutil.Process()
 
@@ -103,15 +111,18 @@ class Trainer:
                 yield from self._at_boundary()
             yield from self._finish()
         except Gpt2TuiError as error:
+            yield from self._tell(self.saver.wait())
             if begun:  # else nothing has become of the run, and what it was stays as it is
                 yield RunFailed(message=str(error), step=self.step)
             raise
         except OSError as error:
+            yield from self._tell(self.saver.wait())
             message = f"{error.filename or self.run.folder} cannot be used: {error.strerror or error}"
             if begun:
                 yield RunFailed(message=message, step=self.step)
             raise ResourceError(message) from error
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            yield from self._tell(self.saver.wait())
             if not _is_out_of_memory(error):
                 yield RunFailed(message=f"{type(error).__name__}: {error}", step=self.step)
                 raise
@@ -209,7 +220,7 @@ class Trainer:
         self.update.optimizers.learning_rate_factor = trainer.get("learning_rate_factor", 1.0)
         self._last_val_loss = trainer["val_loss"]
         self._saved_step = saved.step
-        self._protected = {saved.step}
+        self.saver.protected = {saved.step}
 
     def _count_seconds(self) -> None:
         self.seconds = time.monotonic() - self._sitting
@@ -257,6 +268,7 @@ class Trainer:
         """Serves requests, while paused waits for them; returns whether training goes on."""
         paused = False
         while not self.controls.stopping:
+            yield from self._tell(self.saver.finished())
             if (yield from self._serve()):
                 continue  # a stop may have been asked for meanwhile
             if self.controls.paused:
@@ -266,6 +278,7 @@ class Trainer:
                 self.controls.wait(0.5)
                 continue
             if paused:
+                yield from self._tell(self.saver.wait())
                 yield Resumed(step=self.step)
             return True
         return False
@@ -329,38 +342,50 @@ class Trainer:
         return Sampled(step=self.step, prompt=sampling.prompt, text=self.writer.write(sampling.prompt, sampling).text)
 
     def _save(self, must: bool) -> Iterator[Event]:
-        """Saves a checkpoint; a failure ends the run only when there is no later chance (`must`)."""
+        """Saves a checkpoint beside the training; with `must`, waits for it and raises ResourceError when it fails."""
+        yield from self._tell(self.saver.wait())
         if self._saved_step == self.step:
             return
         started = time.perf_counter()
-        try:
-            saved = checkpoint.write(
-                self.run.checkpoints,
-                step=self.step,
-                run_id=self.run_id,
-                tensors={
-                    "model": to_published(self.model.state_dict(), self.preset.model),
-                    "training_state": state.collect(self.update.optimizers, self.device),
-                },
-                documents={
-                    "config.json": _json(published_config(self.preset.model, self.corpus.tokenizer.eot)),
-                    "preset.toml": dumps(self.preset),
-                },
-                trainer=self._trainer_numbers(),
-                save_tokenizer=lambda folder: tokenizers.save(self.corpus.tokenizer, folder),
-            )
-        except ResourceError as error:
-            if must:
-                raise
-            yield Warned(message=f"{error}; training goes on and tries again at the next checkpoint")
-            return
+        weights = {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
+        tensors = weights | state.collect(self.update.optimizers, self.device)
+        copies = self.saver.buffers.copy(tensors)
+        self.saver.begin(self._snapshot(copies or tensors), started)
         self._saved_step = self.step
-        checkpoint.prune(self.run.checkpoints, keep=self.preset.training.keep_checkpoints, protected=self._protected)
-        yield CheckpointSaved(
+        if must or copies is None:
+            saved = self.saver.wait()
+            if must and saved is not None and saved.error is not None:
+                raise saved.error
+            yield from self._tell(saved)
+
+    def _tell(self, saved: Saved | None) -> Iterator[Event]:
+        """What has become of a checkpoint, if one was being saved; a failure does not end the run."""
+        if saved is None:
+            return
+        if saved.checkpoint is not None:
+            yield CheckpointSaved(
+                step=saved.step,
+                path=saved.checkpoint.folder.relative_to(self.run.folder).as_posix(),
+                seconds=saved.seconds,
+                bytes=saved.checkpoint.bytes,
+            )
+        else:
+            self._saved_step = None if self._saved_step == saved.step else self._saved_step
+            yield Warned(message=f"{saved.error}; training goes on and tries again at the next checkpoint")
+
+    def _snapshot(self, tensors: dict[str, Tensor]) -> Snapshot:
+        config = self.preset.model
+        return Snapshot(
             step=self.step,
-            path=saved.folder.relative_to(self.run.folder).as_posix(),
-            seconds=time.perf_counter() - started,
-            bytes=saved.bytes,
+            run_id=self.run_id,
+            config=config,
+            model={name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)},
+            training_state={name: t for name, t in tensors.items() if not name.startswith(MODEL)},
+            documents={
+                "config.json": _json(published_config(config, self.corpus.tokenizer.eot)),
+                "preset.toml": dumps(self.preset),
+            },
+            trainer=self._trainer_numbers(),
         )
 
     def _trainer_numbers(self) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Checkpoints that do not hold up training: copied at a step boundary, written and synced by a thread of their own."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from gpt2tui import checkpoint
+from gpt2tui.checkpoint import Checkpoint
+from gpt2tui.errors import ResourceError
+from model.config import GPT2Config
+from model.huggingface import to_published
+
+SHARE_OF_FREE_MEMORY = 0.5  # a copy that would take more is not made
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a checkpoint holds, in tensors and texts that nobody changes before it is written."""
+
+    step: int
+    run_id: str
+    config: GPT2Config
+    model: Mapping[str, Tensor]  # our own names and layouts
+    training_state: Mapping[str, Tensor]
+    documents: Mapping[str, str]
+    trainer: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is on the disk, or why it is not."""
+
+    step: int
+    seconds: float  # from the copy to the moment when it was durable
+    checkpoint: Checkpoint | None
+    error: ResourceError | None
+
+
+class Buffers:
+    """Memory on the host that one copy after another is made into: the first touch of a page costs most of a copy."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+
+    def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The tensors under their names, on the CPU, overwritten by the next copy; None when there is no room."""
+        missing = sum(tensor.nbytes for name, tensor in tensors.items() if name not in self._tensors)
+        if missing > SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available:
+            return None
+        copies = {}
+        for name, tensor in tensors.items():
+            source = tensor.detach()
+            if name not in self._tensors:
+                self._tensors[name] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
+            copies[name] = self._tensors[name].copy_(source, non_blocking=source.is_cuda)
+        if any(tensor.is_cuda for tensor in tensors.values()):
+            torch.cuda.synchronize()
+        return copies
+
+
+class Saver:
+    """Writes one snapshot at a time into a run's folder of checkpoints, then prunes those that are not kept."""
+
+    def __init__(self, checkpoints: Path, *, keep: int, save_tokenizer: Callable[[Path], None]) -> None:
+        self.checkpoints = checkpoints
+        self.keep = keep
+        self.save_tokenizer = save_tokenizer
+        self.protected: set[int] = set()
+        """The steps whose checkpoints are not pruned, however old."""
+        self.buffers = Buffers()
+        self._thread: threading.Thread | None = None
+        self._saved: Saved | None = None
+        self._bug: BaseException | None = None
+
+    def begin(self, snapshot: Snapshot, started: float) -> None:
+        """Starts writing; `started` is time.perf_counter() from before the copy. The last one must be waited for."""
+        assert self._thread is None, "two checkpoints at once"
+        # A daemon: a second Ctrl-C ends the process at once, and what is half written is never taken for a checkpoint.
+        self._thread = threading.Thread(target=self._write, args=(snapshot, started), name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def finished(self) -> Saved | None:
+        """What has become of the last one, told once; None while it is being written, or when there is none."""
+        return None if self._thread is None or self._thread.is_alive() else self.wait()
+
+    def wait(self) -> Saved | None:
+        """The same once it is written; None when there is none."""
+        if self._thread is None:
+            return None
+        self._thread.join()
+        self._thread = None
+        saved, self._saved = self._saved, None
+        if self._bug is not None:
+            bug, self._bug = self._bug, None
+            raise bug
+        return saved
+
+    def _write(self, snapshot: Snapshot, started: float) -> None:
+        written: Checkpoint | None = None
+        error: ResourceError | None = None
+        try:
+            written = checkpoint.write(
+                self.checkpoints,
+                step=snapshot.step,
+                run_id=snapshot.run_id,
+                tensors={
+                    "model": to_published(snapshot.model, snapshot.config),
+                    "training_state": snapshot.training_state,
+                },
+                documents=snapshot.documents,
+                trainer=snapshot.trainer,
+                save_tokenizer=self.save_tokenizer,
+            )
+            checkpoint.prune(self.checkpoints, keep=self.keep, protected=self.protected)
+        except ResourceError as caught:
+            error = caught
+        except BaseException as caught:  # shown to whoever waits, in the thread that trains
+            self._bug = caught
+            return
+        self._saved = Saved(snapshot.step, time.perf_counter() - started, written, error)
