@@ -96,6 +96,12 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument(
         "--num-samples", type=int, default=1, metavar="N", help="how many texts, each with its own seed"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "fp16"),
+        default="auto",
+        help="of the weights on a CPU; auto: fp16, which is read in half the time, from 50 million parameters on",
+    )
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="a list of JSON objects on stdout")
 

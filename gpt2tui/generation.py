@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import SamplingTable
 from gpt2tui.training.precision import choose_device
+from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.huggingface import from_published
 from model.sampling import generate
@@ -23,7 +24,10 @@ from model.sampling import generate
 HUB_TIMEOUT_SECONDS = 10
 ONLY_OURS = ("trainer.json", "training_state.safetensors")  # such a folder without a manifest is a damaged checkpoint
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are held together while a text is read: 26 MB with GPT-2's vocabulary
+
+WritingPrecision = Literal["auto", "fp32", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class TextModel:
     sampling: SamplingTable = field(default_factory=SamplingTable)
     saved: Checkpoint | None = None
     """The checkpoint it came from, when it is one of ours."""
+    decoder: Decoder | None = None
+    """Reads what is written from 16-bit weights, where that is faster."""
 
     @property
     def n_positions(self) -> int:
@@ -97,9 +103,8 @@ class TextModel:
         ids = [int(i) for i in self.tokenizer.encode(prompt)] or [self.tokenizer.eot]
         generator = torch.Generator().manual_seed(sampling.seed)
         decoder = IncrementalDecoder(self.tokenizer)
-        overheard = _Overheard(self.model) if rivals else None
         for chosen in generate(
-            self.model if overheard is None else cast(GPT2, overheard),
+            self.model,
             torch.tensor([ids]),
             max_length=sampling.max_length,
             temperature=sampling.temperature,
@@ -107,10 +112,11 @@ class TextModel:
             top_p=sampling.top_p,
             generator=generator,
             stop_token=self.tokenizer.eot,
+            decoder=self.decoder,
         ):
             token = int(chosen.token)
             text = "" if token == self.tokenizer.eot else decoder.feed([token])
-            likeliest = self._likeliest(overheard.last_logits, rivals)[0] if overheard is not None else ()
+            likeliest = self._likeliest(chosen.logits, rivals)[0] if rivals else ()
             yield Piece(token, text, float(chosen.probability), likeliest)
         if rest := decoder.flush():
             yield Piece(-1, rest, 1.0)
@@ -175,25 +181,10 @@ class TextModel:
         return Continuation(prompt, "".join(p.text for p in pieces), count, seconds, count / seconds, first)
 
 
-class _Overheard:
-    """A network that remembers the logits it gave last; one stream has its own, the weights are shared."""
-
-    def __init__(self, model: GPT2) -> None:
-        self._model = model
-        self.last_logits: Tensor
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """The network's own."""
-        self.last_logits = self._model.logits(hidden)  # (B, V)
-        return self.last_logits
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
-def load(reference: str, device: str = "auto") -> TextModel:
+def load(reference: str, device: str = "auto", precision: WritingPrecision = "auto") -> TextModel:
     """Loads a checkpoint folder, a run (its best checkpoint, else its newest), a Hugging Face GPT-2, or a Hub id.
 
+    `precision` is that of the weights while one text is written: see `decoder_of`.
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2.
     """
     chosen_device = choose_device(device)
@@ -205,7 +196,22 @@ def load(reference: str, device: str = "auto") -> TextModel:
         raise CheckpointError(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its model only {model.wte.num_embeddings}"
         )
-    return TextModel(model, tokenizer, str(folder), sampling, saved)
+    return TextModel(model, tokenizer, str(folder), sampling, saved, decoder_of(model, precision))
+
+
+def decoder_of(model: GPT2, precision: WritingPrecision) -> Decoder | None:
+    """What writes faster than the model itself and all but the same, or None where there is no such thing.
+
+    Only memory limits how fast a CPU writes with a model that its cache does not hold, so there "auto" takes fp16.
+    "fp16" always does, where the weights fit into it; "fp32" never.
+    """
+    on_cpu = model.wte.weight.device.type == "cpu"
+    if precision == "fp32" or not on_cpu or (precision == "auto" and model.num_parameters < LARGE_PARAMETERS):
+        return None
+    try:
+        return Decoder(model, torch.float16)
+    except ValueError:
+        return None
 
 
 def load_model(folder: Path) -> GPT2:

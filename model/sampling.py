@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.kv_cache import KVCache
 
@@ -19,6 +20,8 @@ class GeneratedToken:
     """(B,) int64."""
     probability: Tensor
     """(B,) fp32: how likely the model itself (temperature 1, no truncation) held that token."""
+    logits: Tensor
+    """(B, V): what the model gave every token in its place, on the model's device."""
 
 
 def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
@@ -71,6 +74,7 @@ def generate(
     top_p: float = 1.0,
     generator: torch.Generator,
     stop_token: int | None = None,
+    decoder: Decoder | None = None,
 ) -> Iterator[GeneratedToken]:
     """Continue prompts (B, T) of the same length, T >= 1, token by token, at most `max_length` tokens.
 
@@ -78,6 +82,7 @@ def generate(
     window is forgotten and the rest read again. `stop_token` is part of the stream, which ends when every
     sequence has written it; one that did before the others repeats it.
 
+    `decoder`, made from the same model, reads the tokens that are written, when there is one sequence.
     Takes random numbers from `generator` only (a CPU generator). Whenever the caller has control, the model's
     training mode is what it was. ValueError for an empty prompt or tokens outside of the vocabulary.
     """
@@ -96,13 +101,17 @@ def generate(
     )
     stopped = torch.zeros(len(text), dtype=torch.bool)
     for _ in range(max_length):
-        logits = _last_logits(model, text[:, cache.length :], cache)  # (B, V)
+        new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
+        if decoder is not None and new.shape == (1, 1):
+            logits = decoder.logits(new.to(model.wte.weight.device), cache)  # (B, V)
+        else:
+            logits = _last_logits(model, new, cache)
         token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)
         if stop_token is not None:
             token = token.where(~stopped, stop_token)
             stopped |= token == stop_token
         probability = logits.float().softmax(-1).gather(-1, token.to(logits.device)[:, None]).squeeze(-1)  # (B,)
-        yield GeneratedToken(token, probability.cpu())
+        yield GeneratedToken(token, probability.cpu(), logits)
         if stopped.all():
             return
         text = torch.cat((text, token[:, None]), dim=1)

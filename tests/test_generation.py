@@ -1,8 +1,11 @@
 """What a text model tells besides its text: rivals for each token, and how likely the tokens of a given text are."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from gpt2tui import generation
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
 from gpt2tui.generation import TextModel
 from gpt2tui.preset import SamplingTable
@@ -84,3 +87,32 @@ def test_characters_of_several_tokens_are_read_as_whole_characters():
 
 def test_an_empty_text_has_nothing_to_read():
     assert list(text_model().read("")) == []
+
+
+def test_large_models_on_a_cpu_write_from_fp16_unless_told_otherwise(monkeypatch):
+    model = text_model().model
+    assert generation.decoder_of(model, "auto") is None
+    assert generation.decoder_of(model, "fp16").dtype == torch.float16
+    monkeypatch.setattr(generation, "LARGE_PARAMETERS", 1)
+    assert generation.decoder_of(model, "auto").dtype == torch.float16
+    assert generation.decoder_of(model, "fp32") is None
+
+
+def test_weights_beyond_fp16_stay_as_they_are():
+    model = text_model().model
+    with torch.no_grad():
+        model.wte.weight[0, 0] = 1e6
+    assert generation.decoder_of(model, "fp16") is None
+
+
+def test_rivals_and_probabilities_come_from_what_writes():
+    model = text_model()
+    rounded = dataclasses.replace(model, decoder=generation.decoder_of(model.model, "fp16"))
+    pieces = list(rounded.stream("ab", SAMPLING, rivals=257))
+    for piece in pieces:
+        assert {rival.token: rival.probability for rival in piece.rivals}[piece.token] == pytest.approx(
+            piece.probability
+        )
+    exact = list(model.stream("ab", SAMPLING))
+    assert pieces[1].probability != exact[1].probability
+    assert pieces[1].probability == pytest.approx(exact[1].probability, rel=0.1)

@@ -17,7 +17,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from gpt2tui.preset import DataTable
     from gpt2tui.training.evaluation import held_out_loss
 
-    model = generation.load(options.checkpoint, options.device)
+    model = generation.load(options.checkpoint, options.device, precision="fp32")
     tell_passed_over(model.saved)
     preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved else None
     table = preset.data if preset else None

@@ -21,7 +21,7 @@ def sample(options: argparse.Namespace) -> int:
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
     chosen(SamplingTable(), options)  # a mistake in the options is told before a large model is loaded
-    model = generation.load(options.checkpoint, options.device)
+    model = generation.load(options.checkpoint, options.device, options.precision)
     tell_passed_over(model.saved)
     sampling = chosen(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
@@ -35,7 +35,8 @@ def sample(options: argparse.Namespace) -> int:
         for piece in model.stream(settings.prompt, settings):
             print(sanitize(piece.text), end="", flush=True)
         print()
-    print(f"{model.source}: {model.model.num_parameters:,} parameters", file=sys.stderr)
+    rounded = "" if model.decoder is None else ", weights in fp16 (--precision fp32 for exact ones)"
+    print(f"{model.source}: {model.model.num_parameters:,} parameters{rounded}", file=sys.stderr)
     return 0
 
 

@@ -1,0 +1,66 @@
+"""Writing one token at a time is bound by memory: a copy of the weights in 16 bits is read in half the time."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.gpt2 import GPT2, Block
+from model.kv_cache import KVCache
+
+
+class Decoder:
+    """What `model` computes for the next token of one sequence, from weights in `dtype`.
+
+    Only the matrices are rounded, and what they are multiplied with; products are summed in fp32, and the residual
+    stream, layer norms, attention and the cache stay as they are. On a CPU fp16 is the type to take: it has eight times
+    the precision of bf16, and every x86-64-v3 or Arm core converts it as it reads.
+    """
+
+    def __init__(self, model: GPT2, dtype: torch.dtype) -> None:
+        """Copies the matrices; ValueError when `dtype` cannot hold one of them."""
+        self.model = model
+        self.dtype = dtype
+        self.embedding = self._rounded(model.wte.weight)
+        self.matrices: dict[nn.Module, Tensor] = {
+            module: self._rounded(module.weight) for module in model.modules() if isinstance(module, nn.Linear)
+        }
+
+    def _rounded(self, weight: Tensor) -> Tensor:
+        rounded = weight.detach().to(self.dtype)
+        if not rounded.isfinite().all():
+            raise ValueError(f"a weight does not fit into {self.dtype}")
+        return rounded
+
+    @torch.inference_mode()
+    def logits(self, token: Tensor, cache: KVCache) -> Tensor:
+        """Token (1, 1) int64 -> (1, V) fp32; its keys and values are added to the cache, as the model itself does.
+
+        An activation that does not fit into the type makes this one token go through the model instead.
+        """
+        past, network = cache.length, self.model
+        x = network.wte(token) + network.wpe.weight[past : past + 1]  # (1, 1, C)
+        for block in network.h:
+            x = self._block(block, x, cache)  # type: ignore[arg-type]
+        cache.advance(1)
+        logits = F.linear(network.ln_f(x)[0].to(self.dtype), self.embedding).float()  # (1, V)
+        if logits.isfinite().all():
+            return logits
+        cache.truncate(past)
+        return network.logits(network.hidden(token, cache)[:, -1])
+
+    def _block(self, block: Block, x: Tensor, cache: KVCache) -> Tensor:
+        """(1, 1, C) -> (1, 1, C)."""
+        attention = block.attn
+        qkv = self._linear(attention.c_attn, block.ln_1(x))
+        q, k, v = qkv.view(3, 1, attention.n_head, 1, attention.head_dim).unbind()  # (1, H, 1, D) each
+        keys, values = cache.append(attention.layer, k, v)  # (1, H, past + 1, D)
+        y = F.scaled_dot_product_attention(q, keys, values)  # (1, H, 1, D)
+        x = x + self._linear(attention.c_proj, y.reshape(1, 1, -1))
+        hidden = F.gelu(self._linear(block.mlp.c_fc, block.ln_2(x)), approximate="tanh")  # (1, 1, 4C)
+        return x + self._linear(block.mlp.c_proj, hidden)
+
+    def _linear(self, module: nn.Module, x: Tensor) -> Tensor:
+        """(1, 1, in) -> (1, 1, out), fp32."""
+        y = F.linear(x.to(self.dtype), self.matrices[module]).float()
+        bias: Tensor | None = module.bias  # type: ignore[assignment]
+        return y if bias is None else y + bias
