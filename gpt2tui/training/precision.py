@@ -15,7 +15,7 @@ from gpt2tui.preset import Preset
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-# Below this width the casts of autocast cost a CPU more than its faster products give back.
+# Below this width the casts of autocast usually cost a CPU more than its faster products give back; a run measures.
 NARROWEST_FOR_BF16_ON_CPU = 256
 
 
@@ -50,7 +50,7 @@ def bf16_is_native(device: torch.device) -> bool:
 
 
 def choose_precision(preset: Preset, device: torch.device) -> Precision:
-    """The number format of the products: what the preset says, or what this device is fast at."""
+    """The number format of the products: what the preset says, or what this device is usually fastest at."""
     asked = preset.training.precision
     if asked != "auto":
         if asked == "fp16" and device.type == "cpu":

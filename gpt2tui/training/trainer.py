@@ -48,7 +48,7 @@ from gpt2tui.training.events import (
 )
 from gpt2tui.training.precision import choose_compilation, choose_device, choose_precision
 from gpt2tui.training.saving import Saved, Saver, Snapshot
-from gpt2tui.training.time_budget import fitted
+from gpt2tui.training.trial import with_precision, within_budget
 from gpt2tui.training.update import Update
 from model.huggingface import published_config
 
@@ -139,10 +139,11 @@ class Trainer:
 
     def _prepare(self) -> Iterator[Event]:
         self.device = choose_device(self.preset.training.device)
-        self.precision = choose_precision(self.preset, self.device)
         if self.resume_from is None:
             batches = _open_batches(self.corpus, self.preset)
-            self.preset = fitted(self.preset, batches, self.device, self.precision)
+            self.preset = with_precision(self.preset, batches, self.device)
+            self.preset = within_budget(self.preset, batches, self.device)
+        self.precision = choose_precision(self.preset, self.device)
         training = self.preset.training
         self.batches = _open_batches(self.corpus, self.preset)
         self.update = Update(self.preset, self.device, self.precision)

@@ -1,0 +1,59 @@
+"""Throw-away steps before a run: which number format is quicker here, and how many steps fit into a time.
+
+The schedule has to know the last step in advance, and a resumed run must go on in the same format, so both answers
+become part of the frozen preset. The run is from then on like any other: repeatable, resumable, a pure function of it.
+"""
+
+import statistics
+import time
+
+import torch
+
+from gpt2tui.data.batches import Batches, StreamBatches
+from gpt2tui.preset import Preset
+from gpt2tui.training.precision import Precision, bf16_is_native, choose_precision
+from gpt2tui.training.update import Update
+
+WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
+MEASURED_STEPS = 6
+WORTH_ROUNDING = 0.95  # bf16 is taken where its step needs at most this share of the time in fp32
+
+
+def with_precision(preset: Preset, batches: Batches | StreamBatches, device: torch.device) -> Preset:
+    """The preset with the quicker training.precision, where the CPU knows both and the preset asks for neither.
+
+    On large matrices bf16 is several times faster there, on small ones its casts cost more than it gives.
+    `batches` must not be the run's own if they are a stream.
+    """
+    if preset.training.precision != "auto" or device.type != "cpu" or not bf16_is_native(device):
+        return preset
+    fp32, bf16 = (step_seconds(preset, batches, device, precision) for precision in ("fp32", "bf16"))
+    precision = "bf16" if bf16 <= WORTH_ROUNDING * fp32 else "fp32"
+    return _with(preset, precision=precision)
+
+
+def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torch.device) -> Preset:
+    """The preset with training.num_iterations lowered to what fits its time budget; the budget is then spent.
+
+    `batches` must not be the run's own if they are a stream.
+    """
+    seconds = preset.training.time_budget
+    if not seconds:
+        return preset
+    fitting = int(seconds / step_seconds(preset, batches, device, choose_precision(preset, device)))
+    fewest = preset.schedule.warmup_iterations + 1
+    return _with(preset, num_iterations=min(preset.training.num_iterations, max(fitting, fewest)), time_budget=0.0)
+
+
+def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch.device, precision: Precision) -> float:
+    """The median time of a few steps, not compiled, with a network that is thrown away."""
+    update, durations = Update(preset, device, precision), []
+    for step in range(WARM_UP_STEPS + MEASURED_STEPS):
+        started = time.perf_counter()
+        update.run(batches.micro_batches(step), step)
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations[WARM_UP_STEPS:])
+
+
+def _with(preset: Preset, **training: object) -> Preset:
+    return preset.model_copy(update={"training": preset.training.model_copy(update=training)})

@@ -1,0 +1,72 @@
+import itertools
+
+import pytest
+import torch
+
+from gpt2tui import preset_files
+from gpt2tui.training import trial
+from gpt2tui.training.events import RunStarted, Step
+from gpt2tui.training.trainer import _open_batches
+from tests import tiny_runs
+
+
+def fitted(tmp_path, monkeypatch, seconds_per_step, *overrides):
+    ticks = itertools.count()
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: next(ticks) * seconds_per_step)
+    trainer = tiny_runs.trainer(tmp_path, *overrides)
+    batches = _open_batches(trainer.corpus, trainer.preset)
+    return trial.within_budget(trainer.preset, batches, torch.device("cpu")).training
+
+
+def test_iterations_shrink_to_what_fits(tmp_path, monkeypatch):
+    settings = ("training.num_iterations=1000", "training.time_budget=30")
+    assert fitted(tmp_path, monkeypatch, 0.5, *settings).num_iterations == 60
+
+
+def test_iterations_never_grow(tmp_path, monkeypatch):
+    settings = ("training.num_iterations=20", "training.time_budget=30")
+    assert fitted(tmp_path, monkeypatch, 0.001, *settings).num_iterations == 20
+
+
+def test_the_warm_up_always_fits(tmp_path, monkeypatch):
+    settings = ("training.num_iterations=1000", "training.time_budget=1")
+    assert fitted(tmp_path, monkeypatch, 100.0, *settings).num_iterations == 4
+
+
+def test_the_frozen_preset_repeats_the_run_exactly(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path, "training.num_iterations=10", "training.time_budget=600")
+    events = list(trainer.train())
+    assert events[0].num_iterations == 10
+    assert trainer.preset.training.time_budget == 0.0
+    again = tiny_runs.trainer(tmp_path, "training.num_iterations=10")
+    assert isinstance(events[0], RunStarted)
+    assert [e.train_loss for e in events if isinstance(e, Step)] == [
+        e.train_loss for e in again.train() if isinstance(e, Step)
+    ]
+
+
+@pytest.mark.parametrize(("bf16_seconds", "chosen"), [(0.5, "bf16"), (0.99, "fp32"), (2.0, "fp32")])
+def test_the_quicker_format_is_taken_and_frozen(tmp_path, monkeypatch, bf16_seconds, chosen):
+    monkeypatch.setattr(trial, "bf16_is_native", lambda device: True)
+    times = {"fp32": 1.0, "bf16": bf16_seconds}
+    monkeypatch.setattr(trial, "step_seconds", lambda preset, batches, device, precision: times[precision])
+    trainer = tiny_runs.trainer(tmp_path, "training.precision=auto")
+    assert next(iter(trainer.train())).precision == chosen
+    assert preset_files.load_frozen(trainer.run.preset_file).training.precision == chosen
+
+
+def test_nothing_is_tried_where_the_preset_says_it_or_the_machine_leaves_no_choice(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "step_seconds", None)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(trial, "bf16_is_native", lambda device: False)
+    automatic = tiny_runs.preset(tmp_path, "training.precision=auto")
+    assert trial.with_precision(automatic, None, cpu) is automatic
+    monkeypatch.setattr(trial, "bf16_is_native", lambda device: True)
+    said = tiny_runs.preset(tmp_path, "training.precision=bf16")
+    assert trial.with_precision(said, None, cpu) is said
+
+
+def test_the_time_of_a_step_is_measured_in_that_format(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    batches = _open_batches(trainer.corpus, trainer.preset)
+    assert trial.step_seconds(trainer.preset, batches, torch.device("cpu"), "bf16") > 0
