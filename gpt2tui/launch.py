@@ -69,7 +69,7 @@ def resumed_run(run: runs.Run, layers: Sequence[str | Path] = (), overrides: Seq
     with runs.locked(run):
         checkpoint.remove_leftovers(run.checkpoints)
         saved = checkpoint.newest(run.checkpoints)
-        loaded, changed = _resumed_preset(run, saved, layers, overrides)
+        loaded, changed = resumed_preset(run, saved, layers, overrides)
         check_device(loaded.preset)
         runs.update_info(run, **runs.this_process())
         yield OpenedRun(run, loaded, saved, changed)
@@ -102,7 +102,7 @@ def trackers(trainer: "Trainer", report: Report) -> list[Subscriber]:
     return subscribers
 
 
-def _resumed_preset(
+def resumed_preset(
     run: runs.Run, saved: Checkpoint, layers: Sequence[str | Path], overrides: Sequence[str]
 ) -> tuple[LoadedPreset, tuple[tuple[str, object], ...]]:
     """The checkpoint's frozen preset under what is to change. Raises CheckpointError when it no longer fits.

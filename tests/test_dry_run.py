@@ -115,7 +115,13 @@ def test_resume_is_a_dry_run_of_the_runs_own_preset(dry_run, tmp_path):
     assert document["resolved"] == expected
     assert document["preset"] == "tiny"
 
-    trainer.run.preset_file.write_text('extends = "small"\n')
+    trainer.run.preset_file.write_text("what a run is resumed from is its newest checkpoint")
+    code, _, message = dry_run("--resume", trainer.run.folder, *sets("model.n_layer=7", "training.num_iterations=9"))
+    assert code == 4  # as the run itself would end
+    assert "model.n_layer: the run has 2, the preset 7" in message
+
+    for weights in trainer.run.checkpoints.glob("*/model.safetensors"):
+        weights.write_bytes(b"damaged")
     code, _, message = dry_run("--resume", trainer.run.folder)
     assert code == 4
-    assert str(trainer.run.preset_file) in message
+    assert "has no valid checkpoint" in message

@@ -4,7 +4,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from gpt2tui import runs
+from gpt2tui import checkpoint, runs
 from gpt2tui.commands.train import load_preset, print_json
 from gpt2tui.data import hub
 from gpt2tui.data.corpora import WIKITEXTS, open_corpus
@@ -14,7 +14,8 @@ from gpt2tui.device_speed import measure
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import as_dict, estimate, report
 from gpt2tui.folders import cache_folder
-from gpt2tui.preset_files import LoadedPreset, check, dumps, load, load_frozen, shipped_folder
+from gpt2tui.launch import resumed_preset
+from gpt2tui.preset_files import LoadedPreset, check, dumps, shipped_folder
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.training.precision import choose_device, choose_precision
 
@@ -97,6 +98,4 @@ def _loaded(options: argparse.Namespace) -> LoadedPreset:
     if not options.resume:
         return load_preset(options)
     run = runs.find(options.resume)
-    load_frozen(run.preset_file)  # a damaged one is the checkpoint's fault, not the command line's
-    loaded = load([run.preset_file, *options.preset], options.overrides)
-    return LoadedPreset(run.info().get("preset", run.name), loaded.preset, loaded.layers)
+    return resumed_preset(run, checkpoint.newest(run.checkpoints), options.preset, options.overrides)[0]
