@@ -131,6 +131,18 @@ def is_remote(source: str) -> bool:
     return not any(_folder(name).is_dir() for name in (spec, spec.rpartition(":")[0]) if name)
 
 
+def cached_bytes(source: str) -> int:
+    """How much of a data set of the Hub is in the download cache, half files too."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE, f"datasets--{_names(source)[0].replace('/', '--')}", "blobs")
+    sizes = 0
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError):  # renamed when it is complete
+            sizes += path.stat().st_size
+    return sizes
+
+
 def _names(source: str) -> tuple[str, str | None]:
     """The data set's id or folder, and its configuration."""
     if source in ("wikitext-103", "wikitext-2"):

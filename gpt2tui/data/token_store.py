@@ -10,11 +10,14 @@ The key depends on the text, on the settings that decide about tokens, and on th
 is another store. A store is built beside its place and renamed when all of it is on the disk.
 """
 
+import contextlib
 import errno
 import json
 import shutil
+import threading
 import time
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
 FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20
 """Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
+DOWNLOAD_POLL_SECONDS = 0.5
 
 __all__ = ["Progress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize_held_out"]
 
@@ -79,8 +83,7 @@ def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedC
     nothing half done stays behind.
     """
     table = preset.data
-    yield Progress(f"opening {table.source}")
-    corpus = open_corpus(table)
+    corpus = yield from _open_corpus(table)
     stores = cache / "tokens"
     settings = _settings(table, preset.model.vocab_size)
     folder = stores / _key(corpus.fingerprint, settings)
@@ -108,6 +111,30 @@ def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedC
     check_tokens(opened.source, len(opened.train), len(opened.validation), window, opened.streaming)
     check_vocabulary(preset, opened.tokenizer.vocab_size)
     return opened
+
+
+def _open_corpus(table: DataTable) -> Generator[Progress, None, Corpus]:
+    """`open_corpus`; while a data set comes from the Hub, how much of it has come."""
+    yield Progress(f"opening {table.source}")
+    if not hub.is_remote(table.source):
+        return open_corpus(table)
+    opened: Future[Corpus] = Future()
+
+    def work() -> None:
+        try:
+            opened.set_result(open_corpus(table))
+        except BaseException as error:  # raised where it is waited for
+            opened.set_exception(error)
+
+    before = hub.cached_bytes(table.source)
+    # A daemon, so that Ctrl-C need not wait for the network; `datasets` goes on with a half download the next time.
+    threading.Thread(target=work, name="download", daemon=True).start()
+    while not opened.done():
+        with contextlib.suppress(TimeoutError):
+            opened.exception(timeout=DOWNLOAD_POLL_SECONDS)
+        if came := hub.cached_bytes(table.source) - before:
+            yield Progress(f"downloading {table.source}", came)
+    return opened.result()
 
 
 def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:

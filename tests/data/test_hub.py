@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from gpt2tui.data import hub
+from gpt2tui import preset_files
+from gpt2tui.data import hub, token_store
 from gpt2tui.data.wikitext import is_title
 from gpt2tui.errors import DataError
 from tests.data.corpus_files import both, opened, write_hub_folder, write_rows
@@ -244,3 +245,28 @@ def test_what_lives_on_the_hub_is_known_without_asking_it(folder):
     assert not hub.is_remote(f"hf:{folder}")
     assert not hub.is_remote("python-stdlib")
     assert not hub.is_remote("book.txt")
+
+
+def test_a_download_tells_how_much_has_come(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    blobs = tmp_path / "datasets--someone--texts" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "of-an-earlier-version").write_bytes(bytes(500))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(token_store, "DOWNLOAD_POLL_SECONDS", 0.01)
+    told = threading.Event()
+
+    def download(table):
+        (blobs / "abc.incomplete").write_bytes(bytes(70))
+        assert told.wait(30)
+        raise DataError("the connection broke")
+
+    monkeypatch.setattr(token_store, "open_corpus", download)
+    preset = preset_files.load(["default"], ["data.source=hf:someone/texts:plain"]).preset
+    with pytest.raises(DataError, match="the connection broke"):
+        for progress in token_store.prepare(preset, tmp_path / "cache"):
+            if progress.done:
+                assert (progress.stage, progress.done) == ("downloading hf:someone/texts:plain", 70)
+                told.set()
+    assert told.is_set()
