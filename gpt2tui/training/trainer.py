@@ -49,7 +49,7 @@ from gpt2tui.training.events import (
 from gpt2tui.training.precision import choose_compilation, choose_device, choose_precision
 from gpt2tui.training.saving import Saved, Saver, Snapshot
 from gpt2tui.training.trial import with_precision, within_budget
-from gpt2tui.training.update import Update
+from gpt2tui.training.update import PendingResult, Update
 from model.huggingface import published_config
 
 MODEL = "model."  # before the names of the weights, beside those of `state`
@@ -89,6 +89,8 @@ class Trainer:
             keep=preset.training.keep_checkpoints,
             save_tokenizer=lambda folder: tokenizers.save(corpus.tokenizer, folder),
         )
+        self._unread: tuple[int, PendingResult] | None = None
+        self._clock = 0.0  # when the step began, or the one before it was told
         self._notices: list[str] = []
         self._process = psutil.Process()
 
@@ -106,7 +108,7 @@ class Trainer:
             while self.step < self.preset.training.num_iterations:
                 if not (yield from self._obey()):
                     break
-                yield self._step()
+                yield from self._take_step()
                 self._count_seconds()
                 yield from self._at_boundary()
             yield from self._finish()
@@ -228,20 +230,37 @@ class Trainer:
 
     # ---- one step
 
-    def _step(self) -> Step:
-        started = time.perf_counter()
+    def _take_step(self) -> Iterator[Step]:
+        """Updates the weights. The step is told when its numbers are there: on CUDA, once the next one has begun."""
         self._last_val_loss = None
-        result = self.update.run(self.batches.micro_batches(self.step), self.step)
+        if self._unread is None:
+            self._clock = time.perf_counter()
+        result = self.update.begin(self.batches.micro_batches(self.step), self.step)
         self.step += 1
-        seconds = time.perf_counter() - started
+        before, self._unread = self._unread, (self.step, result)
+        if before is not None:
+            yield self._told(*before)
+        if not self.update.reads_late:
+            yield from self._read()
+
+    def _read(self) -> Iterator[Step]:
+        """The step that has not been told yet, if there is one. Raises DivergedError."""
+        if self._unread is not None:
+            unread, self._unread = self._unread, None
+            yield self._told(*unread)
+
+    def _told(self, step: int, pending: PendingResult) -> Step:
+        result = pending.read()
+        before, self._clock = self._clock, time.perf_counter()
+        seconds = self._clock - before
         tokens_per_second = self.preset.tokens_per_step / seconds
         on_cuda = self.device.type == "cuda"
         return Step(
-            step=self.step,
+            step=step,
             train_loss=result.train_loss,
             learning_rate=result.learning_rate,
             grad_norm=result.grad_norm,
-            tokens_seen=self.step * self.preset.tokens_per_step,
+            tokens_seen=step * self.preset.tokens_per_step,
             tokens_per_second=tokens_per_second,
             step_seconds=seconds,
             device_memory_bytes=torch.cuda.memory_allocated(self.device) if on_cuda else None,
@@ -258,11 +277,15 @@ class Trainer:
         if self.step == training.num_iterations:
             return  # `_finish` does it all, over the whole held-out set
         evaluating = _due(self.step, training.eval_frequency)
+        sampling = evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency)
+        saving = _due(self.step, training.checkpoint_frequency)
+        if evaluating or sampling or saving:
+            yield from self._read()
         if evaluating:
             yield self._evaluate()
-        if evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency):
+        if sampling:
             yield self._sample()
-        if _due(self.step, training.checkpoint_frequency):
+        if saving:
             yield from self._save(must=False)
 
     def _obey(self) -> Generator[Event, None, bool]:
@@ -275,6 +298,7 @@ class Trainer:
             if self.controls.paused:
                 if not paused:
                     paused = True
+                    yield from self._read()
                     yield Paused(step=self.step)
                 self.controls.wait(0.5)
                 continue
@@ -287,6 +311,7 @@ class Trainer:
     def _serve(self) -> Generator[Event, None, bool]:
         """Does the oldest of what was asked for once; False when there is nothing."""
         if (request := self.controls.next_request()) is not None:
+            yield from self._read()
             if request == "checkpoint":
                 yield from self._save(must=False)
             else:
@@ -312,6 +337,7 @@ class Trainer:
     def _change_learning_rate(self, factor: float) -> Iterator[Event]:
         if factor == self.update.optimizers.learning_rate_factor:
             return
+        yield from self._read()
         self.update.optimizers.learning_rate_factor = factor
         self._saved_step = None  # a checkpoint of this very step does not know of the change
         yield LearningRateChanged(step=self.step, factor=factor)
@@ -404,6 +430,7 @@ class Trainer:
         }
 
     def _finish(self) -> Iterator[Event]:
+        yield from self._read()
         done = self.step == self.preset.training.num_iterations
         if done:
             yield self._evaluate()
