@@ -8,7 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.data.token_stream import TokenStream
+from gpt2tui.preset import TrainingTable
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, int64, shape (B, T) each; a target is the next token, or -1 to be left out."""
@@ -196,3 +198,21 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def open_batches(corpus: TokenizedCorpus, table: TrainingTable) -> Batches | StreamBatches:
+    """The batches of a run over a corpus, which is read from its start when it streams."""
+    if corpus.streaming:
+        return StreamBatches(
+            corpus.stream(),
+            batch_size=table.batch_size,
+            gradient_accumulation=table.gradient_accumulation,
+            sequence_length=table.sequence_length,
+        )
+    return Batches(
+        corpus.train,
+        seed=table.seed,
+        batch_size=table.batch_size,
+        gradient_accumulation=table.gradient_accumulation,
+        sequence_length=table.sequence_length,
+    )

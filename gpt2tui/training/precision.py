@@ -38,6 +38,17 @@ def choose_device(asked: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """A GPU's name, else the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; the CPU's allocator raises a plain RuntimeError, and so does MPS."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in words)
+
+
 @functools.cache
 def bf16_is_native(device: torch.device) -> bool:
     """Whether the device multiplies bf16 matrices in hardware, faster than fp32 ones."""

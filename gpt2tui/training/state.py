@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2tui import checkpoint
+from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.errors import CheckpointError
 from gpt2tui.training.optimizers import Optimizers
 
@@ -46,3 +48,21 @@ def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch
 def scaler_numbers(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:
     """The loss scale of fp16, as plain numbers."""
     return None if scaler is None else scaler.state_dict()
+
+
+def read_numbers(saved: Checkpoint) -> dict[str, Any]:
+    """A checkpoint's trainer.json. Raises CheckpointError when it does not hold what resuming needs."""
+    numbers = checkpoint.read_json(saved.folder / "trainer.json")
+    sound = (
+        isinstance(numbers.get("data_fingerprint"), str)
+        and numbers.get("step") == saved.step
+        and type(numbers.get("seconds")) in (int, float)
+        and type(numbers.get("learning_rate_factor", 1.0)) in (int, float)
+        and all(numbers.get(key) is None or type(numbers[key]) is float for key in ("best_val_loss", "val_loss"))
+        and all(numbers.get(key) is None or isinstance(numbers[key], dict) for key in ("stream", "scaler"))
+    )
+    if not sound:
+        raise CheckpointError(
+            f"{saved.folder / 'trainer.json'} does not hold the numbers of a run at step {saved.step}"
+        )
+    return numbers

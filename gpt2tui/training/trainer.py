@@ -20,7 +20,7 @@ from torch import Tensor
 from gpt2tui import checkpoint, runs
 from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
-from gpt2tui.data.batches import Batches, StreamBatches, evaluation_batches
+from gpt2tui.data.batches import StreamBatches, evaluation_batches, open_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device_speed import peak_flops
 from gpt2tui.errors import CheckpointError, DataError, Gpt2TuiError, ResourceError
@@ -46,7 +46,13 @@ from gpt2tui.training.events import (
     Step,
     Warned,
 )
-from gpt2tui.training.precision import choose_compilation, choose_device, choose_precision
+from gpt2tui.training.precision import (
+    choose_compilation,
+    choose_device,
+    choose_precision,
+    device_name,
+    is_out_of_memory,
+)
 from gpt2tui.training.saving import Saved, Saver, Snapshot
 from gpt2tui.training.trial import with_precision, within_budget
 from gpt2tui.training.update import PendingResult, Update
@@ -125,7 +131,7 @@ class Trainer:
             raise ResourceError(message) from error
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             yield from self._tell(self.saver.wait())
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 yield RunFailed(message=f"{type(error).__name__}: {error}", step=self.step)
                 raise
             message = (
@@ -142,16 +148,16 @@ class Trainer:
     def _prepare(self) -> Iterator[Event]:
         self.device = choose_device(self.preset.training.device)
         if self.resume_from is None:
-            batches = _open_batches(self.corpus, self.preset)
+            batches = open_batches(self.corpus, self.preset.training)
             self.preset = with_precision(self.preset, batches, self.device)
             self.preset = within_budget(self.preset, batches, self.device)
         self.precision = choose_precision(self.preset, self.device)
         training = self.preset.training
-        self.batches = _open_batches(self.corpus, self.preset)
+        self.batches = open_batches(self.corpus, self.preset.training)
         self.update = Update(self.preset, self.device, self.precision)
         self.model = self.update.model
         self.writer = TextModel(self.model, self.corpus.tokenizer, self.run.name)
-        self._peak_flops = peak_flops(_device_name(self.device), self.precision)
+        self._peak_flops = peak_flops(device_name(self.device), self.precision)
         self._flops_per_token = flops_per_token(self.preset)
         if self.resume_from is None:
             self.run_id = self._write_run_folder()
@@ -162,7 +168,7 @@ class Trainer:
             preset=self.preset_name,
             parameters=self.model.num_parameters,
             tokens_per_step=self.preset.tokens_per_step,
-            device=_device_name(self.device),
+            device=device_name(self.device),
             precision=self.precision,
             step=self.step,
             num_iterations=training.num_iterations,
@@ -192,14 +198,13 @@ class Trainer:
             self.run,
             preset_name=self.preset_name,
             command=self.command,
-            device=_device_name(self.device),
+            device=device_name(self.device),
             precision=self.precision,
             data=data,
         )
 
     def _restore(self, saved: Checkpoint) -> None:
-        trainer = checkpoint.read_json(saved.folder / "trainer.json")
-        _check_numbers(saved, trainer)
+        trainer = state.read_numbers(saved)
         if trainer["data_fingerprint"] != self.corpus.fingerprint:
             raise DataError(
                 f"the corpus {self.preset.data.source} has changed since the run {self.run.name} began; "
@@ -447,52 +452,8 @@ class Trainer:
         )
 
 
-def _open_batches(corpus: TokenizedCorpus, preset: Preset) -> Batches | StreamBatches:
-    t = preset.training
-    if corpus.streaming:
-        return StreamBatches(
-            corpus.stream(),
-            batch_size=t.batch_size,
-            gradient_accumulation=t.gradient_accumulation,
-            sequence_length=t.sequence_length,
-        )
-    return Batches(
-        corpus.train,
-        seed=t.seed,
-        batch_size=t.batch_size,
-        gradient_accumulation=t.gradient_accumulation,
-        sequence_length=t.sequence_length,
-    )
-
-
-def _check_numbers(saved: Checkpoint, trainer: dict[str, Any]) -> None:
-    """Raises CheckpointError when trainer.json does not hold what resuming needs."""
-    sound = (
-        isinstance(trainer.get("data_fingerprint"), str)
-        and trainer.get("step") == saved.step
-        and type(trainer.get("seconds")) in (int, float)
-        and type(trainer.get("learning_rate_factor", 1.0)) in (int, float)
-        and all(trainer.get(key) is None or type(trainer[key]) is float for key in ("best_val_loss", "val_loss"))
-        and all(trainer.get(key) is None or isinstance(trainer[key], dict) for key in ("stream", "scaler"))
-    )
-    if not sound:
-        raise CheckpointError(
-            f"{saved.folder / 'trainer.json'} does not hold the numbers of a run at step {saved.step}"
-        )
-
-
 def _due(step: int, frequency: int) -> bool:
     return frequency > 0 and step % frequency == 0
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
-    words = ("can't allocate memory", "out of memory")  # of the CPU's allocator, and of MPS
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in words)
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from gpt2tui import preset_files
+from gpt2tui.data.batches import open_batches
 from gpt2tui.training import trial
 from gpt2tui.training.events import RunStarted, Step
-from gpt2tui.training.trainer import _open_batches
 from tests import tiny_runs
 
 
@@ -14,7 +14,7 @@ def fitted(tmp_path, monkeypatch, seconds_per_step, *overrides):
     ticks = itertools.count()
     monkeypatch.setattr(trial.time, "perf_counter", lambda: next(ticks) * seconds_per_step)
     trainer = tiny_runs.trainer(tmp_path, *overrides)
-    batches = _open_batches(trainer.corpus, trainer.preset)
+    batches = open_batches(trainer.corpus, trainer.preset.training)
     return trial.within_budget(trainer.preset, batches, torch.device("cpu")).training
 
 
@@ -68,5 +68,5 @@ def test_nothing_is_tried_where_the_preset_says_it_or_the_machine_leaves_no_choi
 
 def test_the_time_of_a_step_is_measured_in_that_format(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
-    batches = _open_batches(trainer.corpus, trainer.preset)
+    batches = open_batches(trainer.corpus, trainer.preset.training)
     assert trial.step_seconds(trainer.preset, batches, torch.device("cpu"), "bf16") > 0
