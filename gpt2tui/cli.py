@@ -18,6 +18,7 @@ examples:
   gpt2tui --headless --preset small --set optimizer.lr=1e-3 --dry-run
   gpt2tui --headless --resume 2026-01-31-120000-small     go on where a run stopped
   gpt2tui sample runs/2026-01-31-120000-small --prompt "def" --temperature 0.8
+  gpt2tui bench --against plain                           how fast this machine trains, writes and tokenizes
   gpt2tui presets show small                              every setting, with what it means in `presets keys`
 """
 
@@ -41,29 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_runs(commands)
     _add_attach(commands)
     _add_serve(commands)
+    _add_bench(commands)
     _complete(parser)
     return parser
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--headless", action="store_true", help="train without a screen")
-    preset = parser.add_argument(
-        "--preset",
-        action="append",
-        default=[],
-        metavar="NAME|FILE",
-        help="what to train: a preset's name or a TOML file; repeatable, later ones win and may be partial",
+    _add_preset_layers(
+        parser, "what to train: a preset's name or a TOML file; repeatable, later ones win and may be partial"
     )
-    preset.completer = _preset_names  # type: ignore[attr-defined]
-    setting = parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="change one setting, e.g. training.batch_size=8; repeatable, wins over presets",
-    )
-    setting.completer = _setting_keys  # type: ignore[attr-defined]
     parser.add_argument("--run-dir", metavar="DIR", help="default: runs/<date>-<time>-<preset name>")
     parser.add_argument("--resume", metavar="RUN", help="continue a run from its newest valid checkpoint")
     parser.add_argument(
@@ -75,6 +63,26 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         help="default: text on a terminal, jsonl when stdout is not one",
     )
     parser.add_argument("--json", action="store_true", help="with --dry-run: one JSON document on stdout")
+
+
+def _add_preset_layers(parser: argparse.ArgumentParser, what: str) -> None:
+    preset = parser.add_argument(
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME|FILE",
+        help=what,
+    )
+    preset.completer = _preset_names  # type: ignore[attr-defined]
+    setting = parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. training.batch_size=8; repeatable, wins over presets",
+    )
+    setting.completer = _setting_keys  # type: ignore[attr-defined]
 
 
 def _add_sample(commands: Any) -> None:
@@ -170,6 +178,45 @@ def _add_serve(commands: Any) -> None:
         "--public-url", metavar="URL", help="what browsers call this server, when it stands behind another one"
     )
     parser.set_defaults(command=_command("serve", "serve"))
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure training, writing and tokenizing on this machine",
+        description="Measures a preset on this machine as a run would train it: its precision, its optimizer, compiled "
+        "if a run would compile it. Downloads nothing; random tokens stand for a corpus that is not prepared. With "
+        "--against the same model is run by others in turns with ours, round by round, each in a process of its own.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_command("bench", "bench"))
+    _add_preset_layers(
+        parser,
+        "what to measure, a name or a TOML file (default: small); repeatable, later ones are layers over earlier",
+    )
+    parser.add_argument("--all", action="store_true", help="every shipped preset that fits into memory and time")
+    parser.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        choices=("plain", "transformers"),
+        help="plain: our network the way nanoGPT trains on a CPU; transformers: GPT2LMHeadModel, as people run it "
+        "and at its best; repeatable",
+    )
+    parser.add_argument(
+        "--parts",
+        default="train,generate,tokenize,data",
+        metavar="PART,...",
+        help="train, generate, tokenize, data (the share of a step spent getting its batch); default: all",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="measuring time for each part and contender, warm-up not counted; at least 3 rounds (default: 10)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:

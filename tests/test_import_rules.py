@@ -56,7 +56,7 @@ def test_training_does_not_import_wandb_unless_it_tracks():
 LAYERS = [
     {"tui"},
     {"cli", "__main__", "commands", "signals"},
-    {"launch"},
+    {"launch", "benchmark"},
     {"tracking", "run_summary"},
     {"training", "generation"},
     {"data", "checkpoint", "runs", "estimate", "device_speed"},

@@ -1,0 +1,82 @@
+"""Writing, timed: prompts of random tokens continued by a fixed number of tokens, one alone and sixteen at once."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gpt2tui.benchmark.machine import peak_memory
+from gpt2tui.benchmark.workers import Contender, Job, Round
+from gpt2tui.preset import Preset
+from model.gpt2 import GPT2
+from model.sampling import generate
+
+BATCH_SIZES = (1, 16)
+LONGEST_PROMPT = 64
+MOST_TOKENS = 128
+WARM_UP_TOKENS = 4
+
+Write = Callable[[Tensor, int], tuple[float, float]]
+"""Continues prompts (B, T) by so many tokens each; returns the seconds to the first one, and in all."""
+
+
+def lengths(preset: Preset) -> tuple[int, int]:
+    """Tokens of the prompt and tokens to write; together they fit the context where it holds two or more."""
+    n_positions = preset.model.n_positions
+    prompt = max(1, min(LONGEST_PROMPT, n_positions // 4))
+    return prompt, max(1, min(MOST_TOKENS, n_positions - prompt))
+
+
+def generating(job: Job) -> Contender:
+    """Lets one contender write; prompts and sampling settings are the same for all, the weights random.
+
+    Times the first token and the whole of each batch size: "first 1", "all 1", "first 16", "all 16".
+    """
+    device = torch.device(job.preset.training.device)
+    length, count = lengths(job.preset)
+    if job.contender == "gpt2tui":
+        write = our_write(job.preset, device)
+    else:
+        from gpt2tui.benchmark.peer import transformers_write
+
+        write = transformers_write(job.preset, device, best=job.contender == "transformers-best")
+    generator = torch.Generator().manual_seed(job.preset.sampling.seed)
+    prompts = torch.randint(job.preset.model.vocab_size or 0, (max(BATCH_SIZES), length), generator=generator)
+
+    def warm_up() -> None:
+        for size in BATCH_SIZES:
+            write(prompts[:size], min(WARM_UP_TOKENS, count))
+
+    def write_for(seconds: float) -> Round:
+        if job.settle:
+            warm_up()
+        measured: dict[str, list[float]] = {}
+        end = time.perf_counter() + seconds
+        while not measured or time.perf_counter() < end:
+            for size in BATCH_SIZES:
+                for what, taken in zip(("first", "all"), write(prompts[:size], count), strict=True):
+                    measured.setdefault(f"{what} {size}", []).append(taken)
+        return Round(measured, peak_memory(device))
+
+    warm_up()
+    return {}, write_for
+
+
+def our_write(preset: Preset, device: torch.device) -> Write:
+    """The loop that `sample`, the chat and samples during training use, with the preset's sampling settings."""
+    torch.manual_seed(preset.training.seed)
+    model, s = GPT2(preset.model).to(device).eval(), preset.sampling
+
+    def write(prompt: Tensor, count: int) -> tuple[float, float]:
+        generator = torch.Generator().manual_seed(s.seed)
+        chosen = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p}
+        started = time.perf_counter()
+        marks = [
+            time.perf_counter() - started
+            for _ in generate(model, prompt, max_length=count, generator=generator, **chosen)  # type: ignore[arg-type]
+        ]
+        assert len(marks) == count
+        return marks[0], marks[-1]
+
+    return write

@@ -1,0 +1,104 @@
+"""The machine under the numbers: what it is, who else uses it, and how much memory a process has taken."""
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from gpt2tui import __version__
+from gpt2tui.training.precision import NARROWEST_FOR_BF16_ON_CPU, bf16_is_native
+
+BUSY_SHARE = 0.1  # of all cores: when other programs take more, times do not repeat
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """The machine and the versions; None is what is not known or not there."""
+    on_cuda = device.type == "cuda"
+    installed = [distribution.name for distribution in metadata.distributions(name="transformers")]
+    return {
+        "cpu": _cpu_model(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "logical_cores": psutil.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
+        "gpu_memory_bytes": torch.cuda.get_device_properties(device).total_memory if on_cuda else None,
+        "platform": platform.platform(),
+        "versions": {
+            "gpt2tui": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": metadata.version("transformers") if installed else None,
+        },
+    }
+
+
+def precision_reason(asked: str, device: torch.device, n_embd: int) -> str:
+    """Why training takes the precision it takes."""
+    if asked != "auto":
+        return f"training.precision = {asked}"
+    kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, device.type)
+    if not bf16_is_native(device):
+        return f"auto: this {kind} has no bf16 instructions"
+    if device.type == "cpu" and n_embd < NARROWEST_FOR_BF16_ON_CPU:
+        return f"auto: n_embd = {n_embd} is too narrow for a CPU to gain from bf16"
+    return f"auto: this {kind} multiplies bf16 in hardware"
+
+
+class OtherPrograms:
+    """Counts the cores that other programs keep busy from now on."""
+
+    def __init__(self) -> None:
+        self._before = self._seconds()
+
+    def cores(self) -> float | None:
+        """The mean until now, once child processes have ended; None on Windows, which does not tell their time."""
+        elapsed, others = (now - before for now, before in zip(self._seconds(), self._before, strict=True))
+        return None if os.name == "nt" or elapsed <= 0 else max(0.0, others / elapsed)
+
+    def _seconds(self) -> tuple[float, float]:
+        """The time, and what all cores together have worked for others."""
+        everyone, own = psutil.cpu_times(), os.times()
+        kinds = ("user", "nice", "system", "irq", "softirq", "steal")
+        return own.elapsed, sum(getattr(everyone, kind, 0.0) for kind in kinds) - sum(own[:4])
+
+
+def busy_note(cores: float | None) -> str | None:
+    """The sentence about other programs that took so many cores; None when they leave the machine alone."""
+    if cores is None or cores <= BUSY_SHARE * (psutil.cpu_count() or 1):
+        return None
+    return f"other programs were using {cores:.1f} cores: times are unreliable, ratios less so"
+
+
+def peak_memory(device: torch.device) -> dict[str, int | None]:
+    """The most bytes this process has held so far: resident, and as torch's CUDA allocator counts them."""
+    on_cuda = device.type == "cuda"
+    return {
+        "host_bytes": _peak_resident_bytes(),
+        "device_allocated_bytes": torch.cuda.max_memory_allocated(device) if on_cuda else None,
+        "device_reserved_bytes": torch.cuda.max_memory_reserved(device) if on_cuda else None,
+    }
+
+
+def _peak_resident_bytes() -> int | None:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage's ru_maxrss, which on Linux starts at the peak of the process that started this one.
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
+    if platform.system() != "Darwin":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _cpu_model() -> str | None:
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    return found[1] if found else platform.processor() or None

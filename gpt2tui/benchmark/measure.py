@@ -1,0 +1,146 @@
+"""The parts of the benchmark over one subject, and their numbers. What is not known is None, never 0."""
+
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gpt2tui.benchmark import tokenization
+from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
+from gpt2tui.benchmark.subject import IN_FP32, Subject, misfit
+from gpt2tui.benchmark.workers import Job, Outcome, take_turns
+from gpt2tui.device_speed import peak_flops
+from gpt2tui.errors import DataError
+from gpt2tui.estimate import flops_per_token
+from gpt2tui.terminal_text import sanitize
+
+OURS = "gpt2tui"
+
+
+def measure(
+    subject: Subject, parts: Sequence[str], against: Sequence[str], seconds: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (part, result) as they are measured; `skipped` in a result is why it has no numbers."""
+    if "train" in parts or "data" in parts:
+        skipped, outcomes = _turns(subject, "train", against if "train" in parts else (), seconds)
+        if "train" in parts:
+            yield "train", {"skipped": skipped, "rows": training_rows(subject, outcomes)}
+        if "data" in parts:
+            yield "data", {"skipped": skipped or outcomes[OURS].failed, **data_share(subject, outcomes.get(OURS))}
+    if "generate" in parts:
+        skipped, outcomes = _turns(subject, "generate", against, seconds)
+        s, (prompt, count) = subject.preset.sampling, lengths(subject.preset)
+        sampling = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p}
+        rows = [row for size in BATCH_SIZES for row in generating_rows(subject, outcomes, size, count)]
+        yield "generate", {"skipped": skipped, "prompt_tokens": prompt, "new_tokens": count, **sampling, "rows": rows}
+    if "tokenize" in parts:
+        kind = subject.preset.data.tokenizer
+        _tell(f"{subject.name}: tokenizing the embedded corpus")
+        try:
+            yield "tokenize", {"skipped": None, **tokenization.measure(kind, subject.preset.model.vocab_size, seconds)}
+        except DataError as error:
+            yield "tokenize", {"skipped": str(error)}
+
+
+def contenders(part: str, against: Sequence[str], precision: str) -> list[str]:
+    """Who takes part, we first. `plain` only trains; in fp32 `transformers` writes at its best already."""
+    peers = {
+        "plain": part == "train" and "plain" in against,
+        "transformers": "transformers" in against,
+        "transformers-best": "transformers" in against and (part == "train" or precision != "fp32"),
+    }
+    return [OURS, *(name for name, wanted in peers.items() if wanted)]
+
+
+def training_rows(subject: Subject, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """A row a contender: tokens and milliseconds of a step, model FLOPs utilisation, the loss of the first step."""
+    rows = []
+    for row, outcome in _rows(outcomes, "step", subject.preset.tokens_per_step):
+        row["precision"] = "fp32" if row["contender"] in IN_FP32 else subject.precision
+        row["optimizer"] = subject.preset.optimizer.name if row["contender"] == OURS else "adamw"
+        row["mfu"] = _mfu(subject, row["precision"], row["tokens_per_second"])
+        rows.append(row | {key: outcome.facts.get(key) for key in ("compile_seconds", "first_loss", "note")})
+    return rows
+
+
+def generating_rows(
+    subject: Subject, outcomes: Mapping[str, Outcome], batch_size: int, count: int
+) -> list[dict[str, Any]]:
+    """A row a contender: tokens and milliseconds of writing `count` tokens after each prompt of a batch."""
+    rows = []
+    for row, outcome in _rows(outcomes, f"all {batch_size}", batch_size * count):
+        first = milliseconds([s for measured in outcome.rounds for s in measured.seconds[f"first {batch_size}"]])
+        precision = subject.precision if row["contender"] == "transformers-best" else "fp32"
+        rows.append(row | {"batch_size": batch_size, "ms_to_first_token": first["median"], "precision": precision})
+    return rows
+
+
+def data_share(subject: Subject, outcome: Outcome | None) -> dict[str, Any]:
+    """How much of a step of ours is spent on getting its batch."""
+    rounds = outcome.rounds if outcome else []
+    steps, batches = ([s for measured in rounds for s in measured.seconds[key]] for key in ("step", "batch"))
+    share = 100 * sum(batches) / sum(steps) if steps else None
+    return {"percent_of_step": share, "ms": milliseconds(batches), "tokens": subject.facts["tokens"]}
+
+
+def milliseconds(seconds: Sequence[float]) -> dict[str, float | None]:
+    """The median, and the limits of the fastest and of the slowest tenth, in ms."""
+    values = 1000 * np.percentile(seconds, [10, 50, 90]) if seconds else (None, None, None)
+    p10, median, p90 = (None if value is None else float(value) for value in values)
+    return {"median": median, "p10": p10, "p90": p90}
+
+
+def speed_ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float | None:
+    """How many times as fast we are: their median seconds over ours, round by round; of these the median.
+
+    The two of a round were measured right after each other, so a machine that slows down slows both. One that failed
+    has fewer rounds.
+    """
+    ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(ours, theirs, strict=False)]
+    return statistics.median(ratios) if ratios else None
+
+
+def _rows(outcomes: Mapping[str, Outcome], what: str, tokens: int) -> Iterator[tuple[dict[str, Any], Outcome]]:
+    """The numbers that training and writing share; `what` was measured handles so many `tokens`."""
+    by_round = {name: [measured.seconds[what] for measured in o.rounds] for name, o in outcomes.items()}
+    for name, outcome in outcomes.items():
+        every = [seconds for measured in by_round[name] for seconds in measured]
+        unknown = dict.fromkeys(("host_bytes", "device_allocated_bytes", "device_reserved_bytes"))
+        row = {
+            "contender": name,
+            "failed": outcome.failed,
+            "tokens_per_second": tokens / statistics.median(every) if every else None,
+            "speed_ratio": None if name == OURS else speed_ratio(by_round[OURS], by_round[name]),
+            "ms": milliseconds(every),
+            "count": len(every),
+            "memory": outcome.rounds[-1].memory if every else unknown,
+        }
+        yield row, outcome
+
+
+def _mfu(subject: Subject, precision: Any, tokens_per_second: float | None) -> float | None:
+    """The model's FLOPs, as `estimate` counts them, over the peak that the device's maker states."""
+    if subject.device.type != "cuda" or tokens_per_second is None:
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(subject.device), precision)
+    return tokens_per_second * flops_per_token(subject.preset) / peak if peak else None
+
+
+def _turns(
+    subject: Subject, part: Literal["train", "generate"], against: Sequence[str], seconds: float
+) -> tuple[str | None, dict[str, Outcome]]:
+    """Why the part is skipped, or what became of each contender."""
+    names = contenders(part, against, subject.precision)
+    if reason := misfit(subject, part, names, seconds):
+        return reason, {}
+    verb = "training" if part == "train" else "writing"
+    _tell(f"{subject.name}: {verb}, {', '.join(names)}: {seconds:g} s each once warmed up")
+    jobs = [Job(part, name, subject.preset, subject.tokens, settle=len(names) > 1) for name in names]
+    return None, take_turns(jobs, seconds, _tell)
+
+
+def _tell(text: str) -> None:
+    print(sanitize(text), file=sys.stderr, flush=True)

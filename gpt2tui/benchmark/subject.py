@@ -1,0 +1,107 @@
+"""What is to be measured: a preset with all that is left open filled in, and whether it fits this machine."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
+from gpt2tui.benchmark.machine import precision_reason
+from gpt2tui.data.token_store import find_prepared
+from gpt2tui.device_speed import measure as measure_device
+from gpt2tui.estimate import count_memory, duration, estimate
+from gpt2tui.folders import cache_folder
+from gpt2tui.preset import Preset
+from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.tracking.number_format import byte_size
+from gpt2tui.training.precision import Precision, choose_device, choose_precision
+
+CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
+MOST_BUDGETS = 3  # times --seconds that one step, or one round of writing, may take
+LONGEST_ADVISED = 300  # seconds
+IN_FP32 = ("plain", "transformers")  # whatever the precision of our training
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A preset whose vocabulary, device and precision are decided, as a run would decide them."""
+
+    name: str
+    preset: Preset
+    device: torch.device
+    precision: Precision
+    tokens: tuple[str, str] | None
+    """The file of the prepared training tokens and their dtype; None: random tokens stand for them."""
+    facts: dict[str, Any]
+    """What JSON says of it."""
+
+
+def resolve(loaded: LoadedPreset) -> Subject:
+    """Decides what the preset leaves open; needs no network and prepares nothing. Raises ResourceError."""
+    preset, t = loaded.preset, loaded.preset.training
+    device = choose_device(t.device)
+    precision = choose_precision(preset, device)
+    prepared, tokens = find_prepared(preset, cache_folder()), None
+    vocab_size = prepared.tokenizer.vocab_size if prepared else preset.known_vocab_size or CHARACTERS_OF_A_TEXT
+    if prepared and isinstance(prepared.train, np.memmap) and len(prepared.train) > t.sequence_length:
+        tokens = (str(prepared.train.filename), prepared.train.dtype.str)
+    table = t.model_copy(update={"device": str(device), "precision": precision})
+    decided = preset.with_vocab_size(preset.model.vocab_size or vocab_size).model_copy(update={"training": table})
+    facts = {
+        "preset": loaded.name,
+        "parameters": decided.model.parameter_count(),
+        "model": decided.model.model_dump(),
+        "batch_size": t.batch_size,
+        "gradient_accumulation": t.gradient_accumulation,
+        "sequence_length": t.sequence_length,
+        "tokens_per_step": preset.tokens_per_step,
+        "optimizer": preset.optimizer.name,
+        "device": str(device),
+        "precision": precision,
+        "precision_reason": precision_reason(t.precision, device, preset.model.n_embd),
+        "source": preset.data.source,
+        "tokens": "prepared" if tokens else "random",
+    }
+    return Subject(loaded.name, decided, device, precision, tokens, facts)
+
+
+def misfit(
+    subject: Subject, part: Literal["train", "generate"], contenders: Sequence[str], seconds: float
+) -> str | None:
+    """Why this part does not fit into free memory, or not nearly into so many seconds; None when it does."""
+    speed = _speed(subject.device, subject.precision if part == "train" else "fp32")  # which weights are in
+    once = subject.preset.training.model_copy(update={"num_iterations": 1, "time_budget": 0.0})
+    step = subject.preset.model_copy(update={"training": once})
+    costs = estimate(step, vocab_size=subject.preset.model.vocab_size or 0, train_tokens=None, device=speed)
+    if part == "train":
+        needed, takes, what = sum(_training_bytes(subject, name) for name in contenders), costs.seconds, "one step"
+    else:
+        needed, takes, what = 4 * costs.parameters.total * len(contenders), None, "writing once with each batch size"
+        if speed.flops_per_second_achievable:  # a token is read once: a third of the work of training on it
+            flops = costs.flops_per_token / 3 * sum(BATCH_SIZES) * sum(lengths(subject.preset))
+            takes = flops / speed.flops_per_second_achievable
+    if speed.memory_free_bytes is not None and needed > speed.memory_free_bytes:
+        them = f" for {len(contenders)} models side by side" if len(contenders) > 1 else ""
+        return f"needs about {byte_size(needed)} of memory{them}; {byte_size(speed.memory_free_bytes)} are free"
+    if takes is not None and takes > MOST_BUDGETS * seconds:
+        least = math.ceil(takes / MOST_BUDGETS)
+        hint = f"; --seconds {least} measures it nevertheless" if least <= LONGEST_ADVISED else ""
+        return f"{what} would take about {duration(takes)} here{hint}"
+    return None
+
+
+_speed = functools.cache(measure_device)
+
+
+def _training_bytes(subject: Subject, contender: str) -> int:
+    """What a contender's training takes; all but ours hold the logits, their logarithms and their gradient."""
+    preset = subject.preset
+    memory = count_memory(preset, preset.model, "fp32" if contender in IN_FP32 else subject.precision)
+    if contender == "gpt2tui":
+        return memory.total
+    positions = preset.training.batch_size * preset.training.sequence_length
+    return memory.total - memory.loss + 3 * 4 * positions * (preset.model.vocab_size or 0)

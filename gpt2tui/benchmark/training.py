@@ -1,0 +1,122 @@
+"""Training steps, timed: ours exactly as a run takes them, those of others over the same batches."""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from gpt2tui.benchmark.machine import peak_memory
+from gpt2tui.benchmark.workers import Contender, Job, Round
+from gpt2tui.data.batches import Batch, Batches
+from gpt2tui.preset import Preset
+from gpt2tui.training.compilation import compiled
+from gpt2tui.training.precision import Precision, choose_compilation
+from gpt2tui.training.trial import within_budget
+from gpt2tui.training.update import Update
+from model.gpt2 import GPT2
+
+WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
+RANDOM_TOKENS = 2**20
+
+Forward = Callable[..., torch.Tensor]
+Facts = dict[str, Any]
+Step = Callable[[Sequence[Batch], int], float]
+"""Updates the weights with the micro-batches of the step of this number; returns the mean loss in nats a token."""
+
+
+def training(job: Job) -> Contender:
+    """One contender's way of training; all of them see the same batches. Times a "step", and getting its "batch"."""
+    device = torch.device(job.preset.training.device)
+    batches = open_batches(job)
+    update, facts = _way(job, device, batches)
+    numbers = itertools.count()
+
+    def step() -> tuple[float, float]:
+        """The loss of the next step, and the seconds that its batch took."""
+        number, started = next(numbers), time.perf_counter()
+        micro_batches = batches.micro_batches(number)
+        seconds = time.perf_counter() - started
+        return update(micro_batches, number), seconds
+
+    def steps_for(seconds: float) -> Round:
+        if job.settle:
+            step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        batch_seconds: list[float] = []
+        marks = [_mark(device)]
+        end = time.perf_counter() + seconds
+        while not batch_seconds or time.perf_counter() < end:
+            batch_seconds.append(step()[1])
+            marks.append(_mark(device))
+        return Round({"step": _between(marks, device), "batch": batch_seconds}, peak_memory(device))
+
+    losses = [step()[0] for _ in range(WARM_UP_STEPS)]
+    return {**facts, "first_loss": losses[0]}, steps_for
+
+
+def _mark(device: torch.device) -> Any:
+    """A point in time. On CUDA the GPU itself takes it, so that nothing has to wait for it meanwhile."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _between(marks: Sequence[Any], device: torch.device) -> list[float]:
+    """The seconds from each mark to the next."""
+    if device.type != "cuda":
+        return [b - a for a, b in itertools.pairwise(marks)]
+    torch.cuda.synchronize(device)
+    return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]
+
+
+def open_batches(job: Job) -> Batches:
+    """Batches of the prepared tokens, or of random ones, in the preset's order."""
+    t = job.preset.training
+    tokens: npt.NDArray[np.unsignedinteger]
+    if job.tokens is not None:
+        tokens = np.memmap(job.tokens[0], dtype=np.dtype(job.tokens[1]), mode="r")
+    else:
+        count = max(RANDOM_TOKENS, 2 * t.sequence_length)
+        tokens = np.random.default_rng(t.seed).integers(0, job.preset.model.vocab_size, count, dtype=np.uint32)
+    return Batches(
+        tokens,
+        seed=t.seed,
+        batch_size=t.batch_size,
+        gradient_accumulation=t.gradient_accumulation,
+        sequence_length=t.sequence_length,
+    )
+
+
+def compile_as_a_run_does(network: nn.Module, preset: Preset) -> tuple[Forward, Facts]:
+    """The forward pass (inputs, targets) -> loss, compiled if a run would compile; how long that took, or why not."""
+    t = preset.training
+    choice = choose_compilation(preset, torch.device(t.device))
+    forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
+    if choice.wanted:
+        forward, note = compiled(cast(GPT2, network), (t.batch_size, t.sequence_length), cast(Precision, t.precision))
+    seconds = time.perf_counter() - started if choice.wanted and note is None else None
+    return forward, {"compile_seconds": seconds, "note": note}
+
+
+def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]:
+    if job.contender == "plain":
+        from gpt2tui.benchmark.plain import plain_step
+
+        return plain_step(job.preset, device), {}
+    if job.contender != "gpt2tui":
+        from gpt2tui.benchmark.peer import transformers_step
+
+        return transformers_step(job.preset, device, best=job.contender == "transformers-best")
+    precision = cast(Precision, job.preset.training.precision)
+    preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
+    update = Update(preset, device, precision)
+    update.forward, facts = compile_as_a_run_does(update.model, preset)
+    return lambda micro_batches, number: update.run(micro_batches, number).train_loss, facts

@@ -1,0 +1,142 @@
+"""Each contender in a process of its own, taking turns: A B A B.
+
+So the peak memory is the contender's alone, what one does to torch's settings does not reach another, a crash is a line
+in the report, and a machine that slows down slows all of them.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gpt2tui.preset import Preset
+
+FEWEST_ROUNDS = 3
+SECONDS_TO_END = 5.0
+ROUNDS = 8  # wanted; slow steps make them fewer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a contender is to do. The preset has its vocabulary, device and precision filled in."""
+
+    part: Literal["train", "generate"]
+    contender: str
+    preset: Preset
+    tokens: tuple[str, str] | None = None
+    """The file of prepared tokens and their dtype; None: random ones."""
+    settle: bool = False
+    """Whether a round begins with work that is not measured, because another contender had the machine."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of what was done, by what it was, and the peak memory so far."""
+
+    seconds: dict[str, list[float]]
+    memory: dict[str, int | None]
+
+
+Contender = tuple[dict[str, Any], Callable[[float], Round]]
+"""A model that is warmed up: what is known of it, and a function that works for about so many seconds."""
+
+
+@dataclass
+class Outcome:
+    """What became of a contender; one that `failed`, and why, may have rounds from before."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    rounds: list[Round] = field(default_factory=list)
+    failed: str | None = None
+
+
+def take_turns(jobs: Sequence[Job], seconds: float, tell: Callable[[str], None]) -> dict[str, Outcome]:
+    """Runs the jobs side by side, each measured for about `seconds` and three rounds at least; by contender."""
+    outcomes = {job.contender: Outcome() for job in jobs}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for job in jobs:
+            workers[job.contender] = _Worker(job)
+            stack.callback(workers[job.contender].end)
+        for name, worker in workers.items():
+            outcomes[name].facts, outcomes[name].failed = worker.receive()
+            tell(f"  {name} " + ("is warmed up" if outcomes[name].failed is None else "failed"))
+        started, rounds = time.perf_counter(), 0
+        while going := [name for name in workers if outcomes[name].failed is None]:
+            if rounds >= FEWEST_ROUNDS and time.perf_counter() - started >= seconds * len(going):
+                break
+            rounds += 1
+            for name in going:
+                measured, outcomes[name].failed = workers[name].ask(seconds / ROUNDS)
+                outcomes[name].rounds += [measured] if measured else []
+    return outcomes
+
+
+class _Worker:
+    """A child process with one contender."""
+
+    def __init__(self, job: Job) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connection, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=work, args=(theirs, job), daemon=True)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process to obey
+        self._process.start()
+        signal.signal(signal.SIGINT, before)
+        theirs.close()
+
+    def ask(self, seconds: float) -> Any:
+        """Asks for a round; answers as `receive` does."""
+        with contextlib.suppress(OSError):  # it has died, which `receive` tells
+            self._connection.send(seconds)
+        return self.receive()
+
+    def receive(self) -> Any:
+        """(the next answer, None), or ({}, why there is none)."""
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            killed = self._process.exitcode == -9
+            why = ", which is what a system without free memory does to one" if killed else ""
+            return {}, f"its process ended with exit code {self._process.exitcode}{why}"
+
+    def end(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self._process.terminate()
+        self._process.join(SECONDS_TO_END)
+        self._process.kill()
+        self._process.join()
+
+
+def work(connection: Any, job: Job) -> None:
+    """The life of a worker: prepares its contender, then answers each number of seconds with a round."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())  # the compiler's semaphores want to be given back
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # other libraries talk; what went wrong travels through the connection
+        os.dup2(nowhere, stream)
+    try:
+        from gpt2tui.benchmark.generation import generating
+        from gpt2tui.benchmark.training import training
+
+        facts, work_for = training(job) if job.part == "train" else generating(job)
+        connection.send((facts, None))
+        while True:
+            connection.send((work_for(connection.recv()), None))
+    except EOFError:
+        return  # whoever asked is gone
+    except Exception as error:  # every library has failures of its own
+        connection.send(({}, in_one_line(error)))
+
+
+def in_one_line(error: Exception) -> str:
+    """What went wrong, and what to do where that is known."""
+    text = next(iter(str(error).strip().splitlines()), "")[:300]
+    # torch's CPU allocator raises a plain RuntimeError.
+    if isinstance(error, MemoryError) or any(words in text for words in ("can't allocate memory", "out of memory")):
+        return "out of memory; lower training.batch_size"
+    return f"{type(error).__name__}: {text}"
