@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import Event, Paste, Resize
+from textual.events import Event, Paste
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.reactive import reactive
@@ -43,7 +43,6 @@ from gpt2tui.tui.widgets.mode_bar import MODES, TrainingStatus
 from gpt2tui.tui.workbench_log import log_file
 
 DRAIN_SECONDS = 0.25
-NARROW = 100
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 log = logging.getLogger(__name__)
 
@@ -159,10 +158,6 @@ class WorkbenchApp(App[int]):
             event.text = sanitize(event.text.replace("\r\n", "\n").replace("\r", "\n"))
         await super().on_event(event)
 
-    def on_resize(self, event: Resize) -> None:
-        """Tells the shared style how wide the terminal is."""
-        self.set_class(event.size.width < NARROW, "-narrow")
-
     def _listen_to_signals(self) -> None:
         # Python's own handling would end the process in the alternate screen, with mouse reporting on.
         for name in SIGNALS:
@@ -241,15 +236,7 @@ class WorkbenchApp(App[int]):
 
     def open_chat(self, reference: str | None) -> None:
         """Shows the Chat screen with a CHECKPOINT, or with the live weights (None)."""
-
-        async def switch() -> None:
-            await self.switch_mode("chat")
-            select = getattr(self.screen_of("chat"), "select_model", None)
-            if select is not None:
-                select(reference)
-
-        self._remember_mode("chat")
-        self.call_later(switch)
+        self._go_and("chat", "select_model", reference)
 
     def attach_run(self, run: Run) -> None:
         """Shows a run on the Train screen from its events.jsonl; one of this process is simply shown."""
@@ -342,12 +329,21 @@ class WorkbenchApp(App[int]):
     # ---- actions
 
     def action_go(self, mode: str) -> None:
-        """Shows a mode."""
-        self._remember_mode(mode)
-        self.call_later(self.switch_mode, mode)
-
-    def _remember_mode(self, mode: str) -> None:
+        """Shows a mode, before any other key is looked at: a dialog that one asks for belongs to what is in front."""
         self.settings.remember("mode", mode)
+        self.switch_mode(mode)
+
+    def _go_and(self, mode: str, method: str, argument: object) -> None:
+        """Shows a mode and, once its screen is there, calls a method of it."""
+        self.settings.remember("mode", mode)
+        mounted = self.switch_mode(mode)
+
+        async def call() -> None:
+            await mounted
+            if (found := getattr(self.screen_of(mode), method, None)) is not None:
+                found(argument)
+
+        self.call_later(call)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """A dialog has to be answered before one goes elsewhere."""
@@ -381,15 +377,7 @@ class WorkbenchApp(App[int]):
 
     def open_preset(self, name: str) -> None:
         """Shows a preset in the form."""
-
-        async def switch() -> None:
-            await self.switch_mode("presets")
-            select = getattr(self.screen_of("presets"), "select_preset", None)
-            if select is not None:
-                select(name)
-
-        self._remember_mode("presets")
-        self.call_later(switch)
+        self._go_and("presets", "select_preset", name)
 
     def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
         """Shows, talks to or goes on with a run by name."""

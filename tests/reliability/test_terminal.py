@@ -14,7 +14,7 @@ from gpt2tui.folders import config_folder
 from gpt2tui.run_summary import summarize
 from gpt2tui.runs import all_runs
 from tests import tiny_runs
-from tests.reliability.terminal import AS_BEFORE, Terminal, needs_tmux
+from tests.reliability.terminal import AS_BEFORE, IN_THE_WORKBENCH, Terminal, needs_tmux
 
 pytestmark = [needs_tmux, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -57,6 +57,70 @@ def gone(pid):
         os.kill(pid, 0)
         return False
     return True
+
+
+def test_a_session_from_the_first_key_to_the_last(terminal, tiny):
+    open_preset(terminal)
+    assert terminal.state() | IN_THE_WORKBENCH == terminal.state()
+
+    # edit a field by keys alone, and save: the file is what the command line trains
+    terminal.keys("Enter")
+    terminal.wait_for("model.vocab_size is left out")  # the first field
+    terminal.type("300")
+    terminal.wait_for("* tiny")
+    terminal.keys("C-s")
+    terminal.wait_until(lambda: preset_files.check(tiny).preset.model.vocab_size == 300, "the saved edit")
+    dry = subprocess.run(
+        [sys.executable, "-m", "gpt2tui", "--headless", "--preset", str(tiny), "--dry-run", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert dry.returncode == 0, dry.stderr
+
+    terminal.keys("C-t")
+    terminal.wait_for("● TRAINING")
+    terminal.wait_until(lambda: summarize(the_run()).val_loss is not None, "an evaluation")
+    assert preset_files.check(the_run().preset_file).preset == preset_files.check(tiny).preset
+
+    terminal.keys("Space")
+    terminal.wait_for("PAUSED")
+    paused_at = summarize(the_run()).step
+    time.sleep(0.5)
+    assert summarize(the_run()).step == paused_at
+    terminal.keys("Space")
+    terminal.wait_for("● TRAINING")
+    terminal.wait_until(lambda: summarize(the_run()).step > paused_at, "a step after the pause")
+
+    # the live weights write while the training goes on
+    terminal.keys("F4")
+    terminal.wait_for("live")
+    terminal.wait_for("how a text begins")
+    terminal.click("how a text begins")
+    terminal.type("the quick")
+    terminal.wait_for("the quick")
+    terminal.keys("Enter")
+    terminal.wait_for("mean p")
+
+    # its own row says so
+    terminal.keys("F7")
+    terminal.wait_for("running here")
+
+    # any size, while it runs
+    for width, height in ((80, 24), (20, 5), (120, 36)):
+        terminal.resize(width, height)
+        for key in ("F2", "F3", "F4", "F7"):
+            terminal.keys(key)
+            time.sleep(0.2)
+    terminal.wait_for("running here")
+
+    terminal.keys("C-q")
+    terminal.wait_for("Stop and save")
+    terminal.keys("Enter")
+    terminal.wait_for("ended=0")
+    assert terminal.state() == AS_BEFORE
+    assert summarize(the_run()).state == "stopped"
+    assert checkpoint.newest(the_run().checkpoints).step == summarize(the_run()).step
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from textual.events import Key
 from textual.widgets import Button, Input
 
 from gpt2tui import preset_files, runs
@@ -69,6 +70,21 @@ def test_a_dialog_is_answered_before_one_goes_elsewhere():
         await pilot.press("enter", "f2")
         await pilot.pause()
         assert app.current_mode == "presets"
+
+    drive(story)
+
+
+def test_a_second_press_on_a_dialog_answers_it_once_and_ends_nothing_below():
+    async def story(app, pilot):
+        answers = []
+        app.push_screen(ConfirmDialog("Sure?", "", "Yes", "No"), answers.append)
+        await pilot.pause()
+        button = app.screen.query(Button).first()
+        button.press()
+        button.press()
+        await pilot.pause()
+        assert answers == ["Yes"]
+        assert app.is_running
 
     drive(story)
 
@@ -201,6 +217,18 @@ def test_with_a_training_quit_asks_and_keep_looking_keeps_it_running():
         await pilot.pause()
         assert app.session.state == "running"
         assert app.is_running
+
+    drive(story)
+
+
+def test_quit_right_behind_another_key_asks_where_that_key_has_led():
+    async def story(app, pilot):
+        app.start_training(small())
+        await until(pilot, lambda: app.session.state == "running")
+        for key in ("f2", "f4", "f7", "ctrl+q"):  # faster than the screens come
+            app.post_message(Key(key, None))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert app.current_mode == "runs"
 
     drive(story)
 

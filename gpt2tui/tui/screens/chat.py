@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, cast
 
 from rich.text import Text
 from textual import on
@@ -16,8 +16,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from gpt2tui.preset import SamplingTable
 from gpt2tui.terminal_text import sanitize
@@ -43,17 +42,16 @@ from gpt2tui.tui.chat_model import (
 from gpt2tui.tui.chat_template import conversation, spoken
 from gpt2tui.tui.chat_transcript import as_markdown
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
+from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.chat_answer import ChatAnswer
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
+from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 from gpt2tui.tui.widgets.model_list import ModelList
 from gpt2tui.tui.widgets.prompt_area import PromptArea
 from gpt2tui.tui.widgets.rivals_line import RivalsLine
 from gpt2tui.tui.widgets.sampling_panel import SamplingPanel
 from gpt2tui.tui.widgets.token_text import HOTTEST_BITS, TokenText
-
-if TYPE_CHECKING:
-    from gpt2tui.tui.app import WorkbenchApp
 
 MOST_ANSWERS = 100
 LONGEST_TEXT = 100_000
@@ -71,7 +69,7 @@ class ModelsListed(Message):
     choices: list[ModelChoice]
 
 
-class ChatScreen(Screen[None]):
+class ChatScreen(ModeScreen):
     """Talks to one model, or to two side by side with the same seed. Models work in a thread that can be stopped."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -134,11 +132,6 @@ class ChatScreen(Screen[None]):
     # ---- parts
 
     @property
-    def workbench(self) -> "WorkbenchApp":
-        """The app, with what is its own."""
-        return cast("WorkbenchApp", self.app)
-
-    @property
     def prompt(self) -> PromptArea:
         """Where one types."""
         return self.query_one(PromptArea)
@@ -165,7 +158,7 @@ class ChatScreen(Screen[None]):
                     yield Static(Text(INTRODUCTION), id="introduction")
                 yield RivalsLine()
                 yield PromptArea(id="prompt", placeholder="how a text begins")
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Reads what there is to talk to, and goes on reading while in front."""

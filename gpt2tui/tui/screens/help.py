@@ -7,15 +7,17 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen, Screen
+from textual.screen import Screen
 from textual.widgets import Static
+
+from gpt2tui.tui.widgets.dialogs import Dialog
 
 # Textual's own, which everybody knows or which the place that has them explains.
 SKIPPED = ("screen.copy_text", "app.focus_next", "app.focus_previous", "command_palette")
 KEYS_WIDTH = 14  # of "tab  shift+tab"
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """Help for a screen; closes on escape, ? or q."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

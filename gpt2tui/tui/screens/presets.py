@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import events, on, work
 from textual.app import ComposeResult
@@ -11,7 +11,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Button, Input, OptionList, Static
 
@@ -25,6 +24,7 @@ from gpt2tui.tui.preset_difference import flat
 from gpt2tui.tui.preset_document import PresetDocument
 from gpt2tui.tui.preset_editing import Checked, differences
 from gpt2tui.tui.preset_scan import PresetScan, ScannedPreset
+from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.setting_text import as_override
 from gpt2tui.tui.widgets.cost_panel import CostPanel
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
@@ -34,9 +34,6 @@ from gpt2tui.tui.widgets.mode_bar import ModeBar
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from gpt2tui.tui.widgets.preset_list import PresetList, PresetRow
 from gpt2tui.tui.widgets.setting_field import SettingField
-
-if TYPE_CHECKING:
-    from gpt2tui.tui.app import WorkbenchApp
 
 FIRST_PRESET = "small"
 CHECK_SECONDS = 0.08  # typing goes on; what is right and what it costs follows
@@ -51,7 +48,7 @@ class Scanned(Message):
     presets: Sequence[ScannedPreset]
 
 
-class PresetsScreen(Screen[None]):
+class PresetsScreen(ModeScreen):
     """A list, a form and the costs. Each preset keeps its edits while one looks at others."""
 
     HELP = """\
@@ -126,11 +123,11 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     def on_mount(self) -> None:
         """Opens the preset of the command line, else the one of last time, and begins to look at the folders."""
         self._show_list(preset_files.available())
-        preselected = self._workbench.preselected
+        preselected = self.workbench.preselected
         if preselected is not None:
             self._open_loaded(preselected)
         else:
-            self.select_preset(self._workbench.settings.preset or FIRST_PRESET)
+            self.select_preset(self.workbench.settings.preset or FIRST_PRESET)
         self.query_one(PresetList).focus()
         self.set_interval(LOOK_SECONDS, self._look)
         self._look()
@@ -342,7 +339,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         """Trains what is in the form."""
         loaded = self._valid("trained")
         if loaded is not None:
-            self._workbench.start_training(loaded)
+            self.workbench.start_training(loaded)
 
     def action_save(self) -> None:
         """Saves; a shipped preset under another name."""
@@ -373,7 +370,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
             try:
                 document.save()
             except Gpt2TuiError as error:
-                self._workbench.show_error("Not saved", str(error))
+                self.workbench.show_error("Not saved", str(error))
                 return
             self._saved(document)
 
@@ -393,7 +390,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         try:
             saved = document.save_as(preset_library.path_of(name))
         except Gpt2TuiError as error:
-            self._workbench.show_error("Not saved", str(error))
+            self.workbench.show_error("Not saved", str(error))
             return
         self._documents[saved.source.path] = saved
         self._current = saved
@@ -451,10 +448,6 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     # ---- showing
 
-    @property
-    def _workbench(self) -> "WorkbenchApp":
-        return cast("WorkbenchApp", self.app)
-
     def _document(self, source: PresetSource) -> PresetDocument:
         if source.path not in self._documents:
             self._documents[source.path] = PresetDocument(source)
@@ -482,7 +475,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         if document is not None:
             named = any(source.path == document.source.path for source in preset_files.available())
             reference = document.name if named else str(document.source.path)
-            self._workbench.settings.remember("preset", reference)
+            self.workbench.settings.remember("preset", reference)
 
     def _show_document(self) -> None:
         document = self._current
@@ -623,7 +616,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         try:
             act()  # type: ignore[operator]
         except Gpt2TuiError as error:
-            self._workbench.show_error("Nothing was changed", str(error))
+            self.workbench.show_error("Nothing was changed", str(error))
             return False
         return True
 

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -11,8 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
-from textual.widgets import Button, Footer, Input
+from textual.widgets import Button, Input
 from textual.worker import Worker, WorkerState
 
 from gpt2tui.errors import Gpt2TuiError
@@ -26,15 +25,14 @@ from gpt2tui.tui.run_contents import RunContents, read_contents
 from gpt2tui.tui.run_curves import CURVES, curve_lines
 from gpt2tui.tui.run_deletion import delete
 from gpt2tui.tui.run_listing import RunListing, RunRow
+from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
+from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 from gpt2tui.tui.widgets.run_details import RunDetails
 from gpt2tui.tui.widgets.run_table import COLUMNS, RunTable, matches, sort_rows
-
-if TYPE_CHECKING:
-    from gpt2tui.tui.app import WorkbenchApp
 
 REFRESH_SECONDS = 3.0
 REST = 10  # after work of t seconds, the same work rests for REST * t: reading never takes more than a tenth of a core
@@ -60,7 +58,7 @@ class ContentsRead(Message):
     seconds: float
 
 
-class RunsScreen(Screen[None]):
+class RunsScreen(ModeScreen):
     """A table over curves and details. Files are read in threads, and only while the screen is in front."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -131,11 +129,6 @@ class RunsScreen(Screen[None]):
     # ---- parts
 
     @property
-    def workbench(self) -> "WorkbenchApp":
-        """The app, with what is its own."""
-        return cast("WorkbenchApp", self.app)
-
-    @property
     def table(self) -> RunTable:
         """The list."""
         return self.query_one(RunTable)
@@ -149,7 +142,7 @@ class RunsScreen(Screen[None]):
         with Horizontal(id="below"):
             yield LinePlot(id="curves")
             yield RunDetails(id="details")
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Takes up what was remembered; reads, and goes on reading while in front."""

@@ -5,7 +5,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,9 +13,7 @@ from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Resize
-from textual.screen import Screen
 from textual.style import Style
-from textual.widgets import Footer
 
 from gpt2tui import runs
 from gpt2tui.errors import Gpt2TuiError
@@ -37,19 +35,18 @@ from gpt2tui.tui.run_follower import RunFollower
 from gpt2tui.tui.run_history import SMOOTHINGS
 from gpt2tui.tui.run_numbers import scientific
 from gpt2tui.tui.run_view import RunView
+from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.session_state import SessionState
 from gpt2tui.tui.train_figures import PLOTS, Comparison, LossOptions, neighbour
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
 from gpt2tui.tui.widgets.event_log import EventLog
 from gpt2tui.tui.widgets.first_run import FirstRun
+from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.mode_bar import ModeBar, TrainingStatus
 from gpt2tui.tui.widgets.numbers_panel import NumbersPanel, NumbersStrip
 from gpt2tui.tui.widgets.run_picker import NOTHING, RunPicker
 from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
-
-if TYPE_CHECKING:
-    from gpt2tui.tui.app import WorkbenchApp
 
 # One plot a tick: redrawing all at once would hold up a key press, and more often would cost the training time.
 TICK_SECONDS = 0.5
@@ -60,7 +57,7 @@ TRAINING: frozenset[SessionState] = frozenset({"running", "pausing", "paused"})
 _LOWER_PLOTS = ("lr", "grad", "tok/s")
 
 
-class TrainScreen(Screen[None]):
+class TrainScreen(ModeScreen):
     """Plots, numbers, samples and the log of one run. Reads what the app posts; asks the session for changes."""
 
     AUTO_FOCUS = ""  # letters act on the training until one goes into a pane
@@ -105,11 +102,6 @@ class TrainScreen(Screen[None]):
         self._drawn = -1
         self._keys: tuple[object, ...] = ()
 
-    @property
-    def workbench(self) -> "WorkbenchApp":
-        """The app by its type."""
-        return cast("WorkbenchApp", self.app)
-
     def compose(self) -> ComposeResult:
         """The mode bar, what is on show, the keys."""
         yield ModeBar()
@@ -126,7 +118,7 @@ class TrainScreen(Screen[None]):
             with Horizontal(id="bottom"):
                 yield SampleTimeline(id="samples")
                 yield EventLog(id="log")
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Shows the run that was shown last, until another one is told of."""

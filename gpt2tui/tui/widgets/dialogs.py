@@ -1,10 +1,11 @@
 """Dialogs: a question with choices, an error, a line of text. Everything shown is text, never markup."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
@@ -13,6 +14,17 @@ from textual.widgets import Button, Input, Static
 from textual.widgets.button import ButtonVariant
 
 from gpt2tui.terminal_text import sanitize
+from gpt2tui.tui.screen_bases import SteadyScreen
+
+Answer = TypeVar("Answer")
+
+
+class Dialog(SteadyScreen[Answer], ModalScreen[Answer]):
+    """A screen that is answered once."""
+
+    def dismiss(self, result: Answer | None = None) -> AwaitComplete:
+        """Ends the dialog. A second press that was already on its way would else end the screen below, and the app."""
+        return super().dismiss(result) if self.app.screen is self else AwaitComplete()
 
 
 class DialogBox(Vertical):
@@ -23,7 +35,7 @@ def _content(text: str, keep_newlines: bool = True) -> Content:
     return Content(sanitize(text, keep_newlines))
 
 
-class ConfirmDialog(ModalScreen[str | None]):
+class ConfirmDialog(Dialog[str | None]):
     """A question; returns the choice as it was given, None on escape. A choice that starts with `!` is dangerous.
 
     The first choice has the focus, so that Enter takes it.
@@ -72,7 +84,7 @@ class ErrorDialog(ConfirmDialog):
         super().__init__(title, message + (f"\n\nMore in the log: {log}" if log else ""), "OK")
 
 
-class TextDialog(ModalScreen[str | None]):
+class TextDialog(Dialog[str | None]):
     """Asks for one line of text; returns it, None on escape. `validate` returns what is wrong with it, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]

@@ -8,12 +8,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from gpt2tui.printable import printable
 from gpt2tui.tui.preset_difference import Difference
 from gpt2tui.tui.setting_text import write
+from gpt2tui.tui.widgets.dialogs import Dialog
 
 LONGEST_VALUE = 48
 
@@ -26,7 +26,7 @@ class Comparison:
     differences: Sequence[Difference]
 
 
-class DifferenceDialog(ModalScreen[None]):
+class DifferenceDialog(Dialog[None]):
     """Lists every differing setting, the other's value and the form's."""
 
     DEFAULT_CSS = """

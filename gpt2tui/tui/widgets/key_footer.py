@@ -5,14 +5,21 @@ Textual's own is made anew, with a layout of the whole screen, at every step of 
 
 from typing import Any
 
+from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import Footer
 
+NARROW = 100
+
 
 class KeyFooter(Footer):
-    """The keys that act now."""
+    """The keys that act now; where there is little room, without the palette's, which is the same everywhere."""
 
     _shown: object = None
+
+    def on_resize(self, event: Resize) -> None:
+        """Tells the style how wide the terminal is."""
+        self.set_class(event.size.width < NARROW, "-narrow")
 
     def bindings_changed(self, screen: Screen[Any]) -> None:
         """Other keys may act now."""

@@ -7,17 +7,16 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.tui.widgets.dialogs import DialogBox
+from gpt2tui.tui.widgets.dialogs import Dialog, DialogBox
 
 NOTHING = ""
 
 
-class RunPicker(ModalScreen[str | None]):
+class RunPicker(Dialog[str | None]):
     """Returns the name of a run, NOTHING for the first choice, None on escape."""
 
     # The app's own style makes screens opaque, which only a style of the same rank can change.

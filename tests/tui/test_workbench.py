@@ -1,0 +1,77 @@
+"""The workbench as it is shipped, all its screens in it, around a training that is only a story."""
+
+import asyncio
+
+from textual.app import App
+from textual.events import Resize
+from textual.geometry import Size
+from textual.screen import Screen
+
+from gpt2tui import preset_files
+from gpt2tui.preset_files import user_folder
+from gpt2tui.tui.app import UnsavedDialog, WorkbenchApp
+from gpt2tui.tui.screen_bases import SteadyScreen
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.widgets.preset_form import PresetForm
+from tests.tui.fake_training import FakeTraining
+from tests.tui.plain_workbench import until
+
+
+def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
+    path = user_folder() / "mine.toml"
+    preset_files.save(preset_files.load(["test"], ["data.tokenizer=byte"]).preset, path)
+
+    async def run():
+        app = WorkbenchApp(session=TrainingSession(FakeTraining()), preset=preset_files.load(["mine"]))
+        async with app.run_test(size=(120, 36)) as pilot:
+            await until(pilot, lambda: app.screen.query(PresetForm) and app.screen.query_one(PresetForm).fields())
+            await pilot.press("enter", *"300")
+            assert app.screen.unsaved_changes() is not None
+            await pilot.press("ctrl+q")
+            await until(pilot, lambda: isinstance(app.screen, UnsavedDialog))
+            await pilot.press("escape")
+            await pilot.press("ctrl+s")
+            await until(pilot, lambda: preset_files.check(path).preset.model.vocab_size == 300)
+            await pilot.press("ctrl+q")
+        return app.return_code
+
+    assert asyncio.run(run()) == 0
+
+
+MOST_LAYOUTS = 100
+
+
+def layouts_after_two_sizes_at_once(screen_class):
+    """How often a screen is laid out for two sizes that come at once while a mode is changed; ends at MOST_LAYOUTS."""
+
+    class Counting(screen_class):
+        layouts = 0
+
+        def _refresh_layout(self, size=None, scroll=False):
+            self.layouts += 1
+            if self.layouts < MOST_LAYOUTS:
+                super()._refresh_layout(size, scroll)
+
+    async def run():
+        app = App()
+        async with app.run_test(size=(120, 36)):
+            screen = Counting()
+            await app.push_screen(screen)
+            app.delay_update()  # as switching modes does
+            for size in (Size(20, 5), Size(120, 36)):
+                screen.post_message(Resize(size, size))
+                screen.call_later(lambda: None)  # or the second would take the place of the first
+            await asyncio.sleep(0.2)
+            assert screen.size == (120, 36)
+            return screen.layouts
+
+    return asyncio.run(run())
+
+
+def test_a_screen_comes_to_rest_after_several_sizes_at_once():
+    assert layouts_after_two_sizes_at_once(SteadyScreen) < 10
+
+
+def test_textuals_own_screen_never_does():
+    """The control. Once it does, SteadyScreen can go."""
+    assert layouts_after_two_sizes_at_once(Screen) >= MOST_LAYOUTS
