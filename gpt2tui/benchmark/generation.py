@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.benchmark.workers import Contender, Job, Round
+from gpt2tui.generation import decoder_of
 from gpt2tui.preset import Preset
 from model.gpt2 import GPT2
 from model.sampling import generate
@@ -19,6 +20,9 @@ WARM_UP_TOKENS = 4
 
 Write = Callable[[Tensor, int], tuple[float, float]]
 """Continues prompts (B, T) by so many tokens each; returns the seconds to the first one, and in all."""
+
+Precisions = dict[int, str]
+"""What the weights are in, by batch size."""
 
 
 def lengths(preset: Preset) -> tuple[int, int]:
@@ -36,11 +40,11 @@ def generating(job: Job) -> Contender:
     device = torch.device(job.preset.training.device)
     length, count = lengths(job.preset)
     if job.contender == "gpt2tui":
-        write = our_write(job.preset, device)
+        write, precision = our_write(job.preset, device)
     else:
         from gpt2tui.benchmark.peer import transformers_write
 
-        write = transformers_write(job.preset, device, best=job.contender == "transformers-best")
+        write, precision = transformers_write(job.preset, device, best=job.contender == "transformers-best")
     generator = torch.Generator().manual_seed(job.preset.sampling.seed)
     prompts = torch.randint(job.preset.model.vocab_size or 0, (max(BATCH_SIZES), length), generator=generator)
 
@@ -60,13 +64,14 @@ def generating(job: Job) -> Contender:
         return Round(measured, peak_memory(device))
 
     warm_up()
-    return {}, write_for
+    return {"precision": precision}, write_for
 
 
-def our_write(preset: Preset, device: torch.device) -> Write:
-    """The loop that `sample`, the chat and samples during training use, with the preset's sampling settings."""
+def our_write(preset: Preset, device: torch.device) -> tuple[Write, Precisions]:
+    """Writes as `sample` and the chat do, with the preset's sampling settings."""
     torch.manual_seed(preset.training.seed)
     model, s = GPT2(preset.model).to(device).eval(), preset.sampling
+    decoder = decoder_of(model, "auto")
 
     def write(prompt: Tensor, count: int) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(s.seed)
@@ -74,9 +79,9 @@ def our_write(preset: Preset, device: torch.device) -> Write:
         started = time.perf_counter()
         marks = [
             time.perf_counter() - started
-            for _ in generate(model, prompt, max_length=count, generator=generator, **chosen)  # type: ignore[arg-type]
+            for _ in generate(model, prompt, max_length=count, generator=generator, decoder=decoder, **chosen)  # type: ignore[arg-type]
         ]
         assert len(marks) == count
         return marks[0], marks[-1]
 
-    return write
+    return write, {1: "fp16" if decoder else "fp32", 16: "fp32"}  # a decoder is for one text

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
@@ -16,6 +15,7 @@ from gpt2tui.device_speed import peak_flops
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import flops_per_token
 from gpt2tui.terminal_text import sanitize
+from gpt2tui.training.precision import device_name
 
 OURS = "gpt2tui"
 
@@ -73,7 +73,7 @@ def generating_rows(
     rows = []
     for row, outcome in _rows(outcomes, f"all {batch_size}", batch_size * count):
         first = milliseconds([s for measured in outcome.rounds for s in measured.seconds[f"first {batch_size}"]])
-        precision = subject.precision if row["contender"] == "transformers-best" else "fp32"
+        precision = outcome.facts.get("precision", {}).get(batch_size)
         rows.append(row | {"batch_size": batch_size, "ms_to_first_token": first["median"], "precision": precision})
     return rows
 
@@ -123,10 +123,8 @@ def _rows(outcomes: Mapping[str, Outcome], what: str, tokens: int) -> Iterator[t
 
 def _mfu(subject: Subject, precision: Any, tokens_per_second: float | None) -> float | None:
     """The model's FLOPs, as `estimate` counts them, over the peak that the device's maker states."""
-    if subject.device.type != "cuda" or tokens_per_second is None:
-        return None
-    peak = peak_flops(torch.cuda.get_device_name(subject.device), precision)
-    return tokens_per_second * flops_per_token(subject.preset) / peak if peak else None
+    peak = peak_flops(device_name(subject.device), precision)
+    return tokens_per_second * flops_per_token(subject.preset) / peak if peak and tokens_per_second else None
 
 
 def _turns(

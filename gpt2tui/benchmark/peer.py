@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gpt2tui.benchmark.generation import Write
+from gpt2tui.benchmark.generation import BATCH_SIZES, Precisions, Write
 from gpt2tui.benchmark.plain import usual_step
 from gpt2tui.benchmark.training import Facts, Step, compile_as_a_run_does
 from gpt2tui.preset import Preset
@@ -64,7 +64,7 @@ class _Loss(nn.Module):
         return loss
 
 
-def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> Write:
+def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> tuple[Write, Precisions]:
     """Its `generate` with its cache, in fp32; at its best with the weights in the preset's precision."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
     dtype = halves.get(preset.training.precision, torch.float32) if best else torch.float32
@@ -97,4 +97,4 @@ def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> W
         assert written.size(1) == prompt.size(1) + count
         return first[0] - started, time.perf_counter() - started
 
-    return write
+    return write, dict.fromkeys(BATCH_SIZES, preset.training.precision if best else "fp32")

@@ -45,7 +45,7 @@ def usual_step(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     clip = preset.optimizer.grad_clip
 
-    def step(micro_batches: Sequence[Batch], number: int) -> float:
+    def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:
         model.train()
         total = torch.zeros((), device=device)
         for inputs, targets in micro_batches:
@@ -59,6 +59,6 @@ def usual_step(
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        return float(total)
+        return lambda: float(total)
 
     return step

@@ -17,7 +17,7 @@ from gpt2tui.preset import Preset
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.precision import Precision, choose_compilation
 from gpt2tui.training.trial import within_budget
-from gpt2tui.training.update import Update
+from gpt2tui.training.update import PendingResult, Update
 from model.gpt2 import GPT2
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
@@ -25,8 +25,8 @@ RANDOM_TOKENS = 2**20
 
 Forward = Callable[..., torch.Tensor]
 Facts = dict[str, Any]
-Step = Callable[[Sequence[Batch], int], float]
-"""Updates the weights with the micro-batches of the step of this number; returns the mean loss in nats a token."""
+Step = Callable[[Sequence[Batch], int], Callable[[], float]]
+"""Updates the weights with the micro-batches of the step of this number; what it returns reads the loss, in nats."""
 
 
 def training(job: Job) -> Contender:
@@ -36,8 +36,8 @@ def training(job: Job) -> Contender:
     update, facts = _way(job, device, batches)
     numbers = itertools.count()
 
-    def step() -> tuple[float, float]:
-        """The loss of the next step, and the seconds that its batch took."""
+    def step() -> tuple[Callable[[], float], float]:
+        """Reads the loss of the next step, and the seconds that its batch took. Nobody has to wait for the loss."""
         number, started = next(numbers), time.perf_counter()
         micro_batches = batches.micro_batches(number)
         seconds = time.perf_counter() - started
@@ -56,7 +56,7 @@ def training(job: Job) -> Contender:
             marks.append(_mark(device))
         return Round({"step": _between(marks, device), "batch": batch_seconds}, peak_memory(device))
 
-    losses = [step()[0] for _ in range(WARM_UP_STEPS)]
+    losses = [step()[0]() for _ in range(WARM_UP_STEPS)]
     return {**facts, "first_loss": losses[0]}, steps_for
 
 
@@ -119,4 +119,14 @@ def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
     update = Update(preset, device, precision)
     update.forward, facts = compile_as_a_run_does(update.model, preset)
-    return lambda micro_batches, number: update.run(micro_batches, number).train_loss, facts
+    unread: list[PendingResult] = []
+
+    def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:
+        result = update.begin(micro_batches, number)
+        if unread:
+            unread.pop().read()
+        if update.reads_late:
+            unread.append(result)
+        return lambda: result.read().train_loss
+
+    return step, facts

@@ -135,8 +135,8 @@ def work(connection: Any, job: Job) -> None:
 
 def in_one_line(error: Exception) -> str:
     """What went wrong, and what to do where that is known."""
-    text = next(iter(str(error).strip().splitlines()), "")[:300]
-    # torch's CPU allocator raises a plain RuntimeError.
-    if isinstance(error, MemoryError) or any(words in text for words in ("can't allocate memory", "out of memory")):
+    from gpt2tui.training.precision import is_out_of_memory
+
+    if is_out_of_memory(error):
         return "out of memory; lower training.batch_size"
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"
