@@ -28,7 +28,7 @@ class PresetsApp(App[None]):
 
     def __init__(self, preselected=None):
         super().__init__()
-        self.session = SimpleNamespace(active=False)
+        self.session = SimpleNamespace(active=False, launch=None)
         self.settings = UserSettings()
         self.preselected = preselected
         self.trained = []
@@ -56,14 +56,15 @@ class PresetsApp(App[None]):
         self.said.append(message)
 
 
-def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None):
+def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure=lambda preset: Found(SPEED)):
     """Runs `await script(app, pilot)` on a Presets screen whose looks are instant."""
     monkeypatch.setattr(cost_panel, "FIRST_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(cost_panel, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(presets_screen, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(presets_screen, "LOOK_SECONDS", LOOK)
     monkeypatch.setattr(presets_screen, "REMEMBER_SECONDS", 0.01)
-    monkeypatch.setattr(preset_costs, "measure_device", lambda preset: Found(SPEED))
+    monkeypatch.setattr(cost_panel, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(preset_costs, "measure_device", measure)
     state = corpus or SimpleNamespace(source="", state="prepared", train_tokens=1_000_000, vocab_size=None)
     monkeypatch.setattr(preset_costs, "look_at_corpus", lambda loaded: Found(state))
     app = app or PresetsApp()

@@ -1,21 +1,21 @@
 """The Presets screen, driven by keys and mouse."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 from textual.widgets import Button, Input
 
 from gpt2tui import preset_files
 from gpt2tui.preset_files import shipped_folder
+from gpt2tui.tui.preset_costs import Found
 from gpt2tui.tui.widgets.choice import Choice
-from gpt2tui.tui.widgets.cost_panel import CostPanel
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
 from gpt2tui.tui.widgets.difference_dialog import DifferenceDialog
 from gpt2tui.tui.widgets.estimator import Estimator
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from gpt2tui.tui.widgets.preset_list import PresetList
 
-from .presets_app import PresetsApp, drive, own_preset, write
+from .presets_app import SPEED, PresetsApp, drive, own_preset, write
 
 SMALL = preset_files.load(["small"]).preset
 COUNT = SMALL.with_vocab_size(SMALL.known_vocab_size).model.parameter_count()
@@ -357,15 +357,44 @@ def test_the_estimate_follows_and_is_red_where_memory_is_short(monkeypatch):
 
 
 def test_no_device_is_measured_while_a_training_runs(monkeypatch):
+    measured = []
+
     async def script(app, pilot):
         await pilot.pause(0.1)
-        panel = app.presets.query_one(CostPanel)
-        assert not panel._devices
-        assert panel._corpora
+        assert "measured after the training" in shown_text(app)
+        assert not measured
+        app.session.active = False
+        await pilot.pause(0.2)
+        assert measured
+        assert "on 2 CPU threads, fp32" in shown_text(app)
+
+    def measure(preset):
+        measured.append(preset)
+        return Found(SPEED)
 
     app = PresetsApp()
-    app.session = SimpleNamespace(active=True)
-    drive(script, monkeypatch, app=app)
+    app.session.active = True
+    drive(script, monkeypatch, app=app, measure=measure)
+
+
+def test_a_measurement_beside_which_a_training_ran_is_made_again(monkeypatch):
+    measured = []
+    poisoned = replace(SPEED, flops_per_second_achievable=1.0)
+    app = PresetsApp()
+
+    def measure(preset):
+        measured.append(preset)
+        if len(measured) == 1:
+            app.session.launch = "began and ended meanwhile"
+            return Found(poisoned)
+        return Found(SPEED)
+
+    async def script(app, pilot):
+        await pilot.pause(0.2)
+        assert len(measured) == 2
+        assert app.presets.query_one(Estimator).costs.estimate.seconds < 3600 * 24
+
+    drive(script, monkeypatch, app=app, measure=measure)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (59, 15), (20, 5), (1, 1)])

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -20,9 +20,11 @@ from gpt2tui.tui.widgets.estimator import Estimator, is_strip
 
 if TYPE_CHECKING:
     from gpt2tui.commands.dry_run import DataState
+    from gpt2tui.tui.app import WorkbenchApp
 
 FIRST_LOOK_SECONDS = 1.0  # the first look imports torch, which must not delay what a person does first
 LOOK_SECONDS = 0.4
+LATER: Found[DeviceSpeed] = Found(None, "measured after the training")
 RETRY_SECONDS = 5.0
 MOST_CORPORA = 64
 log = logging.getLogger(__name__)
@@ -30,10 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DeviceFound(Message):
-    """A device has been measured."""
+    """A device has been measured, while no training disturbed it or (`undisturbed` is false) perhaps beside one."""
 
     key: DeviceKey
     found: Found[DeviceSpeed]
+    undisturbed: bool
 
 
 @dataclass
@@ -104,9 +107,10 @@ class CostPanel(Vertical):
 
     @on(DeviceFound)
     def device_found(self, message: DeviceFound) -> None:
-        """Draws with the device's speed."""
+        """Draws with the device's speed; one measured beside a training is nothing that lasts."""
         self._looking.discard("device")
-        self._devices[message.key] = message.found
+        if message.undisturbed:
+            self._devices[message.key] = message.found
         self._found()
 
     @on(CorpusFound)
@@ -127,7 +131,7 @@ class CostPanel(Vertical):
     def _draw(self) -> None:
         if self._loaded is not None:
             preset = self._loaded.preset
-            device = self._devices.get(preset_costs.device_key(preset))
+            device = self._devices.get(preset_costs.device_key(preset), LATER if self._training else None)
             corpus = self._corpora.get(preset_costs.corpus_key(preset))
             self.query_one(Estimator).show(preset, preset_costs.costs(preset, device, corpus))
 
@@ -160,15 +164,25 @@ class CostPanel(Vertical):
             self._find(lambda: preset_costs.look_at_corpus(loaded), lambda found: CorpusFound(corpus, found))
         if "device" not in self._looking and device not in self._devices:
             if self._training:  # measuring would disturb it, and measure its neighbour's leftovers
+                self._draw()
                 self._look_soon(RETRY_SECONDS)
                 return
             self._looking.add("device")
-            self._find(lambda: preset_costs.measure_device(preset), lambda found: DeviceFound(device, found))
+            before = self.workbench.session.launch
+
+            def measured(found: Found[DeviceSpeed]) -> Message:
+                return DeviceFound(device, found, not self._training and self.workbench.session.launch is before)
+
+            self._find(lambda: preset_costs.measure_device(preset), measured)
+
+    @property
+    def workbench(self) -> "WorkbenchApp":
+        """The app, with what is its own."""
+        return cast("WorkbenchApp", self.app)
 
     @property
     def _training(self) -> bool:
-        session = getattr(self.app, "session", None)
-        return bool(session and session.active)
+        return self.workbench.session.active
 
     @work(thread=True)
     def _find(self, look: Callable[[], Found[Any]], tell: Callable[[Found[Any]], Message]) -> None:

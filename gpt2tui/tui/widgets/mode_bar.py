@@ -14,7 +14,8 @@ from gpt2tui.tracking.number_format import duration
 from gpt2tui.tui.session_state import SessionState
 
 MODES = {"presets": "Presets", "train": "Train", "chat": "Chat", "runs": "Runs"}
-BAR_WIDTH = 14
+BAR_WIDTHS = (14, 6)
+NAME_WIDTHS = (30, 14)
 DATE = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-(?=.)")  # with which the names of runs begin
 WORDS: dict[str, tuple[str, str]] = {
     "preparing": ("◌ PREPARING", "warning"),
@@ -91,36 +92,31 @@ class ModeBar(Widget):
 
 
 def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]:
-    """The status in words, the longest first."""
+    """The status in words, the longest first; a run's name gives way after its bar, and before what is left of it."""
     if status.state == "idle":
         return []
     word, colour = WORDS[status.state]
     state = Text(word, Style(bold=True, color=_colour(colours, colour)))
     name = DATE.sub("", sanitize(status.run, keep_newlines=False))
-    short = name if len(name) <= 30 else f"{name[:29]}…"
+    long, short = (name if len(name) <= width else f"{name[: width - 1]}…" for width in NAME_WIDTHS)
     if status.state == "preparing":
         what = Text(f"  {sanitize(status.preparation, keep_newlines=False)}") if status.preparation else Text()
-        return [
-            Text.assemble(short, "  ", state, what, " "),
-            Text.assemble(state, what, " "),
-            Text.assemble(state, " "),
-        ]
+        lines = [(long, "  ", state, what), (short, "  ", state, what), (state, what), (state,)]
+        return [Text.assemble(*line, " ") for line in lines]
     if not status.num_iterations:
-        return [Text.assemble(short, "  ", state, " "), Text.assemble(state, " ")]
+        return [Text.assemble(*line, " ") for line in ((long, "  ", state), (short, "  ", state), (state,))]
     steps = f"  {status.step:,}/{status.num_iterations:,}"
     percent = f"  {int(status.fraction * 100)} %"
-    filled = round(status.fraction * BAR_WIDTH)
-    bar = Text.assemble(
-        "  ",
-        ("━" * filled, Style(color=_colour(colours, colour))),
-        ("━" * (BAR_WIDTH - filled), Style(color=_colour(colours, "surface-lighten-2"))),
-    )
+    bar, small_bar = (_bar(status.fraction, width, colours, colour) for width in BAR_WIDTHS)
     left = ""
     if status.seconds_left is not None and status.state in ("running", "pausing", "paused", "attached"):
         left = f"  ETA {duration(status.seconds_left)}"
     parts = [
-        (short, "  ", state, steps, percent, bar, left),
-        (state, steps, percent, bar, left),
+        (long, "  ", state, steps, percent, bar, left),
+        (long, "  ", state, steps, percent, small_bar, left),
+        (long, "  ", state, steps, percent, left),
+        (short, "  ", state, steps, percent, left),
+        (short, "  ", state, percent, left),
         (state, steps, percent, left),
         (state, steps, left),
         (state, percent, left),
@@ -129,6 +125,15 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
         (word[:1],),
     ]
     return [Text.assemble(*line, " ") for line in parts]
+
+
+def _bar(fraction: float, width: int, colours: dict[str, str], colour: str) -> Text:
+    filled = round(fraction * width)
+    return Text.assemble(
+        "  ",
+        ("━" * filled, Style(color=_colour(colours, colour))),
+        ("━" * (width - filled), Style(color=_colour(colours, "surface-lighten-2"))),
+    )
 
 
 def _colour(colours: dict[str, str], name: str) -> str | None:
