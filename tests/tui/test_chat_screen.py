@@ -48,7 +48,7 @@ def driven(tmp_path, story, *, size=(120, 36), **app):
 
     async def drive():
         async with app.run_test(size=size) as pilot:
-            await until(pilot, lambda: getattr(app.screen, "_first", None) is not None or not app.screen._listing)
+            await until(pilot, lambda: app.screen.chosen.asked or not app.screen._listing)
             await story(pilot, app.screen)
 
     asyncio.run(drive())
@@ -264,6 +264,25 @@ def test_two_models_answer_side_by_side_with_the_same_seed(tmp_path):
     assert sorted(set(loaded)) == [choice.reference for choice in SAVED]
     assert len(loaded) == 2  # each once: both stay in memory
     assert len(app.models.references) == 2
+
+
+def test_the_models_can_be_filtered_and_chosen_from_what_is_left(tmp_path):
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        assert screen.chosen.first == SAVED[0]
+        await pilot.press("escape", "slash", *"small 600")
+        assert models.border_title == "models · 1 of 2"
+        await pilot.press("enter", "enter")
+        assert screen.chosen.first == SAVED[1]
+        assert screen.prompt.has_focus
+        await pilot.press("escape", "slash", "x")
+        assert models.get_option_at_index(0).prompt == "none matches"
+        assert screen.chosen.first == SAVED[1]  # what is not shown still answers
+        await pilot.press("escape")
+        assert models.option_count == 3
+        assert models.has_focus
+
+    driven(tmp_path, story)
 
 
 def test_the_heat_map_shows_five_rivals_under_the_cursor(tmp_path):
@@ -501,8 +520,8 @@ def test_live_weights_come_first_and_are_copied_anew_for_each_answer(tmp_path):
     session = LiveSession()
 
     async def story(pilot, screen):
-        await until(pilot, lambda: screen._first is not None)
-        assert screen._first.reference is None
+        await until(pilot, lambda: screen.chosen.first is not None)
+        assert screen.chosen.first.reference is None
         assert screen.query_one("ModelList").get_option_at_index(1).prompt.plain.startswith("✓ ● live")
         for n in (1, 2):
             await pilot.press("a", "enter")
@@ -518,7 +537,7 @@ def test_live_weights_that_never_come_can_be_stopped_or_end_with_the_training(tm
     session = LiveSession()
 
     async def story(pilot, screen):
-        await until(pilot, lambda: screen._first is not None)
+        await until(pilot, lambda: screen.chosen.first is not None)
         await pilot.press("a", "enter")
         await until(pilot, lambda: screen._stop is not None)
         await pilot.press("escape")
@@ -538,9 +557,9 @@ def test_another_mode_opens_the_chat_with_a_checkpoint(tmp_path):
     async def story(pilot, screen):
         screen.select_model("/runs/small/step-600")
         await until(pilot, lambda: pilot.app.models.references == ["/runs/small/step-600"])
-        assert screen._first.step == 600
+        assert screen.chosen.first.step == 600
         screen.select_model("openai-community/gpt2")
-        await until(pilot, lambda: screen._first.reference == "openai-community/gpt2")
-        assert screen._first in screen._choices()
+        await until(pilot, lambda: screen.chosen.first.reference == "openai-community/gpt2")
+        assert screen.chosen.first in screen.chosen.all
 
     driven(tmp_path, story)

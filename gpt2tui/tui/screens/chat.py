@@ -1,7 +1,6 @@
 """The Chat screen: models on the left, what they write on the right."""
 
 import threading
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,57 +8,50 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, cast
 
-from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.content import Content
+from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Static
+from textual.notifications import SeverityLevel
 
+from gpt2tui.errors import ResourceError
 from gpt2tui.preset import SamplingTable
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import compact
 from gpt2tui.tui import chat_catalog
 from gpt2tui.tui.chat_catalog import ModelChoice
 from gpt2tui.tui.chat_model import (
     AllAnswered,
-    AnswerBegun,
-    AnswerEnded,
     AnswerFailed,
-    AnswerGrew,
     AnswerRequest,
     ChatModel,
     ChatModels,
-    ModelFacts,
     ModelReady,
     ModelUnusable,
     Task,
     answer,
     load_model,
 )
-from gpt2tui.tui.chat_template import conversation, spoken
+from gpt2tui.tui.chat_template import conversation
 from gpt2tui.tui.chat_transcript import as_markdown
+from gpt2tui.tui.chosen_models import ChosenModels
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
 from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.chat_answer import ChatAnswer
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
+from gpt2tui.tui.widgets.dialogs import TextDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 from gpt2tui.tui.widgets.model_list import ModelList
+from gpt2tui.tui.widgets.model_picker import ModelPicker
 from gpt2tui.tui.widgets.prompt_area import PromptArea
 from gpt2tui.tui.widgets.rivals_line import RivalsLine
 from gpt2tui.tui.widgets.sampling_panel import SamplingPanel
-from gpt2tui.tui.widgets.token_text import HOTTEST_BITS, TokenText
+from gpt2tui.tui.widgets.text_saving import ask_and_write
+from gpt2tui.tui.widgets.token_text import TokenText
+from gpt2tui.tui.widgets.transcript import Transcript
 
-MOST_ANSWERS = 100
 LONGEST_TEXT = 100_000
 REFRESH_SECONDS = 5.0
-INTRODUCTION = (
-    "A base model continues text; it does not answer questions. Type how a text begins, and Enter lets it go on. "
-    "An empty prompt starts a new document."
-)
 
 
 @dataclass
@@ -83,50 +75,22 @@ class ChatScreen(ModeScreen):
         Binding("s", "settings", "Settings", tooltip="Models and sliders, where there is no room for them", show=False),
         Binding("i", "focus_prompt", "Write", show=False),
         Binding("o", "open", "Open", tooltip="A folder in Hugging Face GPT-2 form, or a Hub id", show=False),
+        Binding("slash", "filter", "Filter the models", key_display="/", show=False),
         Binding("ctrl+l", "clear", "Clear", tooltip="Forget the transcript", show=False),
     ]
+    CSS_PATH = "chat.tcss"
 
     # Not ClassVar: Textual declares them as variables of an instance.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012
 
-    CSS = """
-    ChatScreen #chat { height: 1fr; }
-    ChatScreen #side { width: 36; }
-    ChatScreen #talk { width: 1fr; }
-    ChatScreen #transcript { height: 1fr; border: round $panel; border-title-color: $foreground;
-        border-subtitle-color: $text-muted; scrollbar-size-vertical: 1; }
-    ChatScreen #transcript:focus, ChatScreen #transcript:focus-within { border: round $border; }
-    ChatScreen #introduction { padding: 0 1; color: $text-muted; height: auto; }
-    /* At least as high as there is room: an anchored container scrolls to less than 0 over a short content. */
-    ChatScreen #turns { height: auto; min-height: 100%; }
-    ChatScreen .turn { height: auto; }
-    ChatScreen RivalsLine { display: none; }
-    ChatScreen.-heat RivalsLine { display: block; }
-    ChatScreen PromptArea { height: auto; min-height: 3; max-height: 8; border: round $panel; padding: 0 1;
-        background: transparent; border-subtitle-color: $text-muted; border-title-color: $foreground; }
-    ChatScreen PromptArea:focus { border: round $border; }
-    ChatScreen.-medium #side { width: 28; }
-    ChatScreen.-narrow #side, ChatScreen.-short #side { display: none; width: 1fr; }
-    ChatScreen.-narrow.-choosing #side, ChatScreen.-short.-choosing #side { display: block; }
-    ChatScreen.-narrow.-choosing #talk, ChatScreen.-short.-choosing #talk { display: none; }
-    ChatScreen.-short #transcript, ChatScreen.-short ModelList, ChatScreen.-short SamplingPanel { border: none; }
-    ChatScreen Footer { scrollbar-size-horizontal: 0; }
-    ChatScreen.-short PromptArea { border: none; min-height: 1; max-height: 2; }
-    """
-
     def __init__(self, models: ChatModels | None = None) -> None:
         super().__init__()
         self._models = models or ChatModels()
-        self._saved: list[ModelChoice] = []
-        self._opened: list[ModelChoice] = []
-        self._first: ModelChoice | None = None
-        self._second: ModelChoice | None = None
-        self._wanted: str | None = None  # a reference to select as soon as it is in the list
-        self._answers: dict[int, ChatAnswer] = {}
+        self.chosen = ChosenModels()
+        """Which models there are, and which of them answer."""
         self._next_number = 0
         self._stop: threading.Event | None = None  # of the answers under way, None while there are none
-        self._heat_map = False
         self._listing = False
 
     # ---- parts
@@ -142,31 +106,30 @@ class ChatScreen(ModeScreen):
         return self.query_one(SamplingPanel)
 
     @property
+    def transcript(self) -> Transcript:
+        """What was asked and answered."""
+        return self.query_one(Transcript)
+
+    @property
     def answers(self) -> list[ChatAnswer]:
-        """The transcript, oldest first."""
-        return list(self._answers.values())
+        """The answers in the transcript, oldest first."""
+        return self.transcript.answers
 
     def compose(self) -> ComposeResult:
         """Models and sliders beside transcript and prompt."""
         yield ModeBar()
         with Horizontal(id="chat"):
             with Vertical(id="side"):
-                yield ModelList(id="models")
+                yield ModelPicker(id="models")
                 yield SamplingPanel(id="sampling")
             with Vertical(id="talk"):
-                with VerticalScroll(id="transcript"), Vertical(id="turns"):
-                    yield Static(Text(INTRODUCTION), id="introduction")
+                yield Transcript(id="transcript")
                 yield RivalsLine()
                 yield PromptArea(id="prompt", placeholder="how a text begins")
         yield KeyFooter()
 
     def on_mount(self) -> None:
         """Reads what there is to talk to, and goes on reading while in front."""
-        models = self.query_one(ModelList)
-        models.border_title = "models"
-        transcript = self.query_one("#transcript")
-        transcript.border_title = "transcript"
-        self._show_legend()
         self.prompt.border_title = "prompt"
         self.prompt.border_subtitle = "⏎ continue · \\⏎ new line · ^g surprise"
         self.set_interval(REFRESH_SECONDS, self._refresh_models)
@@ -182,8 +145,8 @@ class ChatScreen(ModeScreen):
 
     def select_model(self, reference: str | None) -> None:
         """Chooses the model that answers: a CHECKPOINT reference, or None for the live weights."""
-        self._wanted = chat_catalog.LIVE if reference is None else reference
-        self._take_wanted()
+        self.chosen.want(reference)
+        self._take_wanted(listed=False)
         self._refresh_models()
         self.prompt.focus()
 
@@ -214,9 +177,8 @@ class ChatScreen(ModeScreen):
     def show_models(self, event: ModelsListed) -> None:
         """Shows them, and settles on one where none is chosen."""
         self._listing = False
-        self._saved = event.choices
-        if self._wanted is not None:
-            self._take_wanted(listed=True)
+        self.chosen.update(self._live(), event.choices)
+        self._take_wanted(listed=True)
         self._show_models()
 
     def _live(self) -> ModelChoice | None:
@@ -225,63 +187,28 @@ class ChatScreen(ModeScreen):
             return None
         return chat_catalog.live(session.run.name, session.progress.step)
 
-    def _choices(self) -> list[ModelChoice]:
-        live = self._live()
-        return [*([live] if live else []), *self._opened, *self._saved]
+    def _take_wanted(self, listed: bool) -> None:
+        self.chosen.update(self._live())
+        taken = self.chosen.take_wanted(listed)
+        if isinstance(taken, ModelChoice):
+            self._load_ahead(taken)
+            self._show_models()
+        elif taken == "no training":
+            self._say("no training is running: these are the saved checkpoints", "warning")
 
     def _show_models(self) -> None:
-        choices = self._choices()
-        by_key = {choice.key: choice for choice in choices}
-        # A choice that has gone (pruned, deleted, the training has ended) gives way to the first of the list.
-        self._first = by_key.get(self._first.key) if self._first else None
-        self._second = by_key.get(self._second.key) if self._second else None
-        if self._first is None:
-            self._first, self._second = self._second or next(iter(choices), None), None
-        models = self.query_one(ModelList)
-        models.show(choices, self._first, self._second)
-        models.border_subtitle = "o opens a folder"
-
-    def _take_wanted(self, listed: bool = False) -> None:
-        wanted = self._wanted
-        choice: ModelChoice | None
-        if wanted is None:
-            return
-        if wanted == chat_catalog.LIVE:
-            choice = self._live()
-            if choice is None:
-                self._wanted = None
-                self._say("no training is running: these are the saved checkpoints", "warning")
-                return
-        else:
-            choice = chat_catalog.meant_by(wanted, self._choices())
-            if choice is None and not listed:
-                return  # perhaps in a moment, when the runs have been read
-            if choice is None:
-                choice = chat_catalog.opened(wanted)
-                self._opened = [choice, *(c for c in self._opened if c != choice)]
-        self._wanted = None
-        self._choose(choice)
+        self.query_one(ModelPicker).show(self.chosen.all, self.chosen.first, self.chosen.second)
 
     @on(ModelList.Chosen)
     def choose(self, event: ModelList.Chosen) -> None:
         """Enter: this model answers. Space: it answers beside the first, or no longer."""
         if not event.second:
-            self._choose(event.choice)
+            self.chosen.choose(event.choice)
+            self._load_ahead(event.choice)
             self.remove_class("-choosing")
             self.prompt.focus()
-            return
-        if self._second is not None and event.choice.key == self._second.key:
-            self._second = None
-        elif self._first is None or event.choice.key != self._first.key:
-            self._second = event.choice
+        elif self.chosen.choose_second(event.choice):
             self._load_ahead(event.choice)
-        self._show_models()
-
-    def _choose(self, choice: ModelChoice) -> None:
-        if self._second is not None and choice.key == self._second.key:
-            self._second = None
-        self._first = choice
-        self._load_ahead(choice)
         self._show_models()
 
     def _load_ahead(self, choice: ModelChoice) -> None:
@@ -292,27 +219,30 @@ class ChatScreen(ModeScreen):
     @on(ModelReady)
     def show_facts(self, event: ModelReady) -> None:
         """The model that was chosen is there: its size, and the settings it comes with."""
-        if self._first is not None and event.reference == self._first.reference:
+        if self.chosen.first is not None and event.reference == self.chosen.first.reference:
             self.panel.suggest(event.facts.sampling)
-            self._show_facts(event.facts)
+            self.transcript.show_facts(event.facts)
 
     @on(ModelUnusable)
     def explain_model(self, event: ModelUnusable) -> None:
         """A dialog; a folder that a person named leaves the list again."""
-        self._opened = [choice for choice in self._opened if choice.reference != event.reference]
+        self.chosen.forget_opened(event.reference)
+        self.chosen.update(self._live())
         self._show_models()
         self.workbench.show_error("This model cannot be used", event.message)
 
-    def _show_facts(self, facts: ModelFacts) -> None:
-        size = f"{compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
-        self.query_one("#transcript").border_title = Content(f"transcript · {size}")
+    def action_filter(self) -> None:
+        """Looks for words in the models."""
+        if self.has_class("-narrow") or self.has_class("-short"):
+            self.add_class("-choosing")
+        self.query_one(ModelPicker).open_filter()
 
     def action_open(self) -> None:
         """Asks for a folder or a Hub id."""
         dialog = TextDialog(
             "Open a model", "A folder in Hugging Face GPT-2 form, a checkpoint, a run, or a Hub id (gpt2 is one)."
         )
-        self.app.push_screen(dialog, lambda reference: self._open(reference))
+        self.app.push_screen(dialog, self._open)
 
     def _open(self, reference: str | None) -> None:
         if reference and reference.strip():
@@ -329,7 +259,8 @@ class ChatScreen(ModeScreen):
 
     def action_measure(self) -> None:
         """Rates the typed text token by token; without one, the last text of the transcript."""
-        text = self.prompt.text or (self.answers[-1].whole if self._answers else "")
+        last = self.transcript.last
+        text = self.prompt.text or (last.whole if last else "")
         if not text:
             self._say("type or paste a text first; then ^g shows how surprised the model is by it", "warning")
             return
@@ -340,11 +271,10 @@ class ChatScreen(ModeScreen):
 
     def action_regenerate(self) -> None:
         """The last prompt again, with the next seed."""
-        last = next((answer for answer in reversed(self.answers) if answer.request.task == "write"), None)
+        last = self.transcript.last_written
         if last is None:
             self._say("nothing has been written yet", "warning")
-            return
-        if self._stop is None:
+        elif self._stop is None:
             self.panel.seed += 1
             self._ask("write", last.request.prompt, self.panel.sampling, asked=last.request.asked)
         else:
@@ -352,7 +282,7 @@ class ChatScreen(ModeScreen):
 
     def action_more(self) -> None:
         """Prompt and continuation become the next prompt."""
-        last = next((answer for answer in reversed(self.answers) if answer.request.task == "write"), None)
+        last = self.transcript.last_written
         if last is not None and last.done:
             self._ask("write", last.continued, self.panel.sampling)
 
@@ -362,33 +292,20 @@ class ChatScreen(ModeScreen):
         if self._stop is not None:
             self._say("still writing; esc stops", "warning")
             return False
-        if self._first is None:
+        self.chosen.update(self._live())
+        if not self.chosen.asked:
             self._say("there is no model yet: train one (f3), or open a folder with o", "warning")
             return False
         pairs = []
-        for choice in self._asked():
-            whole = conversation(self._history(choice), prompt) if converse else prompt
+        for choice in self.chosen.asked:
+            whole = conversation(self.transcript.conversation_with(choice), prompt) if converse else prompt
             pairs.append((self._request(choice, task, whole, sampling, asked), choice))
-        self._show_turn(pairs)
+        self.transcript.add_turn(pairs)
         self._stop = threading.Event()
         requests = [request for request, _ in pairs]
-        work = partial(answer, requests, self._models, self.post_message, self._stop)
+        work = partial(answer, requests, self._models, self.transcript.post_message, self._stop)
         self.run_worker(work, thread=True, group="answer", exit_on_error=False)
         return True
-
-    def _asked(self) -> list[ModelChoice]:
-        live = self._live()
-        chosen = [choice for choice in (self._first, self._second) if choice is not None]
-        return [live if choice.reference is None and live else choice for choice in chosen]
-
-    def _history(self, choice: ModelChoice) -> list[tuple[str, str]]:
-        """The conversation with a model so far; of a turn that was written again, the last one counts."""
-        turns = {
-            shown.request.prompt: (shown.request.asked, spoken(shown.written))
-            for shown in self.answers
-            if shown.request.asked is not None and shown.choice.key == choice.key and shown.failure is None
-        }
-        return [(asked, answered) for asked, answered in turns.values() if asked is not None]
 
     def _request(
         self, choice: ModelChoice, task: Task, prompt: str, sampling: SamplingTable, asked: str | None
@@ -400,44 +317,9 @@ class ChatScreen(ModeScreen):
         self._next_number += 1
         return AnswerRequest(self._next_number, task, prompt, sampling, choice.reference, live, asked)
 
-    def _show_turn(self, pairs: Sequence[tuple[AnswerRequest, ModelChoice]]) -> None:
-        transcript = self.query_one("#transcript", VerticalScroll)
-        self.query_one("#introduction").display = False
-        answers = [ChatAnswer(request, choice, heat_map=self._heat_map) for request, choice in pairs]
-        for (request, _), shown in zip(pairs, answers, strict=True):
-            self._answers[request.number] = shown
-        self.query_one("#turns").mount(Horizontal(*answers, classes="turn"))
-        while len(self._answers) > MOST_ANSWERS:
-            oldest = self._answers.pop(next(iter(self._answers)))
-            (oldest.parent if isinstance(oldest.parent, Horizontal) else oldest).remove()
-        transcript.anchor()
-
-    # ---- being answered
-
-    @on(AnswerBegun)
-    def begin_answer(self, event: AnswerBegun) -> None:
-        """A model is there."""
-        if (shown := self._answers.get(event.number)) is not None:
-            shown.begin(event.facts, event.prompt_tokens)
-            self._show_facts(event.facts)
-
-    @on(AnswerGrew)
-    def grow_answer(self, event: AnswerGrew) -> None:
-        """Some tokens more."""
-        if (shown := self._answers.get(event.number)) is not None:
-            shown.grow(event.tokens, event.statistics, event.seconds)
-
-    @on(AnswerEnded)
-    def end_answer(self, event: AnswerEnded) -> None:
-        """It is complete."""
-        if (shown := self._answers.get(event.number)) is not None:
-            shown.end(event.ending)
-
     @on(AnswerFailed)
-    def fail_answer(self, event: AnswerFailed) -> None:
-        """Said where the answer would be, and in a dialog."""
-        if (shown := self._answers.get(event.number)) is not None:
-            shown.fail(event.message)
+    def explain_failure(self, event: AnswerFailed) -> None:
+        """The transcript has it already; a dialog says it too."""
         self.workbench.show_error("The model could not answer", event.message)
 
     @on(AllAnswered)
@@ -452,7 +334,7 @@ class ChatScreen(ModeScreen):
         elif self.has_class("-choosing"):
             self.action_settings()
         elif self.prompt.has_focus:
-            self.query_one("#transcript").focus()
+            self.transcript.focus()
         else:
             self.prompt.focus()
 
@@ -466,26 +348,8 @@ class ChatScreen(ModeScreen):
 
     def action_heat_map(self) -> None:
         """Colours all texts by probability, or no longer."""
-        self._heat_map = not self._heat_map
-        self.set_class(self._heat_map, "-heat")
-        self._show_legend()
-        for shown in self.answers:
-            shown.token_text.heat_map = self._heat_map or shown.request.task == "read"
-        if self._heat_map and self._answers:
-            self.answers[-1].token_text.focus()
-        elif not self._heat_map:
-            self.query_one("#transcript").focus()
-
-    def _show_legend(self) -> None:
-        transcript = self.query_one("#transcript")
-        if self._heat_map:
-            transcript.border_subtitle = Content.assemble(
-                (" certain ", "$foreground on $success 12%"),
-                (" surprising ", "$foreground on $warning 40%"),
-                (f" {HOTTEST_BITS:g} bits ", "$foreground on $error 80%"),
-            )
-        else:
-            transcript.border_subtitle = "a base model continues text"
+        self.transcript.switch_heat_map()
+        self.set_class(self.transcript.heat_map, "-heat")
 
     def action_settings(self) -> None:
         """On a small screen: models and sliders instead of the transcript, and back."""
@@ -493,9 +357,19 @@ class ChatScreen(ModeScreen):
         self.set_class(choosing, "-choosing")
         (self.query_one(ModelList) if choosing else self.prompt).focus()
 
+    def action_focus_prompt(self) -> None:
+        """To where one types."""
+        self.prompt.focus()
+
+    def action_clear(self) -> None:
+        """Forgets the transcript, once nothing is being written."""
+        if self._stop is None:
+            self.transcript.forget()
+            self.prompt.focus()
+
     def action_copy(self) -> None:
         """Copies the text that has the focus, else the last one."""
-        shown = next((a for a in self.answers if a.token_text.has_focus), self.answers[-1] if self._answers else None)
+        shown = next((a for a in self.answers if a.token_text.has_focus), self.transcript.last)
         if shown is None:
             self._say("nothing has been written yet", "warning")
             return
@@ -503,53 +377,23 @@ class ChatScreen(ModeScreen):
         self.app.copy_to_clipboard(text)
         self._say(f"copied {len(text):,} characters")
 
-    def action_clear(self) -> None:
-        """Forgets the transcript, once nothing is being written."""
-        if self._stop is None:
-            self._answers.clear()
-            self.query(".turn").remove()
-            self.query_one("#introduction").display = True
-            self.prompt.focus()
-
-    def action_focus_prompt(self) -> None:
-        """To where one types."""
-        self.prompt.focus()
-
-    def action_save(self) -> None:
-        """Asks for a file name."""
-        if not self._answers:
+    @work(exit_on_error=False)
+    async def action_save(self) -> None:
+        """Writes the transcript into a file that one names."""
+        if not self.answers:
             self._say("there is nothing to save yet", "warning")
             return
-        name = f"chat-{datetime.now():%Y-%m-%d-%H%M%S}.md"
-        dialog = TextDialog("Save the transcript", "As Markdown, into the file", name, validate=_unfit_for_a_file)
-        self.app.push_screen(dialog, lambda path: self._save(path))
-
-    def _save(self, name: str | None) -> None:
-        if not name:
-            return
-        path = Path(name.strip()).expanduser()
-        if path.exists():
-            dialog = ConfirmDialog("Overwrite?", f"{path} exists already.", "Keep it", "!Overwrite")
-            self.app.push_screen(dialog, lambda choice: self._write(path) if choice == "!Overwrite" else None)
-        else:
-            self._write(path)
-
-    def _write(self, path: Path) -> None:
-        text = as_markdown([shown.record() for shown in self.answers], datetime.now())
+        now = datetime.now()
+        title, text, suggested = "Save the transcript", "As Markdown, into the file", f"chat-{now:%Y-%m-%d-%H%M%S}.md"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-        except (OSError, ValueError) as error:
-            self.workbench.show_error("The transcript was not saved", f"{path}: {error}")
+            path = await ask_and_write(
+                self.workbench, title, text, suggested, lambda: as_markdown(self.transcript.records(), now)
+            )
+        except ResourceError as error:
+            self.workbench.show_error("The transcript was not saved", str(error))
             return
-        self._say(f"saved {path}")
+        if path is not None:
+            self._say(f"saved {path}")
 
-    def _say(self, text: str, severity: str = "information") -> None:
-        notify = partial(self.app.notify, sanitize(text, keep_newlines=False), markup=False)
-        notify(severity="warning") if severity == "warning" else notify()
-
-
-def _unfit_for_a_file(name: str) -> str | None:
-    if not name.strip():
-        return "a file needs a name"
-    return "this is a folder" if Path(name.strip()).expanduser().is_dir() else None
+    def _say(self, text: str, severity: SeverityLevel = "information") -> None:
+        self.notify(sanitize(text, keep_newlines=False), severity=severity, markup=False)

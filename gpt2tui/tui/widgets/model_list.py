@@ -46,12 +46,18 @@ class ModelList(OptionList):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id, markup=False)
         self._choices: dict[str, ModelChoice] = {}
-        self._shown: tuple[tuple[ModelChoice, ...], ModelChoice | None, ModelChoice | None, int] | None = None
+        self._shown: tuple[tuple[ModelChoice, ...], ModelChoice | None, ModelChoice | None, str, int] | None = None
 
-    def show(self, choices: Sequence[ModelChoice], first: ModelChoice | None, second: ModelChoice | None) -> None:
-        """Shows these models, `first` and `second` marked; the highlight stays on the model it was on."""
+    def show(
+        self,
+        choices: Sequence[ModelChoice],
+        first: ModelChoice | None,
+        second: ModelChoice | None,
+        empty: str = "no checkpoint yet",
+    ) -> None:
+        """Shows these models, `first` and `second` marked, or `empty`; the highlight stays on the model it was on."""
         width = max(16, self.content_size.width)
-        shown = (tuple(choices), first, second, width)
+        shown = (tuple(choices), first, second, empty, width)
         if shown == self._shown:
             return
         self._shown = shown
@@ -66,7 +72,7 @@ class ModelList(OptionList):
             mark = _mark(choice, first, second)
             options.append(Option(_line(choice, mark, width), id=choice.key))
         if not choices:
-            options.append(Option("no checkpoint yet", disabled=True))
+            options.append(Option(empty, disabled=True))
         self.clear_options()
         self.add_options(options)
         key = before.key if before is not None else first.key if first is not None else None
@@ -76,7 +82,7 @@ class ModelList(OptionList):
     def on_resize(self) -> None:
         """The columns follow the width."""
         if self._shown is not None:
-            self.show(*self._shown[:3])
+            self.show(*self._shown[:4])
 
     @property
     def highlighted_choice(self) -> ModelChoice | None:

@@ -1,0 +1,151 @@
+"""What was asked and answered in the chat, one turn below the other."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from gpt2tui.tracking.number_format import compact
+from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.chat_model import AnswerBegun, AnswerEnded, AnswerFailed, AnswerGrew, AnswerRequest, ModelFacts
+from gpt2tui.tui.chat_template import spoken
+from gpt2tui.tui.chat_transcript import AnswerRecord
+from gpt2tui.tui.widgets.chat_answer import ChatAnswer
+from gpt2tui.tui.widgets.token_text import HOTTEST_BITS
+
+MOST_ANSWERS = 100
+INTRODUCTION = (
+    "A base model continues text; it does not answer questions. Type how a text begins, and Enter lets it go on. "
+    "An empty prompt starts a new document."
+)
+
+
+class Transcript(VerticalScroll):
+    """Post the messages of `chat_model.answer` to it; they go on to the screen when their answer has grown by them."""
+
+    DEFAULT_CSS = """
+    Transcript {
+        height: 1fr; border: round $panel; border-title-color: $foreground; border-subtitle-color: $text-muted;
+        scrollbar-size-vertical: 1;
+    }
+    Transcript:focus, Transcript:focus-within { border: round $border; }
+    Transcript #introduction { padding: 0 1; color: $text-muted; height: auto; }
+    /* At least as high as there is room: an anchored container scrolls to less than 0 over a short content. */
+    Transcript #turns { height: auto; min-height: 100%; }
+    Transcript .turn { height: auto; }
+    """
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._answers: dict[int, ChatAnswer] = {}
+        self.heat_map = False
+
+    def compose(self) -> ComposeResult:
+        """What a base model does, until there is a turn."""
+        with Vertical(id="turns"):
+            yield Static(Text(INTRODUCTION), id="introduction")
+
+    def on_mount(self) -> None:
+        """Names itself."""
+        self.border_title = "transcript"
+        self._show_legend()
+
+    @property
+    def answers(self) -> list[ChatAnswer]:
+        """All answers, oldest first."""
+        return list(self._answers.values())
+
+    @property
+    def last(self) -> ChatAnswer | None:
+        """The newest answer."""
+        return self.answers[-1] if self._answers else None
+
+    @property
+    def last_written(self) -> ChatAnswer | None:
+        """The newest that continues a prompt."""
+        return next((answer for answer in reversed(self.answers) if answer.request.task == "write"), None)
+
+    def add_turn(self, pairs: Iterable[tuple[AnswerRequest, ModelChoice]]) -> None:
+        """A turn of one answer, or of two side by side; the oldest go when there are too many."""
+        self.query_one("#introduction").display = False
+        answers = [ChatAnswer(request, choice, heat_map=self.heat_map) for request, choice in pairs]
+        self._answers |= {answer.request.number: answer for answer in answers}
+        self.query_one("#turns").mount(Horizontal(*answers, classes="turn"))
+        while len(self._answers) > MOST_ANSWERS:
+            oldest = self._answers.pop(next(iter(self._answers)))
+            (oldest.parent if isinstance(oldest.parent, Horizontal) else oldest).remove()
+        self.anchor()
+
+    def forget(self) -> None:
+        """Removes all turns."""
+        self._answers.clear()
+        self.query(".turn").remove()
+        self.query_one("#introduction").display = True
+
+    def conversation_with(self, choice: ModelChoice) -> list[tuple[str, str]]:
+        """What was asked of a model and answered; of a turn that was written again, the last one counts."""
+        turns = {
+            answer.request.prompt: (answer.request.asked, spoken(answer.written))
+            for answer in self.answers
+            if answer.request.asked is not None and answer.choice.key == choice.key and answer.failure is None
+        }
+        return [(asked, answered) for asked, answered in turns.values() if asked is not None]
+
+    def records(self) -> Sequence[AnswerRecord]:
+        """What is kept of the answers."""
+        return [answer.record() for answer in self.answers]
+
+    def switch_heat_map(self) -> None:
+        """Colours all texts by probability, or no longer."""
+        self.heat_map = not self.heat_map
+        self._show_legend()
+        for answer in self.answers:
+            answer.token_text.heat_map = self.heat_map or answer.request.task == "read"
+        if not self.heat_map:
+            self.focus()
+        elif self.last is not None:
+            self.last.token_text.focus()
+
+    def show_facts(self, facts: ModelFacts) -> None:
+        """The size of the model that answers."""
+        size = f"{compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
+        self.border_title = Content(f"transcript · {size}")
+
+    @on(AnswerBegun)
+    def begin_answer(self, event: AnswerBegun) -> None:
+        """A model is there."""
+        if (answer := self._answers.get(event.number)) is not None:
+            answer.begin(event.facts, event.prompt_tokens)
+            self.show_facts(event.facts)
+
+    @on(AnswerGrew)
+    def grow_answer(self, event: AnswerGrew) -> None:
+        """Some tokens more."""
+        if (answer := self._answers.get(event.number)) is not None:
+            answer.grow(event.tokens, event.statistics, event.seconds)
+
+    @on(AnswerEnded)
+    def end_answer(self, event: AnswerEnded) -> None:
+        """It is complete."""
+        if (answer := self._answers.get(event.number)) is not None:
+            answer.end(event.ending)
+
+    @on(AnswerFailed)
+    def fail_answer(self, event: AnswerFailed) -> None:
+        """Said where the answer would be."""
+        if (answer := self._answers.get(event.number)) is not None:
+            answer.fail(event.message)
+
+    def _show_legend(self) -> None:
+        if self.heat_map:
+            self.border_subtitle = Content.assemble(
+                (" certain ", "$foreground on $success 12%"),
+                (" surprising ", "$foreground on $warning 40%"),
+                (f" {HOTTEST_BITS:g} bits ", "$foreground on $error 80%"),
+            )
+        else:
+            self.border_subtitle = "a base model continues text"
