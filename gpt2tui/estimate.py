@@ -277,4 +277,6 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     days, hours = divmod(hours, 24)
-    return f"{days:,} days {hours} h"
+    if days < 2 * 365:
+        return f"{days:,} days {hours} h"
+    return f"{days / 365.25:,.0f} years"

@@ -14,6 +14,7 @@ from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.errors import CheckpointError
+from gpt2tui.folders import runs_folder
 from gpt2tui.preset import SamplingTable
 from gpt2tui.training.precision import choose_device
 from model.decoding import Decoder
@@ -239,8 +240,6 @@ def locate(reference: str) -> Path:
 
 def _find(reference: str) -> tuple[Path, Checkpoint | None]:
     """The folder of a CHECKPOINT argument, and the verified checkpoint in it when it is one of ours."""
-    from gpt2tui.folders import runs_folder
-
     path = Path(reference)
     if path.is_file():  # a person points at what looks like the model
         if path.suffix in PICKLES:
@@ -276,6 +275,6 @@ def _download(hub_id: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=wanted, etag_timeout=HUB_TIMEOUT_SECONDS))
     except Exception as error:  # the Hub's client raises many unrelated kinds
         raise CheckpointError(
-            f"{hub_id} is neither a checkpoint or run here nor a model that could be fetched from the Hugging Face Hub "
-            f"({type(error).__name__}); see `gpt2tui runs list`"
+            f"{hub_id} is neither a folder here, nor a run in {runs_folder()}, nor a model that the Hugging Face Hub or "
+            "its local cache could give; see `gpt2tui runs list`"
         ) from error

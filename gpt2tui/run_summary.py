@@ -46,13 +46,18 @@ def summarize(run: Run) -> RunSummary:
     last_line = ""
     evaluations: list[events.Evaluated] = []
     ending: events.RunFinished | events.RunFailed | None = None
-    first_time = last_time = None
+    first_time: float | None = None
+    sittings: list[_Sitting] = []
     for line in _lines(run.events_file):
         if '"event": "step"' in line:
             last_line = line
             continue
         event = events.parse(line)
         if isinstance(event, events.RunStarted):
+            if sittings:
+                last_step = sittings[-1].reach(last_line) or last_step
+            sittings.append(_Sitting(event.time, event.time))
+            last_line = ""
             started, ending = event, None
             evaluations = [e for e in evaluations if e.step <= event.step]
         elif isinstance(event, events.Evaluated):
@@ -60,11 +65,11 @@ def summarize(run: Run) -> RunSummary:
         elif isinstance(event, events.RunFinished | events.RunFailed):
             ending = event
         if event is not None:
-            first_time, last_time = first_time or event.time, event.time
-    step_event = events.parse(last_line) if last_line else None
-    if isinstance(step_event, events.Step):
-        last_step = step_event
-        last_time = max(last_time or 0.0, last_step.time)
+            first_time = first_time or event.time
+            if sittings:
+                sittings[-1].end = event.time
+    if sittings:
+        last_step = sittings[-1].reach(last_line) or last_step
     message = None
     if is_locked(run):
         state: State = "running"
@@ -80,7 +85,7 @@ def summarize(run: Run) -> RunSummary:
         preset=started.preset if started else run.info().get("preset"),
         state=state,
         started=first_time,
-        seconds=last_time - first_time if first_time and last_time else None,
+        seconds=sum(sitting.end - sitting.start for sitting in sittings) if sittings else None,
         step=last_step.step if last_step else 0,
         num_iterations=started.num_iterations if started else None,
         parameters=started.parameters if started else None,
@@ -93,6 +98,22 @@ def summarize(run: Run) -> RunSummary:
         bytes=sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),
         message=message,
     )
+
+
+@dataclass
+class _Sitting:
+    """From one RunStarted to the last event before the next: what lies between two sittings is no time of the run."""
+
+    start: float
+    end: float
+
+    def reach(self, line: str) -> events.Step | None:
+        """Takes the last step's line, if there is one, into the sitting; returns the step."""
+        step = events.parse(line) if line else None
+        if not isinstance(step, events.Step):
+            return None
+        self.end = max(self.end, step.time)
+        return step
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -397,6 +397,7 @@ def test_presets_are_listed_shown_checked_and_described(tmp_path):
     shown = tmp_path / "shown.toml"
     shown.write_text(gpt2tui("presets", "show", "small").stdout)
     assert gpt2tui("presets", "check", shown).returncode == 0
+    assert gpt2tui("presets", "check", "small").returncode == 0
     assert json.loads(gpt2tui("presets", "schema").stdout)["title"] == "gpt2tui preset"
     shown.write_text("[training]\nbatch_size = 0\nsed = 1\n")
     message = clear_message(gpt2tui("presets", "check", shown), 2)

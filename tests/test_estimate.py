@@ -200,7 +200,14 @@ def test_a_model_that_does_not_fit_says_so_and_one_that_does_not():
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.2, "1 s"), (61.0, "61 s"), (600, "10 min"), (7_260, "2 h 1 min"), (3 * 86_400 + 7_200, "3 days 2 h")],
+    [
+        (0.2, "1 s"),
+        (61.0, "61 s"),
+        (600, "10 min"),
+        (7_260, "2 h 1 min"),
+        (3 * 86_400 + 7_200, "3 days 2 h"),
+        (5e10, "1,584 years"),
+    ],
 )
 def test_durations_have_two_units(seconds, shown):
     assert duration(seconds) == shown

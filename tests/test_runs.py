@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -150,6 +151,22 @@ def test_losses_measured_after_the_point_of_resumption_do_not_count():
     again = event_samples.run_started(step=2)
     summary = summarize(started_run("tiny", *BEGINNING, evaluated(2, 3.0), evaluated(3, 1.0), again, evaluated(3, 2.5)))
     assert (summary.best_val_loss, summary.bits_per_byte) == (2.5, 1.25)
+
+
+def test_the_time_between_stopping_and_going_on_is_not_the_runs():
+    def at(time, event):
+        return dataclasses.replace(event, time=time)
+
+    run = started_run(
+        "tiny",
+        at(100.0, event_samples.run_started()),
+        at(110.0, event_samples.step(1)),
+        at(5000.0, event_samples.run_started(step=1)),
+        at(5003.0, event_samples.step(2)),
+        at(5004.0, events.RunFinished(step=2, best_val_loss=None, seconds=14.0)),
+    )
+    assert summarize(run).seconds == 14.0
+    assert summarize(run).started == 100.0
 
 
 def test_a_torn_last_line_does_not_hide_the_run():

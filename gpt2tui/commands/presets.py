@@ -49,8 +49,10 @@ def show_preset(options: argparse.Namespace) -> int:
 
 
 def check_preset(options: argparse.Namespace) -> int:
-    """Validates a file; raises PresetError with all mistakes."""
-    loaded = preset_files.check(Path(options.preset))
+    """Validates a file, or a preset by its name; raises PresetError with all mistakes."""
+    path = Path(options.preset)
+    by_name = not path.exists() and options.preset in {source.name for source in preset_files.available()}
+    loaded = preset_files.check(preset_files.find(options.preset) if by_name else path)
     if options.json:
         print_json({"name": loaded.name, "valid": True})
     else:

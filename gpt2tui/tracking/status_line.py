@@ -38,6 +38,8 @@ def _how_far(progress: RunProgress, width: int, seconds_gone: float, unicode: bo
 def _time(progress: RunProgress, seconds_gone: float) -> tuple[str, str]:
     if progress.paused:
         return "paused", "bold yellow"
+    if 0 < progress.num_iterations <= progress.step:
+        return "reading the held-out text", ""
     if progress.seconds_left is None:
         return f"{duration(seconds_gone)} so far", ""
     return f"{duration(progress.seconds_left)} left", ""

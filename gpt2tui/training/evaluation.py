@@ -22,8 +22,8 @@ class HeldOutLoss:
 
     @property
     def val_loss(self) -> float:
-        """Mean nats a token."""
-        return self.nats / self.tokens
+        """Mean nats a token; NaN of no tokens."""
+        return self.nats / self.tokens if self.tokens else math.nan
 
     @property
     def perplexity(self) -> float:

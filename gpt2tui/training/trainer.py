@@ -7,6 +7,7 @@ Whoever iterates decides the thread; nothing here prints, draws or handles signa
 """
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -174,6 +175,10 @@ class Trainer:
             num_iterations=training.num_iterations,
             xz_bits_per_byte=self.corpus.xz_bits_per_byte,
         )
+        if self.step >= training.num_iterations:
+            yield Warned(
+                message=f"all {self.step:,} steps were taken already; to train further, raise training.num_iterations"
+            )
         for notice in (*self._notices, *self.corpus.notices):
             yield Warned(message=notice)
         choice = choose_compilation(self.preset, self.device)
@@ -348,6 +353,7 @@ class Trainer:
         yield LearningRateChanged(step=self.step, factor=factor)
 
     def _evaluate(self, whole: bool = False) -> Evaluated:
+        """The loss over the fixed sample, or over the whole held-out text, which a stop cuts short."""
         training = self.preset.training
         batches = evaluation_batches(
             self.corpus.validation,
@@ -355,6 +361,8 @@ class Trainer:
             training.sequence_length,
             None if whole else training.eval_iterations,
         )
+        if whole:
+            batches = itertools.takewhile(lambda _: not self.controls.stopping, batches)
         loss: HeldOutLoss = held_out_loss(self.model, batches, self.corpus.tokenizer.token_bytes(), self.precision)
         # Losses over different texts do not compare: the best one is found among those over the fixed sample.
         if not whole:
@@ -439,9 +447,13 @@ class Trainer:
         done = self.step == self.preset.training.num_iterations
         if done:
             yield self._evaluate()
-            yield self._evaluate(whole=True)
-            if self.preset.training.sample_frequency != 0:
-                yield self._sample()
+            yield from self._save(must=False)  # reading all of the held-out text takes long, and may be cut short
+            whole = self._evaluate(whole=True)
+            done = not self.controls.stopping
+            if done:
+                yield whole
+                if self.preset.training.sample_frequency != 0:
+                    yield self._sample()
         yield from self._save(must=True)
         self._count_seconds()
         yield RunFinished(

@@ -38,6 +38,36 @@ def test_a_run_tells_its_story_in_order(tmp_path):
     assert events[-1].best_val_loss == min(e.val_loss for e in of(Evaluated, events) if not e.whole)
 
 
+def test_the_last_step_is_saved_before_all_held_out_text_is_read_and_a_stop_cuts_that_short(tmp_path, monkeypatch):
+    trainer = tiny_runs.trainer(tmp_path)
+    begun, begin = [], trainer.saver.begin
+
+    def watched(snapshot, started):
+        begun.append(snapshot.step)
+        begin(snapshot, started)
+
+    monkeypatch.setattr(trainer.saver, "begin", watched)
+    events = []
+    for event in trainer.train():
+        events.append(event)
+        if isinstance(event, Evaluated) and event.step == 12:
+            assert begun == [4, 8]  # it knows the loss of the fixed sample
+            trainer.controls.stop()
+    assert begun == [4, 8, 12]
+    assert [(e.step, e.whole) for e in of(Evaluated, events)] == [(4, False), (8, False), (12, False)]
+    assert [type(e) for e in events[-2:]] == [CheckpointSaved, RunFinished]
+    assert events[-1].reason == "stopped"
+
+
+def test_a_run_that_has_all_its_steps_says_so_when_it_is_resumed(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    events = list(tiny_runs.trainer(tmp_path, run=trainer.run, resume_from=saved).train())
+    assert "all 12 steps were taken already" in of(Warned, events)[0].message
+    assert of(Step, events) == []
+
+
 def test_the_loss_starts_at_the_uniform_guess_and_falls(tmp_path):
     steps = of(Step, tiny_runs.trainer(tmp_path, "training.num_iterations=60").train())
     assert steps[0].train_loss == pytest.approx(math.log(257), rel=0.02)
