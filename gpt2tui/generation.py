@@ -275,6 +275,6 @@ def _download(hub_id: str) -> Path:
         return Path(snapshot_download(hub_id, allow_patterns=wanted, etag_timeout=HUB_TIMEOUT_SECONDS))
     except Exception as error:  # the Hub's client raises many unrelated kinds
         raise CheckpointError(
-            f"{hub_id} is neither a folder here, nor a run in {runs_folder()}, nor a model that the Hugging Face Hub or "
-            "its local cache could give; see `gpt2tui runs list`"
+            f"{hub_id} is neither a folder here, nor a run in {runs_folder()}, nor a model that the Hugging Face Hub "
+            "or its local cache could give; see `gpt2tui runs list`"
         ) from error
