@@ -5,6 +5,8 @@ import threading
 import time
 
 import pytest
+from textual.events import Key, Paste
+from textual.screen import Screen
 
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import SamplingTable
@@ -84,6 +86,59 @@ def test_enter_continues_the_prompt_with_the_first_model_and_says_how(tmp_path):
         assert screen.prompt.text == ""
 
     driven(tmp_path, story, load=short())
+
+
+def type_at_once(app, text):
+    """Puts keys into the app's queue in one go, as a terminal does with what it reads in one piece; `⏎` is Enter."""
+    special = {"⏎": "enter", "↑": "up", "␛": "escape", "⌫": "backspace", "≈": "ctrl+g", "↻": "ctrl+r"}
+    for letter in text:
+        app.post_message(Key(special[letter], None) if letter in special else Key(letter, letter))
+
+
+def test_keys_act_in_the_order_in_which_they_are_typed_however_fast(tmp_path):
+    gate = threading.Event()
+
+    async def story(pilot, screen):
+        type_at_once(pilot.app, "import syx⌫s⏎two⏎three")
+        await until(pilot, lambda: screen.prompt.text == "twothree")  # refused while the first is being continued
+        (answer,) = screen.answers
+        assert answer.request.prompt == "import sys"
+        gate.set()
+        await done(pilot)
+        screen.prompt.text = ""
+        type_at_once(pilot.app, "four≈no")
+        await until(pilot, lambda: screen.prompt.text == "no")
+        await done(pilot)
+        assert (screen.answers[1].request.task, screen.answers[1].request.prompt) == ("read", "four")
+        type_at_once(pilot.app, "⏎↑t")
+        await until(pilot, lambda: screen.prompt.text == "not")
+        assert screen.answers[2].request.prompt == "no"
+        await done(pilot)
+
+    driven(tmp_path, story, load=short(gate=gate))
+
+
+def test_what_is_typed_while_the_screen_is_being_made_goes_to_the_prompt(tmp_path):
+    app = ChatApp(tmp_path, load=short())
+    app.MODES |= dict.fromkeys(("presets", "train", "runs"), Screen)
+    app.settings.remember("mode", "train")
+
+    async def drive():
+        async with app.run_test() as pilot:
+            app.post_message(Key("f4", None))
+            type_at_once(app, "hims 14⏎o")
+            await until(pilot, lambda: app.current_mode == "chat" and app.screen.query("ChatAnswer"))
+            assert app.screen.answers[0].request.prompt == "hims 14"
+            assert app.screen.prompt.text == "o"
+            await done(pilot)
+            app.screen.set_focus(None)  # as a click beside everything does
+            for key in ("f3", "f4"):
+                app.post_message(Key(key, None))
+            type_at_once(app, "c1")
+            await until(pilot, lambda: app.screen.prompt.text.endswith("oc1"))
+            assert app.current_mode == "chat"
+
+    asyncio.run(drive())
 
 
 def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
@@ -324,8 +379,6 @@ def test_the_surprise_of_a_typed_text_is_shown_token_by_token(tmp_path):
 
 def test_a_pasted_text_is_made_harmless_and_kept_with_its_lines(tmp_path):
     async def story(pilot, screen):
-        from textual.events import Paste
-
         pilot.app.post_message(Paste(f"two\r\nor\rthree\nlines{HOSTILE}"))
         await pilot.pause()
         assert screen.prompt.text.startswith("two\nor\nthree\nlines")

@@ -311,7 +311,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
         assert "*" not in app.presets.query_one("#form-pane").border_title  # shown otherwise is not changed
         assert app.presets.unsaved_changes() is None
-        app.presets.select_preset(next(row.id for row in app.presets._rows() if "31m" in row.name))
+        app.presets.select_preset(next(row.id for row in app.presets.shelf.rows() if "31m" in row.name))
         await pilot.pause(0.1)
         assert not app.form.display
         assert "not TOML" in shown_text(app)

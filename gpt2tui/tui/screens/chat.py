@@ -12,6 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import Event, Key, Paste
 from textual.message import Message
 from textual.notifications import SeverityLevel
 
@@ -64,6 +65,8 @@ class ModelsListed(Message):
 class ChatScreen(ModeScreen):
     """Talks to one model, or to two side by side with the same seed. Models work in a thread that can be stopped."""
 
+    AUTO_FOCUS = ""  # `on_mount` sets it, together with what was typed before
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", key_display="esc"),
         Binding("ctrl+r", "regenerate", "Again", tooltip="The last prompt again, with the next seed"),
@@ -92,6 +95,8 @@ class ChatScreen(ModeScreen):
         self._next_number = 0
         self._stop: threading.Event | None = None  # of the answers under way, None while there are none
         self._listing = False
+        self._typed_early: list[Event] | None = []  # None once there is a prompt
+        self._sent_early: PromptArea.Sent | None = None  # before it was known which models there are
 
     # ---- parts
 
@@ -134,7 +139,25 @@ class ChatScreen(ModeScreen):
         self.prompt.border_subtitle = "⏎ continue · \\⏎ new line · ^g surprise"
         self.set_interval(REFRESH_SECONDS, self._refresh_models)
         self._refresh_models()
-        self.prompt.focus()
+        self.set_focus(self.prompt)
+        typed, self._typed_early = self._typed_early or [], None
+        for event in typed:
+            self.prompt._forward_event(event)
+
+    def _forward_event(self, event: Event) -> None:
+        """What is typed while nothing has the focus is for the prompt, and no letter of it a command.
+
+        Nothing has it while the screen is being made, and after a click beside everything.
+        """
+        if not isinstance(event, Key | Paste):
+            super()._forward_event(event)
+        elif self._typed_early is not None:
+            self._typed_early.append(event)
+        elif self.prompt.focusable:
+            self.set_focus(self.prompt)
+            self.prompt._forward_event(event)
+        else:
+            super()._forward_event(event)
 
     def on_unmount(self) -> None:
         """The thread ends at its next token."""
@@ -180,6 +203,9 @@ class ChatScreen(ModeScreen):
         self.chosen.update(self._live(), event.choices)
         self._take_wanted(listed=True)
         self._show_models()
+        if self._sent_early is not None:
+            sent, self._sent_early = self._sent_early, None
+            self.send(sent)
 
     def _live(self) -> ModelChoice | None:
         session = self.workbench.session
@@ -252,10 +278,15 @@ class ChatScreen(ModeScreen):
 
     @on(PromptArea.Sent)
     def send(self, event: PromptArea.Sent) -> None:
-        """Continues what was typed."""
+        """Continues what was typed, once the models are known."""
+        if self._listing and not self.chosen.asked:
+            if self._sent_early is not None:
+                self.prompt.give_back(event.text)
+            self._sent_early = self._sent_early or event
+            return
         asked = event.text if self.panel.template and event.text else None
-        if self._ask("write", event.text, self.panel.sampling, asked=asked, converse=asked is not None):
-            self.prompt.remember(event.text)
+        if not self._ask("write", event.text, self.panel.sampling, asked=asked, converse=asked is not None):
+            self.prompt.give_back(event.text)
 
     def action_measure(self) -> None:
         """Rates the typed text token by token; without one, the last text of the transcript."""
@@ -268,6 +299,7 @@ class ChatScreen(ModeScreen):
             self._say(f"only the first {LONGEST_TEXT:,} characters are read")
         if self._ask("read", text[:LONGEST_TEXT], self.panel.sampling) and self.prompt.text:
             self.prompt.remember(text)
+            self.prompt.text = ""
 
     def action_regenerate(self) -> None:
         """The last prompt again, with the next seed."""

@@ -1,10 +1,10 @@
 """Dialogs: a question with choices, an error, a line of text. Everything shown is text, never markup."""
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -17,6 +17,7 @@ from gpt2tui.terminal_text import sanitize
 from gpt2tui.tui.screen_bases import SteadyScreen
 
 Answer = TypeVar("Answer")
+AnyApp = App[Any]
 
 
 class Dialog(SteadyScreen[Answer], ModalScreen[Answer]):

@@ -1,7 +1,6 @@
 """The presets: the user's own above the shipped ones, with size, and `*` where there are unsaved changes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -11,18 +10,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gpt2tui.terminal_text import sanitize
-
-
-@dataclass(frozen=True)
-class PresetRow:
-    """What the list shows of a preset; `size` is its parameters in a few characters."""
-
-    id: str
-    name: str
-    shipped: bool
-    size: str = ""
-    changed: bool = False
-    broken: bool = False
+from gpt2tui.tui.preset_shelf import PresetRow
 
 
 class PresetList(OptionList):

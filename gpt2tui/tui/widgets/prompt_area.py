@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
+from textual.events import Key
 from textual.message import Message
 from textual.strip import Strip
 from textual.widgets import TextArea
@@ -15,15 +16,15 @@ class PromptArea(TextArea):
     """Several lines of text; a backslash before Enter, or shift+Enter where the terminal knows it, makes a new line."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "send", "Continue", priority=True, key_display="⏎"),
-        Binding("shift+enter,alt+enter", "new_line", "New line", show=False, priority=True),
+        Binding("enter", "send", "Continue", key_display="⏎"),
+        Binding("shift+enter,alt+enter", "new_line", "New line", show=False),
         Binding("up", "recall(-1)", "Earlier prompt", show=False),
         Binding("down", "recall(1)", "Later prompt", show=False),
     ]
 
     @dataclass
     class Sent(Message):
-        """The person wants this text continued; it may be empty."""
+        """The person wants this text, perhaps an empty one, continued; it has left the prompt: `give_back` it if not."""
 
         text: str
 
@@ -35,24 +36,43 @@ class PromptArea(TextArea):
         self._position = 0  # in the history; its length means what is being typed
         self._draft = ""
 
+    async def _on_key(self, event: Key) -> None:
+        """Lets the keys of prompt and screen act in the order in which they are typed.
+
+        Left to Textual, a key with a binding acts only once it has come up to the app, or, with priority, before the
+        letters in front of it have come down from there: Enter after a fast hand would send half of the text.
+        """
+        active = None if event.is_printable else self.screen.active_bindings.get(event.key)
+        if active is None or not active.enabled or active.node not in (self, self.screen):
+            return
+        if await self.app.run_action(active.binding.action, active.node):
+            event.stop()
+            event.prevent_default()
+
     def action_send(self) -> None:
         """Sends the text, or makes a new line after a backslash."""
         row, column = self.cursor_location
         if column and self.document.get_line(row)[column - 1] == "\\":
             self.replace("\n", (row, column - 1), (row, column))
             return
-        self.post_message(self.Sent(self.text))
+        text, self.text = self.text, ""  # at once: what is typed from now on belongs to the next prompt
+        self.remember(text)
+        self.post_message(self.Sent(text))
 
     def action_new_line(self) -> None:
         """A new line without sending."""
         self.insert("\n")
 
     def remember(self, text: str) -> None:
-        """Adds a text to what `up` recalls, and makes room for the next."""
+        """Adds a text to what `up` recalls."""
         if text and text not in self._history[-1:]:
             self._history = [*self._history, text][-MOST_REMEMBERED:]
         self._position = len(self._history)
-        self.text = ""
+
+    def give_back(self, text: str) -> None:
+        """Puts a text that was sent in front of what has been typed since."""
+        self.text = text + self.text
+        self.move_cursor(self.document.end)
 
     def action_recall(self, by: int) -> None:
         """In the first or last line: an earlier or later prompt; else the cursor moves."""

@@ -3,15 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from textual.app import App
-
 from gpt2tui.errors import ResourceError
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
+from gpt2tui.tui.widgets.dialogs import AnyApp, ConfirmDialog, TextDialog
 
 
-async def ask_and_write(
-    app: App[int], title: str, question: str, suggested: str, text: Callable[[], str]
-) -> Path | None:
+async def ask_and_write(app: AnyApp, title: str, question: str, suggested: str, text: Callable[[], str]) -> Path | None:
     """The file that was written, None when it was not wanted after all. To be awaited in a worker.
 
     `suggested` is a file name to begin with. Raises ResourceError where the file cannot be written.
