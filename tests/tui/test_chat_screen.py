@@ -137,6 +137,8 @@ def test_what_is_typed_while_the_screen_is_being_made_goes_to_the_prompt(tmp_pat
             type_at_once(app, "c1")
             await until(pilot, lambda: app.screen.prompt.text.endswith("oc1"))
             assert app.current_mode == "chat"
+            await pilot.press("escape", "f3", "f4", "c", "2")
+            assert app.screen.prompt.text.endswith("oc1c2")
 
     asyncio.run(drive())
 
@@ -338,6 +340,29 @@ def test_the_models_can_be_filtered_and_chosen_from_what_is_left(tmp_path):
         assert models.has_focus
 
     driven(tmp_path, story)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 16), (120, 20), (24, 12)])
+def test_a_model_is_one_line_however_narrow_and_long_the_list(tmp_path, monkeypatch, size):
+    choices = [ModelChoice(f"/runs/長い名前-{'x' * 40}/{n}", "長い名前" * 9, n * 1_117, 2.0698) for n in range(1, 30)]
+    choices[0] = ModelChoice("/runs/b", choices[0].group, 1_234_567, 0.0698, is_best=True)
+    choices[1] = ModelChoice("/runs/n", choices[0].group, 12, 0.0698, is_newest=True)
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: choices)
+
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        if size[0] < 60:
+            await pilot.press("escape", "s")
+        await pilot.pause(0.1)
+        assert models.virtual_size.height == models.option_count == 30
+        width = models.scrollable_content_region.width
+        rows = [models.render_line(y).text.rstrip() for y in range(min(5, models.size.height))]
+        assert all(len(row) <= width for row in rows)
+        assert rows[1].startswith("✓ ★")
+        assert rows[1].endswith(("1,234,567", "0.070"))
+        assert rows[2].endswith("12   0.070")
+
+    driven(tmp_path, story, size=size)
 
 
 def test_the_heat_map_shows_five_rivals_under_the_cursor(tmp_path):

@@ -12,7 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.events import Event, Key, Paste
+from textual.events import Event, Key, Paste, ScreenSuspend
 from textual.message import Message
 from textual.notifications import SeverityLevel
 
@@ -158,6 +158,12 @@ class ChatScreen(ModeScreen):
             self.prompt._forward_event(event)
         else:
             super()._forward_event(event)
+
+    @on(ScreenSuspend)
+    def leave(self) -> None:
+        """Who comes back from another mode and types means the prompt; a dialog gives the focus back as it was."""
+        if self.app.screen_stack[0] is not self and self.prompt.focusable:
+            self.set_focus(self.prompt)
 
     def on_unmount(self) -> None:
         """The thread ends at its next token."""

@@ -12,6 +12,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import compact
 from gpt2tui.tui.chat_catalog import ModelChoice
 
 SIGNS = {"live": "●", "best": "★", "newest": "▸"}
@@ -30,7 +31,7 @@ class ModelList(OptionList):
     DEFAULT_CSS = """
     ModelList { height: 1fr; min-height: 3; padding: 0 1; border: round $panel; border-title-color: $foreground;
         border-subtitle-color: $text-muted; background: transparent; scrollbar-size-vertical: 1;
-        text-wrap: nowrap; overflow-x: hidden; }
+        text-wrap: nowrap; text-overflow: ellipsis; overflow-x: hidden; scrollbar-gutter: stable; }
     ModelList:focus { border: round $border; background: transparent; background-tint: transparent; }
     ModelList > .option-list--option-disabled { color: $text-muted; text-style: none; }
     ModelList > .option-list--option { padding: 0; }
@@ -56,7 +57,7 @@ class ModelList(OptionList):
         empty: str = "no checkpoint yet",
     ) -> None:
         """Shows these models, `first` and `second` marked, or `empty`; the highlight stays on the model it was on."""
-        width = max(16, self.content_size.width)
+        width = max(12, self.scrollable_content_region.width)
         shown = (tuple(choices), first, second, empty, width)
         if shown == self._shown:
             return
@@ -116,13 +117,18 @@ def _group_line(group: str, width: int) -> Content:
 
 
 def _line(choice: ModelChoice, mark: str, width: int) -> Content:
-    """`A ★ best      1,200  2.913`: mark, kind, step, loss."""
-    left = f"{mark or ' '} {SIGNS.get(choice.kind, ' ')} {choice.kind}"
-    step = f"{choice.step:,}" if choice.step is not None else ""
-    loss = f"{choice.val_loss:.3f}" if choice.val_loss is not None else "·"
-    right = f"{step}{loss:>7}"
+    """`A ★ best      1,200  2.913`: mark, kind, step, loss; where that is too wide, without the kind, then the loss."""
+    sign = f"{mark or ' '} {SIGNS.get(choice.kind, ' ')}"
     if choice.reference is not None and choice.step is None:
-        left, right = f"{mark or ' '}   published layout", ""
-    line = set_cell_size(left, max(0, width - len(right))) + right
+        line = f"{mark or ' '}   published layout"
+    else:
+        step = f"{choice.step:,}" if choice.step is not None else ""
+        loss = f"{choice.val_loss:.3f}" if choice.val_loss is not None else "·"
+        # Losses stand below each other whatever their length, as long as the column has room for the longest.
+        ways = [(f"{sign} {choice.kind}", f"{step}{loss:>8}"), (f"{sign} {choice.kind}", f"{step} {loss}")]
+        ways += [(sign, f"{step} {loss}"), (sign, step), (sign, compact(choice.step or 0))]
+        left, right = next((way for way in ways if sum(map(len, way)) + 1 <= width), ways[-1])
+        line = set_cell_size(left, max(len(left) + 1, width - len(right))) + right
+    line = set_cell_size(line, width)
     style = "bold $text-success" if choice.reference is None else "bold" if mark else ""
     return Content.styled(line, style)

@@ -24,7 +24,7 @@ class PromptArea(TextArea):
 
     @dataclass
     class Sent(Message):
-        """The person wants this text, perhaps an empty one, continued; it has left the prompt: `give_back` it if not."""
+        """The person wants this text continued; it may be empty. It has left the prompt, and can be given back."""
 
         text: str
 
