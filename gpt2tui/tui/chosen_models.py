@@ -17,6 +17,7 @@ class ChosenModels:
         self._opened: list[ModelChoice] = []
         self._saved: list[ModelChoice] = []
         self._wanted: str | None = None
+        self._by_hand = False
 
     @property
     def all(self) -> list[ModelChoice]:
@@ -28,10 +29,14 @@ class ChosenModels:
         """Those that answer, the first one first; none while there is no model."""
         return [choice for choice in (self.first, self.second) if choice is not None]
 
-    def update(self, live: ModelChoice | None, saved: Sequence[ModelChoice] | None = None) -> None:
+    def update(
+        self, live: ModelChoice | None, saved: Sequence[ModelChoice] | None = None, own_run: str | None = None
+    ) -> None:
         """The live weights as they are now, and the saved checkpoints where they were read again.
 
-        A choice that has gone (pruned, deleted, the training has ended) gives way to the first of the list.
+        What was chosen by hand stays; has it gone (pruned, deleted, the training has ended), the second takes its
+        place. Else the live weights answer, without them the best of `own_run`, the last one of this process, and
+        without that what answered before, first of all the newest run.
         """
         self._live = live
         if saved is not None:
@@ -40,20 +45,24 @@ class ChosenModels:
         self.first = by_key.get(self.first.key) if self.first else None
         self.second = by_key.get(self.second.key) if self.second else None
         if self.first is None:
-            self.first, self.second = self.second or next(iter(by_key.values()), None), None
+            self.first, self.second = self.second, None
+            self._by_hand = self._by_hand and self.first is not None
+        if not self._by_hand:
+            own = next((choice for choice in self._saved if choice.group == own_run), None)
+            self.first = live or own or self.first or next(iter(self.all), None)
 
     def choose(self, choice: ModelChoice) -> None:
         """Lets a model answer in place of the first."""
         if self.second is not None and choice.key == self.second.key:
             self.second = None
-        self.first = choice
+        self.first, self._by_hand = choice, True
 
     def choose_second(self, choice: ModelChoice) -> bool:
         """Lets a model answer beside the first, or no longer; whether it does now."""
         if self.second is not None and choice.key == self.second.key:
             self.second = None
         elif self.first is None or choice.key != self.first.key:
-            self.second = choice
+            self.second, self._by_hand = choice, True
             return True
         return False
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from textual.actions import parse
+from textual.binding import ActiveBinding, Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
@@ -66,9 +68,11 @@ class WorkbenchCommands(Provider):
             yield from self._of_run(name)
 
     def _of_the_keys(self) -> Iterator[Entry]:
-        """Each described binding of the screen in front."""
+        """Each described binding of the screen in front, also of the letters that an input in focus would take."""
         told: set[str] = set()
-        for key, active in self.screen.active_bindings.items():
+        active_bindings = list(self.screen.active_bindings.values())
+        active_bindings += [self._of_the_screen(binding) for _, binding in self.screen._bindings]
+        for active in active_bindings:
             binding, node = active.binding, active.node
             of_textual = type(node).__module__.startswith("textual.") or binding.action in SKIPPED
             if not binding.description or binding.description in told or not active.enabled:
@@ -82,9 +86,13 @@ class WorkbenchCommands(Provider):
 
             yield Entry(
                 sanitize(binding.description, keep_newlines=False),
-                f"{binding.tooltip or 'here'} · {self.app.get_key_display(binding) or key}",
+                f"{binding.tooltip or 'here'} · {self.app.get_key_display(binding)}",
                 act,
             )
+
+    def _of_the_screen(self, binding: Binding) -> ActiveBinding:
+        enabled = bool(self.screen.check_action(*parse(binding.action)[1:]))
+        return ActiveBinding(self.screen, binding, enabled, binding.tooltip)
 
     def _of_modes(self) -> Iterator[Entry]:
         for number, (mode, label) in enumerate(MODES.items(), start=1):

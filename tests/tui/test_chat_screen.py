@@ -385,6 +385,26 @@ def test_the_heat_map_shows_five_rivals_under_the_cursor(tmp_path):
     driven(tmp_path, story, load=short())
 
 
+def test_heat_acts_from_the_prompt_and_the_palette_has_what_letters_do_elsewhere(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await done(pilot)
+        shown = {a.binding.description: a.binding.key for a in screen.active_bindings.values() if a.binding.show}
+        assert shown["Heat"] == "ctrl+t"
+        await pilot.press("ctrl+t")
+        assert screen.answers[0].token_text.heat_map
+        screen.prompt.focus()
+        await pilot.press("ctrl+t")
+        assert not screen.answers[0].token_text.heat_map
+        assert screen.prompt.has_focus
+        await pilot.press("ctrl+p", *"heat")
+        await until(pilot, lambda: pilot.app.screen.query("CommandList").first().option_count == 1)
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: screen.answers[0].token_text.heat_map)
+
+    driven(tmp_path, story, load=short())
+
+
 def test_the_surprise_of_a_typed_text_is_shown_token_by_token(tmp_path):
     async def story(pilot, screen):
         screen.prompt.text = "four words of text"
@@ -607,6 +627,36 @@ def test_live_weights_come_first_and_are_copied_anew_for_each_answer(tmp_path):
             session.copies[-1].set_result(FakeModel(f"live-run, live at step {411 + n}", ends_after=4))
             await done(pilot)
         assert "live at step 413" in text_of(screen.answers[1].query_one(".answer-head"))
+
+    driven(tmp_path, story, session=session)
+
+
+def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypatch):
+    session = LiveSession()
+    session.state, session.run, run = "idle", None, session.run
+    own = ModelChoice("/runs/live-run/step-400", "live-run", 400, 3.5, is_best=True)
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: [*SAVED, own])
+
+    async def story(pilot, screen):
+        async def at(state):
+            session.state = state
+            screen._refresh_models()
+            await until(pilot, lambda: not screen._listing)
+            return screen.chosen.first, str(screen.transcript.border_title)
+
+        assert (await at("idle"))[0] == SAVED[0]
+        session.run = run
+        for state in ("running", "paused"):
+            first, title = await at(state)
+            assert first.reference is None
+            assert title.startswith("● live-run, live weights")
+        assert await at("finished") == (own, "live-run, step 400 (best)")
+        screen.query_one("ModelList").focus()
+        screen.query_one("ModelList").highlighted = 2
+        await pilot.press("enter")
+        first, title = await at("running")
+        assert first == SAVED[1]
+        assert title.startswith("small, step 600 (newest)")
 
     driven(tmp_path, story, session=session)
 

@@ -72,7 +72,7 @@ class ChatScreen(ModeScreen):
         Binding("ctrl+r", "regenerate", "Again", tooltip="The last prompt again, with the next seed"),
         Binding("ctrl+g", "measure", "Surprise", tooltip="How surprised the model is by each token of the text typed"),
         Binding("ctrl+s", "save", "Save", tooltip="The transcript as Markdown", show=False),
-        Binding("h", "heat_map", "Heat", tooltip="Each token coloured by its probability, rivals under the cursor"),
+        Binding("h,ctrl+t", "heat_map", "Heat", tooltip="Tokens coloured by probability, rivals under the cursor"),
         Binding("c", "copy", "Copy", tooltip="The last text, also over ssh"),
         Binding("m", "more", "Go on", tooltip="Where the last text ended", show=False),
         Binding("s", "settings", "Settings", tooltip="Models and sliders, where there is no room for them", show=False),
@@ -206,12 +206,16 @@ class ChatScreen(ModeScreen):
     def show_models(self, event: ModelsListed) -> None:
         """Shows them, and settles on one where none is chosen."""
         self._listing = False
-        self.chosen.update(self._live(), event.choices)
+        self._update_chosen(event.choices)
         self._take_wanted(listed=True)
         self._show_models()
         if self._sent_early is not None:
             sent, self._sent_early = self._sent_early, None
             self.send(sent)
+
+    def _update_chosen(self, saved: list[ModelChoice] | None = None) -> None:
+        run = self.workbench.session.run
+        self.chosen.update(self._live(), saved, run.name if run else None)
 
     def _live(self) -> ModelChoice | None:
         session = self.workbench.session
@@ -220,7 +224,7 @@ class ChatScreen(ModeScreen):
         return chat_catalog.live(session.run.name, session.progress.step)
 
     def _take_wanted(self, listed: bool) -> None:
-        self.chosen.update(self._live())
+        self._update_chosen()
         taken = self.chosen.take_wanted(listed)
         if isinstance(taken, ModelChoice):
             self._load_ahead(taken)
@@ -230,6 +234,7 @@ class ChatScreen(ModeScreen):
 
     def _show_models(self) -> None:
         self.query_one(ModelPicker).show(self.chosen.all, self.chosen.first, self.chosen.second)
+        self.transcript.show_models(self.chosen.asked)
 
     @on(ModelList.Chosen)
     def choose(self, event: ModelList.Chosen) -> None:
@@ -253,13 +258,13 @@ class ChatScreen(ModeScreen):
         """The model that was chosen is there: its size, and the settings it comes with."""
         if self.chosen.first is not None and event.reference == self.chosen.first.reference:
             self.panel.suggest(event.facts.sampling)
-            self.transcript.show_facts(event.facts)
+            self.transcript.show_facts(self.chosen.first, event.facts)
 
     @on(ModelUnusable)
     def explain_model(self, event: ModelUnusable) -> None:
         """A dialog; a folder that a person named leaves the list again."""
         self.chosen.forget_opened(event.reference)
-        self.chosen.update(self._live())
+        self._update_chosen()
         self._show_models()
         self.workbench.show_error("This model cannot be used", event.message)
 
@@ -330,7 +335,7 @@ class ChatScreen(ModeScreen):
         if self._stop is not None:
             self._say("still writing; esc stops", "warning")
             return False
-        self.chosen.update(self._live())
+        self._update_chosen()
         if not self.chosen.asked:
             self._say("there is no model yet: train one (f3), or open a folder with o", "warning")
             return False

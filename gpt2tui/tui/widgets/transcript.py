@@ -42,6 +42,8 @@ class Transcript(VerticalScroll):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._answers: dict[int, ChatAnswer] = {}
+        self._models: Sequence[ModelChoice] = ()
+        self._facts: tuple[str, ModelFacts] | None = None  # of the model with this key
         self.heat_map = False
 
     def compose(self) -> ComposeResult:
@@ -51,7 +53,7 @@ class Transcript(VerticalScroll):
 
     def on_mount(self) -> None:
         """Names itself."""
-        self.border_title = "transcript"
+        self.show_models([])
         self._show_legend()
 
     @property
@@ -106,21 +108,34 @@ class Transcript(VerticalScroll):
         for answer in self.answers:
             answer.token_text.heat_map = self.heat_map or answer.request.task == "read"
         if not self.heat_map:
-            self.focus()
+            if "focus-within" in self.pseudo_classes:
+                self.focus()
         elif self.last is not None:
             self.last.token_text.focus()
 
-    def show_facts(self, facts: ModelFacts) -> None:
-        """The size of the model that answers."""
-        size = f"{compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
-        self.border_title = Content(f"transcript · {size}")
+    def show_models(self, models: Sequence[ModelChoice]) -> None:
+        """Says in the title which models answer, none, one or two of them."""
+        self._models = models
+        self._show_title()
+
+    def show_facts(self, choice: ModelChoice, facts: ModelFacts) -> None:
+        """The size of a model, which is said while it alone answers."""
+        self._facts = choice.key, facts
+        self._show_title()
+
+    def _show_title(self) -> None:
+        title = " beside ".join(f"{'● ' if choice.reference is None else ''}{choice.label}" for choice in self._models)
+        if self._facts is not None and [choice.key for choice in self._models] == [self._facts[0]]:
+            facts = self._facts[1]
+            title += f" · {compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
+        self.border_title = Content(title or "no model yet")
 
     @on(AnswerBegun)
     def begin_answer(self, event: AnswerBegun) -> None:
         """A model is there."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.begin(event.facts, event.prompt_tokens)
-            self.show_facts(event.facts)
+            self.show_facts(answer.choice, event.facts)
 
     @on(AnswerGrew)
     def grow_answer(self, event: AnswerGrew) -> None:
