@@ -169,6 +169,22 @@ def test_stop_asks_first():
     run(test())
 
 
+def test_after_the_end_no_key_is_shown_that_controls_a_training():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            controls = {"pause", "resume", "stop", "request('checkpoint')", "request('evaluate')"}
+
+            def shown():
+                return controls & {active.binding.action for active in app.screen.active_bindings.values()}
+
+            assert {"pause", "stop", "request('checkpoint')"} <= shown()
+            app.session.stop()
+            await until(pilot, lambda: app.session.state == "finished")
+            assert shown() == set()
+
+    run(test())
+
+
 def test_the_learning_rate_changes_while_paused_and_is_marked():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):

@@ -389,6 +389,7 @@ class TrainScreen(ModeScreen):
             layout,
             self.workbench.session.state,
             self.view.attached,
+            self._locked,
             self.has_class("-empty"),
             self._can_go_on(),
         )
@@ -415,8 +416,9 @@ class TrainScreen(ModeScreen):
         return super().check_action(action, parameters)
 
     def _dim(self, action: str) -> bool | None:
-        """Controls that are off are shown dimmed while a run is on show, and not at all before."""
-        if self.has_class("-empty") or (action == "pause" and self._can_go_on()):
+        """Controls are shown dimmed while the run on show trains but cannot be controlled, and else not at all."""
+        trains = self._locked if self.view.attached else self.workbench.session.active
+        if self.has_class("-empty") or not trains or (action == "pause" and self._can_go_on()):
             return False
         return None
 
