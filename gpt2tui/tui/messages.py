@@ -7,6 +7,7 @@ from textual.message import Message
 
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.runs import Run
+from gpt2tui.tracking.number_format import byte_size, compact
 from gpt2tui.training.events import Event
 from gpt2tui.tui.session_state import SessionState
 
@@ -37,6 +38,16 @@ class PreparationProgress(Message):
     done: int
     total: int | None
     unit: str
+
+    @property
+    def how_far(self) -> str:
+        """`34 % of 10.5 MB`, or what is done while the total is not known."""
+        if not self.total:
+            return self._amount(self.done)
+        return f"{min(1.0, self.done / self.total):.0%} of {self._amount(self.total)}"
+
+    def _amount(self, count: int) -> str:
+        return byte_size(count) if self.unit in ("B", "byte", "bytes") else f"{compact(count)} {self.unit}"
 
 
 @dataclass

@@ -27,7 +27,7 @@ async def until(pilot, condition, seconds=30.0):
     """Waits until the condition holds; the machine that runs the tests may be slow."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"it did not happen; the screen:\n{screen_text(pilot.app)}"
         await pilot.pause(0.05)
 
 
@@ -117,7 +117,7 @@ def test_keys_change_the_plots():
             smoothings = []
             for _ in range(4):
                 await pilot.press("s")
-                smoothings.append(screen.options.smoothing)
+                smoothings.append(screen.plots.options.smoothing)
             assert smoothings == [0.99, 0.0, 0.5, 0.9]
             names = []
             for key in ("]", "]", "]", "["):
@@ -401,7 +401,7 @@ def test_a_narrow_screen_has_a_strip_tabs_and_one_pane():
             assert not screen.query_one(SampleTimeline).display
             for name in ("lr", "grad", "tok/s", "memory", "loss"):
                 await pilot.press("right_square_bracket")
-                assert screen.main_plot == name
+                assert screen.plots.main == name
             await until(pilot, lambda: "1.604" in screen_text(app))
             assert sum(active.binding.show for active in screen.active_bindings.values()) <= 7
 

@@ -2,26 +2,22 @@
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Resize
-from textual.style import Style
 
 from gpt2tui import runs
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.runs import Run
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact
-from gpt2tui.training.events import Event, RunFailed, RunFinished, RunStarted
-from gpt2tui.tui import train_figures
+from gpt2tui.training.events import Event, RunStarted
 from gpt2tui.tui.messages import (
     PreparationProgress,
     RunAttached,
@@ -30,20 +26,20 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
-from gpt2tui.tui.run_facts import beginning, earlier_view, read_history, run_facts
-from gpt2tui.tui.run_follower import RunFollower
-from gpt2tui.tui.run_history import SMOOTHINGS
-from gpt2tui.tui.run_numbers import scientific
+from gpt2tui.tui.run_control import RunControl, attached_status
+from gpt2tui.tui.run_facts import read_history
+from gpt2tui.tui.run_feed import RunFeed
 from gpt2tui.tui.run_view import RunView
 from gpt2tui.tui.screen_bases import ModeScreen
-from gpt2tui.tui.session_state import SessionState
-from gpt2tui.tui.train_figures import PLOTS, Comparison, LossOptions, neighbour
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
+from gpt2tui.tui.train_figures import Comparison
+from gpt2tui.tui.train_plots import TrainPlots
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.event_log import EventLog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
+from gpt2tui.tui.widgets.learning_rate_dialog import LearningRateDialog
 from gpt2tui.tui.widgets.line_plot import LinePlot
-from gpt2tui.tui.widgets.mode_bar import ModeBar, TrainingStatus
+from gpt2tui.tui.widgets.mode_bar import ModeBar
 from gpt2tui.tui.widgets.numbers_panel import NumbersPanel, NumbersStrip
 from gpt2tui.tui.widgets.run_picker import NOTHING, RunPicker
 from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
@@ -53,8 +49,6 @@ TICK_SECONDS = 0.5
 DRAIN_SECONDS = 0.25
 LOCK_SECONDS = 2.0
 _PLOT_HEIGHT = 9  # on a very small screen, a plot is shown from this height on
-TRAINING: frozenset[SessionState] = frozenset({"running", "pausing", "paused"})
-_LOWER_PLOTS = ("lr", "grad", "tok/s")
 
 
 class TrainScreen(ModeScreen):
@@ -87,20 +81,16 @@ class TrainScreen(ModeScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.view = RunView()
-        """What is on show."""
-        self.live: RunView | None = None
-        """The training of this process, the last one after its end."""
-        self.options = LossOptions()
-        self.comparison: Comparison | None = None
-        self.lower_plot = "lr"
-        self.main_plot = "loss"
-        self._waiting_for_history: list[Event] | None = None
-        self._follower = RunFollower()
-        self._locked = True  # whether the run of another process is held by one
-        self._next_plot = 0
+        self.feed = RunFeed()
+        """What is on show, and what else is told of."""
+        self.plots = TrainPlots(lambda place: self.query_one(f"#{place}", LinePlot))
         self._drawn = -1
         self._keys: tuple[object, ...] = ()
+
+    @property
+    def view(self) -> RunView:
+        """The run on show."""
+        return self.feed.view
 
     def compose(self) -> ComposeResult:
         """The mode bar, what is on show, the keys."""
@@ -122,9 +112,9 @@ class TrainScreen(ModeScreen):
 
     def on_mount(self) -> None:
         """Shows the run that was shown last, until another one is told of."""
-        self._show(self.view)
+        self._show()
         self.set_interval(TICK_SECONDS, self._tick)
-        self.set_interval(DRAIN_SECONDS, self._drain_follower)
+        self.set_interval(DRAIN_SECONDS, self._drain)
         self.set_interval(LOCK_SECONDS, self._look_at_lock)
         remembered = self.workbench.settings.run
         if remembered and not self.workbench.session.active:
@@ -135,7 +125,7 @@ class TrainScreen(ModeScreen):
 
     def on_unmount(self) -> None:
         """Lets the thread that follows a file end."""
-        self._follower.end()
+        self.feed.end()
 
     def on_screen_resume(self) -> None:
         """What happened while another mode was in front."""
@@ -148,6 +138,8 @@ class TrainScreen(ModeScreen):
         layout = "small" if width < 60 or height < 16 else "wide" if width >= 100 and height >= 30 else "medium"
         for name in ("wide", "medium", "small"):
             self.set_class(name == layout, f"-{name}")
+        one = layout == "medium" or height >= _PLOT_HEIGHT
+        self.plots.room = "all" if layout == "wide" else "one" if one else "none"
         self._refresh_keys()
         self.call_after_refresh(self._draw)
 
@@ -156,63 +148,50 @@ class TrainScreen(ModeScreen):
     @on(TrainingBegun)
     def begin(self, message: TrainingBegun) -> None:
         """A training begins: what was on show goes."""
-        self._follower.end()
-        self.live = RunView(run=message.resumed, waiting="preparing")
-        self.live.know(message.loaded.preset, None)
-        self._waiting_for_history = [] if message.resumed else None
-        self._show(self.live)
+        self.feed.begin(message.loaded, message.resumed)
+        self._show()
 
     @on(RunOpened)
     def open_run(self, message: RunOpened) -> None:
         """The training has its folder."""
-        if self.live is not None:
-            self.live.run = message.run
+        if self.feed.live is not None:
+            self.feed.live.run = message.run
 
     @on(PreparationProgress)
     def prepare(self, message: PreparationProgress) -> None:
         """Says how far the preparation is, where the curves will be."""
-        if self.live is not None:
+        if self.feed.live is not None:
             stage = sanitize(message.stage, keep_newlines=False)
-            self.live.waiting = f"{stage}\n{_how_far(message)}"
-            self._changed(self.live)
+            self.feed.live.waiting = f"{stage}\n{message.how_far}"
+            self._changed(self.feed.live)
 
     @on(TrainingEvents)
     def take_events(self, message: TrainingEvents) -> None:
         """More of the training of this process."""
-        if self.live is None:
-            self.live = RunView(run=self.workbench.session.run)
-            self._show(self.live)
-        started = next((event for event in message.events if isinstance(event, RunStarted)), None)
-        if started is not None:
-            self.live.waiting = "waiting for the first step"
-            self.run_worker(self._learn(self.live, started.device, started), group="facts", exit_on_error=True)
-        if self._waiting_for_history is not None:
-            self._waiting_for_history.extend(message.events)
-            return
-        self._add(self.live, message.events)
+        before = self.view
+        events = self.feed.receive(message.events, self.workbench.session.run)
+        if self.view is not before:
+            self._show()
+        live = self.feed.live
+        if live is not None:
+            for event in message.events:
+                if isinstance(event, RunStarted):
+                    self._learn(live, event)
+            self._add(live, events)
 
-    async def _learn(self, view: RunView, device: str, started: RunStarted | None = None) -> None:
-        """Reads what is not in the events, and for a resumed run what was before."""
-        run = view.run
-        if run is None:
-            return
-        facts = await asyncio.to_thread(run_facts, run, device)
-        view.know(facts.preset or view.preset, facts.train_bytes)
-        view.memory_total_bytes = facts.memory_total_bytes
-        if started is not None and self._waiting_for_history is not None and view is self.live:
-            earlier = await asyncio.to_thread(earlier_view, run, beginning(started))
-            view.history, view.log = earlier.history, earlier.log
-            view.know(view.preset, view.train_bytes)
-            told, self._waiting_for_history = self._waiting_for_history, None
-            view.add(told)
-            self._show_if_in_front(view)
+    @work(group="facts")
+    async def _learn(self, view: RunView, started: RunStarted) -> None:
+        """Reads what is not in the events."""
+        has_history = await self.feed.learn(view, started)
+        if has_history and view is self.view:
+            self._show()
         self._changed(view)
 
     @on(SessionChanged)
     def take_state(self, message: SessionChanged) -> None:
         """The keys that act follow the state."""
-        if message.state == "failed" and self.live is not None and self.live.history.step is None:
-            self.live.waiting = "the training failed"
+        if message.state == "failed" and self.feed.live is not None and self.feed.live.history.step is None:
+            self.feed.live.waiting = "the training failed"
         self._refresh_keys()
         self._draw()
 
@@ -224,73 +203,46 @@ class TrainScreen(ModeScreen):
         self._watch_run(message.run)
 
     def _watch_run(self, run: Run) -> None:
-        self._locked = True
-        self._show(RunView(attached=True, run=run, waiting="reading its events"))
-        self.run_worker(self._follower.begin(run), thread=True, group="follow", exit_on_error=True)
+        follow = self.feed.attach(run)
+        self._show()
+        self.run_worker(follow, thread=True, group="follow", exit_on_error=True)
         self._look_at_lock()
 
-    def _drain_follower(self) -> None:
-        found, events = self._follower.drain()
-        if not self.view.attached or (found is None and not events):
-            return
+    def _drain(self) -> None:
         started = self.view.history.started
-        if found is not None:
-            found.say("watch", "its events.jsonl; controls off")
-            self._show(found)
-        self._add(self.view, events)
-        now = self.view.history.started
-        if now is not None and now is not started:
-            self.run_worker(self._learn(self.view, now.device), group="facts", exit_on_error=True)
-        self._tell_status()
+        found, events = self.feed.drain()
+        if found:
+            self._show()
+        if found or events:
+            self._add(self.view, events)
+            now = self.view.history.started
+            if now is not None and now is not started:
+                self._learn(self.view, now)
+            self._tell_status()
 
-    def _look_at_lock(self) -> None:
-        if self.view.attached and self.view.run is not None:
-            self.run_worker(self._read_lock(self.view, self.view.run), group="lock", exit_on_error=True)
-
-    async def _read_lock(self, view: RunView, run: Run) -> None:
-        locked = await asyncio.to_thread(runs.is_locked, run)
-        if view is self.view and locked != self._locked:
-            self._locked = locked
+    @work(group="lock")
+    async def _look_at_lock(self) -> None:
+        if await self.feed.look_at_lock():
             self._tell_status()
             self._draw()
             self._refresh_keys()
 
     def _tell_status(self) -> None:
         """Says on the mode bar where the other process's run is."""
-        view, progress = self.view, self.view.history.progress
-        if not view.attached or view.run is None:
-            self.workbench.attached_status = None
-            return
-        ending = view.history.ending
-        state: SessionState = "running" if self._locked else "failed"
-        if isinstance(ending, RunFinished):
-            state = "finished"
-        elif isinstance(ending, RunFailed):
-            state = "failed"
-        elif progress.paused and self._locked:
-            state = "paused"
-        left = progress.seconds_left
-        self.workbench.attached_status = TrainingStatus(
-            state, view.run.name, progress.step, progress.num_iterations, left
-        )
+        self.workbench.attached_status = attached_status(self.view, self.feed.locked)
 
     # ---- drawing
 
-    def _show(self, view: RunView) -> None:
-        """Puts a run on show."""
-        self.view = view
-        empty = view.run is None and view is not self.live
-        self.set_class(empty, "-empty")
-        self.query_one(FirstRun).disabled = not empty  # or a button that nobody sees would keep the focus
+    def _show(self) -> None:
+        """Shows all of the run on show."""
+        view = self.view
+        self.set_class(self.feed.empty, "-empty")
+        self.query_one(FirstRun).disabled = not self.feed.empty  # or a button that nobody sees would keep the focus
         self.query_one(SampleTimeline).show(view.history.samples)
         self.query_one(EventLog).show(view.log)
         self._tell_status()
         self._refresh_keys()
         self._draw()
-
-    def _show_if_in_front(self, view: RunView) -> None:
-        if view is self.view:
-            self._show(view)
 
     def _add(self, view: RunView, events: Sequence[Event]) -> None:
         samples = len(view.history.samples)
@@ -313,61 +265,25 @@ class TrainScreen(ModeScreen):
         if not self.is_current or self.has_class("-empty"):
             return
         self._draw_numbers()
-        plots = self._visible_plots()
-        if self._drawn != self.view.version and plots:
-            self._next_plot += 1
-            self._draw_plot(plots[self._next_plot % len(plots)])
-            if self._next_plot % len(plots) == 0:
-                self._drawn = self.view.version
+        version = self.view.version
+        if self._drawn != version and self.plots.draw_next(self.view, self.feed.note):
+            self._drawn = version
 
     def _draw(self) -> None:
         """Brings everything up to date at once."""
         if not self.is_mounted or not self.is_current:
             return
         self._draw_numbers()
-        for plot in self._visible_plots():
-            self._draw_plot(plot)
+        self.plots.draw(self.view, self.feed.note)
 
     def _draw_numbers(self) -> None:
         if self.has_class("-wide"):
             panel = self.query_one(NumbersPanel)
             panel.show(self.view)
             panel.border_title = Content(sanitize(self.view.run.name, keep_newlines=False) if self.view.run else "now")
-            panel.border_subtitle = self._attachment
+            panel.border_subtitle = self.feed.note
         else:
             self.query_one(NumbersStrip).show(self.view, 1 if self.has_class("-small") else 2)
-
-    @property
-    def _attachment(self) -> str:
-        """That nothing here controls the run on show, or nothing."""
-        if not self.view.attached:
-            return ""
-        return "attached, controls off" if self._locked else "not training"
-
-    def _visible_plots(self) -> list[str]:
-        if self.has_class("-wide"):
-            return ["main", "lower", "memory"]
-        return ["main"] if self.has_class("-medium") or self.has_class("-plot") else []
-
-    def _draw_plot(self, place: str) -> None:
-        wide = self.has_class("-wide")
-        plot = {"main": "loss" if wide else self.main_plot, "lower": self.lower_plot, "memory": "memory"}[place]
-        widget = self.query_one(f"#{place}", LinePlot)
-        widget.figure = train_figures.figure(plot, self.view, self.options, self.comparison)
-        widget.border_title = self._title(place, plot)
-        widget.tooltip = Content(train_figures.DEFINITIONS[plot])
-
-    def _title(self, place: str, plot: str) -> Content:
-        title = Content(train_figures.title(plot, self.options))
-        if place == "memory":
-            on_device = len(self.view.history.device_memory)
-            return Content("GPU memory" if on_device else "memory of the process")
-        if place == "main" and self.has_class("-wide"):
-            return title
-        plots = PLOTS if place == "main" else _LOWER_PLOTS
-        tabs = Content(" │ ").join(_tab(name, name == plot) for name in plots)
-        hint = self._attachment if place == "main" and self._attachment else "[ ] cycle"
-        return Content.assemble(tabs, (f" · {hint}", "$foreground-disabled"))
 
     # ---- keys
 
@@ -375,7 +291,7 @@ class TrainScreen(ModeScreen):
     def active_bindings(self) -> dict[str, ActiveBinding]:
         """All keys that act now; on a narrow screen the footer leaves out those of the plots."""
         active = super().active_bindings
-        if self.has_class("-wide"):
+        if self.plots.room == "all":
             return active
         return {
             key: found._replace(binding=replace(found.binding, show=found.binding.show and not _wide_only(found)))
@@ -384,53 +300,18 @@ class TrainScreen(ModeScreen):
 
     def _refresh_keys(self) -> None:
         """Draws the footer anew, when a key has come, gone or changed what it does."""
-        layout = next((name for name in ("-wide", "-medium", "-small") if self.has_class(name)), "")
-        keys = (
-            layout,
-            self.workbench.session.state,
-            self.view.attached,
-            self._locked,
-            self.has_class("-empty"),
-            self._can_go_on(),
-        )
+        keys = (self.plots.room, self._control)
         if keys != self._keys:
             self._keys = keys
             self.refresh_bindings()
 
+    @property
+    def _control(self) -> RunControl:
+        return RunControl.of(self.view, self.workbench.session.state, not self.feed.empty, self.feed.locked)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys act now; None shows a key dimmed."""
-        session = self.workbench.session
-        state = session.state
-        if action in ("pause", "stop", "request") and (self.view.attached or state not in TRAINING):
-            return True if action == "stop" and state == "preparing" and not self.view.attached else self._dim(action)
-        if action == "pause":
-            return state == "running"
-        if action == "resume":
-            return state in ("pausing", "paused") and not self.view.attached
-        if action == "go_on":
-            return self._can_go_on()
-        if action == "learning_rate":
-            return state in ("pausing", "paused") and not self.view.attached
-        if action in ("log_y", "smooth", "compare", "plot", "travel", "filter", "other_pane"):
-            return not self.has_class("-empty")
-        return super().check_action(action, parameters)
-
-    def _dim(self, action: str) -> bool | None:
-        """Controls are shown dimmed while the run on show trains but cannot be controlled, and else not at all."""
-        trains = self._locked if self.view.attached else self.workbench.session.active
-        if self.has_class("-empty") or not trains or (action == "pause" and self._can_go_on()):
-            return False
-        return None
-
-    def _can_go_on(self) -> bool:
-        """Whether the run on show has ended early and can be resumed here."""
-        view = self.view
-        if self.workbench.session.active or view.run is None or view.history.checkpoint is None:
-            return False
-        if view.attached and self._locked:
-            return False
-        ending = view.history.ending
-        return not (isinstance(ending, RunFinished) and ending.reason == "done")
+        return self._control.acts(action) and super().check_action(action, parameters)
 
     def action_pause(self) -> None:
         """Waits after this step."""
@@ -465,41 +346,30 @@ class TrainScreen(ModeScreen):
 
     def action_learning_rate(self) -> None:
         """Asks for a factor on the schedule, which holds from the next step on."""
-        step, factor = self.view.history.step, self.view.history.learning_rate_factor
-        now = f"The last step trained at {scientific(step.learning_rate)}. " if step else ""
-        text = f"{now}The schedule is multiplied from the next step on by (1: the preset's own):"
-        dialog = TextDialog("Learning rate", text, f"{factor:g}", validate=_bad_factor)
-        self.app.push_screen(dialog, self._answer_learning_rate)
+        self.app.push_screen(LearningRateDialog(self.view), self._answer_learning_rate)
 
     def _answer_learning_rate(self, answer: str | None) -> None:
-        if answer is not None and _bad_factor(answer) is None:
+        if answer is not None:
             self.workbench.session.change_learning_rate(float(answer))
 
     def action_log_y(self) -> None:
         """A logarithmic loss axis, or a linear one."""
-        self.options = LossOptions(not self.options.log_y, self.options.smoothing)
+        self.plots.switch_log()
         self._draw()
 
     def action_smooth(self) -> None:
         """The next smoothing."""
-        place = SMOOTHINGS.index(self.options.smoothing) + 1
-        self.options = LossOptions(self.options.log_y, SMOOTHINGS[place % len(SMOOTHINGS)])
+        self.plots.smooth_more()
         self._draw()
 
     def action_plot(self, by: int) -> None:
         """Another of the plots."""
-        if not self.has_class("-wide"):
-            self.main_plot = neighbour(PLOTS, self.main_plot, by)
-        else:
-            self.lower_plot = neighbour(_LOWER_PLOTS, self.lower_plot, by)
+        self.plots.step(by)
         self._draw()
 
     def action_choose_plot(self, plot: str) -> None:
         """A click on a plot's name."""
-        if not self.has_class("-wide") and plot in PLOTS:
-            self.main_plot = plot
-        elif plot in _LOWER_PLOTS:
-            self.lower_plot = plot
+        self.plots.choose(plot)
         self._draw()
 
     def action_travel(self, by: int) -> None:
@@ -523,57 +393,27 @@ class TrainScreen(ModeScreen):
         """Leaves a pane; else shows the training of this process again."""
         if self.focused is not None:
             self.set_focus(None)
-        elif self.view.attached and self.live is not None:
-            self._follower.end()
-            self._show(self.live)
+        elif self.feed.detach():
+            self._show()
 
-    def action_compare(self) -> None:
+    @work(group="compare", exclusive=True)
+    async def action_compare(self) -> None:
         """Picks the run to draw beside this one."""
-        self.run_worker(self._compare(), group="compare", exclusive=True)
-
-    async def _compare(self) -> None:
         found = await asyncio.to_thread(runs.all_runs)
         others = {run.name: run for run in reversed(found) if self.view.run is None or run.name != self.view.run.name}
-        chosen = self.comparison.name if self.comparison else NOTHING
-        picker = RunPicker("Compare with", "no comparison", tuple(others), chosen)
-        answer = await self.app.push_screen_wait(picker)
+        chosen = self.plots.comparison.name if self.plots.comparison else NOTHING
+        answer = await self.app.push_screen_wait(RunPicker("Compare with", "no comparison", tuple(others), chosen))
         if answer is None:
             return
-        self.comparison = None
+        self.plots.comparison = None
         if answer in others:
             try:
-                self.comparison = Comparison(answer, await asyncio.to_thread(read_history, others[answer]))
+                self.plots.comparison = Comparison(answer, await asyncio.to_thread(read_history, others[answer]))
             except OSError as error:
-                self.workbench.show_error(
-                    "The run cannot be compared", f"{others[answer].events_file}: {error.strerror}"
-                )
+                text = f"{others[answer].events_file}: {error.strerror}"
+                self.workbench.show_error("The run cannot be compared", text)
         self._draw()
-
-
-def _tab(plot: str, shown: bool) -> Content:
-    if shown:
-        return Content.styled(plot, "bold $text-primary")
-    click = Style.from_meta({"@click": f"screen.choose_plot('{plot}')"})
-    return Content.styled(plot, "$foreground-muted").stylize(click)
 
 
 def _wide_only(key: ActiveBinding) -> bool:
     return key.binding.action in ("log_y", "smooth", "compare")
-
-
-def _how_far(progress: PreparationProgress) -> str:
-    def amount(count: int) -> str:
-        return byte_size(count) if progress.unit in ("B", "byte", "bytes") else f"{compact(count)} {progress.unit}"
-
-    if not progress.total:
-        return amount(progress.done)
-    return f"{min(1.0, progress.done / progress.total):.0%} of {amount(progress.total)}"
-
-
-def _bad_factor(text: str) -> str | None:
-    """What is wrong with a factor, None when nothing is."""
-    try:
-        factor = float(text)
-    except ValueError:
-        return "a number, such as 0.5"
-    return None if math.isfinite(factor) and 0 < factor <= 100 else "more than 0, at most 100"
