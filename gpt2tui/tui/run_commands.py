@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from gpt2tui.runs import Run
+from gpt2tui.tui.run_listing import RunRow
 
 
 def repeat_command(run: Run) -> str:
@@ -23,6 +24,11 @@ def repeat_command(run: Run) -> str:
 def resume_command(run: Run) -> str:
     """Goes on with the run from its newest valid checkpoint."""
     return shell_line(["gpt2tui", "--headless", "--resume", str(run.folder)])
+
+
+def longer_command(row: RunRow) -> str:
+    """Goes on with a run that has done all its steps, for as many again."""
+    return f"{resume_command(row.run)} --set training.num_iterations={2 * row.summary.step}"
 
 
 def shell_line(words: list[str]) -> str:

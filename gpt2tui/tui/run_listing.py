@@ -31,6 +31,12 @@ class RunRow:
         """Whether some process trains it now."""
         return self.state in ("running here", "running elsewhere")
 
+    @property
+    def has_done_all_steps(self) -> bool:
+        """Whether it is over because there is nothing left of its preset."""
+        total = self.summary.num_iterations
+        return self.state == "finished" and total is not None and self.summary.step >= total
+
 
 class RunListing:
     """All runs in the runs folder; remembers what it has read, so that only runs that change are read again.

@@ -55,7 +55,7 @@ async def settle(pilot, condition=lambda: True):
         await pilot.pause(0.02)
         screen = pilot.app.screen
         quiet = not isinstance(screen, RunsScreen) or not (
-            screen._reading_list or screen._reading_run or screen._first or screen._needed()
+            screen.reader.busy or not screen._listed_before or screen.reader.library.next_to_read(screen._shown_below)
         )
         if quiet and condition():
             await pilot.pause()

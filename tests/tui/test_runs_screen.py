@@ -106,7 +106,7 @@ def test_letters_act_only_when_no_input_has_the_focus():
         await pilot.press("slash", "o", "r", "space", "c")
         assert app.screen.query_one("#filter").value == "or c"
         assert app.asked == []
-        assert not app.screen._marks
+        assert not len(app.screen._marks)
 
     drive(script)
 
@@ -336,7 +336,7 @@ def test_nothing_is_read_while_another_mode_is_in_front():
 
     async def script(app, pilot):
         screen, reads = app.screen, []
-        screen._listing.read = lambda here: reads.append(here) or []
+        screen.reader.listing.read = lambda here: reads.append(here) or []
         await app.switch_mode("train")
         screen._tick()
         await settle(pilot)

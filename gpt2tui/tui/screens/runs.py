@@ -1,8 +1,5 @@
 """The Runs screen: every run, its curves beside others', and what one can do with it."""
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on, work
@@ -10,7 +7,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Button, Input
 from textual.worker import Worker, WorkerState
 
@@ -20,42 +16,22 @@ from gpt2tui.terminal_text import sanitize
 from gpt2tui.tracking.number_format import byte_size
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.preset_difference import difference
-from gpt2tui.tui.run_commands import resume_command
-from gpt2tui.tui.run_contents import RunContents, read_contents
-from gpt2tui.tui.run_curves import CURVES, curve_lines
+from gpt2tui.tui.run_commands import longer_command
 from gpt2tui.tui.run_deletion import delete
-from gpt2tui.tui.run_listing import RunListing, RunRow
+from gpt2tui.tui.run_listing import RunRow
+from gpt2tui.tui.run_marks import RunMarks
+from gpt2tui.tui.run_reading import ContentsRead, Listed, RunReader
 from gpt2tui.tui.screen_bases import ModeScreen
+from gpt2tui.tui.widgets.curves_plot import CurvesPlot
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
-from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 from gpt2tui.tui.widgets.run_details import RunDetails
 from gpt2tui.tui.widgets.run_table import COLUMNS, RunTable, matches, sort_rows
 
 REFRESH_SECONDS = 3.0
-REST = 10  # after work of t seconds, the same work rests for REST * t: reading never takes more than a tenth of a core
 SETTLE_SECONDS = 0.12  # a cursor that moves on does not read every run it passes
-MARK_COLOURS = ("primary", "accent", "success", "error", "#cc79a7", "#56b4e9", "#b8a1ff", "#9a8c5c")
-MOST_CONTENTS = 24
-
-
-@dataclass
-class Listed(Message):
-    """The runs folder has been read."""
-
-    rows: list[RunRow]
-    seconds: float
-
-
-@dataclass
-class ContentsRead(Message):
-    """A run has been read."""
-
-    folder: Path
-    contents: RunContents
-    seconds: float
 
 
 class RunsScreen(ModeScreen):
@@ -84,47 +60,15 @@ class RunsScreen(ModeScreen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012
 
-    CSS = """
-    RunsScreen { layout: vertical; }
-    RunsScreen #filter { border: none; height: 1; padding: 0 1; display: none; background: $surface; }
-    RunsScreen.-filtering #filter { display: block; }
-    RunsScreen RunTable {
-        height: auto; max-height: 50%; min-height: 3;
-        border: round $panel; border-title-color: $foreground; border-subtitle-color: $foreground-muted;
-        background: transparent; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; overflow-x: hidden;
-    }
-    RunsScreen RunTable:focus { border: round $border; }
-    RunsScreen #below { height: 1fr; }
-    RunsScreen FirstRun { display: none; }
-    RunsScreen.-without-runs FirstRun { display: block; }
-    RunsScreen.-without-runs #below, RunsScreen.-without-runs RunTable { display: none; }
-    RunsScreen #curves { width: 1fr; height: 1fr; }
-    RunsScreen RunDetails {
-        width: 52; height: 1fr; padding: 0 1; border: round $panel; border-title-color: $foreground;
-        scrollbar-size-vertical: 1;
-    }
-    RunsScreen RunDetails:focus { border: round $border; }
-    RunsScreen.-medium RunDetails { width: 50%; }
-    RunsScreen.-narrow #curves { display: none; }
-    RunsScreen.-narrow RunDetails { width: 1fr; }
-    RunsScreen.-short #below { display: none; }
-    RunsScreen.-short RunTable { border: none; max-height: 100%; height: 1fr; }
-    """
+    CSS_PATH = "runs.tcss"
 
     def __init__(self) -> None:
         super().__init__()
-        self._listing = RunListing()
-        self._rows: list[RunRow] = []
-        self._contents: dict[Path, RunContents] = {}
-        self._rest_until: dict[Path, float] = {}
-        self._marks: dict[str, str] = {}  # run name -> colour, in the order of marking
+        self.reader = RunReader(self)
+        self._marks = RunMarks()
         self._sort = ("name", True)
-        self._curve = 0
-        self._log_y = True
         self._differing = False
-        self._reading_list = self._reading_run = False
-        self._list_rest_until = 0.0
-        self._first = True
+        self._listed_before = False
 
     # ---- parts
 
@@ -133,6 +77,10 @@ class RunsScreen(ModeScreen):
         """The list."""
         return self.query_one(RunTable)
 
+    @property
+    def _rows(self) -> list[RunRow]:
+        return self.reader.library.rows
+
     def compose(self) -> ComposeResult:
         """The list over curves and details."""
         yield ModeBar()
@@ -140,7 +88,7 @@ class RunsScreen(ModeScreen):
         yield RunTable(id="runs")
         yield FirstRun()
         with Horizontal(id="below"):
-            yield LinePlot(id="curves")
+            yield CurvesPlot(id="curves")
             yield RunDetails(id="details")
         yield KeyFooter()
 
@@ -168,79 +116,41 @@ class RunsScreen(ModeScreen):
     # ---- reading
 
     def _tick(self) -> None:
-        if self.is_current and time.monotonic() >= self._list_rest_until:
+        if self.is_current and self.reader.library.list_is_due:
             self._read_list()
 
     def _read_list(self) -> None:
-        if not self._reading_list:
-            self._reading_list = True
-            session = self.workbench.session
-            self._list_in_thread(session.run.folder if session.active and session.run else None)
+        session = self.workbench.session
+        self.reader.list_runs(session.run.folder if session.active and session.run else None)
 
-    @work(thread=True, group="listing", exit_on_error=False)
-    def _list_in_thread(self, here: Path | None) -> None:
-        started = time.monotonic()
-        rows = self._listing.read(here)
-        self.post_message(Listed(rows, time.monotonic() - started))
+    @property
+    def _shown_below(self) -> list[RunRow]:
+        """The run under the cursor, and the marked ones."""
+        pointed = self.table.pointed
+        return ([pointed] if pointed else []) + [row for row in self._rows if row.name in self._marks]
+
+    def _read_needed(self) -> None:
+        self.reader.read_first_of(self._shown_below)
 
     @on(Listed)
     def _listed(self, message: Listed) -> None:
-        message.stop()
-        self._reading_list = False
-        self._list_rest_until = time.monotonic() + REST * message.seconds
-        first, self._first = self._first, False
-        self._rows = message.rows
+        self.reader.take(message)
+        first, self._listed_before = not self._listed_before, True
         self._show_whether_empty()
-        names = {row.name for row in self._rows}
-        self._marks = {name: colour for name, colour in self._marks.items() if name in names}
+        self._marks.keep({row.name for row in message.rows})
         self._show_rows(point=self.workbench.settings.run if first else "")
         self._read_needed()
 
-    def _needed(self) -> RunRow | None:
-        """A run that is shown below and is not read, or has changed since and has rested."""
-        shown = [row for row in self._rows if row.name in self._marks]
-        if row := self.table.pointed:
-            shown.insert(0, row)
-        now = time.monotonic()
-        for row in shown:
-            known = self._contents.get(row.run.folder)
-            if known is None:
-                return row
-            if known.summary != row.summary and now >= self._rest_until.get(row.run.folder, 0.0):
-                return row
-        return None
-
-    def _read_needed(self) -> None:
-        if not self._reading_run and self.is_attached and (row := self._needed()):
-            self._reading_run = True
-            self._read_in_thread(row)
-
-    @work(thread=True, group="reading", exit_on_error=False)
-    def _read_in_thread(self, row: RunRow) -> None:
-        started = time.monotonic()
-        contents = read_contents(row)
-        self.post_message(ContentsRead(row.run.folder, contents, time.monotonic() - started))
-
     @on(ContentsRead)
     def _contents_read(self, message: ContentsRead) -> None:
-        message.stop()
-        self._reading_run = False
-        self._contents.pop(message.folder, None)
-        self._contents[message.folder] = message.contents
-        self._rest_until[message.folder] = time.monotonic() + REST * message.seconds
-        while len(self._contents) > MOST_CONTENTS:
-            oldest = next(iter(self._contents))
-            del self._contents[oldest]
+        self.reader.take(message)
         self._show_below()
         self._read_needed()
 
     @on(Worker.StateChanged)
     def _worker_ended(self, event: Worker.StateChanged) -> None:
         if event.state is WorkerState.ERROR and event.worker.node is self:
-            if event.worker.group == "listing":
-                self._reading_list = False
-            if event.worker.group == "reading":
-                self._reading_run = False
+            self.reader.give_up(event.worker)
             error = event.worker.error
             if isinstance(error, Gpt2TuiError):
                 self.workbench.show_error("This could not be done", str(error))
@@ -263,12 +173,12 @@ class RunsScreen(ModeScreen):
         (self.query_one(FirstRun).query(Button).first() if empty else self.table).focus()
 
     def _show_rows(self, point: str = "") -> None:
-        query = self.query_one("#filter", Input).value
-        rows = sort_rows([row for row in self._rows if matches(row, query)], *self._sort)
-        colours = {name: self._rich_colour(colour) for name, colour in self._marks.items()}
+        query, all_rows = self.query_one("#filter", Input).value, self._rows
+        rows = sort_rows([row for row in all_rows if matches(row, query)], *self._sort)
+        colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
         self.table.show(rows, colours, self._sort, point)
-        shown = f"{len(rows)} of {len(self._rows)}" if query else str(len(rows))
-        title = f"{shown} run{'' if shown == '1' else 's'}" if self._rows or not self._first else "runs"
+        shown = f"{len(rows)} of {len(all_rows)}" if query else str(len(rows))
+        title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "runs"
         if self._marks:
             title += f" · {len(self._marks)} marked"
         self.table.border_title = Content(title)
@@ -293,24 +203,17 @@ class RunsScreen(ModeScreen):
         if self._differing and pair:
             self._show_difference(details, *pair)
         elif row:
-            details.show_run(row, self._contents.get(row.run.folder))
+            details.show_run(row, self.reader.library.contents(row))
         else:
             details.show_nothing()
         self._show_curves()
 
     def _show_curves(self) -> None:
-        plot, curve = self.query_one(LinePlot), CURVES[self._curve]
         row = self.table.pointed
         chosen = [r for r in self._rows if r.name in self._marks] or ([row] if row else [])
-        named = [
-            (r.name, contents.history, self._marks.get(r.name, MARK_COLOURS[0]))
-            for r in chosen
-            if (contents := self._contents.get(r.run.folder))
-        ]
-        log_y = self._log_y and curve.log
-        plot.border_title = Content(f"{curve.name}{' ── log y' if log_y else ''} ── [ ] other")
-        empty = "no run" if not chosen else f"no {curve.name} yet" if named else "reading …"
-        plot.show(*curve_lines(curve, named), log_y=log_y, empty=empty)
+        read = [(r.name, self.reader.library.contents(r), self._marks.colour(r.name)) for r in chosen]
+        runs = [(name, contents.history, colour) for name, contents, colour in read if contents is not None]
+        self.query_one(CurvesPlot).show_runs(runs, len(chosen))
 
     # ---- marks and difference
 
@@ -319,14 +222,9 @@ class RunsScreen(ModeScreen):
         row = self.table.pointed
         if row is None:
             return
-        if row.name in self._marks:
-            del self._marks[row.name]
-        else:
-            free = [colour for colour in MARK_COLOURS if colour not in self._marks.values()]
-            if not free:
-                self._say(f"{len(MARK_COLOURS)} runs are marked, and more curves could not be told apart")
-                return
-            self._marks[row.name] = free[0]
+        if not self._marks.toggle(row.name):
+            self._say(f"{len(self._marks)} runs are marked, and more curves could not be told apart")
+            return
         self._show_rows()
         self._show_below()
         self._read_needed()
@@ -348,17 +246,12 @@ class RunsScreen(ModeScreen):
             self._read_needed()
 
     def _pair(self) -> tuple[RunRow, RunRow] | None:
-        """The two runs marked last; with one mark, that one and the one under the cursor."""
-        rows = {row.name: row for row in self._rows}
-        marked = [rows[name] for name in self._marks if name in rows]
-        if len(marked) == 1 and (row := self.table.pointed) and row.name != marked[0].name:
-            marked.append(row)
-        return (marked[-2], marked[-1]) if len(marked) >= 2 else None
+        return self._marks.pair(self._rows, self.table.pointed)
 
     def _show_difference(self, details: RunDetails, left: RunRow, right: RunRow) -> None:
-        contents = [self._contents.get(row.run.folder) for row in (left, right)]
+        contents = [self.reader.library.contents(row) for row in (left, right)]
         presets = [c.preset for c in contents if c and c.preset]
-        sides = [(row.name, self._rich_colour(self._marks.get(row.name, ""))) for row in (left, right)]
+        sides = [(row.name, self._rich_colour(self._marks.colours.get(row.name, ""))) for row in (left, right)]
         if None in contents:
             details.show_waiting("difference of presets")
         else:
@@ -417,13 +310,11 @@ class RunsScreen(ModeScreen):
 
     def action_curve(self, step: int) -> None:
         """Another curve."""
-        self._curve = (self._curve + step) % len(CURVES)
-        self._show_curves()
+        self.query_one(CurvesPlot).other_curve(step)
 
     def action_log_y(self) -> None:
         """Turns the logarithmic axis on or off."""
-        self._log_y = not self._log_y
-        self._show_curves()
+        self.query_one(CurvesPlot).switch_log()
 
     def action_refresh(self) -> None:
         """Reads the folder again."""
@@ -461,8 +352,7 @@ class RunsScreen(ModeScreen):
         row = self.table.pointed
         if row is None:
             return
-        contents = self._contents.get(row.run.folder)
-        s = row.summary
+        contents = self.reader.library.contents(row)
         if row.running:
             self._say(f"{row.name} is running {'here' if row.state == 'running here' else 'in another process'}")
         elif contents is None:
@@ -471,9 +361,9 @@ class RunsScreen(ModeScreen):
             self._say(f"{row.name} has no checkpoint to go on from")
         elif contents.preset is None:
             self.workbench.show_error("This run cannot go on", "\n".join(contents.problems))
-        elif row.state == "finished" and s.num_iterations is not None and s.step >= s.num_iterations:
-            longer = f"{resume_command(row.run)} --set training.num_iterations={2 * s.num_iterations}"
-            self._say(f"{row.name} has done all its {s.num_iterations:,} steps. To train it further: {longer}")
+        elif row.has_done_all_steps:
+            steps = f"{row.summary.step:,} steps"
+            self._say(f"{row.name} has done all its {steps}. To train it further: {longer_command(row)}")
         else:
             name = str(contents.info.get("preset", row.name))
             loaded = LoadedPreset(name, contents.preset, (row.run.preset_file,))
@@ -482,7 +372,7 @@ class RunsScreen(ModeScreen):
     def action_copy(self) -> None:
         """Copies the command that trains the same again."""
         if row := self.table.pointed:
-            contents = self._contents.get(row.run.folder)
+            contents = self.reader.library.contents(row)
             if contents is not None:
                 self.app.copy_to_clipboard(contents.repeat)
                 self._say(f"copied: {contents.repeat}")
