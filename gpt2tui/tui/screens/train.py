@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.binding import ActiveBinding, Binding, BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Resize
@@ -85,7 +84,7 @@ class TrainScreen(ModeScreen):
         """What is on show, and what else is told of."""
         self.plots = TrainPlots(lambda place: self.query_one(f"#{place}", LinePlot))
         self._drawn = -1
-        self._keys: tuple[object, ...] = ()
+        self._control_shown: RunControl | None = None
 
     @property
     def view(self) -> RunView:
@@ -287,22 +286,10 @@ class TrainScreen(ModeScreen):
 
     # ---- keys
 
-    @property
-    def active_bindings(self) -> dict[str, ActiveBinding]:
-        """All keys that act now; on a narrow screen the footer leaves out those of the plots."""
-        active = super().active_bindings
-        if self.plots.room == "all":
-            return active
-        return {
-            key: found._replace(binding=replace(found.binding, show=found.binding.show and not _wide_only(found)))
-            for key, found in active.items()
-        }
-
     def _refresh_keys(self) -> None:
         """Draws the footer anew, when a key has come, gone or changed what it does."""
-        keys = (self.plots.room, self._control)
-        if keys != self._keys:
-            self._keys = keys
+        if self._control != self._control_shown:
+            self._control_shown = self._control
             self.refresh_bindings()
 
     @property
@@ -413,7 +400,3 @@ class TrainScreen(ModeScreen):
                 text = f"{others[answer].events_file}: {error.strerror}"
                 self.workbench.show_error("The run cannot be compared", text)
         self._draw()
-
-
-def _wide_only(key: ActiveBinding) -> bool:
-    return key.binding.action in ("log_y", "smooth", "compare")
