@@ -26,7 +26,7 @@ from gpt2tui.device_speed import DeviceSpeed
 from tests import tiny_runs
 
 TINY = [word for setting in tiny_runs.SETTINGS for word in ("--set", setting)]
-BALLAST_BYTES = 600_000_000
+BALLAST_BYTES = 2_000_000_000  # more than any build of torch takes
 PARTS = ("--parts", "train,tokenize,data", "--seconds", "0.1")
 OTHERS = ("transformers", "wandb", "textual", "plotext")  # which a machine may not have
 
@@ -81,7 +81,7 @@ def test_json_has_its_keys_and_null_for_what_is_not_known(document):
 def test_peak_memory_is_not_that_of_the_process_which_started_the_worker(document):
     peaks = [row["memory"]["host_bytes"] for row in document["presets"][0]["train"]["rows"]]
     assert machine.peak_memory(torch.device("cpu"))["host_bytes"] > BALLAST_BYTES
-    assert all(50_000_000 < peak < BALLAST_BYTES for peak in peaks)
+    assert 50_000_000 < min(peaks) <= max(peaks) < BALLAST_BYTES
 
 
 def test_people_read_the_same_numbers_with_units(document, capsys):

@@ -1,6 +1,7 @@
 """The Presets screen in an app that only writes down what it is asked for, and never looks at a device."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 from textual.app import App
@@ -78,6 +79,15 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure
 
     asyncio.run(run())
     return app
+
+
+async def until(pilot, condition, seconds=10.0):
+    """Waits until the condition holds; the machine that runs the tests may be slow."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await pilot.pause(0.02)
+    await pilot.pause()
 
 
 async def write(app, pilot, key, text):

@@ -22,7 +22,7 @@ def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
                 await pilot.pause(0.05)
 
         async with app.run_test(size=(100, 30)) as pilot:
-            while app.screen._first is None:
+            while not app.screen.chosen.asked:
                 await pilot.pause(0.05)
             await pilot.press(*"the quick", "enter")
             await done()

@@ -15,7 +15,7 @@ from gpt2tui.tui.widgets.estimator import Estimator
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from gpt2tui.tui.widgets.preset_list import PresetList
 
-from .presets_app import SPEED, PresetsApp, drive, own_preset, write
+from .presets_app import SPEED, PresetsApp, drive, own_preset, until, write
 
 SMALL = preset_files.load(["small"]).preset
 COUNT = SMALL.with_vocab_size(SMALL.known_vocab_size).model.parameter_count()
@@ -27,8 +27,14 @@ def shown_text(app):
     return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
 
 
+def title(app):
+    """What stands above the form: the name of the preset, without the mark of unsaved changes."""
+    return app.presets.query_one("#form-pane").border_title.lstrip("* ")
+
+
 async def open_preset(app, pilot, name):
     app.presets.select_preset(name)
+    await until(pilot, lambda: title(app).startswith(name))
     await pilot.pause(0.08)
 
 
@@ -67,8 +73,7 @@ def test_what_is_saved_the_command_line_trains(monkeypatch):
         await write(app, pilot, "optimizer.lr", "2e-3")
         assert app.presets.unsaved_changes() == "unsaved changes of the preset mine"
         await pilot.press("ctrl+s")
-        await pilot.pause(0.1)
-        assert app.presets.unsaved_changes() is None
+        await until(pilot, lambda: app.presets.unsaved_changes() is None)
         await pilot.press("ctrl+t")
         (loaded,) = app.trained
         assert loaded == preset_files.load(["mine"])
@@ -93,13 +98,11 @@ def test_a_shipped_preset_is_saved_under_another_name(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "model.n_layer", "2")
         await pilot.press("ctrl+s")
-        await pilot.pause(0.1)
-        assert isinstance(app.screen, TextDialog)
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
         assert app.screen.query_one(Input).value == "small-2"
         await pilot.press("enter")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: app.presets.unsaved_changes() is None)
         assert preset_files.load(["small-2"]).preset.model.n_layer == 2
-        assert app.presets.unsaved_changes() is None
         await open_preset(app, pilot, "small")
         assert app.editor("model.n_layer").value == N_LAYER
 
@@ -135,8 +138,7 @@ def test_choices_and_switches_by_key_and_mouse(monkeypatch):
         assert tokenizer.value == "char"
         await pilot.click(tokenizer, offset=(1, 0))
         assert tokenizer.value == "gpt2"
-        await pilot.pause(0.08)
-        assert app.form.field("model.vocab_size").mistake  # 4,096 is too few for it
+        await until(pilot, lambda: app.form.field("model.vocab_size").mistake)
 
     drive(script, monkeypatch)
 
@@ -157,12 +159,11 @@ def test_edits_stay_while_one_looks_at_another_preset(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "model.n_layer", "55")
         await pilot.press("escape", "down")
-        await pilot.pause(0.08)
-        assert app.editor("model.n_layer").value == str(preset_files.load(["test"]).preset.model.n_layer)
+        layers = str(preset_files.load(["test"]).preset.model.n_layer)
+        await until(pilot, lambda: app.editor("model.n_layer").value == layers)
         assert "* small" in shown_text(app)
         await pilot.press("up")
-        await pilot.pause(0.08)
-        assert app.editor("model.n_layer").value == "55"
+        await until(pilot, lambda: app.editor("model.n_layer").value == "55")
 
     drive(script, monkeypatch)
 
@@ -175,11 +176,9 @@ def test_the_filter_narrows_the_list_and_escape_ends_it(monkeypatch):
         assert "gpt2-124m" in shown_text(app)
         assert "bigger_default" not in shown_text(app)
         await pilot.press("enter")
-        await pilot.pause(0.08)
-        assert app.editor("model.n_embd").value == "768"
+        await until(pilot, lambda: app.editor("model.n_embd").value == "768")
         await pilot.press("escape")
-        await pilot.pause(0.05)
-        assert presets.has_focus
+        await until(pilot, lambda: presets.has_focus)
         assert "bigger_default" in shown_text(app)
 
     drive(script, monkeypatch)
@@ -191,16 +190,14 @@ def test_saving_over_comments_asks_first(monkeypatch):
         await open_preset(app, pilot, "mine")
         await write(app, pilot, "model.n_layer", "4")
         await pilot.press("ctrl+s")
-        await pilot.pause(0.08)
-        assert isinstance(app.screen, ConfirmDialog)
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("escape")
         await pilot.pause(0.08)
         assert "# why two" in path.read_text()
         await pilot.press("ctrl+s")
-        await pilot.pause(0.08)
+        await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("tab", "enter")  # Save without
-        await pilot.pause(0.1)
-        assert "#" not in path.read_text()
+        await until(pilot, lambda: "#" not in path.read_text())
         assert preset_files.load(["mine"]).preset.model.n_layer == 4
 
     drive(script, monkeypatch)
@@ -211,8 +208,7 @@ def test_a_change_on_disk_is_taken_where_nothing_is_unsaved(monkeypatch):
         path = own_preset("mine", "[model]\nn_layer = 2\n")
         await open_preset(app, pilot, "mine")
         path.write_text("[model]\nn_layer = 11\n")
-        await pilot.pause(0.3)
-        assert app.editor("model.n_layer").value == "11"
+        await until(pilot, lambda: app.editor("model.n_layer").value == "11")
         assert any("changed on disk" in said for said in app.said)
 
     drive(script, monkeypatch)
@@ -225,8 +221,7 @@ def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch,
         await open_preset(app, pilot, "mine")
         await write(app, pilot, "model.n_layer", "4")
         path.write_text("[model]\nn_layer = 11\n")
-        await pilot.pause(0.3)
-        assert isinstance(app.screen, ConfirmDialog)
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press(*keys)
         await pilot.pause(0.2)
         assert app.screen is app.presets  # it asks once
@@ -238,26 +233,25 @@ def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch,
 def test_duplicate_rename_delete(monkeypatch):
     async def script(app, pilot):
         await pilot.press("d")
-        await pilot.pause(0.08)
+        await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("enter")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: any(source.name == "small-2" for source in preset_files.available()))
         assert "# What:" in preset_files.find("small-2").read_text()
+        await until(pilot, lambda: title(app).startswith("small-2"))
         await pilot.press("r")
-        await pilot.pause(0.08)
+        await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press(*"tiny", "enter")
-        await pilot.pause(0.2)
-        assert "tiny" in shown_text(app)
+        await until(pilot, lambda: title(app).startswith("tiny"))
         assert not any(source.name == "small-2" for source in preset_files.available())
         await pilot.press("D")
-        await pilot.pause(0.08)
+        await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("escape")
         await pilot.pause(0.08)
         assert preset_files.find("tiny").exists()
         await pilot.press("D")
-        await pilot.pause(0.08)
+        await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("tab", "enter")
-        await pilot.pause(0.2)
-        assert not any(source.name == "tiny" for source in preset_files.available())
+        await until(pilot, lambda: not any(source.name == "tiny" for source in preset_files.available()))
 
     drive(script, monkeypatch)
 
@@ -275,13 +269,12 @@ def test_a_shipped_preset_is_neither_renamed_nor_deleted(monkeypatch):
 def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch):
     async def script(app, pilot):
         app.presets.action_duplicate()
-        await pilot.pause(0.08)
+        await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("enter")
         await pilot.pause(0.2)
         await write(app, pilot, "optimizer.lr", "0.5")
         await pilot.press("escape", "v")
-        await pilot.pause(0.08)
-        assert isinstance(app.screen, DifferenceDialog)
+        await until(pilot, lambda: isinstance(app.screen, DifferenceDialog))
         text = shown_text(app)
         assert "from small-2 as it is saved" in text
         assert "from the shipped small" in text
@@ -312,9 +305,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
         assert "*" not in app.presets.query_one("#form-pane").border_title  # shown otherwise is not changed
         assert app.presets.unsaved_changes() is None
         app.presets.select_preset(next(row.id for row in app.presets.shelf.rows() if "31m" in row.name))
-        await pilot.pause(0.1)
-        assert not app.form.display
-        assert "not TOML" in shown_text(app)
+        await until(pilot, lambda: not app.form.display and "not TOML" in shown_text(app))
         assert not set(shown_text(app)) & {"\x1b", "\x07", "\u202e"}
 
     drive(script, monkeypatch)
@@ -360,13 +351,10 @@ def test_no_device_is_measured_while_a_training_runs(monkeypatch):
     measured = []
 
     async def script(app, pilot):
-        await pilot.pause(0.1)
-        assert "measured after the training" in shown_text(app)
+        await until(pilot, lambda: "measured after the training" in shown_text(app))
         assert not measured
         app.session.active = False
-        await pilot.pause(0.2)
-        assert measured
-        assert "on 2 CPU threads, fp32" in shown_text(app)
+        await until(pilot, lambda: measured and "on 2 CPU threads, fp32" in shown_text(app))
 
     def measure(preset):
         measured.append(preset)
@@ -390,8 +378,7 @@ def test_a_measurement_beside_which_a_training_ran_is_made_again(monkeypatch):
         return Found(SPEED)
 
     async def script(app, pilot):
-        await pilot.pause(0.2)
-        assert len(measured) == 2
+        await until(pilot, lambda: len(measured) == 2)
         assert app.presets.query_one(Estimator).costs.estimate.seconds < 3600 * 24
 
     drive(script, monkeypatch, app=app, measure=measure)

@@ -153,6 +153,23 @@ def test_checkpoint_evaluate_and_write_are_asked_for():
     run(test())
 
 
+def test_stop_asks_first():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            await pilot.press("x")
+            await until(pilot, lambda: len(app.screen_stack) == 2)
+            assert app.session.state == "running"
+            await pilot.press("escape")
+            await until(pilot, lambda: len(app.screen_stack) == 1)
+            await pilot.press("x")
+            await until(pilot, lambda: len(app.screen_stack) == 2)
+            await pilot.press("enter")
+            await until(pilot, lambda: app.session.state == "finished")
+            await until(pilot, lambda: "stopped after 2:05" in screen_text(app))
+
+    run(test())
+
+
 def test_after_the_end_no_key_is_shown_that_controls_a_training():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):

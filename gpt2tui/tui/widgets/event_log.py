@@ -30,6 +30,8 @@ class EventLog(Vertical):
         border-subtitle-color: $text-muted;
     }
     EventLog VerticalScroll { scrollbar-size-vertical: 1; padding: 0 1; }
+    /* At least as high as there is room: an anchored container scrolls to less than 0 over a short content. */
+    EventLog Static { min-height: 100%; }
     EventLog Input { display: none; }
     EventLog.-filtering Input { display: block; }
     """
@@ -45,12 +47,9 @@ class EventLog(Vertical):
         yield Input(placeholder="words; Esc clears", compact=True)
 
     def on_mount(self) -> None:
-        """Names itself."""
+        """Names itself; the end stays in view until one scrolls back."""
+        self.query_one(VerticalScroll).anchor()
         self._draw()
-
-    def on_resize(self) -> None:
-        """Shows the end again, whatever the new wrapping has made of it."""
-        self.call_after_refresh(self._to_end)
 
     def show(self, lines: Iterable[EventLine]) -> None:
         """These lines, in place of what was there."""
@@ -93,12 +92,6 @@ class EventLog(Vertical):
     def _draw(self) -> None:
         words = self.query_one(Input).value
         shown = [line for line in self._lines if line.matches(words)][-_SHOWN:]
-        scroll = self.query_one(VerticalScroll)
-        if scroll.scroll_y >= scroll.max_scroll_y - 1:  # one who has scrolled back reads on undisturbed
-            self.call_after_refresh(self._to_end)
         self.query_one(Static).update(Content("\n").join(line.content() for line in shown))
         self.border_title = Content(f"log · {sanitize(words, keep_newlines=False)}" if words else "log")
         self.border_subtitle = "" if self.has_class("-filtering") else "/ filter"
-
-    def _to_end(self) -> None:
-        self.query_one(VerticalScroll).scroll_end(animate=False)
