@@ -5,7 +5,6 @@ import asyncio
 from textual.app import App
 from textual.events import Resize
 from textual.geometry import Size
-from textual.screen import Screen
 
 from gpt2tui import preset_files
 from gpt2tui.preset_files import user_folder
@@ -70,8 +69,3 @@ def layouts_after_two_sizes_at_once(screen_class):
 
 def test_a_screen_comes_to_rest_after_several_sizes_at_once():
     assert layouts_after_two_sizes_at_once(SteadyScreen) < 10
-
-
-def test_textuals_own_screen_never_does():
-    """The control. Once it does, SteadyScreen can go."""
-    assert layouts_after_two_sizes_at_once(Screen) >= MOST_LAYOUTS
