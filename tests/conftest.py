@@ -18,3 +18,7 @@ def own_folders(tmp_path, monkeypatch):
     for name in ("RUNS", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"GPT2TUI_{name}", str(tmp_path / name.lower()))
     monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-snapshots", action="store_true", help="store the screens as they are drawn now")

@@ -17,6 +17,8 @@ from gpt2tui.tui.user_settings import UserSettings
 from gpt2tui.tui.widgets import cost_panel
 from gpt2tui.tui.widgets.preset_form import PresetForm
 
+from .snapshot import screen_text
+
 LOOK = 0.05
 SPEED = DeviceSpeed("2 CPU threads", "fp32", 1e11, None, 8_000_000_000, 2e10)
 
@@ -85,7 +87,7 @@ async def until(pilot, condition, seconds=10.0):
     """Waits until the condition holds; the machine that runs the tests may be slow."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"it did not happen; the screen:\n{screen_text(pilot.app)}"
         await pilot.pause(0.02)
     await pilot.pause()
 

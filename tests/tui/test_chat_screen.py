@@ -118,6 +118,16 @@ def test_keys_act_in_the_order_in_which_they_are_typed_however_fast(tmp_path):
     driven(tmp_path, story, load=short(gate=gate))
 
 
+def test_what_is_typed_behind_the_key_to_the_prompt_goes_to_the_prompt(tmp_path):
+    async def story(pilot, screen):
+        screen.set_focus(screen.transcript)
+        type_at_once(pilot.app, "ihi")
+        await until(pilot, lambda: screen.prompt.text == "hi")
+        assert not screen.transcript.heat_map
+
+    driven(tmp_path, story, load=short())
+
+
 def test_what_is_typed_while_the_screen_is_being_made_goes_to_the_prompt(tmp_path):
     app = ChatApp(tmp_path, load=short())
     app.MODES |= dict.fromkeys(("presets", "train", "runs"), Screen)

@@ -15,6 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.events import Event, Key, Paste, ScreenSuspend
 from textual.message import Message
 from textual.notifications import SeverityLevel
+from textual.widgets import Input, TextArea
 
 from gpt2tui.errors import ResourceError
 from gpt2tui.preset import SamplingTable
@@ -76,7 +77,8 @@ class ChatScreen(ModeScreen):
         Binding("c", "copy", "Copy", tooltip="The last text, also over ssh"),
         Binding("m", "more", "Go on", tooltip="Where the last text ended", show=False),
         Binding("s", "settings", "Settings", tooltip="Models and sliders, where there is no room for them", show=False),
-        Binding("i", "focus_prompt", "Write", show=False),
+        # Before any other key is looked at: what is typed behind it belongs into the prompt.
+        Binding("i", "focus_prompt", "Write", show=False, priority=True),
         Binding("o", "open", "Open", tooltip="A folder in Hugging Face GPT-2 form, or a Hub id", show=False),
         Binding("slash", "filter", "Filter the models", key_display="/", show=False),
         Binding("ctrl+l", "clear", "Clear", tooltip="Forget the transcript", show=False),
@@ -400,9 +402,13 @@ class ChatScreen(ModeScreen):
         self.set_class(choosing, "-choosing")
         (self.query_one(ModelList) if choosing else self.prompt).focus()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A text that one writes keeps its letters."""
+        return action != "focus_prompt" or not isinstance(self.focused, Input | TextArea | None)
+
     def action_focus_prompt(self) -> None:
-        """To where one types."""
-        self.prompt.focus()
+        """To where one types, at once."""
+        self.set_focus(self.prompt)
 
     def action_clear(self) -> None:
         """Forgets the transcript, once nothing is being written."""

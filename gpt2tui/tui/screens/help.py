@@ -8,13 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Static
+from textual.widgets import Input, Static, TextArea
 
 from gpt2tui.tui.widgets.dialogs import Dialog
 
 # Textual's own, which everybody knows or which the place that has them explains.
 SKIPPED = ("screen.copy_text", "app.focus_next", "app.focus_previous", "command_palette")
 KEYS_WIDTH = 14  # of "tab  shift+tab"
+ORDER = ("This screen", "What has the focus", "Everywhere")
 
 
 class HelpScreen(Dialog[None]):
@@ -53,14 +54,18 @@ class HelpScreen(Dialog[None]):
 
 
 def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
-    """The described bindings that act on a screen now: the focused widget's, the screen's, the app's.
+    """The described bindings that act on a screen now: the screen's, the focused widget's, the app's.
 
-    Several keys for one thing are one line.
+    Several keys for one thing are one line; so are all those with which Textual edits text.
     """
     places: dict[str, dict[str, list[str]]] = {}
+    editing = False
     for active in screen.active_bindings.values():
         binding, node = active.binding, active.node
         if not binding.description or binding.action in SKIPPED:
+            continue
+        if _edits_text(binding, node):
+            editing = True
             continue
         place = "Everywhere" if node is screen.app else "This screen" if node is screen else "What has the focus"
         what = f"{binding.description}" + (f" ({binding.tooltip})" if binding.tooltip else "")
@@ -68,7 +73,8 @@ def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
         display = screen.app.get_key_display(binding)
         if display not in keys:
             keys.append(display)
-    order = ("What has the focus", "This screen", "Everywhere")
+    if editing:
+        places.setdefault("What has the focus", {})["Edit text (words, ends, deleting, as in a shell)"] = ["^w ^u ^k …"]
     places.setdefault("Everywhere", {}).update(
         {
             "Palette: everything one can do, by name": [screen.app.COMMAND_PALETTE_DISPLAY or "^p"],
@@ -76,5 +82,13 @@ def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
         }
     )
     return {
-        place: [("  ".join(keys), what) for what, keys in places[place].items()] for place in order if place in places
+        place: [("  ".join(keys), what) for what, keys in places[place].items()] for place in ORDER if place in places
     }
+
+
+def _edits_text(binding: Binding, node: object) -> bool:
+    """Whether a binding is one of the many that every text input of Textual has."""
+    for kind in (Input, TextArea):
+        if isinstance(node, kind):
+            return any(own.action == binding.action for own in kind.BINDINGS if isinstance(own, Binding))
+    return False

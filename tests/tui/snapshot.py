@@ -1,0 +1,21 @@
+"""Screens as text files: what is drawn now has to be what is stored. `pytest --update-snapshots` stores it anew."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("snapshots")
+
+
+def screen_text(app):
+    """All that is on the screen, row by row, without the spaces at the ends of rows."""
+    rows = ("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
+    return "".join(row.rstrip() + "\n" for row in rows)
+
+
+def compare(text, name, update):
+    """Fails with the difference where a screen is not as it was stored."""
+    path = FOLDER / f"{name}.txt"
+    if update:
+        FOLDER.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    stored = path.read_text(encoding="utf-8") if path.exists() else ""
+    assert text.splitlines() == stored.splitlines(), "if the change is meant: pytest --update-snapshots, and look at it"
