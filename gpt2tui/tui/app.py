@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.events import Event, Paste
 from textual.filter import LineFilter
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.screen import ModalScreen, Screen
 from textual.worker import WorkerFailed
 
@@ -99,7 +99,7 @@ class WorkbenchApp(App[int]):
         Binding("ctrl+q", "quit", "Quit", priority=True, key_display="^q"),
     ]
 
-    training_status: reactive[TrainingStatus] = reactive(TrainingStatus())
+    training_status: var[TrainingStatus] = var(TrainingStatus())  # `reactive` would draw the whole screen anew
     """What the mode bar shows."""
 
     attached_status: TrainingStatus | None = None

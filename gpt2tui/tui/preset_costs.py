@@ -11,6 +11,7 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.estimate import Estimate, estimate
 from gpt2tui.preset import DataTable, Preset
 from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
     from gpt2tui.commands.dry_run import DataState
@@ -55,6 +56,7 @@ def corpus_key(preset: Preset) -> CorpusKey:
 
 def measure_device(preset: Preset) -> Found[DeviceSpeed]:
     """The speed of the preset's device in its precision; takes a second, and torch."""
+    load_torch()
     from gpt2tui.device_speed import measure
     from gpt2tui.training.precision import choose_device, choose_precision
 

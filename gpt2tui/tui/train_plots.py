@@ -42,11 +42,11 @@ class TrainPlots:
             self._draw(place, view, note)
 
     def draw_next(self, view: RunView, note: str) -> bool:
-        """Draws one of them, each in its turn; whether it was the turn of the first, so that a round is over."""
-        places = self.places
-        if places:
-            self._turn = (self._turn + 1) % len(places)
-            self._draw(places[self._turn], view, note)
+        """Draws one of them, each in its turn, the loss in every second; whether a round is over."""
+        turns = ("main", "lower", "main", "memory") if self.room == "all" else self.places
+        if turns:
+            self._turn = (self._turn + 1) % len(turns)
+            self._draw(turns[self._turn], view, note)
         return self._turn == 0
 
     def switch_log(self) -> None:
@@ -76,8 +76,7 @@ class TrainPlots:
         plot = {"main": "loss" if self.room == "all" else self.main, "lower": self.lower, "memory": "memory"}[place]
         widget = self._plot_of(place)
         widget.figure = train_figures.figure(plot, view, self.options, self.comparison)
-        widget.border_title = self._title(place, plot, view, note)
-        widget.tooltip = Content(train_figures.DEFINITIONS[plot])
+        widget.name_it(self._title(place, plot, view, note), train_figures.DEFINITIONS[plot])
 
     def _title(self, place: str, plot: str, view: RunView, note: str) -> Content:
         if place == "memory":

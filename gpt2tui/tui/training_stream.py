@@ -14,6 +14,7 @@ from gpt2tui.runs import Run
 from gpt2tui.tracking.subscriber import Subscribers
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import Event, Warned
+from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
     from gpt2tui.tracking.preparation import Progress
@@ -59,6 +60,7 @@ def training_stream(launch: Launch, controls: Controls) -> Iterator[Told]:
         if launch.slow_down != 1.0 and opened.resume_from is not None:
             before = checkpoint.read_json(opened.resume_from.folder / "trainer.json").get("learning_rate_factor", 1.0)
             controls.change_learning_rate(before * launch.slow_down)
+        load_torch()
         trainer = make_trainer(opened, corpus, controls)
         reports: list[str] = []
         subscribers = Subscribers(trackers(trainer, reports.append), reports.append)

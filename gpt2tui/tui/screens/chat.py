@@ -38,6 +38,7 @@ from gpt2tui.tui.chat_template import conversation
 from gpt2tui.tui.chat_transcript import as_markdown
 from gpt2tui.tui.chosen_models import ChosenModels
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
+from gpt2tui.tui.own_thread import in_own_thread
 from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.chat_answer import ChatAnswer
 from gpt2tui.tui.widgets.dialogs import TextDialog
@@ -253,7 +254,7 @@ class ChatScreen(ModeScreen):
     def _load_ahead(self, choice: ModelChoice) -> None:
         if choice.reference is not None:
             work = partial(load_model, choice.reference, self._models, self.post_message)
-            self.run_worker(work, thread=True, group="load", exit_on_error=False)
+            self.run_worker(partial(in_own_thread, work, "load"), thread=True, group="load", exit_on_error=False)
 
     @on(ModelReady)
     def show_facts(self, event: ModelReady) -> None:
@@ -349,7 +350,7 @@ class ChatScreen(ModeScreen):
         self._stop = threading.Event()
         requests = [request for request, _ in pairs]
         work = partial(answer, requests, self._models, self.transcript.post_message, self._stop)
-        self.run_worker(work, thread=True, group="answer", exit_on_error=False)
+        self.run_worker(partial(in_own_thread, work, "answer"), thread=True, group="answer", exit_on_error=False)
         return True
 
     def _request(

@@ -25,6 +25,7 @@ from gpt2tui.tui.preset_shelf import PresetShelf
 from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.cost_panel import CostPanel
 from gpt2tui.tui.widgets.difference_dialog import Comparison, DifferenceDialog
+from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.form_pane import FormPane
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
@@ -32,6 +33,7 @@ from gpt2tui.tui.widgets.preset_list import PresetList
 from gpt2tui.tui.widgets.setting_field import SettingField
 
 FIRST_PRESET = "small"
+FILTER_SECONDS = 0.15  # of no typing, after which the list follows
 CHECK_SECONDS = 0.08  # typing goes on; what is right and what it costs follows
 REMEMBER_SECONDS = 0.5  # what the cursor only passes over is not written down
 LOOK_SECONDS = 2.0  # how often the folders are looked at
@@ -83,6 +85,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         self._current: PresetDocument | None = None
         self._checked = Checked(None)
         self._check_soon: Timer | None = None
+        self._filter_soon: Timer | None = None
         self._remember_soon: Timer | None = None
         self._looking = False
         self._asked_about: set[tuple[Path, object]] = set()
@@ -93,7 +96,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         with Container(id="presets-body"):
             with Vertical(id="preset-pane", classes="pane") as pane:
                 pane.border_title = "Presets"
-                yield Input(placeholder="/ filter", id="preset-filter", compact=True)
+                yield FieldInput(placeholder="/ filter", id="preset-filter", compact=True)
                 yield PresetList(id="preset-list")
             yield FormPane(id="form-pane", classes="pane")
             yield CostPanel()
@@ -164,8 +167,10 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     @on(Input.Changed, "#preset-filter")
     def filter_changed(self) -> None:
-        """Shows the presets whose name has what is typed."""
-        self._refresh_list()
+        """Shows the presets whose name has what is typed, once the letter itself is on the screen."""
+        if self._filter_soon is not None:
+            self._filter_soon.stop()
+        self._filter_soon = self.set_timer(FILTER_SECONDS, self._refresh_list)
 
     @on(Input.Submitted, "#preset-filter")
     def filter_done(self) -> None:

@@ -44,7 +44,7 @@ from gpt2tui.tui.widgets.run_picker import NOTHING, RunPicker
 from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
 
 # One plot a tick: redrawing all at once would hold up a key press, and more often would cost the training time.
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0
 DRAIN_SECONDS = 0.25
 LOCK_SECONDS = 2.0
 _PLOT_HEIGHT = 9  # on a very small screen, a plot is shown from this height on
@@ -278,9 +278,8 @@ class TrainScreen(ModeScreen):
     def _draw_numbers(self) -> None:
         if self.has_class("-wide"):
             panel = self.query_one(NumbersPanel)
-            panel.show(self.view)
-            panel.border_title = Content(sanitize(self.view.run.name, keep_newlines=False) if self.view.run else "now")
-            panel.border_subtitle = self.feed.note
+            name = sanitize(self.view.run.name, keep_newlines=False) if self.view.run else "now"
+            panel.show(self.view, Content(name), Content(self.feed.note))
         else:
             self.query_one(NumbersStrip).show(self.view, 1 if self.has_class("-small") else 2)
 

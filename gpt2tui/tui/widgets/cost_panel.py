@@ -15,6 +15,7 @@ from textual.widgets import Button
 from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.tui import preset_costs
+from gpt2tui.tui.own_thread import in_own_thread
 from gpt2tui.tui.preset_costs import CorpusKey, DeviceKey, Found
 from gpt2tui.tui.widgets.estimator import Estimator, is_strip
 
@@ -173,7 +174,7 @@ class CostPanel(Vertical):
             def measured(found: Found[DeviceSpeed]) -> Message:
                 return DeviceFound(device, found, not self._training and self.workbench.session.launch is before)
 
-            self._find(lambda: preset_costs.measure_device(preset), measured)
+            self._find(lambda: in_own_thread(lambda: preset_costs.measure_device(preset), "measure"), measured)
 
     @property
     def workbench(self) -> "WorkbenchApp":

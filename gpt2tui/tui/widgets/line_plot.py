@@ -38,6 +38,8 @@ class LinePlot(Widget):
         super().__init__(id=id, classes=classes)
         self._has_legend = legend
         self._drawn: tuple[object, Text] = (None, Text())
+        self._legend_shown: Content | None = None
+        self._named: tuple[Content, str] | None = None
 
     def show(self, *lines: Line, **options: Any) -> None:
         """Draws these lines; `options` are the other fields of `Figure`."""
@@ -54,8 +56,15 @@ class LinePlot(Widget):
 
     def watch_figure(self) -> None:
         """Names the lines on the lower border."""
-        if self._has_legend:
-            self.border_subtitle = self._legend()
+        if self._has_legend and (legend := self._legend()) != self._legend_shown:
+            self._legend_shown = legend
+            self.border_subtitle = legend
+
+    def name_it(self, title: Content, definition: str) -> None:
+        """What stands on the upper border, and what is said of it under the mouse."""
+        if (title, definition) != self._named:
+            self._named = (title, definition)
+            self.border_title, self.tooltip = title, Content(definition)
 
     def _draw(self) -> Text:
         width, height = self.content_size

@@ -28,6 +28,10 @@ class NumbersPanel(Vertical):
     NumbersPanel Static { height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._titles: tuple[Content, Content] | None = None
+
     def compose(self) -> ComposeResult:
         """One line for each number."""
         for key, definition in DEFINITIONS.items():
@@ -35,16 +39,15 @@ class NumbersPanel(Vertical):
             row.tooltip = Content(f"{key}: {definition}")
             yield row
 
-    def on_mount(self) -> None:
-        """Names itself."""
-        self.border_title = "now"
-
-    def show(self, view: RunView) -> None:
-        """The numbers as they are now."""
+    def show(self, view: RunView, title: Content, note: Content) -> None:
+        """The numbers as they are now; the border says the title and the note."""
+        if (title, note) != self._titles:
+            self._titles = (title, note)
+            self.border_title, self.border_subtitle = title, note
         for row, number in zip(self.query(".number").results(Static), numbers(view), strict=True):
             content = _row(number)
             if row.content != content:
-                row.update(content)
+                row.update(content, layout=False)  # its size is fixed: a layout would cost the training time
 
 
 class NumbersStrip(Static):
@@ -56,6 +59,7 @@ class NumbersStrip(Static):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__("", id=id, markup=False)
+        self._rows = 0
         self.tooltip = Content("\n".join(f"{key}: {definition}" for key, definition in DEFINITIONS.items()))
 
     def show(self, view: RunView, lines: int) -> None:
@@ -64,7 +68,8 @@ class NumbersStrip(Static):
         rows = strip(view) if lines > 1 else (one_line(view),)
         content = Content("\n").join(_fitting(row, width) for row in rows)
         if self.content != content:
-            self.update(content)
+            before, self._rows = self._rows, len(rows)
+            self.update(content, layout=len(rows) != before)
 
 
 def _row(number: Number) -> Content:

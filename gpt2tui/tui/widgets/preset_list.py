@@ -6,6 +6,8 @@ from typing import ClassVar
 from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 from textual.content import Content
+from textual.geometry import Size
+from textual.reactive import Reactive
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -24,6 +26,9 @@ class PresetList(OptionList):
         Binding("j", "cursor_down", "Down", show=False),
         Binding("k", "cursor_up", "Up", show=False),
     ]
+
+    # Its place is of a fixed size: what is in it moves nothing around it, and a layout of the form would be felt.
+    virtual_size = Reactive(Size(0, 0), layout=False)
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, compact=True)
@@ -55,15 +60,23 @@ class PresetList(OptionList):
 
     def _fill(self) -> None:
         chosen = self.highlighted_id or self._chosen
+        scrolled = self._too_long
+        options = []
+        for title, shipped in (("yours", False), ("shipped, read-only", True)):
+            rows = [row for row in self._rows if row.shipped == shipped]
+            if rows:
+                options.append(Option(Content.styled(title, "$foreground 45%"), disabled=True))
+                options += [Option(self._prompt(row), id=row.id) for row in rows]
         with self.prevent(OptionList.OptionHighlighted):
-            self.clear_options()
-            for title, shipped in (("yours", False), ("shipped, read-only", True)):
-                rows = [row for row in self._rows if row.shipped == shipped]
-                if rows:
-                    self.add_option(Option(Content.styled(title, "$foreground 45%"), disabled=True))
-                    self.add_options([Option(self._prompt(row), id=row.id) for row in rows])
+            self.set_options(options)
             if chosen is not None and any(row.id == chosen for row in self._rows):
                 self.highlighted = self.get_option_index(chosen)
+        if scrolled or self._too_long:
+            self.refresh(layout=True)  # a scrollbar comes, goes or changes
+
+    @property
+    def _too_long(self) -> bool:
+        return self.virtual_size.height > self.size.height
 
     def _prompt(self, row: PresetRow) -> Content:
         width = max(self.scrollable_content_region.width, 8)
