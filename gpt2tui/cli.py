@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpt2tui {__version__}")
     _add_training_options(parser)
-    parser.set_defaults(command=_command("train", "start"))
+    parser.set_defaults(command=_command("start", "start"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_sample(commands)
     _add_evaluate(commands)

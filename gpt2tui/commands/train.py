@@ -5,7 +5,6 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,22 +19,6 @@ from gpt2tui.training.controls import Controls
 if TYPE_CHECKING:
     from gpt2tui.tracking.subscriber import Subscribers
     from gpt2tui.training.trainer import Trainer
-
-
-def start(options: argparse.Namespace) -> int:
-    """What `gpt2tui` without a command does: train, look ahead, or open the workbench."""
-    if options.dry_run:
-        from gpt2tui.commands.dry_run import dry_run
-
-        return dry_run(options)
-    if not options.headless:
-        # By name, because the screen is not to be imported before somebody wants it.
-        workbench = import_module("gpt2tui.tui.workbench")
-        code: int = workbench.run_workbench(
-            options.preset, options.overrides, resume=options.resume, run_dir=options.run_dir
-        )
-        return code
-    return train(options)
 
 
 def train(options: argparse.Namespace) -> int:

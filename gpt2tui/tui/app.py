@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from textual.app import App, SystemCommand
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, Paste
 from textual.filter import LineFilter
@@ -18,10 +18,7 @@ from textual.reactive import var
 from textual.screen import ModalScreen, Screen
 from textual.worker import WorkerFailed
 
-from gpt2tui import preset_files, runs
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.preset_files import LoadedPreset
-from gpt2tui.runs import Run
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.training.events import CheckpointSaved
 from gpt2tui.tui.commands import WorkbenchCommands
@@ -39,8 +36,14 @@ from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.training_stream import Launch
 from gpt2tui.tui.user_settings import UserSettings
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
-from gpt2tui.tui.widgets.mode_bar import MODES, TrainingStatus
+from gpt2tui.tui.widgets.key_footer import KeyFooter
+from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar, TrainingStatus
 from gpt2tui.tui.workbench_log import log_file
+
+# Nothing here may import presets or runs before the first paint: pydantic alone takes as long as all else.
+if TYPE_CHECKING:
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
 
 DRAIN_SECONDS = 0.25
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -110,9 +113,9 @@ class WorkbenchApp(App[int]):
         *,
         session: TrainingSession | None = None,
         settings: UserSettings | None = None,
-        preset: LoadedPreset | None = None,
+        preset: "LoadedPreset | None" = None,
         launch: Launch | None = None,
-        attach: Run | None = None,
+        attach: "Run | None" = None,
         run_dir: Path | None = None,
     ) -> None:
         """`preset` is shown first, `launch` trained at once, `attach` watched; the first new run goes to `run_dir`."""
@@ -136,14 +139,24 @@ class WorkbenchApp(App[int]):
         """Opens what was open last, listens to signals, and begins to follow the training."""
         self._listen_to_signals()
         self.set_interval(DRAIN_SECONDS, self._follow_session)
+        # Not before the first paint: making the first mode's screen takes as long as everything until then.
+        self.call_after_refresh(self._open_first_mode)
+
+    async def _open_first_mode(self) -> None:
         mode = self.settings.mode if self.settings.mode in MODES else "train"
         if self.preselected is not None:
             mode = "presets"
-        await self.switch_mode(mode)
+        if self.current_mode not in MODES:  # else a key has been faster
+            await self.switch_mode(mode)
         if self._first_launch is not None:
             self.begin(self._first_launch)
         elif self._first_attach is not None:
             self.attach_run(self._first_attach)
+
+    def compose(self) -> ComposeResult:
+        """What is there at once, until the first mode has come up."""
+        yield ModeBar()
+        yield KeyFooter()
 
     # ---- text that is not ours
 
@@ -216,7 +229,7 @@ class WorkbenchApp(App[int]):
 
     # ---- what screens ask for
 
-    def start_training(self, loaded: LoadedPreset, resume: Run | None = None) -> None:
+    def start_training(self, loaded: "LoadedPreset", resume: "Run | None" = None) -> None:
         """Trains a preset in a new run, or goes on with a run; refuses with a notice while one is running."""
         self.begin(Launch(loaded, resume, None if resume else self._run_dir))
 
@@ -238,7 +251,7 @@ class WorkbenchApp(App[int]):
         """Shows the Chat screen with a CHECKPOINT, or with the live weights (None)."""
         self._go_and("chat", "select_model", reference)
 
-    def attach_run(self, run: Run) -> None:
+    def attach_run(self, run: "Run") -> None:
         """Shows a run on the Train screen from its events.jsonl; one of this process is simply shown."""
         if not (self.session.active and self.session.run == run):
             self._tell_train(RunAttached(run))
@@ -369,6 +382,8 @@ class WorkbenchApp(App[int]):
 
     def train_preset(self, name: str) -> None:
         """Trains a preset by name as it is on disk."""
+        from gpt2tui import preset_files
+
         try:
             loaded = preset_files.load([name])
         except Gpt2TuiError as error:
@@ -382,6 +397,8 @@ class WorkbenchApp(App[int]):
 
     def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
         """Shows, talks to or goes on with a run by name."""
+        from gpt2tui import preset_files, runs
+
         try:
             run = runs.find(name)
             if what == "attach":

@@ -10,7 +10,6 @@ from textual.binding import ActiveBinding, Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
-from gpt2tui import preset_files, runs
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tui.widgets.mode_bar import MODES
 
@@ -133,4 +132,6 @@ class WorkbenchCommands(Provider):
 
 def _names() -> tuple[list[str], list[str]]:
     """Presets and runs, the newest run first."""
+    from gpt2tui import preset_files, runs  # not before somebody asks for the palette
+
     return [source.name for source in preset_files.available()], [run.name for run in reversed(runs.all_runs())]

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from gpt2tui.preset_files import LoadedPreset
-from gpt2tui.runs import Run
 from gpt2tui.tracking.number_format import byte_size, compact
 from gpt2tui.training.events import Event
 from gpt2tui.tui.session_state import SessionState
+
+if TYPE_CHECKING:
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
 
 
 @dataclass
@@ -19,15 +22,15 @@ class TrainingBegun(Message):
     `resumed` is the run that goes on, None for a new one, whose folder comes with `RunOpened`.
     """
 
-    loaded: LoadedPreset
-    resumed: Run | None = None
+    loaded: "LoadedPreset"
+    resumed: "Run | None" = None
 
 
 @dataclass
 class RunOpened(Message):
     """To the Train screen: the folder of the training that has begun; its earlier events are in `run.events_file`."""
 
-    run: Run
+    run: "Run"
 
 
 @dataclass
@@ -68,7 +71,7 @@ class SessionChanged(Message):
 class RunAttached(Message):
     """To the Train screen: show this run of another process from its events, live; it cannot be controlled."""
 
-    run: Run
+    run: "Run"
 
 
 @dataclass

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
-from gpt2tui.launch import OpenedRun
-from gpt2tui.preset_files import LoadedPreset
-from gpt2tui.runs import Run
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
 from gpt2tui.training.events import Event, Paused, Resumed, RunStarted
@@ -24,6 +21,9 @@ from gpt2tui.tui.training_stream import Launch, Told, TrainingStream, training_s
 
 if TYPE_CHECKING:
     from gpt2tui.generation import TextModel
+    from gpt2tui.launch import OpenedRun
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
     from gpt2tui.tracking.preparation import Progress
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Failure:
 class Drained:
     """What happened since the last time, in the order of each kind."""
 
-    opened: OpenedRun | None
+    opened: "OpenedRun | None"
     progress: "Progress | None"
     events: tuple[Event, ...]
     state_changed: bool
@@ -78,7 +78,7 @@ class TrainingSession:
         return self.state in ACTIVE
 
     @property
-    def loaded(self) -> LoadedPreset | None:
+    def loaded(self) -> "LoadedPreset | None":
         """The preset of the training, None before the first."""
         return self.launch.loaded if self.launch else None
 
@@ -158,12 +158,15 @@ class TrainingSession:
             if isinstance(told, Event):
                 events.append(told)
                 self._follow(told)
-            elif isinstance(told, OpenedRun):
-                opened, self.run = told, told.run
             elif isinstance(told, _Ended):
                 self._end(told.error)
             else:
-                latest = self.preparation = told
+                from gpt2tui import launch  # the thread has it by now; earlier it would cost the first paint
+
+                if isinstance(told, launch.OpenedRun):
+                    opened, self.run = told, told.run
+                else:
+                    latest = self.preparation = told
         changed, self._state_told = self.state != self._state_told, self.state
         return Drained(opened, latest, tuple(events), changed)
 

@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from gpt2tui import checkpoint
 from gpt2tui.folders import cache_folder
-from gpt2tui.launch import OpenedRun, make_trainer, new_run, resumed_run, trackers
-from gpt2tui.preset_files import LoadedPreset
-from gpt2tui.runs import Run
-from gpt2tui.tracking.subscriber import Subscribers
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import Event, Warned
 from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
+    from gpt2tui.launch import OpenedRun
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
     from gpt2tui.tracking.preparation import Progress
 
 
@@ -28,15 +26,15 @@ class Launch:
     that it had: 0.5 after it diverged.
     """
 
-    loaded: LoadedPreset
-    resume: Run | None = None
+    loaded: "LoadedPreset"
+    resume: "Run | None" = None
     run_dir: Path | None = None
     layers: tuple[str | Path, ...] = ()
     overrides: tuple[str, ...] = ()
     slow_down: float = 1.0
 
 
-Told = Union[OpenedRun, "Progress", Event]
+Told = Union["OpenedRun", "Progress", Event]
 """What a training tells: once its run folder, then how far the preparation is, then its events."""
 
 TrainingStream = Callable[[Launch, Controls], Iterator[Told]]
@@ -45,6 +43,10 @@ TrainingStream = Callable[[Launch, Controls], Iterator[Told]]
 
 def training_stream(launch: Launch, controls: Controls) -> Iterator[Told]:
     """Trains; whoever iterates decides the thread. Raises what ends a training early, see `Trainer.train`."""
+    from gpt2tui import checkpoint
+    from gpt2tui.launch import make_trainer, new_run, resumed_run, trackers
+    from gpt2tui.tracking.subscriber import Subscribers
+
     opening = (
         resumed_run(launch.resume, launch.layers, launch.overrides)
         if launch.resume is not None

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2tui import preset_files, runs
 from gpt2tui.errors import UsageError
-from gpt2tui.preset_files import LoadedPreset
-from gpt2tui.runs import Run
 
 if TYPE_CHECKING:
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
     from gpt2tui.tui.training_session import TrainingSession
 
 HANG_UP_MILLISECONDS = 1000
@@ -28,7 +27,7 @@ def run_workbench(
     *,
     resume: str | None = None,
     run_dir: str | None = None,
-    attach: Run | None = None,
+    attach: "Run | None" = None,
 ) -> int:
     """Shows the workbench until it is left; returns the exit code.
 
@@ -50,10 +49,14 @@ def run_workbench(
     if resume is not None and run_dir is not None:
         raise UsageError("--resume continues in the run's own folder; --run-dir does not go with it")
     if resume is not None:
+        from gpt2tui import preset_files, runs
+
         run = runs.find(resume)
         layers: list[str | Path] = [run.preset_file, *presets]
         launch = Launch(preset_files.load(layers, overrides), run, layers=tuple(presets), overrides=tuple(overrides))
     elif presets or overrides:
+        from gpt2tui import preset_files
+
         preselected = preset_files.load(list(presets) or ["default"], overrides)
     _start_resource_tracker()
     with terminal_for_the_screen():

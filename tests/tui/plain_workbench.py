@@ -11,7 +11,7 @@ from textual.widgets import Footer, Input
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.widgets.first_run import FirstRun
-from gpt2tui.tui.widgets.mode_bar import ModeBar
+from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar
 from tests.tui.fake_training import FakeTraining
 
 
@@ -73,7 +73,7 @@ def drive(story, fake=None, size=(120, 36), **arguments):
         app = PlainWorkbench(fake, **arguments)
         try:
             async with app.run_test(size=size) as pilot:
-                await pilot.pause()
+                await first_mode(pilot)
                 await story(app, pilot)
         finally:
             app.session.stop()
@@ -81,6 +81,12 @@ def drive(story, fake=None, size=(120, 36), **arguments):
         return app
 
     return asyncio.run(run())
+
+
+async def first_mode(pilot):
+    """Until the workbench has opened its first mode, which it does after its first paint."""
+    await until(pilot, lambda: pilot.app.current_mode in MODES and pilot.app.screen.is_mounted)
+    await pilot.pause()
 
 
 async def until(pilot, condition, seconds=10.0):

@@ -18,6 +18,7 @@ from gpt2tui.tui.user_settings import UserSettings
 from tests.tui.fake_chat import FakeModel
 from tests.tui.fake_runs import START, write_run
 from tests.tui.fake_training import launch
+from tests.tui.plain_workbench import first_mode
 from tests.tui.presets_app import SPEED, own_preset
 from tests.tui.snapshot import screen_text
 from tests.tui.train_story import StoryTraining
@@ -68,6 +69,7 @@ async def still_life(mode, size):
     app = StillWorkbench(mode)
     try:
         async with app.run_test(size=size) as pilot:
+            await first_mode(pilot)
             yield app, pilot
     finally:
         app.session.stop()

@@ -6,6 +6,7 @@ import time
 from gpt2tui.tui.chat_model import load_checkpoint
 from tests.tiny_runs import trainer
 from tests.tui.fake_chat import ChatApp
+from tests.tui.plain_workbench import first_mode
 
 
 def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
@@ -22,6 +23,7 @@ def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
                 await pilot.pause(0.05)
 
         async with app.run_test(size=(100, 30)) as pilot:
+            await first_mode(pilot)
             while not app.screen.chosen.asked:
                 await pilot.pause(0.05)
             await pilot.press(*"the quick", "enter")

@@ -16,6 +16,7 @@ from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from gpt2tui.tui.widgets.rivals_line import RivalsLine
 from tests.tui.fake_chat import WORDS, ChatApp, FakeModel
+from tests.tui.plain_workbench import first_mode
 
 SAVED = [
     ModelChoice("/runs/small/step-500", "small", 500, 2.9, is_best=True),
@@ -50,6 +51,7 @@ def driven(tmp_path, story, *, size=(120, 36), **app):
 
     async def drive():
         async with app.run_test(size=size) as pilot:
+            await first_mode(pilot)
             await until(pilot, lambda: app.screen.chosen.asked or not app.screen._listing)
             await story(pilot, app.screen)
 

@@ -22,6 +22,7 @@ from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from gpt2tui.tui.workbench_log import log_file, terminal_for_the_screen
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import FakeTraining
+from tests.tui.plain_workbench import first_mode
 
 HOSTILE = (
     "\x1b]52;c;aGFja2Vk\x07\x1b[31mred\x1b[2J [/] [/foo] [red]x[/red] [@click=app.quit]y[/] [link=file:///etc]z[/link] "
@@ -62,6 +63,7 @@ def drive(story, training=None, size=(120, 36)):
     async def run():
         app = UnfilteredWorkbench(session=TrainingSession(training or FakeTraining()))
         async with app.run_test(size=size) as pilot:
+            await first_mode(pilot)
             await settle(pilot)
             await story(app, pilot)
             assert app.return_code is None

@@ -20,6 +20,7 @@ from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
 from tests.tracking import event_samples
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import launch
+from tests.tui.plain_workbench import first_mode
 from tests.tui.train_story import DEVICE_MEMORY, StoryTraining, story
 
 
@@ -38,7 +39,7 @@ async def workbench(training=None, size=(120, 36), **arguments):
     app = WorkbenchApp(session=session, launch=launch() if training else None, **arguments)
     try:
         async with app.run_test(size=size) as pilot:
-            await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+            await first_mode(pilot)
             if training:
                 await until(pilot, lambda: session.state == "running" and app.screen.view.history.step is not None)
             yield app, pilot

@@ -13,7 +13,7 @@ from gpt2tui.tui.screen_bases import SteadyScreen
 from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from tests.tui.fake_training import FakeTraining
-from tests.tui.plain_workbench import until
+from tests.tui.plain_workbench import first_mode, until
 
 
 def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
@@ -23,6 +23,7 @@ def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
     async def run():
         app = WorkbenchApp(session=TrainingSession(FakeTraining()), preset=preset_files.load(["mine"]))
         async with app.run_test(size=(120, 36)) as pilot:
+            await first_mode(pilot)
             await until(pilot, lambda: app.screen.query(PresetForm) and app.screen.query_one(PresetForm).fields())
             await pilot.press("enter", *"300")
             assert app.screen.unsaved_changes() is not None

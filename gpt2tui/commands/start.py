@@ -1,0 +1,22 @@
+"""`gpt2tui` without a command. Imports nothing before it is known what is wanted: the screen comes up at once."""
+
+import argparse
+from importlib import import_module
+
+
+def start(options: argparse.Namespace) -> int:
+    """What `gpt2tui` without a command does: train, look ahead, or open the workbench."""
+    if options.dry_run:
+        from gpt2tui.commands.dry_run import dry_run
+
+        return dry_run(options)
+    if not options.headless:
+        # By name, because the screen is not to be imported before somebody wants it.
+        workbench = import_module("gpt2tui.tui.workbench")
+        code: int = workbench.run_workbench(
+            options.preset, options.overrides, resume=options.resume, run_dir=options.run_dir
+        )
+        return code
+    from gpt2tui.commands.train import train
+
+    return train(options)
