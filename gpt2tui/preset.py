@@ -198,6 +198,12 @@ class Preset(Table):
         """The size of the vocabulary where the preset alone decides it, as it does for all but `char`."""
         return self.model.vocab_size or VOCAB_SIZES.get(self.data.tokenizer)
 
+    @property
+    def known_parameters(self) -> int | None:
+        """The exact number of parameters where the preset alone decides it, as it does for all but `char`."""
+        size = self.known_vocab_size
+        return self.with_vocab_size(size).model.parameter_count() if size else None
+
     def with_vocab_size(self, vocab_size: int) -> "Preset":
         """The same preset with the vocabulary's size filled in, as a run freezes it."""
         return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": vocab_size})})

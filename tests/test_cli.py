@@ -397,7 +397,9 @@ def test_presets_are_listed_shown_checked_and_described(tmp_path):
     shown = tmp_path / "shown.toml"
     shown.write_text(gpt2tui("presets", "show", "small").stdout)
     assert gpt2tui("presets", "check", shown).returncode == 0
-    assert gpt2tui("presets", "check", "small").returncode == 0
+    by_name = gpt2tui("presets", "check", "gpt2-124m")
+    assert by_name.returncode == 0
+    assert "valid preset: 124,439,808 parameters" in by_name.stderr
     assert json.loads(gpt2tui("presets", "schema").stdout)["title"] == "gpt2tui preset"
     shown.write_text("[training]\nbatch_size = 0\nsed = 1\n")
     message = clear_message(gpt2tui("presets", "check", shown), 2)

@@ -8,7 +8,6 @@ from gpt2tui import preset_files
 from gpt2tui.commands.tables import Column, print_table
 from gpt2tui.commands.train import print_json
 from gpt2tui.errors import PresetError
-from gpt2tui.preset import Preset
 from gpt2tui.terminal_text import sanitize
 
 
@@ -22,7 +21,7 @@ def list_presets(options: argparse.Namespace) -> int:
         except PresetError as error:
             row |= {"error": str(error), "description": "", "parameters": None, "source": None}
         else:
-            row |= {"error": None, "description": preset.description, "parameters": parameters(preset)}
+            row |= {"error": None, "description": preset.description, "parameters": preset.known_parameters}
             row["source"] = preset.data.source
         rows.append(row)
     if options.json:
@@ -56,7 +55,9 @@ def check_preset(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"name": loaded.name, "valid": True})
     else:
-        print(f"{sanitize(options.preset)} is a valid preset", file=sys.stderr)
+        count = loaded.preset.known_parameters
+        size = f"{count:,} parameters" if count else "parameters depend on the corpus"
+        print(f"{sanitize(options.preset)} is a valid preset: {size}", file=sys.stderr)
     return 0
 
 
@@ -74,12 +75,6 @@ def print_schema(options: argparse.Namespace) -> int:
     """The JSON schema of a preset file."""
     print_json(preset_files.json_schema())
     return 0
-
-
-def parameters(preset: Preset) -> int | None:
-    """The exact number of parameters where the preset alone decides it, as it does for all but `char`."""
-    size = preset.known_vocab_size
-    return preset.with_vocab_size(size).model.parameter_count() if size else None
 
 
 def _cells(row: dict[str, object]) -> tuple[object, ...]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from gpt2tui import preset_files
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.preset import Preset
 from gpt2tui.preset_files import PresetSource
 from gpt2tui.tracking.number_format import compact
 from gpt2tui.tui import preset_library
@@ -40,15 +39,9 @@ class PresetScan:
         return list(found.values())
 
 
-def parameters(preset: Preset) -> int | None:
-    """The exact number of parameters where the preset alone decides it, as it does for all but `char`."""
-    size = preset.known_vocab_size
-    return preset.with_vocab_size(size).model.parameter_count() if size else None
-
-
 def _scan(source: PresetSource) -> ScannedPreset:
     try:
-        count = parameters(preset_files.check(source.path).preset)
+        count = preset_files.check(source.path).preset.known_parameters
     except Gpt2TuiError:
         return ScannedPreset(source, broken=True)
     return ScannedPreset(source, compact(count) if count else "")
