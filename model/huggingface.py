@@ -70,17 +70,21 @@ def published_config(config: GPT2Config, eos_token_id: int | None) -> dict[str, 
 
 
 def to_published(state_dict: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
-    """Our state dict under published names and layouts: contiguous, absent biases as zeros, no output weight.
+    """`published_views`, contiguous. What need not be transposed shares its memory with `state_dict`."""
+    return {name: tensor.contiguous() for name, tensor in published_views(state_dict, config).items()}
 
-    What need not be transposed shares its memory with `state_dict`. ValueError names parameters that are missing,
-    unexpected or of the wrong shape, a few of each.
+
+def published_views(state_dict: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+    """Our state dict under published names and layouts, nothing copied: absent biases as zeros, no output weight.
+
+    ValueError names parameters that are missing, unexpected or of the wrong shape, a few of each.
     """
     _require_parameters(state_dict, _shapes(config), "the parameters")
     embedding = state_dict["wte.weight"]
     published = {}
     for name, shape in _shapes(config.model_copy(update={"bias": True})).items():
         if name in state_dict:
-            tensor = _transposed(name, state_dict[name].detach()).contiguous()
+            tensor = _transposed(name, state_dict[name].detach())
         else:  # transformers would make up a bias that is missing
             tensor = torch.zeros(shape, dtype=embedding.dtype, device=embedding.device)
         published[PREFIX + name] = tensor

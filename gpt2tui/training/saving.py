@@ -1,5 +1,8 @@
 """Checkpoints that do not hold up training: copied at a step boundary, written and synced by a thread of their own."""
 
+import contextlib
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +17,8 @@ from torch import Tensor
 from gpt2tui import checkpoint
 from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.errors import ResourceError
-from model.config import GPT2Config
-from model.huggingface import to_published
 
+NICENESS = 10
 SHARE_OF_FREE_MEMORY = 0.5  # a copy that would take more is not made
 
 
@@ -26,8 +28,7 @@ class Snapshot:
 
     step: int
     run_id: str
-    config: GPT2Config
-    model: Mapping[str, Tensor]  # our own names and layouts
+    model: Mapping[str, Tensor]  # published names and layouts
     training_state: Mapping[str, Tensor]
     documents: Mapping[str, str]
     trainer: Mapping[str, Any]
@@ -48,21 +49,42 @@ class Buffers:
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
+        self.reserved = False
+        self._reserving: threading.Thread | None = None
+
+    def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Gets the memory for copies of these tensors ready beside the training, where there is room."""
+        self.reserved = True
+        if self._has_room(tensors):
+            self._reserving = threading.Thread(target=self._touch, args=(dict(tensors),), name="memory", daemon=True)
+            self._reserving.start()
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The tensors under their names, on the CPU, overwritten by the next copy; None when there is no room."""
-        missing = sum(tensor.nbytes for name, tensor in tensors.items() if name not in self._tensors)
-        if missing > SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available:
+        if self._reserving is not None:
+            self._reserving.join()
+        if not self._has_room(tensors):
             return None
         copies = {}
         for name, tensor in tensors.items():
             source = tensor.detach()
             if name not in self._tensors:
-                self._tensors[name] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
+                self._tensors[name] = _memory_for(source)
             copies[name] = self._tensors[name].copy_(source, non_blocking=source.is_cuda)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
         return copies
+
+    def _has_room(self, tensors: Mapping[str, Tensor]) -> bool:
+        missing = sum(tensor.nbytes for name, tensor in tensors.items() if name not in self._tensors)
+        return missing <= SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available
+
+    def _touch(self, tensors: Mapping[str, Tensor]) -> None:
+        _give_way()
+        for name, tensor in tensors.items():
+            memory = _memory_for(tensor)
+            memory.reshape(-1).view(torch.uint8).numpy().fill(0)  # not torch's, which would begin a team of threads
+            self._tensors[name] = memory
 
 
 class Saver:
@@ -103,6 +125,8 @@ class Saver:
         return saved
 
     def _write(self, snapshot: Snapshot, started: float) -> None:
+        # No arithmetic of torch in here: a second team of OpenMP threads would slow the training's down.
+        _give_way()
         written: Checkpoint | None = None
         error: ResourceError | None = None
         try:
@@ -110,10 +134,7 @@ class Saver:
                 self.checkpoints,
                 step=snapshot.step,
                 run_id=snapshot.run_id,
-                tensors={
-                    "model": to_published(snapshot.model, snapshot.config),
-                    "training_state": snapshot.training_state,
-                },
+                tensors={"model": snapshot.model, "training_state": snapshot.training_state},
                 documents=snapshot.documents,
                 trainer=snapshot.trainer,
                 save_tokenizer=self.save_tokenizer,
@@ -125,3 +146,14 @@ class Saver:
             self._bug = caught
             return
         self._saved = Saved(snapshot.step, time.perf_counter() - started, written, error)
+
+
+def _memory_for(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+
+
+def _give_way() -> None:
+    """Lets this thread have what the training leaves; only Linux knows it of a single thread."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -57,7 +57,7 @@ from gpt2tui.training.precision import (
 from gpt2tui.training.saving import Saved, Saver, Snapshot
 from gpt2tui.training.trial import with_precision, within_budget
 from gpt2tui.training.update import PendingResult, Update
-from model.huggingface import published_config
+from model.huggingface import published_config, published_views
 
 MODEL = "model."  # before the names of the weights, beside those of `state`
 
@@ -289,6 +289,8 @@ class Trainer:
         evaluating = _due(self.step, training.eval_frequency)
         sampling = evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency)
         saving = _due(self.step, training.checkpoint_frequency)
+        if training.checkpoint_frequency and not self.saver.buffers.reserved:
+            self.saver.buffers.reserve(self._tensors_to_save())
         if evaluating or sampling or saving:
             yield from self._read()
         if evaluating:
@@ -387,8 +389,7 @@ class Trainer:
         if self._saved_step == self.step:
             return
         started = time.perf_counter()
-        weights = {MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
-        tensors = weights | state.collect(self.update.optimizers, self.device)
+        tensors = self._tensors_to_save()
         copies = self.saver.buffers.copy(tensors)
         self.saver.begin(self._snapshot(copies or tensors), started)
         self._saved_step = self.step
@@ -397,6 +398,11 @@ class Trainer:
             if must and saved is not None and saved.error is not None:
                 raise saved.error
             yield from self._tell(saved)
+
+    def _tensors_to_save(self) -> dict[str, Tensor]:
+        published = published_views(self.model.state_dict(), self.preset.model)
+        weights = {MODEL + name: tensor for name, tensor in published.items()}
+        return weights | state.collect(self.update.optimizers, self.device)
 
     def _tell(self, saved: Saved | None) -> Iterator[Event]:
         """What has become of a checkpoint, if one was being saved; a failure does not end the run."""
@@ -418,7 +424,6 @@ class Trainer:
         return Snapshot(
             step=self.step,
             run_id=self.run_id,
-            config=config,
             model={name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)},
             training_state={name: t for name, t in tensors.items() if not name.startswith(MODEL)},
             documents={

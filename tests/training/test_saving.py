@@ -99,3 +99,15 @@ def test_a_copy_does_not_follow_its_tensor_and_its_memory_is_used_again():
     second = buffers.copy({"a": tensor})
     assert second["a"].tolist() == [1, 1, 1]
     assert second["a"].data_ptr() == first["a"].data_ptr()
+
+
+def test_memory_that_was_made_ready_takes_the_copies():
+    weight = torch.arange(6.0).reshape(2, 3)
+    tensors = {"transposed": weight.t(), "half": weight.bfloat16(), "number": torch.tensor(7)}
+    buffers = Buffers()
+    buffers.reserve(tensors)
+    copies = buffers.copy(tensors)
+    ready = {name: tensor.data_ptr() for name, tensor in buffers._tensors.items()}
+    assert {name: copy.data_ptr() for name, copy in copies.items()} == ready
+    assert all(copy.is_contiguous() and copy.equal(tensors[name]) for name, copy in copies.items())
+    assert {name: copy.data_ptr() for name, copy in buffers.copy(tensors).items()} == ready
