@@ -89,7 +89,7 @@ async def first_mode(pilot):
     await pilot.pause()
 
 
-async def until(pilot, condition, seconds=10.0):
+async def until(pilot, condition, seconds=30.0):
     """Lets the app live until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -83,7 +83,7 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure
     return app
 
 
-async def until(pilot, condition, seconds=10.0):
+async def until(pilot, condition, seconds=30.0):
     """Waits until the condition holds; the machine that runs the tests may be slow."""
     deadline = time.monotonic() + seconds
     while not condition():

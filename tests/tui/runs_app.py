@@ -1,6 +1,7 @@
 """The Runs screen in an app that only writes down what it is asked for."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 from textual.app import App
@@ -51,7 +52,8 @@ class RunsApp(App[None]):
 
 async def settle(pilot, condition=lambda: True):
     """Until the threads have answered and nothing is pending, and `condition` holds."""
-    for _ in range(200):
+    deadline = time.monotonic() + 60  # the machine that runs the tests may be slow
+    while time.monotonic() < deadline:
         await pilot.pause(0.02)
         screen = pilot.app.screen
         quiet = not isinstance(screen, RunsScreen) or not (

@@ -30,7 +30,7 @@ def saved(monkeypatch):
     monkeypatch.setattr(chat_catalog, "saved_models", lambda: list(SAVED))
 
 
-async def until(pilot, condition, seconds=5.0):
+async def until(pilot, condition, seconds=30.0):
     """Waits for threads; fails when it takes long."""
     end = time.monotonic() + seconds
     while not condition():
