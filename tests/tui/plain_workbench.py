@@ -1,7 +1,6 @@
 """The shell with empty screens in its modes, to test what the app itself does."""
 
 import asyncio
-import time
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -13,6 +12,7 @@ from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar
 from tests.tui.fake_training import FakeTraining
+from tests.tui.looking import until
 
 
 class PlainScreen(Screen):
@@ -87,11 +87,3 @@ async def first_mode(pilot):
     """Until the workbench has opened its first mode, which it does after its first paint."""
     await until(pilot, lambda: pilot.app.current_mode in MODES and pilot.app.screen.is_mounted)
     await pilot.pause()
-
-
-async def until(pilot, condition, seconds=30.0):
-    """Lets the app live until a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        await pilot.pause(0.02)

@@ -1,7 +1,6 @@
 """The Presets screen in an app that only writes down what it is asked for, and never looks at a device."""
 
 import asyncio
-import time
 from types import SimpleNamespace
 
 from textual.app import App
@@ -16,8 +15,6 @@ from gpt2tui.tui.screens.presets import PresetsScreen
 from gpt2tui.tui.user_settings import UserSettings
 from gpt2tui.tui.widgets import cost_panel
 from gpt2tui.tui.widgets.preset_form import PresetForm
-
-from .snapshot import screen_text
 
 LOOK = 0.05
 SPEED = DeviceSpeed("2 CPU threads", "fp32", 1e11, None, 8_000_000_000, 2e10)
@@ -81,15 +78,6 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure
 
     asyncio.run(run())
     return app
-
-
-async def until(pilot, condition, seconds=30.0):
-    """Waits until the condition holds; the machine that runs the tests may be slow."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen; the screen:\n{screen_text(pilot.app)}"
-        await pilot.pause(0.02)
-    await pilot.pause()
 
 
 async def write(app, pilot, key, text):

@@ -5,12 +5,6 @@ from pathlib import Path
 FOLDER = Path(__file__).with_name("snapshots")
 
 
-def screen_text(app):
-    """All that is on the screen, row by row, without the spaces at the ends of rows."""
-    rows = ("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
-    return "".join(row.rstrip() + "\n" for row in rows)
-
-
 def compare(text, name, update):
     """Fails with the difference where a screen is not as it was stored."""
     path = FOLDER / f"{name}.txt"

@@ -18,9 +18,9 @@ from gpt2tui.tui.user_settings import UserSettings
 from tests.tui.fake_chat import FakeModel
 from tests.tui.fake_runs import START, write_run
 from tests.tui.fake_training import launch
+from tests.tui.looking import screen_text
 from tests.tui.plain_workbench import first_mode
 from tests.tui.presets_app import SPEED, own_preset
-from tests.tui.snapshot import screen_text
 from tests.tui.train_story import StoryTraining
 
 NOW = START + 86_400.0  # 2026-02-01 12:00 UTC

@@ -16,6 +16,7 @@ from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from gpt2tui.tui.widgets.rivals_line import RivalsLine
 from tests.tui.fake_chat import WORDS, ChatApp, FakeModel
+from tests.tui.looking import until
 from tests.tui.plain_workbench import first_mode
 
 SAVED = [
@@ -28,14 +29,6 @@ HOSTILE = "\x1b]52;c;bHVjaw==\x07[/bold] \x1b[2J"
 @pytest.fixture(autouse=True)
 def saved(monkeypatch):
     monkeypatch.setattr(chat_catalog, "saved_models", lambda: list(SAVED))
-
-
-async def until(pilot, condition, seconds=30.0):
-    """Waits for threads; fails when it takes long."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        await pilot.pause(0.02)
 
 
 async def done(pilot):

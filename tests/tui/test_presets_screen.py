@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from textual.widgets import Button, Input
+from textual.widgets import Button, Input, Static
 
 from gpt2tui import preset_files
 from gpt2tui.preset_files import shipped_folder
@@ -15,16 +15,12 @@ from gpt2tui.tui.widgets.estimator import Estimator
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from gpt2tui.tui.widgets.preset_list import PresetList
 
-from .presets_app import SPEED, PresetsApp, drive, own_preset, until, write
+from .looking import screen_text, until
+from .presets_app import SPEED, PresetsApp, drive, own_preset, write
 
 SMALL = preset_files.load(["small"]).preset
 COUNT = SMALL.with_vocab_size(SMALL.known_vocab_size).model.parameter_count()
 N_LAYER, N_HEAD = str(SMALL.model.n_layer), str(SMALL.model.n_head)
-
-
-def shown_text(app):
-    """All that is on the screen, as text."""
-    return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
 
 
 def title(app):
@@ -41,8 +37,8 @@ async def open_preset(app, pilot, name):
 def test_the_form_has_a_field_for_every_setting(monkeypatch):
     async def script(app, pilot):
         assert [field.setting for field in app.form.fields()] == list(preset_files.settings())
-        assert "small" in shown_text(app)
-        assert f"{COUNT:,}" in shown_text(app)
+        assert "small" in screen_text(app)
+        assert f"{COUNT:,}" in screen_text(app)
         assert app.presets.unsaved_changes() is None  # opening changes nothing
 
     drive(script, monkeypatch)
@@ -54,7 +50,7 @@ def test_a_mistake_stands_under_its_field_and_stops_saving_and_training(monkeypa
         await open_preset(app, pilot, "mine")
         await write(app, pilot, "model.n_embd", "100")
         assert app.form.field("model.n_embd").mistake == "100 is not divisible by n_head = 12"
-        assert "✗ n_embd" in shown_text(app)
+        assert "✗ n_embd" in screen_text(app)
         await pilot.press("ctrl+s", "ctrl+t")
         await pilot.pause(0.05)
         assert app.trained == []
@@ -146,11 +142,11 @@ def test_choices_and_switches_by_key_and_mouse(monkeypatch):
 def test_the_focused_field_is_explained_with_its_override(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "data.source", "my texts")
-        text = shown_text(app)
+        text = screen_text(app)
         assert "The corpus: python-stdlib" in text
         assert "--set 'data.source=my texts'" in text
         await write(app, pilot, "model.n_layer", "5")
-        assert "--set model.n_layer=5  a whole number from 1 to 1,000" in shown_text(app)
+        assert "--set model.n_layer=5  a whole number from 1 to 1,000" in screen_text(app)
 
     drive(script, monkeypatch)
 
@@ -161,7 +157,7 @@ def test_edits_stay_while_one_looks_at_another_preset(monkeypatch):
         await pilot.press("escape", "down")
         layers = str(preset_files.load(["test"]).preset.model.n_layer)
         await until(pilot, lambda: app.editor("model.n_layer").value == layers)
-        assert "* small" in shown_text(app)
+        assert "* small" in screen_text(app)
         await pilot.press("up")
         await until(pilot, lambda: app.editor("model.n_layer").value == "55")
 
@@ -172,12 +168,12 @@ def test_the_filter_narrows_the_list_and_escape_ends_it(monkeypatch):
     async def script(app, pilot):
         await pilot.press("slash", *"124")
         presets = app.presets.query_one(PresetList)
-        await until(pilot, lambda: "bigger_default" not in shown_text(app))
-        assert "gpt2-124m" in shown_text(app)
+        await until(pilot, lambda: "bigger_default" not in screen_text(app))
+        assert "gpt2-124m" in screen_text(app)
         await pilot.press("enter")
         await until(pilot, lambda: app.editor("model.n_embd").value == "768")
         await pilot.press("escape")
-        await until(pilot, lambda: presets.has_focus and "bigger_default" in shown_text(app))
+        await until(pilot, lambda: presets.has_focus and "bigger_default" in screen_text(app))
 
     drive(script, monkeypatch)
 
@@ -273,7 +269,7 @@ def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch
         await write(app, pilot, "optimizer.lr", "0.5")
         await pilot.press("escape", "v")
         await until(pilot, lambda: isinstance(app.screen, DifferenceDialog))
-        text = shown_text(app)
+        text = screen_text(app)
         assert "from small-2 as it is saved" in text
         assert "from the shipped small" in text
         assert text.count(f"optimizer.lr  {SMALL.optimizer.lr} → 0.5") == 2
@@ -296,15 +292,16 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
         await pilot.press("escape")
         app.editor("data.source").focus()
         await pilot.pause(0.1)
-        text = shown_text(app)
+        text = screen_text(app)
         assert "␛]52" in text
         assert "[b]␛[31m" in text
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
         assert "*" not in app.presets.query_one("#form-pane").border_title  # shown otherwise is not changed
         assert app.presets.unsaved_changes() is None
         app.presets.select_preset(next(row.id for row in app.presets.shelf.rows() if "31m" in row.name))
-        await until(pilot, lambda: not app.form.display and "TOML" in shown_text(app))  # the path may break the line
-        assert not set(shown_text(app)) & {"\x1b", "\x07", "\u202e"}
+        await until(pilot, lambda: not app.form.display and "TOML" in screen_text(app))
+        assert "not TOML" in app.presets.query_one("#preset-file", Static).content.plain  # lines break on the screen
+        assert not set(screen_text(app)) & {"\x1b", "\x07", "\u202e"}
 
     drive(script, monkeypatch)
 
@@ -335,11 +332,11 @@ def test_the_estimate_follows_and_is_red_where_memory_is_short(monkeypatch):
         await open_preset(app, pilot, "gpt2-1558m")
         estimator = app.presets.query_one(Estimator)
         assert estimator.costs.estimate.parameters.total == 1_557_611_200
-        assert "more than is free" in shown_text(app)
+        assert "more than is free" in screen_text(app)
         before = estimator.costs
         await write(app, pilot, "model.n_layer", "x")
         assert estimator.costs is before  # what it was stays, dim
-        assert "1 mistake" in shown_text(app)
+        assert "1 mistake" in screen_text(app)
         assert app.presets.query_one("#train", Button).disabled
 
     drive(script, monkeypatch)
@@ -349,10 +346,10 @@ def test_no_device_is_measured_while_a_training_runs(monkeypatch):
     measured = []
 
     async def script(app, pilot):
-        await until(pilot, lambda: "measured after the training" in shown_text(app))
+        await until(pilot, lambda: "measured after the training" in screen_text(app))
         assert not measured
         app.session.active = False
-        await until(pilot, lambda: measured and "on 2 CPU threads, fp32" in shown_text(app))
+        await until(pilot, lambda: measured and "on 2 CPU threads, fp32" in screen_text(app))
 
     def measure(preset):
         measured.append(preset)
@@ -389,8 +386,8 @@ def test_it_fits_every_terminal(monkeypatch, size):
         await pilot.press("9")
         await pilot.pause(0.05)
         if size[1] >= 24:
-            assert "n_embd" in shown_text(app)
-            assert "tokens" in shown_text(app)
+            assert "n_embd" in screen_text(app)
+            assert "tokens" in screen_text(app)
         await pilot.resize_terminal(200, 60)
         await pilot.pause()
 

@@ -10,12 +10,8 @@ from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.run_details import RunDetails
 from tests.tui.fake_runs import append, write_run
+from tests.tui.looking import screen_text
 from tests.tui.runs_app import RunsApp, drive, settle
-
-
-def text_of(pilot):
-    """What stands on the screen, a line each."""
-    return "\n".join("".join(part.text for part in line) for line in pilot.app.screen._compositor.render_strips())
 
 
 def cell(app, run, column):
@@ -161,7 +157,7 @@ def test_the_difference_of_two_presets_names_only_what_differs():
         assert "mark two runs" in app.said[-1]
         await pilot.press("space", "down", "space", "d")
         await settle(pilot)
-        shown = text_of(pilot)
+        shown = screen_text(pilot.app)
         assert "0.125 → 0.25" in shown
         assert "weight_decay" not in shown
         await pilot.press("escape")

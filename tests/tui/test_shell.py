@@ -14,7 +14,8 @@ from gpt2tui.tui.messages import TrainingEvents as Events
 from gpt2tui.tui.screens.help import HelpScreen, bindings_by_place
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from tests.tui.fake_training import FakeTraining, diverged
-from tests.tui.plain_workbench import drive, until
+from tests.tui.looking import until
+from tests.tui.plain_workbench import drive
 
 
 def small():

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import math
-import time
 
 import pytest
 from textual.widgets import Input
@@ -20,16 +19,9 @@ from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
 from tests.tracking import event_samples
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import launch
+from tests.tui.looking import screen_text, until
 from tests.tui.plain_workbench import first_mode
 from tests.tui.train_story import DEVICE_MEMORY, StoryTraining, story
-
-
-async def until(pilot, condition, seconds=30.0):
-    """Waits until the condition holds; the machine that runs the tests may be slow."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"it did not happen; the screen:\n{screen_text(pilot.app)}"
-        await pilot.pause(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -54,10 +46,6 @@ def run(test):
 
 def plain(widget):
     return "\n".join("".join(segment.text for segment in widget.render_line(y)) for y in range(widget.size.height))
-
-
-def screen_text(app):
-    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
 def test_without_a_run_there_are_two_buttons():

@@ -13,7 +13,8 @@ from gpt2tui.tui.screen_bases import SteadyScreen
 from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from tests.tui.fake_training import FakeTraining
-from tests.tui.plain_workbench import first_mode, until
+from tests.tui.looking import until
+from tests.tui.plain_workbench import first_mode
 
 
 def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
