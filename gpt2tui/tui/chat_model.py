@@ -16,6 +16,7 @@ from gpt2tui.preset import SamplingTable
 from gpt2tui.tui.chat_statistics import TokenStatistics
 from gpt2tui.tui.chat_template import STOP
 from gpt2tui.tui.shown_token import ShownRival, ShownToken
+from gpt2tui.tui.torch_loading import load_torch
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +167,7 @@ class ModelUnusable(Message):
 
 def load_checkpoint(reference: str) -> ChatModel:
     """Loads a model from disk or the Hub. Raises Gpt2TuiError."""
+    load_torch()
     from gpt2tui import generation  # torch: a second and more, so never before somebody talks
 
     return generation.load(reference)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from tests.tiny_runs import finish  # noqa: E402
 
 EVERY = 12
+STEPS = 2 * EVERY + 2  # the last one ends the second that saves
 
 
 def stalls(preset_name: str, folder: Path) -> tuple[list[float], float, int]:
@@ -30,7 +31,7 @@ def stalls(preset_name: str, folder: Path) -> tuple[list[float], float, int]:
     from gpt2tui.training.trainer import Trainer
 
     overrides = [
-        "data.source=python-stdlib", "training.num_iterations=27", f"training.checkpoint_frequency={EVERY}",
+        "data.source=python-stdlib", f"training.num_iterations={STEPS + 1}", f"training.checkpoint_frequency={EVERY}",
         "training.eval_frequency=0", "training.sample_frequency=0", "training.keep_checkpoints=1",
     ]  # fmt: skip
     preset = preset_files.load([preset_name], overrides).preset
@@ -43,7 +44,7 @@ def stalls(preset_name: str, folder: Path) -> tuple[list[float], float, int]:
             times[event.step] = time.perf_counter()
         elif isinstance(event, CheckpointSaved):
             size = event.bytes
-        if len(times) == 26:
+        if len(times) == STEPS:
             break
     gaps = {step: times[step] - times[step - 1] for step in times if step > 2}
     plain = statistics.median(gap for step, gap in gaps.items() if (step - 1) % EVERY)

@@ -24,6 +24,7 @@ from gpt2tui.tui.run_reading import ContentsRead, Listed, RunReader
 from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.curves_plot import CurvesPlot
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
+from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
@@ -84,7 +85,7 @@ class RunsScreen(ModeScreen):
     def compose(self) -> ComposeResult:
         """The list over curves and details."""
         yield ModeBar()
-        yield Input(placeholder="words of the name, preset or state; esc shows all", id="filter", compact=True)
+        yield FieldInput(placeholder="words of the name, preset or state; esc shows all", id="filter", compact=True)
         yield RunTable(id="runs")
         yield FirstRun()
         with Horizontal(id="below"):

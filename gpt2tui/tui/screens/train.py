@@ -287,8 +287,9 @@ class TrainScreen(ModeScreen):
 
     def _refresh_keys(self) -> None:
         """Draws the footer anew, when a key has come, gone or changed what it does."""
-        if self._control != self._control_shown:
-            self._control_shown = self._control
+        control = self._control
+        if control != self._control_shown:
+            self._control_shown = control
             self.refresh_bindings()
 
     @property

@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tui.event_lines import EventLine
 from gpt2tui.tui.run_view import LOG_LINES
+from gpt2tui.tui.widgets.field_input import FieldInput
 
 _SHOWN = 300
 
@@ -44,7 +45,7 @@ class EventLog(Vertical):
         """The lines over the filter."""
         with VerticalScroll():
             yield Static("", markup=False)
-        yield Input(placeholder="words; Esc clears", compact=True)
+        yield FieldInput(placeholder="words; Esc clears", compact=True)
 
     def on_mount(self) -> None:
         """Names itself; the end stays in view until one scrolls back."""

@@ -10,6 +10,7 @@ from textual.containers import Vertical
 from textual.widgets import Input
 
 from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.model_list import ModelList
 
 
@@ -32,7 +33,7 @@ class ModelPicker(Vertical):
 
     def compose(self) -> ComposeResult:
         """The filter over the list."""
-        yield Input(placeholder="words; esc shows all", compact=True)
+        yield FieldInput(placeholder="words; esc shows all", compact=True)
         yield ModelList()
 
     def on_mount(self) -> None:
