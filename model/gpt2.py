@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
+from model.embedding import tied_embedding
 from model.kv_cache import KVCache
 from model.loss import Reduction, linear_cross_entropy
 
@@ -137,19 +138,22 @@ class GPT2(nn.Module):
         With a cache the tokens continue those already in it, and their keys and values are added to it.
         ValueError when the text would be longer than n_positions, or than the cache.
         """
+        return self._hidden(tokens, cache)[0]
+
+    def _hidden(self, tokens: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor]:
+        """`hidden`, and the weight (V, C) that makes logits of it."""
         T = tokens.size(1)
         past = 0 if cache is None else cache.length
         limit = self.config.n_positions if cache is None else cache.max_length
         if past + T > limit:
             raise ValueError(f"{past + T} tokens do not fit in a context of {limit}")
-        x = self.wte(tokens) + self.wpe.weight[past : past + T]  # (B, T, C) + (T, C)
-        x = self.drop(x)
+        words, head = tied_embedding(tokens, self.wte.weight)  # (B, T, C), (V, C)
+        x = self.drop(words + self.wpe.weight[past : past + T])  # (B, T, C) + (T, C)
         for block in self.h:
             x = block(x, cache)  # (B, T, C)
         if cache is not None:
             cache.advance(T)
-        out: Tensor = self.ln_f(x)  # (B, T, C)
-        return out
+        return self.ln_f(x), head  # (B, T, C)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The score of every next token: (B, T, C) -> (B, T, V)."""
@@ -167,7 +171,7 @@ class GPT2(nn.Module):
         targets (B, T) int64: the token that should follow each position, -1 where it does not count. The loss
         is the mean or sum over those that count, or with reduction "none" one number a position, (B, T).
         """
-        hidden = self.hidden(tokens, cache)  # (B, T, C)
+        hidden, head = self._hidden(tokens, cache)  # (B, T, C), (V, C)
         if targets is None:
-            return self.logits(hidden)
-        return linear_cross_entropy(hidden, self.wte.weight, targets, reduction)
+            return F.linear(hidden, head)
+        return linear_cross_entropy(hidden, head, targets, reduction)

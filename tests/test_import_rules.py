@@ -63,6 +63,7 @@ LAYERS = [
     {
         "preset", "preset_files", "preset_catalog", "preset_layers", "preset_settings", "preset_validation",
         "preset_writer", "toml_positions", "printable", "terminal_text", "folders", "durable", "errors",
+        "host_memory",
     },
 ]  # fmt: skip
 # The words of events are shared by all who read them, and summaries of runs are read from them.

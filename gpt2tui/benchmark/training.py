@@ -101,7 +101,8 @@ def compile_as_a_run_does(network: nn.Module, preset: Preset) -> tuple[Forward, 
     choice = choose_compilation(preset, torch.device(t.device))
     forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
     if choice.wanted:
-        forward, note = compiled(cast(GPT2, network), (t.batch_size, t.sequence_length), cast(Precision, t.precision))
+        shape, precision = (t.batch_size, t.sequence_length), cast(Precision, t.precision)
+        forward, note = compiled(cast(GPT2, network), shape, precision, if_faster=choice.if_faster)
     seconds = time.perf_counter() - started if choice.wanted and note is None else None
     return forward, {"compile_seconds": seconds, "note": note}
 

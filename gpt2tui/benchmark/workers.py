@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gpt2tui.host_memory import keep_freed_memory
 from gpt2tui.preset import Preset
 
 FEWEST_ROUNDS = 3
@@ -119,6 +120,8 @@ def work(connection: Any, job: Job) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # other libraries talk; what went wrong travels through the connection
         os.dup2(nowhere, stream)
+    if job.contender == "gpt2tui" and job.part == "train":
+        keep_freed_memory()  # as a run does
     try:
         from gpt2tui.benchmark.generation import generating
         from gpt2tui.benchmark.training import training

@@ -3,6 +3,8 @@
 import argparse
 from importlib import import_module
 
+from gpt2tui.host_memory import keep_freed_memory
+
 
 def start(options: argparse.Namespace) -> int:
     """What `gpt2tui` without a command does: train, look ahead, or open the workbench."""
@@ -10,6 +12,7 @@ def start(options: argparse.Namespace) -> int:
         from gpt2tui.commands.dry_run import dry_run
 
         return dry_run(options)
+    keep_freed_memory()
     if not options.headless:
         # By name, because the screen is not to be imported before somebody wants it.
         workbench = import_module("gpt2tui.tui.workbench")

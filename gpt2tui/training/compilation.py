@@ -1,5 +1,7 @@
 """torch.compile with a visible way back: an empty batch goes through before the first step."""
 
+import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -8,22 +10,32 @@ from torch import Tensor
 from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
+Forward = Callable[..., Tensor]
 
-def compiled(model: GPT2, shape: tuple[int, int], precision: Precision) -> tuple[Callable[..., Tensor], str | None]:
+PAIRS = 3  # of passes that are timed, compiled and not, in turns
+WORTH_COMPILING = 0.98  # of the eager pass's time
+
+
+def compiled(
+    model: GPT2, shape: tuple[int, int], precision: Precision, *, if_faster: bool = False
+) -> tuple[Forward, str | None]:
     """The compiled forward pass, or the eager model and the line that says why.
 
     Compiles now, forward and backward, with an empty batch of `shape` (B, T); weights, gradients and random states
-    are afterwards as they were. To be called in the thread that trains: torch keeps its compile settings per thread.
+    are afterwards as they were. With `if_faster` it then has to beat the eager model, which wins on a CPU where
+    matrix products are nearly all of a step. To be called in the thread that trains: torch keeps its compile settings
+    per thread.
     """
     device = next(model.parameters()).device
     states = (torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
     model.train()
     try:
-        forward = torch.compile(model)
+        forward: Forward = torch.compile(model)
         tokens = torch.zeros(shape, dtype=torch.int64, device=device)
-        with autocast(device, precision):
-            loss = forward(tokens, tokens)
-        loss.backward()
+        _seconds(forward, model, tokens, precision)
+        if if_faster and (slower := _why_not_faster(forward, model, tokens, precision)):
+            torch._dynamo.reset()
+            return model, slower
         return forward, None
     except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
         torch._dynamo.reset()
@@ -37,3 +49,27 @@ def compiled(model: GPT2, shape: tuple[int, int], precision: Precision) -> tuple
         torch.set_rng_state(states[0])
         if states[1] is not None:
             torch.cuda.set_rng_state(states[1], device)
+
+
+def _why_not_faster(forward: Forward, model: GPT2, tokens: Tensor, precision: Precision) -> str | None:
+    """The line to show when the compiled pass is not faster than the eager one, else None."""
+    _seconds(model, model, tokens, precision)  # the first one allocates memory
+    pairs = [
+        (_seconds(forward, model, tokens, precision), _seconds(model, model, tokens, precision)) for _ in range(PAIRS)
+    ]
+    ours, eager = (statistics.median(times) for times in zip(*pairs, strict=True))
+    if ours <= WORTH_COMPILING * eager:
+        return None
+    return f"not compiled: the eager code is as fast here ({1000 * eager:,.0f} ms a batch, compiled {1000 * ours:,.0f})"
+
+
+def _seconds(forward: Forward, model: GPT2, tokens: Tensor, precision: Precision) -> float:
+    """What forward and backward of a batch take; the gradients are dropped."""
+    started = time.perf_counter()
+    with autocast(tokens.device, precision):
+        loss = forward(tokens, tokens)
+    loss.backward()  # type: ignore[no-untyped-call]
+    model.zero_grad(set_to_none=True)
+    if tokens.is_cuda:
+        torch.cuda.synchronize(tokens.device)
+    return time.perf_counter() - started

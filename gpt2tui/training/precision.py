@@ -87,6 +87,8 @@ class Compilation:
 
     wanted: bool
     note: str | None = None
+    if_faster: bool = False
+    """Whether it is compared with the eager code first: a CPU may gain nothing, a GPU always does."""
 
 
 def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
@@ -98,7 +100,8 @@ def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
         return Compilation(False, f"not compiled: {missing}; training runs the slower eager code")
     if asked == "on":
         return Compilation(True)
-    return Compilation(preset.training.num_iterations >= ITERATIONS_WORTH_COMPILING[device.type])
+    long = preset.training.num_iterations >= ITERATIONS_WORTH_COMPILING[device.type]
+    return Compilation(long, if_faster=device.type == "cpu")
 
 
 # Compilation takes half a minute to a minute; on a CPU it gains little and is paid back late.

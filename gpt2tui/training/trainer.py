@@ -186,7 +186,7 @@ class Trainer:
             yield Warned(message=choice.note)
         if choice.wanted and self.step < training.num_iterations:
             shape = (training.batch_size, training.sequence_length)
-            self.update.forward, note = compiled(self.model, shape, self.precision)
+            self.update.forward, note = compiled(self.model, shape, self.precision, if_faster=choice.if_faster)
             if note:
                 yield Warned(message=note)
 

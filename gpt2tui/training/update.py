@@ -110,5 +110,10 @@ class Update:
         if self.scaler is not None:
             for optimizer, _ in self.optimizers.all:
                 self.scaler.unscale_(optimizer)
-        limit = self.preset.optimizer.grad_clip or math.inf
-        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        parameters = list(self.model.parameters())
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        limit = self.preset.optimizer.grad_clip
+        # A GPU would have to be waited for before one knows whether there is anything to clip.
+        if limit and (self.reads_late or not norm <= limit):
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return norm

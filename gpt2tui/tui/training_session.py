@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
+from gpt2tui.host_memory import give_back_freed_memory
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
 from gpt2tui.training.events import Event, Paused, Resumed, RunStarted
@@ -216,4 +217,5 @@ def _work(stream: TrainingStream, launch: Launch, controls: Controls, told: "deq
         error = unexpected
     finally:
         controls.end()
+        give_back_freed_memory()
         told.append(_Ended(error))

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from gpt2tui import checkpoint
+from gpt2tui import checkpoint, preset_files
 from gpt2tui.errors import CheckpointError, DivergedError, ResourceError
 from gpt2tui.training.events import (
     CheckpointSaved,
@@ -18,6 +18,7 @@ from gpt2tui.training.events import (
     Step,
     Warned,
 )  # fmt: skip
+from gpt2tui.training.update import Update
 from tests import tiny_runs
 
 
@@ -264,3 +265,23 @@ def test_a_trainer_json_from_elsewhere_is_a_checkpoint_error(tmp_path, change):
     again = tiny_runs.trainer(tmp_path, run=trainer.run, resume_from=saved)
     with pytest.raises(CheckpointError, match="does not hold the numbers of a run"):
         list(again.train())
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.01, 1e6])
+@pytest.mark.parametrize("late", [False, True])
+def test_gradients_are_clipped_as_torch_does_it(limit, late):
+    preset = preset_files.load(["test"], [f"optimizer.grad_clip={limit}", "model.vocab_size=300"]).preset
+    update = Update(preset, torch.device("cpu"), "fp32")
+    update.reads_late = late
+    tokens = torch.randint(0, 300, (2, preset.training.sequence_length))
+    update.model(tokens, tokens).backward()
+    before = [parameter.grad.clone() for parameter in update.model.parameters()]
+    norm = update._clip()
+    after = [parameter.grad.clone() for parameter in update.model.parameters()]
+    for parameter, gradient in zip(update.model.parameters(), before, strict=True):
+        parameter.grad = gradient
+    expected = torch.nn.utils.clip_grad_norm_(update.model.parameters(), limit or math.inf)
+    assert norm == expected
+    assert 0.01 < norm < 1e6  # one of the limits is above it, one below
+    for ours, parameter in zip(after, update.model.parameters(), strict=True):
+        assert torch.equal(ours, parameter.grad)
