@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
 from model.embedding import tied_embedding
 from model.kv_cache import KVCache
+from model.linear import Linear, linear
 from model.loss import Reduction, linear_cross_entropy
 
 
@@ -34,8 +35,8 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.head_dim = config.head_dim
         self.dropout = config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
@@ -68,8 +69,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ class GPT2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The score of every next token: (B, T, C) -> (B, T, V)."""
-        return F.linear(hidden, self.wte.weight)
+        return linear(hidden, self.wte.weight)
 
     def forward(
         self,
@@ -173,5 +174,5 @@ class GPT2(nn.Module):
         """
         hidden, head = self._hidden(tokens, cache)  # (B, T, C), (V, C)
         if targets is None:
-            return F.linear(hidden, head)
+            return linear(hidden, head)
         return linear_cross_entropy(hidden, head, targets, reduction)

@@ -15,7 +15,7 @@ from gpt2tui.training.precision import Precision, bf16_is_native, choose_precisi
 from gpt2tui.training.update import Update
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
-MEASURED_STEPS = 12
+MEASURED_STEPS = 15
 WORTH_ROUNDING = 0.95  # bf16 is taken where its step needs at most this share of the time in fp32
 
 
@@ -48,14 +48,14 @@ def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torc
 def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch.device, precision: Precision) -> float:
     """What a step takes, not compiled, with a network that is thrown away.
 
-    The lower quartile of a few: what other programs take away for a moment is not there to be measured a minute later.
+    The median of a few. Their faster half would promise more than a machine keeps whose speed goes up and down.
     """
     update, durations = Update(preset, device, precision), []
     for step in range(WARM_UP_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         update.run(batches.micro_batches(step), step)
         durations.append(time.perf_counter() - started)
-    return statistics.quantiles(durations[WARM_UP_STEPS:], n=4)[0]
+    return statistics.median(durations[WARM_UP_STEPS:])
 
 
 def _with(preset: Preset, **training: object) -> Preset:

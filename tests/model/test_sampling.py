@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model import sampling
 from model.sampling import next_token
 
 INFINITY = float("inf")
@@ -112,3 +113,27 @@ def test_same_generator_state_same_tokens_and_the_global_one_is_left_alone():
 def test_settings_out_of_range_are_refused(temperature, top_k, top_p):
     with pytest.raises(ValueError, match="cannot sample with"):
         next_token(torch.zeros(1, 3), temperature, top_k, top_p, generator())
+
+
+@pytest.mark.parametrize("width", [0.1, 3.0, 30.0])  # of the distribution: the nucleus is most of it, some, one
+@pytest.mark.parametrize("top_p", [0.2, 0.9, 0.999])
+def test_a_nucleus_is_found_without_sorting_all_and_is_the_same(monkeypatch, width, top_p):
+    logits = width * torch.randn(3, 5000, generator=torch.Generator().manual_seed(2))
+
+    def drawn():
+        generator = torch.Generator().manual_seed(4)
+        return torch.stack([next_token(logits, 0.8, 0, top_p, generator) for _ in range(200)])
+
+    ours = drawn()
+    monkeypatch.setattr(sampling, "NUCLEUS_SIZES", ())
+    assert torch.equal(ours, drawn())
+
+
+def test_a_small_nucleus_needs_no_sorted_vocabulary(monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("sorted")
+
+    monkeypatch.setattr(torch.Tensor, "sort", never)
+    logits = torch.zeros(2, 5000)
+    logits[:, 7] = 20.0
+    assert next_token(logits, 1.0, 0, 0.9, torch.Generator()).tolist() == [7, 7]

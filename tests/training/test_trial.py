@@ -69,7 +69,7 @@ def test_nothing_is_tried_where_the_preset_says_it_or_the_machine_leaves_no_choi
 def test_a_moment_in_which_others_work_does_not_count(tmp_path, monkeypatch):
     trainer = tiny_runs.trainer(tmp_path)
     batches = open_batches(trainer.corpus, trainer.preset.training)
-    seconds = [9.0, 9.0, *[1.0, 1.0, 5.0] * 4]  # warm-up, then a third of the steps slow
+    seconds = [9.0, 9.0, *[1.0, 1.0, 5.0] * 5]  # warm-up, then a third of the steps slow
     ticks = itertools.accumulate(itertools.chain.from_iterable((0.0, s) for s in seconds))
     monkeypatch.setattr(trial.time, "perf_counter", lambda: next(ticks))
     assert trial.step_seconds(trainer.preset, batches, torch.device("cpu"), "fp32") == 1.0
