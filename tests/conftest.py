@@ -22,3 +22,13 @@ def own_folders(tmp_path, monkeypatch):
 
 def pytest_addoption(parser):
     parser.addoption("--update-snapshots", action="store_true", help="store the screens as they are drawn now")
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are processors: a third of the time the tests wait for screens and processes."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
+def pytest_collection_modifyitems(items):
+    """What takes long begins first, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
