@@ -30,7 +30,8 @@ def compiled(
     states = (torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
     model.train()
     try:
-        forward: Forward = torch.compile(model)
+        torch._dynamo.reset()  # an earlier run of this process may have had another shape
+        forward: Forward = torch.compile(model, dynamic=False)
         tokens = torch.zeros(shape, dtype=torch.int64, device=device)
         _seconds(forward, model, tokens, precision)
         if if_faster and (slower := _why_not_faster(forward, model, tokens, precision)):

@@ -11,6 +11,13 @@ from model.gpt2 import GPT2
 SHAPE = (2, 8)
 
 
+@pytest.fixture(autouse=True)
+def _forgotten():
+    """What was compiled here is nothing that other tests should know."""
+    yield
+    torch._dynamo.reset()
+
+
 @pytest.fixture
 def network():
     torch.manual_seed(0)
@@ -19,7 +26,7 @@ def network():
 
 def fixed_times(monkeypatch, network, *, ours, eager):
     """Nothing is compiled, and what is asked how long it takes says so."""
-    monkeypatch.setattr(torch, "compile", lambda model: lambda *arguments: model(*arguments))
+    monkeypatch.setattr(torch, "compile", lambda model, **_: lambda *arguments: model(*arguments))
     monkeypatch.setattr(compilation, "_seconds", lambda forward, *_: eager if forward is network else ours)
 
 
@@ -45,7 +52,7 @@ def test_who_asks_for_compiled_code_gets_it_slow_or_not(monkeypatch, network):
 
 
 def test_a_compiler_that_fails_leaves_the_eager_network_as_it_was(monkeypatch, network):
-    def broken(model):
+    def broken(model, **options):
         raise RuntimeError("ld: cannot find -lm\nand so on")
 
     monkeypatch.setattr(torch, "compile", broken)
@@ -77,3 +84,12 @@ def test_compiled_it_is_the_same_function_and_nothing_else_has_changed(network):
     torch.testing.assert_close(*losses)
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], msg=name)
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_process_may_have_another_shape(network):
+    breaks = torch._dynamo.utils.counters["graph_break"]
+    breaks.clear()
+    for shape in (SHAPE, (3, 5)):
+        assert compiled(network, shape, "fp32")[1] is None
+        assert not breaks
