@@ -48,12 +48,11 @@ def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, gen
     tokens: Tensor | None = None  # which tokens the columns of `logits` are, likeliest first; None: all, in order
     if 0 < top_k < logits.size(-1):
         logits, tokens = logits.topk(top_k)  # (B, k)
-    whole = _weights(logits, temperature)  # (B, V or k)
-    nucleus = top_p * whole.sum(-1, keepdim=True)  # (B, 1)
+    weights = _weights(logits, temperature)  # (B, V or k), the largest is 1
+    nucleus = top_p * weights.sum(-1, keepdim=True)  # (B, 1)
     if top_p < 1.0 and tokens is None:
         logits, tokens = _likeliest(logits, temperature, nucleus)  # (B, k)
-
-    weights = whole if tokens is None else _weights(logits, temperature)  # (B, k), the largest is 1
+        weights = _weights(logits, temperature)
     cumulative = weights.cumsum(-1)
     if top_p < 1.0:
         before = cumulative - weights  # what the likelier tokens have together
