@@ -30,6 +30,7 @@ class TrainPlots:
         self.room: Literal["all", "one", "none"] = "none"
         self._plot_of = plot_of
         self._turn = 0
+        self._versions: dict[str, int] = {}  # of the run, as each place shows it
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -41,13 +42,20 @@ class TrainPlots:
         for place in self.places:
             self._draw(place, view, note)
 
-    def draw_next(self, view: RunView, note: str) -> bool:
-        """Draws one of them, each in its turn, the loss in every second; whether a round is over."""
+    def behind(self, view: RunView) -> set[str]:
+        """The places that do not show all of the run yet."""
+        return {place for place in self.places if self._versions.get(place) != view.version}
+
+    def draw_next(self, view: RunView, note: str) -> None:
+        """Draws one of those that are behind, each in its turn, the loss in every second."""
         turns = ("main", "lower", "main", "memory") if self.room == "all" else self.places
-        if turns:
-            self._turn = (self._turn + 1) % len(turns)
-            self._draw(turns[self._turn], view, note)
-        return self._turn == 0
+        behind = self.behind(view)
+        for turn in range(self._turn + 1, self._turn + 1 + len(turns)):
+            place = turns[turn % len(turns)]
+            if place in behind:
+                self._turn = turn % len(turns)
+                self._draw(place, view, note)
+                return
 
     def switch_log(self) -> None:
         """A logarithmic loss axis, or a linear one."""
@@ -74,6 +82,7 @@ class TrainPlots:
 
     def _draw(self, place: str, view: RunView, note: str) -> None:
         plot = {"main": "loss" if self.room == "all" else self.main, "lower": self.lower, "memory": "memory"}[place]
+        self._versions[place] = view.version
         widget = self._plot_of(place)
         widget.figure = train_figures.figure(plot, view, self.options, self.comparison)
         widget.name_it(self._title(place, plot, view, note), train_figures.DEFINITIONS[plot])

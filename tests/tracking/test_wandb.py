@@ -249,7 +249,7 @@ from pathlib import Path
 from gpt2tui.tracking.wandb import WandbTracker
 from tests.tracking import event_samples as sample
 from tests.tracking.test_wandb import preset
-tracker = WandbTracker(preset("offline"), Path(sys.argv[1]))
+tracker = WandbTracker(preset("offline"), Path(sys.argv[1]), close_timeout=60)
 tracker.handle(sample.run_started())
 for number in range(1, 301):
     tracker.handle(sample.step(number, train_loss=5.0 - number / 100))

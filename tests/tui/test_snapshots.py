@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.tui import snapshot
+from tests.tui.looking import until
 from tests.tui.still_life import arrange, at_rest, still_life
 
 SIZES = [pytest.param((120, 36), id="120x36"), pytest.param((80, 24), id="80x24")]
@@ -37,7 +38,15 @@ async def nothing(app, pilot):  # a screen as it comes up
 
 @pytest.mark.parametrize("size", SIZES)
 def test_train(check, size):
-    check("train", size, nothing, "1.604")
+    async def story(app, pilot):
+        def complete():
+            view, plots = app.screen.view, app.screen.plots
+            last = view.history.step is not None and view.history.step.step == 412
+            return last and view.train_bytes is not None and not plots.behind(view)
+
+        await until(pilot, complete)
+
+    check("train", size, story, "1.604")
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -96,6 +96,23 @@ def test_gpu_memory_is_allocated_and_reserved():
     run(test())
 
 
+def test_every_plot_comes_to_show_all_of_a_run():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            await until(pilot, lambda: screen.view.history.step.step == 412 and not screen.plots.behind(screen.view))
+            screen._tick()  # nothing is behind
+            screen.view.version += 1
+            screen._tick()  # in the middle of a round ...
+            screen.view.add([event_samples.step(413, learning_rate=0.9, host_memory_bytes=2e9)])  # ... there is more
+            await until(pilot, lambda: not screen.plots.behind(screen.view))
+            for place in ("main", "lower", "memory"):
+                points = screen.query_one(f"#{place}", LinePlot).figure.lines[0].points
+                assert max(x for x, _ in points) == 413
+
+    run(test())
+
+
 def test_keys_change_the_plots():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):

@@ -83,7 +83,6 @@ class TrainScreen(ModeScreen):
         self.feed = RunFeed()
         """What is on show, and what else is told of."""
         self.plots = TrainPlots(lambda place: self.query_one(f"#{place}", LinePlot))
-        self._drawn = -1
         self._control_shown: RunControl | None = None
 
     @property
@@ -264,9 +263,7 @@ class TrainScreen(ModeScreen):
         if not self.is_current or self.has_class("-empty"):
             return
         self._draw_numbers()
-        version = self.view.version
-        if self._drawn != version and self.plots.draw_next(self.view, self.feed.note):
-            self._drawn = version
+        self.plots.draw_next(self.view, self.feed.note)
 
     def _draw(self) -> None:
         """Brings everything up to date at once."""
