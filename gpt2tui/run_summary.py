@@ -1,7 +1,7 @@
 """What became of a run, read from its folder alone."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,8 @@ def summarize(run: Run) -> RunSummary:
             last_line = ""
             started, ending = event, None
             evaluations = [e for e in evaluations if e.step <= event.step]
+        elif isinstance(event, events.NumIterationsChanged) and started is not None:
+            started = replace(started, num_iterations=event.num_iterations)
         elif isinstance(event, events.Evaluated):
             evaluations.append(event)
         elif isinstance(event, events.RunFinished | events.RunFailed):

@@ -8,9 +8,10 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 # The models are tiny and several tests run at once: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell that starts the suite in the background has it ignore SIGINT, which programs under test would inherit.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# `&` in a script makes the suite ignore SIGINT, nohup SIGHUP; programs under test would inherit that.
+for number, default in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", None), signal.SIG_DFL)):
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from gpt2tui.training.events import (
     Evaluated,
     Event,
     LearningRateChanged,
+    NumIterationsChanged,
     Paused,
     Resumed,
     RunFailed,
@@ -117,6 +118,8 @@ class Console:
                 self._print([narration.resumed(event.step)])
             case LearningRateChanged():
                 self._print([narration.learning_rate_changed(event)])
+            case NumIterationsChanged():
+                self._print([narration.num_iterations_changed(event)])
             case RunFinished():
                 self.close()
                 self._print(narration.run_finished(event, self._progress, self._run_folder))

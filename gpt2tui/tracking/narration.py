@@ -17,6 +17,7 @@ from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,
     LearningRateChanged,
+    NumIterationsChanged,
     RunFailed,
     RunFinished,
     RunStarted,
@@ -131,6 +132,11 @@ def resumed(step: int) -> Text:
 def learning_rate_changed(event: LearningRateChanged) -> Text:
     """A person has changed the learning rate."""
     return Text(f"{_label(event.step)}  learning rate {event.factor:g} times the schedule's", style="yellow")
+
+
+def num_iterations_changed(event: NumIterationsChanged) -> Text:
+    """The time budget has moved the end."""
+    return Text(f"{_label(event.step)}  {event.num_iterations:,} steps in all fit the time budget")
 
 
 def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | None = None) -> list[Text]:

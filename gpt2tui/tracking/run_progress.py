@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 
 from gpt2tui.tracking.smoothing import ExponentialAverage
-from gpt2tui.training.events import Evaluated, Event, Paused, Resumed, RunStarted, Step
+from gpt2tui.training.events import Evaluated, Event, NumIterationsChanged, Paused, Resumed, RunStarted, Step
 
 _RECENT_STEPS = 50
 
@@ -54,6 +54,8 @@ class RunProgress:
                     evaluation=event,
                     best_val_loss=event.val_loss if self.is_best(event) else self.best_val_loss,
                 )
+            case NumIterationsChanged():
+                return replace(self, num_iterations=event.num_iterations)
             case Paused() | Resumed():
                 return replace(self, paused=isinstance(event, Paused))
         return self

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpt2tui.preset import Preset
 from gpt2tui.tracking.subscriber import Report, report_on_stderr
-from gpt2tui.training.events import Evaluated, Event, RunFailed, RunStarted, Sampled, Step
+from gpt2tui.training.events import Evaluated, Event, NumIterationsChanged, RunFailed, RunStarted, Sampled, Step
 
 _QUEUE_LENGTH = 10_000
 _INIT_TIMEOUT = 10.0
@@ -156,6 +156,8 @@ class _Log:
         match event:
             case RunStarted():
                 self._run.config.update(_known(event), allow_val_change=True)
+            case NumIterationsChanged():
+                self._run.config.update({"num_iterations": event.num_iterations}, allow_val_change=True)
             case Step() | Evaluated():
                 self._run.log(_known(event))
             case Sampled():

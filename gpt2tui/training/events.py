@@ -132,6 +132,15 @@ class LearningRateChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NumIterationsChanged(Event):
+    """Where the run will end is another step now, so that it keeps its time budget."""
+
+    name: ClassVar[str] = "num_iterations_changed"
+    step: int
+    num_iterations: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
     """The run ended as it should; `reason` is "done" or "stopped"."""
 
@@ -155,7 +164,7 @@ KINDS: dict[str, type[Event]] = {
     kind.name: kind
     for kind in (
         RunStarted, Step, Evaluated, Sampled, CheckpointSaved, Warned, Paused, Resumed, LearningRateChanged,
-        RunFinished, RunFailed,
+        NumIterationsChanged, RunFinished, RunFailed,
     )
 }  # fmt: skip
 

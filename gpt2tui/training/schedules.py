@@ -17,13 +17,26 @@ def learning_rate(preset: Preset, iteration: int) -> float:
         return peak * (iteration + 1) / warmup
     if schedule.name == "constant":
         return peak
-    start = min(warmup, last)
-    if schedule.name == "wsd":
-        start = max(start, round((last + 1) * (1 - schedule.decay_fraction)) - 1)
+    start = decay_start(preset)
     # At most 1, so that a run driven past its end stays at the floor.
     progress = min(max(iteration - start, 0) / max(last - start, 1), 1.0)
     remaining = (1 + math.cos(math.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
     return schedule.min_lr + (peak - schedule.min_lr) * remaining
+
+
+def decay_start(preset: Preset) -> int:
+    """The last iteration before the learning rate begins to fall; up to it, it does not depend on num_iterations."""
+    schedule, last = preset.schedule, preset.training.num_iterations - 1
+    if schedule.name == "constant":
+        return last
+    start = min(schedule.warmup_iterations, last)
+    return max(start, round((last + 1) * (1 - schedule.decay_fraction)) - 1) if schedule.name == "wsd" else start
+
+
+def fewest_iterations(preset: Preset, step: int) -> int:
+    """To how many iterations a run can still be shortened after `step` of them, its learning rate so far unchanged."""
+    stable = 1 - preset.schedule.decay_fraction if preset.schedule.name == "wsd" else 1.0
+    return max(step + 1, math.ceil(step / stable))
 
 
 def learning_rate_factor(preset: Preset, iteration: int) -> float:

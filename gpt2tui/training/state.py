@@ -60,9 +60,21 @@ def read_numbers(saved: Checkpoint) -> dict[str, Any]:
         and type(numbers.get("learning_rate_factor", 1.0)) in (int, float)
         and all(numbers.get(key) is None or type(numbers[key]) is float for key in ("best_val_loss", "val_loss"))
         and all(numbers.get(key) is None or isinstance(numbers[key], dict) for key in ("stream", "scaler"))
+        and _is_time_budget(numbers.get("time_budget"))
     )
     if not sound:
         raise CheckpointError(
             f"{saved.folder / 'trainer.json'} does not hold the numbers of a run at step {saved.step}"
         )
     return numbers
+
+
+def _is_time_budget(numbers: Any) -> bool:
+    if numbers is None:
+        return True
+    return (
+        isinstance(numbers, dict)
+        and type(numbers.get("seconds")) in (int, float)
+        and numbers["seconds"] > 0
+        and all(type(numbers.get(key)) is int and numbers[key] > 0 for key in ("most_iterations", "num_iterations"))
+    )

@@ -8,7 +8,6 @@ Whoever iterates decides the thread; nothing here prints, draws or handles signa
 
 import copy
 import itertools
-import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,15 +17,16 @@ import psutil
 import torch
 from torch import Tensor
 
-from gpt2tui import checkpoint, runs
+from gpt2tui import runs
 from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
-from gpt2tui.data.batches import StreamBatches, evaluation_batches, open_batches
+from gpt2tui.data.batches import StreamBatches, evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device_speed import peak_flops
-from gpt2tui.errors import CheckpointError, DataError, Gpt2TuiError, ResourceError
+from gpt2tui.durable import replace_text
+from gpt2tui.errors import Gpt2TuiError, ResourceError
 from gpt2tui.estimate import flops_per_token
-from gpt2tui.generation import TextModel, load_model
+from gpt2tui.generation import TextModel
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import dumps
 from gpt2tui.training import state
@@ -38,6 +38,7 @@ from gpt2tui.training.events import (
     Evaluated,
     Event,
     LearningRateChanged,
+    NumIterationsChanged,
     Paused,
     Resumed,
     RunFailed,
@@ -47,16 +48,11 @@ from gpt2tui.training.events import (
     Step,
     Warned,
 )
-from gpt2tui.training.precision import (
-    choose_compilation,
-    choose_device,
-    choose_precision,
-    device_name,
-    is_out_of_memory,
-)
+from gpt2tui.training.precision import choose_compilation, choose_device, device_name, is_out_of_memory
+from gpt2tui.training.preparation import Standing, begin, go_on
 from gpt2tui.training.saving import Saved, Saver, Snapshot
-from gpt2tui.training.trial import with_precision, within_budget
-from gpt2tui.training.update import PendingResult, Update
+from gpt2tui.training.trial import with_num_iterations
+from gpt2tui.training.update import PendingResult
 from model.huggingface import published_config, published_views
 
 MODEL = "model."  # before the names of the weights, beside those of `state`
@@ -86,11 +82,7 @@ class Trainer:
         self.controls = controls or Controls()
         self.command = command
         self.resume_from = resume_from
-        self.step = 0
-        self.seconds = 0.0  # of this run, earlier sittings included
-        self.best_val_loss: float | None = None
-        self._last_val_loss: float | None = None  # of this very step, None when it was not measured
-        self._saved_step: int | None = None
+        self.standing = Standing()
         self.saver = Saver(
             run.checkpoints,
             keep=preset.training.keep_checkpoints,
@@ -98,7 +90,6 @@ class Trainer:
         )
         self._unread: tuple[int, PendingResult] | None = None
         self._clock = 0.0  # when the step began, or the one before it was told
-        self._notices: list[str] = []
         self._process = psutil.Process()
 
     def train(self) -> Iterator[Event]:
@@ -111,7 +102,7 @@ class Trainer:
             for event in self._prepare():
                 begun = True
                 yield event
-            self._sitting = time.monotonic() - self.seconds
+            self._sitting = time.monotonic() - self.standing.seconds
             while self.step < self.preset.training.num_iterations:
                 if not (yield from self._obey()):
                     break
@@ -149,21 +140,25 @@ class Trainer:
     def _prepare(self) -> Iterator[Event]:
         self.device = choose_device(self.preset.training.device)
         if self.resume_from is None:
-            batches = open_batches(self.corpus, self.preset.training)
-            self.preset = with_precision(self.preset, batches, self.device)
-            self.preset = within_budget(self.preset, batches, self.device)
-        self.precision = choose_precision(self.preset, self.device)
+            ready = begin(
+                self.run,
+                self.preset,
+                self.corpus,
+                self.device,
+                preset_name=self.preset_name,
+                command=self.command,
+            )
+        else:
+            ready = go_on(self.run, self.preset, self.corpus, self.device, self.resume_from)
+            self.saver.protected = {self.resume_from.step}
+        self.run_id, self.preset, self.standing = ready.run_id, ready.preset, ready.standing
+        self.precision, self.batches, self.update = ready.precision, ready.batches, ready.update
+        self._time_budget = ready.time_budget
         training = self.preset.training
-        self.batches = open_batches(self.corpus, self.preset.training)
-        self.update = Update(self.preset, self.device, self.precision)
         self.model = self.update.model
         self.writer = TextModel(self.model, self.corpus.tokenizer, self.run.name)
         self._peak_flops = peak_flops(device_name(self.device), self.precision)
         self._flops_per_token = flops_per_token(self.preset)
-        if self.resume_from is None:
-            self.run_id = self._write_run_folder()
-        else:
-            self._restore(self.resume_from)
         yield RunStarted(
             run=self.run.name,
             preset=self.preset_name,
@@ -179,7 +174,7 @@ class Trainer:
             yield Warned(
                 message=f"all {self.step:,} steps were taken already; to train further, raise training.num_iterations"
             )
-        for notice in (*self._notices, *self.corpus.notices):
+        for notice in (*ready.notices, *self.corpus.notices):
             yield Warned(message=notice)
         choice = choose_compilation(self.preset, self.device)
         if choice.note:
@@ -190,63 +185,23 @@ class Trainer:
             if note:
                 yield Warned(message=note)
 
-    def _write_run_folder(self) -> str:
-        self.run.preset_file.write_text(dumps(self.preset), encoding="utf-8", newline="\n")
-        tokenizers.save(self.corpus.tokenizer, self.run.folder)
-        data = {
-            "source": self.corpus.source,
-            "fingerprint": self.corpus.fingerprint,
-            "train_bytes": self.corpus.train_bytes,
-            "validation_bytes": self.corpus.validation_bytes,
-        }
-        return runs.write_info(
-            self.run,
-            preset_name=self.preset_name,
-            command=self.command,
-            device=device_name(self.device),
-            precision=self.precision,
-            data=data,
-        )
-
-    def _restore(self, saved: Checkpoint) -> None:
-        trainer = state.read_numbers(saved)
-        if trainer["data_fingerprint"] != self.corpus.fingerprint:
-            raise DataError(
-                f"the corpus {self.preset.data.source} has changed since the run {self.run.name} began; "
-                "restore it, or start a new run"
-            )
-        weights = load_model(saved.folder)
-        if weights.config != self.preset.model.model_copy(update={"dropout": weights.config.dropout}):
-            raise CheckpointError(f"{saved.folder} holds another [model] than the preset asks for: {weights.config!r}")
-        self.model.load_state_dict(weights.state_dict())
-        tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
-        self._notices = [f"{problem}; an older checkpoint is used" for problem in saved.passed_over]
-        self._notices += state.restore(tensors, self.update.optimizers, self.device)
-        if self.update.scaler is not None and trainer["scaler"] is not None:
-            self.update.scaler.load_state_dict(trainer["scaler"])
-        if isinstance(self.batches, StreamBatches):
-            self.batches.load_state_dict(trainer["stream"])
-        self.run_id = saved.run_id
-        self.step = saved.step
-        self.seconds = trainer["seconds"]
-        self.best_val_loss = trainer["best_val_loss"]
-        self.update.optimizers.learning_rate_factor = trainer.get("learning_rate_factor", 1.0)
-        self._last_val_loss = trainer["val_loss"]
-        self._saved_step = saved.step
-        self.saver.protected = {saved.step}
+    @property
+    def step(self) -> int:
+        """How many updates there have been."""
+        return self.standing.step
 
     def _count_seconds(self) -> None:
-        self.seconds = time.monotonic() - self._sitting
+        self.standing.seconds = time.monotonic() - self._sitting
 
     # ---- one step
 
     def _take_step(self) -> Iterator[Step]:
         """Updates the weights. The step is told when its numbers are there: on CUDA, once the next one has begun."""
-        self._last_val_loss = None
+        self.standing.val_loss = None
         if self._unread is None:
             self._clock = time.perf_counter()
         result = self.update.begin(self.batches.micro_batches(self.step), self.step)
-        self.step += 1
+        self.standing.step += 1
         before, self._unread = self._unread, (self.step, result)
         if before is not None:
             yield self._told(*before)
@@ -263,6 +218,8 @@ class Trainer:
         result = pending.read()
         before, self._clock = self._clock, time.perf_counter()
         seconds = self._clock - before
+        if self._time_budget is not None:
+            self._time_budget.add(seconds)
         tokens_per_second = self.preset.tokens_per_step / seconds
         on_cuda = self.device.type == "cuda"
         return Step(
@@ -286,6 +243,7 @@ class Trainer:
         training = self.preset.training
         if self.step == training.num_iterations:
             return  # `_finish` does it all, over the whole held-out set
+        yield from self._keep_time()
         evaluating = _due(self.step, training.eval_frequency)
         sampling = evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency)
         saving = _due(self.step, training.checkpoint_frequency)
@@ -351,8 +309,24 @@ class Trainer:
             return
         yield from self._read()
         self.update.optimizers.learning_rate_factor = factor
-        self._saved_step = None  # a checkpoint of this very step does not know of the change
+        self.standing.saved_step = None  # a checkpoint of this very step does not know of the change
         yield LearningRateChanged(step=self.step, factor=factor)
+
+    def _keep_time(self) -> Iterator[Event]:
+        """Moves the end of the run to where its time budget has it."""
+        if self._time_budget is None:
+            return
+        num_iterations = self._time_budget.num_iterations(self.preset, self.step)
+        if num_iterations != self.preset.training.num_iterations:
+            yield from self._read()
+            self.preset = with_num_iterations(self.preset, num_iterations)
+            self.update.follow(self.preset)
+            yield NumIterationsChanged(step=self.step, num_iterations=num_iterations)
+            try:
+                replace_text(self.run.preset_file, dumps(self.preset))
+            except OSError as error:
+                text = f"{self.run.preset_file} could not be brought up to date: {error.strerror or error}"
+                yield Warned(message=f"{text}; the checkpoints will have it")
 
     def _evaluate(self, whole: bool = False) -> Evaluated:
         """The loss over the fixed sample, or over the whole held-out text, which a stop cuts short."""
@@ -368,9 +342,7 @@ class Trainer:
         loss: HeldOutLoss = held_out_loss(self.model, batches, self.corpus.tokenizer.token_bytes(), self.precision)
         # Losses over different texts do not compare: the best one is found among those over the fixed sample.
         if not whole:
-            self._last_val_loss = loss.val_loss if math.isfinite(loss.val_loss) else None
-            self.best_val_loss = min(self._last_val_loss or math.inf, self.best_val_loss or math.inf)
-            self.best_val_loss = self.best_val_loss if math.isfinite(self.best_val_loss) else None
+            self.standing.measured(loss.val_loss)
         return Evaluated(
             step=self.step,
             val_loss=loss.val_loss,
@@ -386,13 +358,13 @@ class Trainer:
     def _save(self, must: bool) -> Iterator[Event]:
         """Saves a checkpoint beside the training; with `must`, waits for it and raises ResourceError when it fails."""
         yield from self._tell(self.saver.wait())
-        if self._saved_step == self.step:
+        if self.standing.saved_step == self.step:
             return
         started = time.perf_counter()
         tensors = self._tensors_to_save()
         copies = self.saver.buffers.copy(tensors)
         self.saver.begin(self._snapshot(copies or tensors), started)
-        self._saved_step = self.step
+        self.standing.saved_step = self.step
         if must or copies is None:
             saved = self.saver.wait()
             if must and saved is not None and saved.error is not None:
@@ -416,7 +388,7 @@ class Trainer:
                 bytes=saved.checkpoint.bytes,
             )
         else:
-            self._saved_step = None if self._saved_step == saved.step else self._saved_step
+            self.standing.saved_step = None if self.standing.saved_step == saved.step else self.standing.saved_step
             yield Warned(message=f"{saved.error}; training goes on and tries again at the next checkpoint")
 
     def _snapshot(self, tensors: dict[str, Tensor]) -> Snapshot:
@@ -434,15 +406,17 @@ class Trainer:
         )
 
     def _trainer_numbers(self) -> dict[str, Any]:
+        budget = self._time_budget
         return {
             "step": self.step,
             "tokens_seen": self.step * self.preset.tokens_per_step,
-            "seconds": self.seconds,
-            "val_loss": self._last_val_loss,
-            "best_val_loss": self.best_val_loss,
+            "seconds": self.standing.seconds,
+            "val_loss": self.standing.val_loss,
+            "best_val_loss": self.standing.best_val_loss,
             "learning_rate_factor": self.update.optimizers.learning_rate_factor,
             "preset_name": self.preset_name,
             "data_fingerprint": self.corpus.fingerprint,
+            "time_budget": budget.as_numbers(self.preset.training.num_iterations) if budget else None,
             "stream": self.batches.state_dict() if isinstance(self.batches, StreamBatches) else None,
             "scaler": state.scaler_numbers(self.update.scaler),
         }
@@ -463,8 +437,8 @@ class Trainer:
         self._count_seconds()
         yield RunFinished(
             step=self.step,
-            best_val_loss=self.best_val_loss,
-            seconds=self.seconds,
+            best_val_loss=self.standing.best_val_loss,
+            seconds=self.standing.seconds,
             reason="done" if done else "stopped",
         )
 

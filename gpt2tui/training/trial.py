@@ -58,5 +58,10 @@ def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch
     return statistics.median(durations[WARM_UP_STEPS:])
 
 
+def with_num_iterations(preset: Preset, num_iterations: int) -> Preset:
+    """The preset with another end."""
+    return _with(preset, num_iterations=num_iterations)
+
+
 def _with(preset: Preset, **training: object) -> Preset:
     return preset.model_copy(update={"training": preset.training.model_copy(update=training)})

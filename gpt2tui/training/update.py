@@ -68,6 +68,10 @@ class Update:
         self.reads_late = device.type == "cuda"
         """Whether results are to be read only after the next update has begun, so that the device never idles."""
 
+    def follow(self, preset: Preset) -> None:
+        """Another preset from the next update on, which differs in where the schedule ends."""
+        self.preset = self.optimizers.preset = preset
+
     def run(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> UpdateResult:
         """The update that follows `iteration` earlier ones, and what it gave: `begin` and `read`."""
         return self.begin(micro_batches, iteration).read()

@@ -15,6 +15,7 @@ from gpt2tui.training.events import (
     Evaluated,
     Event,
     LearningRateChanged,
+    NumIterationsChanged,
     Paused,
     Resumed,
     RunFailed,
@@ -67,6 +68,9 @@ def event_line(event: Event, is_best: bool = False) -> EventLine | None:
             return _line(event, "pause", "goes on", "$text-warning", event.step)
         case LearningRateChanged():
             return _line(event, "lr", f"the schedule × {event.factor:g}", "$text-warning", event.step)
+        case NumIterationsChanged():
+            fitting = f"{event.num_iterations:,} steps fit the budget"
+            return _line(event, "time", fitting, "$foreground-muted", event.step)
         case RunFinished():
             how = "stopped" if event.reason == "stopped" else "done"
             return _line(event, "end", f"{how} after {duration(event.seconds)}", "bold $text-success", event.step)

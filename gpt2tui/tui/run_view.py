@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gpt2tui.preset import Preset
 from gpt2tui.runs import Run
-from gpt2tui.training.events import Event
+from gpt2tui.training.events import Event, NumIterationsChanged
 from gpt2tui.tui.event_lines import EventLine, event_line
 from gpt2tui.tui.run_history import RunHistory
 
@@ -41,6 +41,8 @@ class RunView:
             self.history.add(event)
             if line := event_line(event, is_best=self.history.best is not best):
                 lines.append(line)
+            if isinstance(event, NumIterationsChanged):
+                self._move_end()
         self.log.extend(lines)
         self.version += 1
         return lines
@@ -50,8 +52,16 @@ class RunView:
         if preset is not None:
             self.preset = preset
             self.history.grad_clip = preset.optimizer.grad_clip
+            self._move_end()
         self.train_bytes = train_bytes
         self.version += 1
+
+    def _move_end(self) -> None:
+        """A time budget may have moved it since the preset was read."""
+        num_iterations = self.history.progress.num_iterations
+        if self.preset is not None and num_iterations:
+            training = self.preset.training.model_copy(update={"num_iterations": num_iterations})
+            self.preset = self.preset.model_copy(update={"training": training})
 
     def say(self, kind: str, text: str) -> EventLine:
         """A line of our own in the log."""

@@ -12,7 +12,15 @@ import pytest
 from gpt2tui.tracking.console import Console, is_live_terminal
 from gpt2tui.tracking.narration import SAMPLE_LINES
 from gpt2tui.tracking.subscriber import report_on_stderr
-from gpt2tui.training.events import LearningRateChanged, Paused, Resumed, RunFailed, RunFinished, Warned
+from gpt2tui.training.events import (
+    LearningRateChanged,
+    NumIterationsChanged,
+    Paused,
+    Resumed,
+    RunFailed,
+    RunFinished,
+    Warned,
+)
 
 from . import event_samples as sample
 
@@ -30,8 +38,9 @@ WHOLE_RUN = [
     Paused(step=40, time=4.3),
     LearningRateChanged(step=40, factor=0.5, time=8.9),
     Resumed(step=40, time=9.0),
-    sample.evaluated(2000, 2.0, bits_per_byte=1.131, whole=True),
-    RunFinished(step=2000, best_val_loss=2.0, seconds=151.0),
+    NumIterationsChanged(step=40, num_iterations=1900, time=9.1),
+    sample.evaluated(1900, 2.0, bits_per_byte=1.131, whole=True),
+    RunFinished(step=1900, best_val_loss=2.0, seconds=151.0),
 ]
 
 
@@ -92,9 +101,10 @@ def test_a_whole_run_in_plain_lines():
         "step 40      paused",
         "step 40      learning rate 0.5 times the schedule's",
         "step 40      goes on",
-        "step 2,000   val loss 2.000  perplexity 7.39  1.131 bits/byte  xz 1.51  all text",
+        "step 40      1,900 steps in all fit the time budget",
+        "step 1,900   val loss 2.000  perplexity 7.39  1.131 bits/byte  xz 1.51  all text",
         "",
-        "done after step 2,000 of 2,000, 2:31",
+        "done after step 1,900 of 1,900, 2:31",
         "best val loss 2.000",
         "1.131 bits/byte on all held-out text; xz -9 needs 1.512",
         "read it: gpt2tui sample runs/20260102-030405-small",

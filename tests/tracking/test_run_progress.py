@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.training.events import Paused, Resumed
+from gpt2tui.training.events import NumIterationsChanged, Paused, Resumed
 
 from . import event_samples as sample
 
@@ -76,3 +76,10 @@ def test_a_resumed_run_starts_at_its_step_with_nothing_left_of_the_former_speed(
     assert progress.step == 500
     assert progress.fraction == 0.25
     assert progress.seconds_per_step is None
+
+
+def test_a_moved_end_moves_the_fraction_and_the_time_left():
+    progress = after(sample.run_started(num_iterations=200), sample.step(50, step_seconds=2.0))
+    assert (progress.fraction, progress.seconds_left) == (0.25, 300.0)
+    progress = progress.after(NumIterationsChanged(step=50, num_iterations=100))
+    assert (progress.fraction, progress.seconds_left) == (0.5, 100.0)

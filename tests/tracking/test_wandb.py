@@ -11,7 +11,7 @@ import pytest
 
 from gpt2tui.preset import Preset, TrackingTable
 from gpt2tui.tracking.wandb import WandbTracker
-from gpt2tui.training.events import RunFailed
+from gpt2tui.training.events import NumIterationsChanged, RunFailed
 
 from . import event_samples as sample
 
@@ -101,6 +101,13 @@ def test_events_are_logged_under_their_own_names_against_the_step(tmp_path, wand
     assert wandb.arguments["config"] == preset("online").model_dump(mode="json")
     assert wandb.run.exit_code == 0
     assert reports == []
+
+
+def test_a_moved_end_is_in_the_config(tmp_path, wandb):
+    tracker = WandbTracker(preset("offline"), tmp_path)
+    tracker.handle(NumIterationsChanged(step=50, num_iterations=500))
+    tracker.close()
+    assert wandb.run.logged == [{"num_iterations": 500}]
 
 
 def test_a_failed_run_is_marked_as_failed(tmp_path, wandb):

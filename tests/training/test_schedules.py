@@ -4,7 +4,7 @@ import math
 import pytest
 
 from gpt2tui import preset_files
-from gpt2tui.training.schedules import learning_rate
+from gpt2tui.training.schedules import decay_start, fewest_iterations, learning_rate
 
 PEAK, LAST = 1e-3, 99
 
@@ -52,3 +52,21 @@ def test_wsd_stays_until_its_decay_and_then_falls_in_a_line():
 def test_one_iteration_has_a_rate():
     preset = preset_files.load(["default"], ["training.num_iterations=1", "schedule.name=cosine"]).preset
     assert learning_rate(preset, 0) == preset.optimizer.lr
+
+
+@pytest.mark.parametrize("name", ["constant", "wsd"])
+@pytest.mark.parametrize("decay", [0.1, 0.4, 0.9])
+def test_a_run_can_be_shortened_and_lengthened_without_changing_what_was(name, decay):
+    def preset(num_iterations):
+        settings = [f"schedule.name={name}", f"schedule.decay_fraction={decay}", "schedule.warmup_iterations=3"]
+        return preset_files.load(["default"], [f"training.num_iterations={num_iterations}", *settings]).preset
+
+    planned = preset(60)
+    for step in range(4, decay_start(planned) + 1):
+        taken = [learning_rate(planned, iteration) for iteration in range(step)]
+        fewest = fewest_iterations(planned, step)
+        assert step < fewest <= 60
+        for other in (fewest, 61, 200):
+            assert [learning_rate(preset(other), iteration) for iteration in range(step)] == taken
+        if fewest > step + 1:
+            assert decay_start(preset(fewest - 1)) < step

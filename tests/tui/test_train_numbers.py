@@ -77,6 +77,20 @@ def test_a_worse_evaluation_names_the_best(view):
     assert shown(view)["val"] == ("2.500", "@2, best 2.000 @1")
 
 
+def test_an_end_that_a_time_budget_moved_moves_the_phases():
+    begun = [event_samples.run_started(num_iterations=1000), event_samples.step(50)]
+    moved = events.NumIterationsChanged(step=50, num_iterations=500)
+    for order in ("events first", "preset first"):
+        view = RunView()
+        if order == "preset first":
+            view.know(preset(), None)
+        view.add(begun)
+        lines = view.add([moved])
+        view.know(view.preset or preset(), None)
+        assert shown(view)["lr"][1] == "stable until 300"
+        assert lines[0].text == "50  500 steps fit the budget"
+
+
 @pytest.mark.parametrize(
     ("overrides", "step", "phase"),
     [

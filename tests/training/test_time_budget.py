@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from gpt2tui import checkpoint, preset_files
+from gpt2tui.errors import CheckpointError
+from gpt2tui.run_summary import summarize
+from gpt2tui.tracking.jsonl import JsonLines
+from gpt2tui.training import trial
+from gpt2tui.training.events import NumIterationsChanged, RunFinished, Step
+from gpt2tui.training.time_budget import TimeBudget
+from tests import tiny_runs
+
+WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iterations=3")
+
+
+def wanted(step, step_seconds, *overrides, seconds=100.0, most=1000):
+    """What a budget says after `step` steps of a run that was to have 80."""
+    preset = preset_files.load(["default"], [*WSD, "training.num_iterations=80", *overrides]).preset
+    budget = TimeBudget(seconds, most)
+    for taken in step_seconds:
+        budget.add(taken)
+    return budget.num_iterations(preset, step)
+
+
+def test_what_steps_took_decides():
+    assert wanted(10, [0.5] * 10) == 200
+    assert wanted(10, [2.0] * 10) == 50
+
+
+def test_never_more_than_asked_for_and_never_into_a_decay_that_should_have_begun():
+    assert wanted(10, [0.001] * 10) == 1000
+    assert wanted(40, [50.0] * 40) == 67  # whose last 40 % begin after step 40
+
+
+def test_between_looks_and_for_a_small_difference_nothing_changes():
+    assert wanted(11, [0.5] * 11) == 80
+    assert wanted(10, [1.26] * 10) == 80
+
+
+def test_once_the_rate_falls_the_end_stays():
+    assert wanted(50, [0.5] * 50) == 80
+    assert wanted(10, [0.5] * 10, "schedule.name=cosine") == 80
+    assert wanted(10, [0.5] * 10, "schedule.name=linear") == 80
+    assert wanted(70, [0.5] * 70, "schedule.name=constant") == 200
+
+
+def test_a_step_that_was_held_up_counts_no_more_than_four():
+    assert wanted(10, [0.5] * 9 + [3600.0]) == int(100 / ((9 * 0.5 + 4 * 0.5) / 10))
+
+
+SETTINGS = (*WSD, "training.num_iterations=60", "training.time_budget=10")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The trial expects 0.5 s a step, the run takes half of that: 20 steps become 40."""
+    monkeypatch.setattr(trial, "step_seconds", lambda *_: 0.5)
+    add = TimeBudget.add
+    monkeypatch.setattr(TimeBudget, "add", lambda self, seconds: add(self, 0.25))
+
+
+def told(trainer):
+    """Trains; returns the events and the loss of each step."""
+    jsonl = JsonLines(trainer.run.events_file, print)
+    events = []
+    for event in trainer.train():
+        jsonl.handle(event)
+        events.append(event)
+    jsonl.close()
+    return events, {event.step: event.train_loss for event in events if isinstance(event, Step)}
+
+
+def test_the_end_moves_and_the_frozen_preset_repeats_the_run(tmp_path, clock):
+    trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
+    events, losses = told(trainer)
+    assert events[0].num_iterations == 20
+    assert [(e.step, e.num_iterations) for e in events if isinstance(e, NumIterationsChanged)] == [(4, 40)]
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].step == 40
+    assert summarize(trainer.run).num_iterations == 40
+    frozen = preset_files.load_frozen(trainer.run.preset_file)
+    assert (frozen.training.num_iterations, frozen.training.time_budget) == (40, 0.0)
+    last = checkpoint.newest(trainer.run.checkpoints)
+    assert preset_files.load_frozen(last.folder / "preset.toml") == frozen
+
+    _, again = told(tiny_runs.trainer(tmp_path, *SETTINGS, "training.num_iterations=40", "training.time_budget=0"))
+    assert again == losses
+
+
+@pytest.mark.parametrize("step", [4, 8, 32])
+def test_a_resumed_run_ends_where_the_uninterrupted_one_did(tmp_path, clock, step):
+    trainer = tiny_runs.trainer(tmp_path, *SETTINGS, "training.keep_checkpoints=100")
+    _, losses = told(trainer)
+    saved = checkpoint.verify(trainer.run.checkpoints / f"step-{step:08}")
+    num_iterations = preset_files.load_frozen(saved.folder / "preset.toml").training.num_iterations
+    resume = ("training.time_budget=0", f"training.num_iterations={num_iterations}")
+    again = tiny_runs.trainer(tmp_path, *SETTINGS, *resume, run=trainer.run, resume_from=saved)
+    _, resumed = told(again)
+    assert resumed == {number: loss for number, loss in losses.items() if number > step}
+
+
+def test_a_run_stopped_before_the_first_look_looks_after_it_goes_on(tmp_path, clock):
+    assert [e.num_iterations for e in changes_after_a_stop(tmp_path, num_iterations=20)] == [40]
+
+
+def test_who_says_how_many_steps_it_shall_be_has_it_so(tmp_path, clock):
+    assert changes_after_a_stop(tmp_path, num_iterations=24) == []
+
+
+def changes_after_a_stop(tmp_path, num_iterations):
+    """A run that was stopped after step 3 goes on with so many iterations."""
+    trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
+    for event in trainer.train():
+        if isinstance(event, Step) and event.step == 3:
+            trainer.controls.stop()
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    settings = ("training.time_budget=0", f"training.num_iterations={num_iterations}")
+    events, _ = told(tiny_runs.trainer(tmp_path, *SETTINGS, *settings, run=trainer.run, resume_from=saved))
+    moved = [event for event in events if isinstance(event, NumIterationsChanged)]
+    assert events[-1].step == (moved[-1].num_iterations if moved else num_iterations)
+    return moved
+
+
+def test_a_preset_that_cannot_be_rewritten_is_a_warning(tmp_path, clock, monkeypatch):
+    trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
+    events = trainer.train()
+    next(events)
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpt2tui.training.trainer.replace_text", full)
+    rest = list(events)
+    assert any("No space left on device" in getattr(event, "message", "") for event in rest)
+    assert rest[-1].step == 40
+
+
+@pytest.mark.parametrize("budget", [7, {}, {"seconds": -1, "most_iterations": 9, "num_iterations": 9}, {"seconds": 1}])
+def test_a_budget_that_is_none_is_a_checkpoint_error(tmp_path, clock, budget):
+    trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
+    list(trainer.train())
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    path = saved.folder / "trainer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "time_budget": budget}))
+    again = tiny_runs.trainer(tmp_path, *SETTINGS, run=trainer.run, resume_from=saved)
+    with pytest.raises(CheckpointError, match="does not hold the numbers of a run"):
+        list(again.train())
