@@ -60,15 +60,17 @@ def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, gen
         cumulative = weights.cumsum(-1)
 
     # Invert the cumulative distribution: one random number a row, where torch.multinomial draws one a token.
-    draw = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator) * cumulative[:, -1:]
-    chosen = torch.searchsorted(cumulative, draw, right=True)  # (B, 1)
-    return (chosen if tokens is None else tokens.cpu().gather(-1, chosen)).squeeze(-1)
+    random = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator).to(cumulative.device)
+    chosen = torch.searchsorted(cumulative, random * cumulative[:, -1:], right=True)  # (B, 1)
+    if tokens is not None:
+        chosen = tokens.to(chosen.device).gather(-1, chosen)
+    return chosen.squeeze(-1).cpu()
 
 
 def _weights(logits: Tensor, temperature: float) -> Tensor:
-    """What each token counts against the likeliest of its row, which counts 1: (B, k) fp64, on the CPU."""
+    """What each token counts against the likeliest of its row, which counts 1: (B, k) fp64, on the CPU or on CUDA."""
     # Doubles hold every difference of two floats, and no temperature can turn 0 / temperature into NaN.
-    scores = logits.cpu().double()
+    scores = (logits if logits.is_cuda else logits.cpu()).double()  # MPS has no doubles
     return ((scores - scores.amax(-1, keepdim=True)) / temperature).exp()
 
 
@@ -104,7 +106,7 @@ def generate(
     window is forgotten and the rest read again. `stop_token` is part of the stream, which ends when every
     sequence has written it; one that did before the others repeats it.
 
-    `decoder`, made from the same model, reads the tokens that are written, when there is one sequence.
+    `decoder`, made from the same model, reads the tokens that are written, if it is for so many sequences.
     Takes random numbers from `generator` only (a CPU generator). Whenever the caller has control, the model's
     training mode is what it was. ValueError for an empty prompt or tokens outside of the vocabulary.
     """
@@ -114,32 +116,37 @@ def generate(
         raise ValueError(f"the prompt has tokens outside of the vocabulary of {model.wte.num_embeddings}")
     n_positions = model.config.n_positions
     text = prompt[:, -n_positions:].cpu()  # (B, T) the window: what is in the cache or about to be
-    cache = KVCache(
-        model.config,
-        len(text),
-        min(n_positions, text.size(1) + max_length),
-        device=model.wte.weight.device,
-        dtype=model.wte.weight.dtype,
-    )
+    length = min(n_positions, text.size(1) + max_length)
+    if decoder is not None and not decoder.takes(len(text)):
+        decoder = None
+    if decoder is None:
+        weight = model.wte.weight
+        cache = KVCache(model.config, len(text), length, device=weight.device, dtype=weight.dtype)
+    else:
+        cache = decoder.open_cache(len(text), length)
     stopped = torch.zeros(len(text), dtype=torch.bool)
-    for _ in range(max_length):
-        new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
-        if decoder is not None and new.shape == (1, 1):
-            logits = decoder.logits(new.to(model.wte.weight.device), cache)  # (B, V)
-        else:
-            logits = _last_logits(model, new, cache)
-        token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)
-        if stop_token is not None:
-            token = token.where(~stopped, stop_token)
-            stopped |= token == stop_token
-        probability = logits.float().softmax(-1).gather(-1, token.to(logits.device)[:, None]).squeeze(-1)  # (B,)
-        yield GeneratedToken(token, probability.cpu(), logits)
-        if stopped.all():
-            return
-        text = torch.cat((text, token[:, None]), dim=1)
-        if text.size(1) > n_positions:
-            text = text[:, -max(1, n_positions // 2) :]
-            cache.reset()
+    try:
+        for _ in range(max_length):
+            new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
+            if decoder is not None and new.size(1) == 1:
+                logits = decoder.logits(new.to(model.wte.weight.device), cache)  # (B, V)
+            else:
+                logits = _last_logits(model, new, cache)
+            token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)
+            if stop_token is not None:
+                token = token.where(~stopped, stop_token)
+                stopped |= token == stop_token
+            probability = logits.float().softmax(-1).gather(-1, token.to(logits.device)[:, None]).squeeze(-1)  # (B,)
+            yield GeneratedToken(token, probability.cpu(), logits)
+            if stopped.all():
+                return
+            text = torch.cat((text, token[:, None]), dim=1)
+            if text.size(1) > n_positions:
+                text = text[:, -max(1, n_positions // 2) :]
+                cache.reset()
+    finally:
+        if decoder is not None:
+            decoder.close_cache(cache)
 
 
 @torch.inference_mode()

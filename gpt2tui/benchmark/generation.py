@@ -84,4 +84,4 @@ def our_write(preset: Preset, device: torch.device) -> tuple[Write, Precisions]:
         assert len(marks) == count
         return marks[0], marks[-1]
 
-    return write, {1: "fp16" if decoder else "fp32", 16: "fp32"}  # a decoder is for one text
+    return write, {size: "fp16" if decoder and decoder.takes(size) else "fp32" for size in BATCH_SIZES}

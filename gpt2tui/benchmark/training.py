@@ -16,6 +16,7 @@ from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.preset import Preset
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.precision import Precision, choose_compilation
+from gpt2tui.training.recording import record_if_faster
 from gpt2tui.training.trial import within_budget
 from gpt2tui.training.update import PendingResult, Update
 from model.gpt2 import GPT2
@@ -120,6 +121,8 @@ def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
     update = Update(preset, device, precision)
     update.forward, facts = compile_as_a_run_does(update.model, preset)
+    if choose_compilation(preset, device).wanted and (note := record_if_faster(update)):
+        facts["note"] = note
     unread: list[PendingResult] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:

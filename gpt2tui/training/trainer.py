@@ -50,6 +50,7 @@ from gpt2tui.training.events import (
 )
 from gpt2tui.training.precision import choose_compilation, choose_device, device_name, is_out_of_memory
 from gpt2tui.training.preparation import Standing, begin, go_on
+from gpt2tui.training.recording import record_if_faster
 from gpt2tui.training.saving import Saved, Saver, Snapshot
 from gpt2tui.training.trial import with_num_iterations
 from gpt2tui.training.update import PendingResult
@@ -183,6 +184,8 @@ class Trainer:
             shape = (training.batch_size, training.sequence_length)
             self.update.forward, note = compiled(self.model, shape, self.precision, if_faster=choice.if_faster)
             if note:
+                yield Warned(message=note)
+            if note := record_if_faster(self.update):
                 yield Warned(message=note)
 
     @property

@@ -13,6 +13,9 @@ from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
+Passes = Callable[[Tensor, Tensor, int], Tensor]
+"""Inputs and targets, (B, T) each, of one of so many micro-batches -> its share of the mean loss; adds gradients."""
+
 
 @dataclass(frozen=True)
 class UpdateResult:
@@ -63,6 +66,8 @@ class Update:
         torch.manual_seed(preset.training.seed)
         self.model = GPT2(preset.model).to(device)
         self.forward: Callable[..., Tensor] = self.model
+        self.passes: Passes = self.launch_passes
+        """How a micro-batch goes through the network and back."""
         self.optimizers = Optimizers(self.model, preset)
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.reads_late = device.type == "cuda"
@@ -86,11 +91,7 @@ class Update:
         learning_rate = self.optimizers.set_learning_rate(iteration)
         total = torch.zeros((), device=self.device)
         for inputs, targets in micro_batches:
-            with autocast(self.device, self.precision):
-                loss = self.forward(self._moved(inputs), self._moved(targets)) / len(micro_batches)
-            scaled = loss if self.scaler is None else self.scaler.scale(loss)
-            scaled.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            total += self.passes(self._moved(inputs), self._moved(targets), len(micro_batches))
         pending = PendingResult(total, self._clip(), learning_rate, iteration, scaled=self.scaler is not None)
         if not self.reads_late:
             try:
@@ -102,6 +103,14 @@ class Update:
         if self.scaler is not None:
             self.scaler.update()
         return pending
+
+    def launch_passes(self, inputs: Tensor, targets: Tensor, micro_batches: int) -> Tensor:
+        """Forward and backward of one of the micro-batches, (B, T) each; its share of the mean loss, a scalar."""
+        with autocast(self.device, self.precision):
+            loss = self.forward(inputs, targets) / micro_batches
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def _moved(self, tokens: Tensor) -> Tensor:
         """The tokens on the device; on CUDA without waiting until they are there."""
