@@ -1,0 +1,242 @@
+"""Which models answer on the Chat screen: saved ones, several at once, and the one that is being trained."""
+
+import pytest
+
+from gpt2tui.errors import CheckpointError
+from gpt2tui.tui import chat_catalog
+from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.widgets.dialogs import ErrorDialog
+from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, text_of
+from tests.tui.fake_chat import FakeModel
+from tests.tui.looking import until
+
+
+@pytest.fixture(autouse=True)
+def saved(monkeypatch):
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: list(SAVED))
+
+
+def test_without_any_model_it_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(chat_catalog, "saved_models", list)
+
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        assert screen.answers == []
+        assert screen.prompt.text == "a"
+        await until(pilot, lambda: any("no model yet" in toast.message for toast in pilot.app._notifications))
+
+    driven(tmp_path, story)
+
+
+def test_two_models_answer_side_by_side_with_the_same_seed(tmp_path):
+    loaded = []
+
+    def load(reference):
+        loaded.append(reference)
+        return FakeModel(reference, ends_after=5)
+
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        models.focus()
+        models.highlighted = 2  # under the name of the run and its best
+        await pilot.press("space")
+        screen.prompt.focus()
+        await pilot.press("a", "enter")
+        await done(pilot)
+        left, right = screen.answers
+        assert (left.choice.step, right.choice.step) == (500, 600)
+        assert left.request.sampling == right.request.sampling
+        assert left.written == right.written != ""
+        assert left.region.y == right.region.y
+        assert left.region.right <= right.region.x
+        models.focus()
+        await pilot.press("space")  # no longer
+        screen.prompt.focus()
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert len(screen.answers) == 3
+
+    app = driven(tmp_path, story, load=load)
+    assert sorted(set(loaded)) == [choice.reference for choice in SAVED]
+    assert len(loaded) == 2  # each once: both stay in memory
+    assert len(app.models.references) == 2
+
+
+def test_the_models_can_be_filtered_and_chosen_from_what_is_left(tmp_path):
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        assert screen.chosen.first == SAVED[0]
+        await pilot.press("escape", "slash", *"small 600")
+        assert models.border_title == "models · 1 of 2"
+        await pilot.press("enter", "enter")
+        assert screen.chosen.first == SAVED[1]
+        assert screen.prompt.has_focus
+        await pilot.press("escape", "slash", "x")
+        assert models.get_option_at_index(0).prompt == "none matches"
+        assert screen.chosen.first == SAVED[1]  # what is not shown still answers
+        await pilot.press("escape")
+        assert models.option_count == 3
+        assert models.has_focus
+
+    driven(tmp_path, story)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (60, 16), (120, 20), (24, 12)])
+def test_a_model_is_one_line_however_narrow_and_long_the_list(tmp_path, monkeypatch, size):
+    choices = [ModelChoice(f"/runs/長い名前-{'x' * 40}/{n}", "長い名前" * 9, n * 1_117, 2.0698) for n in range(1, 30)]
+    choices[0] = ModelChoice("/runs/b", choices[0].group, 1_234_567, 0.0698, is_best=True)
+    choices[1] = ModelChoice("/runs/n", choices[0].group, 12, 0.0698, is_newest=True)
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: choices)
+
+    async def story(pilot, screen):
+        models = screen.query_one("ModelList")
+        if size[0] < 60:
+            await pilot.press("escape", "s")
+        await pilot.pause(0.1)
+        assert models.virtual_size.height == models.option_count == 30
+        width = models.scrollable_content_region.width
+        rows = [models.render_line(y).text.rstrip() for y in range(min(5, models.size.height))]
+        assert all(len(row) <= width for row in rows)
+        assert rows[1].startswith("✓ ★")
+        assert rows[1].endswith(("1,234,567", "0.070"))
+        assert rows[2].endswith("12   0.070")
+
+    driven(tmp_path, story, size=size)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_dialog_and_the_chat_goes_on(tmp_path):
+    calls = []
+
+    def load(reference):
+        calls.append(reference)
+        if len(calls) == 1:
+            raise CheckpointError(f"{reference} is damaged {HOSTILE}")
+        return FakeModel(reference, ends_after=3)
+
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        await pilot.press("enter")
+        assert "is damaged" in foot(screen.answers[0])
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert screen.answers[1].ending == "document"
+
+    driven(tmp_path, story, load=load)
+
+
+def test_a_model_that_fails_while_it_writes_keeps_what_it_wrote(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        await pilot.press("enter")
+        assert screen.answers[0].statistics.tokens == 4
+        assert "out of" in foot(screen.answers[0])
+        assert screen.answers[0].record().failure
+
+    driven(tmp_path, story, load=lambda reference: FakeModel(reference, fails_at=4))
+
+
+class LiveSession(TrainingSession):
+    """A training that is always at step 412; its weights come when `release` is called."""
+
+    def __init__(self):
+        super().__init__()
+        from pathlib import Path
+
+        from gpt2tui.runs import Run
+        from gpt2tui.tracking.run_progress import RunProgress
+
+        self.state = "running"
+        self.run = Run(Path("live-run"))
+        self.progress = RunProgress(step=412)
+        self.copies = []
+
+    def copy_weights(self):
+        from concurrent.futures import Future
+
+        self.copies.append(Future())
+        return self.copies[-1]
+
+    def stop(self):
+        self.state = "finished"
+
+
+def test_live_weights_come_first_and_are_copied_anew_for_each_answer(tmp_path):
+    session = LiveSession()
+
+    async def story(pilot, screen):
+        await until(pilot, lambda: screen.chosen.first is not None)
+        assert screen.chosen.first.reference is None
+        assert screen.query_one("ModelList").get_option_at_index(1).prompt.plain.startswith("✓ ● live")
+        for n in (1, 2):
+            await pilot.press("a", "enter")
+            await until(pilot, lambda n=n: len(session.copies) == n)
+            session.copies[-1].set_result(FakeModel(f"live-run, live at step {411 + n}", ends_after=4))
+            await done(pilot)
+        assert "live at step 413" in text_of(screen.answers[1].query_one(".answer-head"))
+
+    driven(tmp_path, story, session=session)
+
+
+def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypatch):
+    session = LiveSession()
+    session.state, session.run, run = "idle", None, session.run
+    own = ModelChoice("/runs/live-run/step-400", "live-run", 400, 3.5, is_best=True)
+    monkeypatch.setattr(chat_catalog, "saved_models", lambda: [*SAVED, own])
+
+    async def story(pilot, screen):
+        async def at(state):
+            session.state = state
+            screen._refresh_models()
+            await until(pilot, lambda: not screen._listing)
+            return screen.chosen.first, str(screen.transcript.border_title)
+
+        assert (await at("idle"))[0] == SAVED[0]
+        session.run = run
+        for state in ("running", "paused"):
+            first, title = await at(state)
+            assert first.reference is None
+            assert title.startswith("● live-run, live weights")
+        assert await at("finished") == (own, "live-run, step 400 (best)")
+        screen.query_one("ModelList").focus()
+        screen.query_one("ModelList").highlighted = 2
+        await pilot.press("enter")
+        first, title = await at("running")
+        assert first == SAVED[1]
+        assert title.startswith("small, step 600 (newest)")
+
+    driven(tmp_path, story, session=session)
+
+
+def test_live_weights_that_never_come_can_be_stopped_or_end_with_the_training(tmp_path):
+    session = LiveSession()
+
+    async def story(pilot, screen):
+        await until(pilot, lambda: screen.chosen.first is not None)
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: screen._stop is not None)
+        await pilot.press("escape")
+        await done(pilot)
+        assert screen.answers[0].ending == "stopped"
+        await pilot.press("a", "enter")
+        await until(pilot, lambda: len(session.copies) == 2)
+        session.copies[-1].cancel()
+        await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
+        await pilot.press("enter")
+        assert "no training is running" in foot(screen.answers[1])
+
+    driven(tmp_path, story, session=session)
+
+
+def test_another_mode_opens_the_chat_with_a_checkpoint(tmp_path):
+    async def story(pilot, screen):
+        screen.select_model("/runs/small/step-600")
+        await until(pilot, lambda: pilot.app.models.references == ["/runs/small/step-600"])
+        assert screen.chosen.first.step == 600
+        screen.select_model("openai-community/gpt2")
+        await until(pilot, lambda: screen.chosen.first.reference == "openai-community/gpt2")
+        assert screen.chosen.first in screen.chosen.all
+
+    driven(tmp_path, story)
