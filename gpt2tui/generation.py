@@ -203,19 +203,28 @@ def load(reference: str, device: str = "auto", precision: WritingPrecision = "au
 def decoder_of(model: GPT2, precision: WritingPrecision) -> Decoder | None:
     """What writes faster than the model itself and all but the same, or None where there is no such thing.
 
-    Only memory limits how fast a CPU writes with a model that its cache does not hold, so there "auto" takes fp16, as
-    it does on CUDA, where each token is one launch. "fp16" always does, where the weights fit into it; "fp32" never.
+    Only memory limits how fast a large model writes, so "auto" takes fp16 for the weights of one that a CPU's cache
+    does not hold. "fp16" always does, where the weights fit into it; "fp32" never. On CUDA the network is launched as
+    one piece of work in either.
     """
     device = model.wte.weight.device.type
-    small = device == "cpu" and model.num_parameters < LARGE_PARAMETERS
-    if precision == "fp32" or device not in ("cpu", "cuda") or (precision == "auto" and small):
+    large = model.num_parameters >= LARGE_PARAMETERS
+    dtype = torch.float16 if precision == "fp16" or (precision == "auto" and large) else torch.float32
+    if device == "cuda":
+        return _recorded(model, dtype)
+    if device != "cpu" or dtype == torch.float32:
         return None
     try:
-        if device == "cuda":
-            return RecordedDecoder(model, torch.float16)
         return Decoder(model, torch.float16)
     except ValueError:
         return None
+
+
+def _recorded(model: GPT2, dtype: torch.dtype) -> Decoder:
+    try:
+        return RecordedDecoder(model, dtype)
+    except ValueError:
+        return RecordedDecoder(model, torch.float32)
 
 
 def load_model(folder: Path) -> GPT2:

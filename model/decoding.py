@@ -20,8 +20,8 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 class Decoder:
     """What `model` computes for the next token of one sequence, from weights in `dtype`.
 
-    Only the matrices are rounded, and what they are multiplied with; products are summed in fp32, and the residual
-    stream, layer norms, attention and the cache stay as they are. On a CPU fp16 is the type to take: it has eight times
+    Only the matrices are rounded, and what they are multiplied with; the residual stream, layer norms, attention and
+    the cache stay as they are. On a CPU products are summed in fp32 and fp16 is the type to take: it has eight times
     the precision of bf16, and every x86-64-v3 or Arm core converts it as it reads.
     """
 
@@ -112,13 +112,13 @@ class StaticCache(KVCache):
 
 
 class RecordedDecoder(Decoder):
-    """The same for any number of sequences on a GPU, each token one launch.
+    """The same for any number of sequences on a GPU, the network launched as one piece of work a token.
 
     Attention looks at all places of the cache, through a mask: what is recorded cannot know how many are filled.
     """
 
-    LENGTHS = 128  # caches come in multiples of that many positions, so that they can be used again
-    KEPT = 2  # caches with their recordings
+    SHORTEST = 256  # positions; caches have so many, or a power of two times that, or all
+    KEPT_BYTES = 2**31  # of caches that wait for the next text, with their recordings
 
     def __init__(self, model: GPT2, dtype: torch.dtype, record: Record = record) -> None:
         super().__init__(model, dtype)
@@ -132,21 +132,26 @@ class RecordedDecoder(Decoder):
 
     def open_cache(self, batch_size: int, max_length: int) -> KVCache:
         """One that is kept with its recording, else a new one."""
-        config = self.model.config
-        length = min(config.n_positions, -(-max_length // self.LENGTHS) * self.LENGTHS)
         with self._lock:
-            for cache in self._free:
-                if cache.max_length == length and len(cache.token) == batch_size:
-                    self._free.remove(cache)
-                    cache.reset()
-                    return cache
-        return StaticCache(config, batch_size, length, self.model.wte.weight)
+            fitting = [c for c in self._free if len(c.token) == batch_size and c.max_length >= max_length]
+            if fitting:
+                cache = min(fitting, key=lambda cache: cache.max_length)
+                self._free.remove(cache)
+                cache.reset()
+                return cache
+        length = self.SHORTEST
+        while length < max_length:
+            length *= 2
+        config = self.model.config
+        return StaticCache(config, batch_size, min(length, config.n_positions), self.model.wte.weight)
 
     def close_cache(self, cache: KVCache) -> None:
-        """Keeps it for a later text of about the same length."""
+        """Keeps it for a later text, while there is not too much of them; those of long ago go first."""
         assert isinstance(cache, StaticCache)
         with self._lock:
-            self._free = [cache, *self._free][: self.KEPT]
+            self._free.append(cache)
+            while sum(cache.nbytes for cache in self._free) > self.KEPT_BYTES:
+                self._free.pop(0)
 
     def _next_logits(self, token: Tensor, cache: KVCache) -> Tensor:
         assert isinstance(cache, StaticCache)
@@ -169,7 +174,7 @@ class RecordedDecoder(Decoder):
             cache.logits.copy_(self._forward(cache.token, self.model.wpe(cache.position)[0], attend))
 
         try:
-            return self._record(work)
+            return self._record(work, cache.token.device)
         except RuntimeError as error:
             warnings.warn(f"tokens are not written as CUDA graphs: {error}", RuntimeWarning, stacklevel=2)
             return work

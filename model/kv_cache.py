@@ -49,6 +49,11 @@ class KVCache:
             raise ValueError(f"cannot truncate a cache of {self.length} positions to {length}")
         self.length = length
 
+    @property
+    def nbytes(self) -> int:
+        """What the keys and values take."""
+        return self.keys.nbytes + self.values.nbytes
+
     def reset(self) -> None:
         """Forget everything; the memory is kept."""
         self.length = 0

@@ -121,8 +121,8 @@ def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
     update = Update(preset, device, precision)
     update.forward, facts = compile_as_a_run_does(update.model, preset)
-    if choose_compilation(preset, device).wanted and (note := record_if_faster(update)):
-        facts["note"] = note
+    if note := record_if_faster(update, preset.training.num_iterations):
+        facts["note"] = f"{facts['note']}; {note}" if facts["note"] else note
     unread: list[PendingResult] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:

@@ -19,7 +19,7 @@ from gpt2tui.preset_files import dumps
 from gpt2tui.training import state
 from gpt2tui.training.precision import Precision, choose_precision, device_name
 from gpt2tui.training.time_budget import TimeBudget
-from gpt2tui.training.trial import with_precision, within_budget
+from gpt2tui.training.trial import with_precision, within_budget, without_budget
 from gpt2tui.training.update import Update
 
 
@@ -92,9 +92,13 @@ def begin(
 
 def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint) -> Prepared:
     """A run as a checkpoint has it. Raises CheckpointError or DataError when it does not fit."""
+    numbers = state.read_numbers(saved)
+    time_budget = TimeBudget.of(numbers.get("time_budget"), preset)
+    if seconds := preset.training.time_budget:  # one that a person has set now
+        time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
+        preset = without_budget(preset)
     precision = choose_precision(preset, device)
     batches, update = open_batches(corpus, preset.training), Update(preset, device, precision)
-    numbers = state.read_numbers(saved)
     if numbers["data_fingerprint"] != corpus.fingerprint:
         raise DataError(
             f"the corpus {preset.data.source} has changed since the run {run.name} began; "
@@ -112,6 +116,8 @@ def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.
     if isinstance(batches, StreamBatches):
         batches.load_state_dict(numbers["stream"])
     update.optimizers.learning_rate_factor = numbers.get("learning_rate_factor", 1.0)
+    if run.preset_file.read_text(encoding="utf-8") != dumps(preset):
+        replace_text(run.preset_file, dumps(preset))  # it says what the run has become
     return Prepared(
         saved.run_id,
         preset,
@@ -119,6 +125,6 @@ def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.
         batches,
         update,
         Standing(saved.step, numbers["seconds"], numbers["val_loss"], numbers["best_val_loss"], saved.step),
-        TimeBudget.of(numbers.get("time_budget"), preset),
+        time_budget,
         tuple(notices),
     )

@@ -71,8 +71,8 @@ class Buffers:
             if name not in self._tensors:
                 self._tensors[name] = _memory_for(source)
             copies[name] = self._tensors[name].copy_(source, non_blocking=source.is_cuda)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.synchronize()
+        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+            torch.cuda.current_stream(device).synchronize()
         return copies
 
     def _has_room(self, tensors: Mapping[str, Tensor]) -> bool:

@@ -74,7 +74,6 @@ def _is_time_budget(numbers: Any) -> bool:
         return True
     return (
         isinstance(numbers, dict)
-        and type(numbers.get("seconds")) in (int, float)
-        and numbers["seconds"] > 0
+        and all(type(numbers.get(key)) in (int, float) and numbers[key] >= 0 for key in ("seconds", "spent"))
         and all(type(numbers.get(key)) is int and numbers[key] > 0 for key in ("most_iterations", "num_iterations"))
     )

@@ -24,11 +24,16 @@ class TimeBudget:
 
     seconds: float
     most_iterations: int
+    spent: float = 0.0
+    """Seconds of the steps so far."""
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
 
     def add(self, step_seconds: float) -> None:
         """Takes note of a step."""
+        if self._recent:
+            step_seconds = min(step_seconds, MOST_MEDIANS * statistics.median(self._recent))
         self._recent.append(step_seconds)
+        self.spent += step_seconds
 
     def num_iterations(self, preset: Preset, step: int) -> int:
         """How many iterations fit, as far as one knows after `step` of them; now and then other than the preset's."""
@@ -36,8 +41,7 @@ class TimeBudget:
         undecided = preset.schedule.warmup_iterations < step <= decay_start(preset)
         if not undecided or not self._recent or step % max(1, now // LOOKS):
             return now
-        most = MOST_MEDIANS * statistics.median(self._recent)
-        fitting = int(self.seconds / statistics.fmean(min(seconds, most) for seconds in self._recent))
+        fitting = step + int((self.seconds - self.spent) / statistics.fmean(self._recent))
         fitting = min(max(fitting, fewest_iterations(preset, step)), self.most_iterations)
         return fitting if abs(fitting - now) > WORTH_A_CHANGE * now else now
 
@@ -46,6 +50,7 @@ class TimeBudget:
         return {
             "seconds": self.seconds,
             "most_iterations": self.most_iterations,
+            "spent": self.spent,
             "num_iterations": num_iterations,
         }
 
@@ -54,4 +59,4 @@ class TimeBudget:
         """What `as_numbers` gave, unless a person has meanwhile said how many iterations there are to be."""
         if not numbers or numbers["num_iterations"] != preset.training.num_iterations:
             return None
-        return cls(numbers["seconds"], numbers["most_iterations"])
+        return cls(numbers["seconds"], numbers["most_iterations"], numbers["spent"])

@@ -140,6 +140,8 @@ class Trainer:
 
     def _prepare(self) -> Iterator[Event]:
         self.device = choose_device(self.preset.training.device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # streams and events are those of the thread's device
         if self.resume_from is None:
             ready = begin(
                 self.run,
@@ -185,8 +187,8 @@ class Trainer:
             self.update.forward, note = compiled(self.model, shape, self.precision, if_faster=choice.if_faster)
             if note:
                 yield Warned(message=note)
-            if note := record_if_faster(self.update):
-                yield Warned(message=note)
+        if note := record_if_faster(self.update, training.num_iterations - self.step):
+            yield Warned(message=note)
 
     @property
     def step(self) -> int:
@@ -324,12 +326,14 @@ class Trainer:
             yield from self._read()
             self.preset = with_num_iterations(self.preset, num_iterations)
             self.update.follow(self.preset)
-            yield NumIterationsChanged(step=self.step, num_iterations=num_iterations)
+            problem = None
             try:
                 replace_text(self.run.preset_file, dumps(self.preset))
             except OSError as error:
-                text = f"{self.run.preset_file} could not be brought up to date: {error.strerror or error}"
-                yield Warned(message=f"{text}; the checkpoints will have it")
+                problem = f"{self.run.preset_file} could not be brought up to date: {error.strerror or error}"
+            yield NumIterationsChanged(step=self.step, num_iterations=num_iterations)
+            if problem:
+                yield Warned(message=f"{problem}; the checkpoints will have it")
 
     def _evaluate(self, whole: bool = False) -> Evaluated:
         """The loss over the fixed sample, or over the whole held-out text, which a stop cuts short."""

@@ -58,6 +58,11 @@ def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch
     return statistics.median(durations[WARM_UP_STEPS:])
 
 
+def without_budget(preset: Preset) -> Preset:
+    """The preset with its time budget spent."""
+    return _with(preset, time_budget=0.0)
+
+
 def with_num_iterations(preset: Preset, num_iterations: int) -> Preset:
     """The preset with another end."""
     return _with(preset, num_iterations=num_iterations)

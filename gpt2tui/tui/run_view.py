@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gpt2tui.preset import Preset
 from gpt2tui.runs import Run
-from gpt2tui.training.events import Event, NumIterationsChanged
+from gpt2tui.training.events import Event, NumIterationsChanged, RunStarted
 from gpt2tui.tui.event_lines import EventLine, event_line
 from gpt2tui.tui.run_history import RunHistory
 
@@ -41,7 +41,7 @@ class RunView:
             self.history.add(event)
             if line := event_line(event, is_best=self.history.best is not best):
                 lines.append(line)
-            if isinstance(event, NumIterationsChanged):
+            if isinstance(event, RunStarted | NumIterationsChanged):
                 self._move_end()
         self.log.extend(lines)
         self.version += 1

@@ -8,6 +8,7 @@ from model.decoding import Decoder, RecordedDecoder
 from model.gpt2 import GPT2
 from model.kv_cache import KVCache
 from model.sampling import generate
+from tests import traced
 
 
 def network(bias=True, **changes):
@@ -88,13 +89,6 @@ def test_an_activation_beyond_the_type_goes_through_the_model():
     assert ours.length == theirs.length
 
 
-def again(work):
-    """In place of a GPU's recording: what is recorded is run, and not a line of Python around it."""
-    for _ in range(3):
-        work()
-    return work
-
-
 def written(model, decoder, prompts, length=30):
     """What `generate` tells of each token, row by row."""
     told = generate(
@@ -117,15 +111,15 @@ def same(ours, theirs):
 @pytest.mark.parametrize("prompts", [[[1, 2, 3]], [[1, 2], [3, 4], [5, 6]], [[7]]])
 def test_recorded_it_writes_the_same_for_any_number_of_sequences(prompts):
     model = network()
-    decoder = RecordedDecoder(model, torch.float32, again)
+    decoder = RecordedDecoder(model, torch.float32, traced.record)
     expected = written(model, None, prompts)  # beyond the context of 16, too
     same(written(model, decoder, prompts), expected)
     same(written(model, decoder, prompts), expected)  # with the recording of the first
 
 
-def test_recordings_are_used_again_but_never_by_two_texts_at_once():
+def test_recordings_are_used_again_but_never_by_two_texts_at_once(monkeypatch):
     model, recordings = network(), []
-    decoder = RecordedDecoder(model, torch.float32, lambda work: recordings.append(work) or again(work))
+    decoder = RecordedDecoder(model, torch.float32, lambda *work: recordings.append(work) or traced.record(*work))
     expected = written(model, None, [[1, 2]])
     for _ in range(2):
         same(written(model, decoder, [[1, 2]]), expected)
@@ -142,15 +136,14 @@ def test_recordings_are_used_again_but_never_by_two_texts_at_once():
     for row in side_by_side:
         assert len({int(t.token) for t in row}) == 1
     assert [[int(row[0].token)] for row in side_by_side] == [token for token, _, _ in expected]
-    assert len(decoder._free) == RecordedDecoder.KEPT
+    monkeypatch.setattr(RecordedDecoder, "KEPT_BYTES", 2 * decoder._free[0].nbytes)
+    written(model, decoder, [[1, 2]])
+    assert len(decoder._free) == 2
 
 
 def test_what_cannot_be_recorded_is_written_without():
-    def refuse(work):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
     model = network()
-    decoder = RecordedDecoder(model, torch.float32, refuse)
+    decoder = RecordedDecoder(model, torch.float32, traced.refuse)
     with pytest.warns(RuntimeWarning, match="not written as CUDA graphs: operation not permitted"):
         ours = written(model, decoder, [[1, 2, 3]])
     same(ours, written(model, None, [[1, 2, 3]]))
@@ -158,11 +151,11 @@ def test_what_cannot_be_recorded_is_written_without():
 
 def test_an_overflow_in_a_recorded_token_leaves_nothing_behind():
     model = network()
-    decoder = RecordedDecoder(model, torch.float16, again)
+    decoder = RecordedDecoder(model, torch.float16, traced.record)
     model.h[0].mlp.c_fc.bias.fill_(1e5)  # every token overflows
     same(written(model, decoder, [[1, 2, 3]]), written(model, None, [[1, 2, 3]]))
     model.h[0].mlp.c_fc.bias.fill_(0.1)
     told = written(model, decoder, [[1, 2, 3]], 8)
     assert all(logits.isfinite().all() for _, _, logits in told)
-    fresh = written(model, RecordedDecoder(model, torch.float16, again), [[1, 2, 3]], 8)
+    fresh = written(model, RecordedDecoder(model, torch.float16, traced.record), [[1, 2, 3]], 8)
     assert [token for token, _, _ in told] == [token for token, _, _ in fresh]

@@ -93,3 +93,11 @@ def test_a_second_run_of_the_process_may_have_another_shape(network):
     for shape in (SHAPE, (3, 5)):
         assert compiled(network, shape, "fp32")[1] is None
         assert not breaks
+
+
+@pytest.mark.slow
+def test_what_the_run_then_does_is_compiled_already(network):
+    forward, _ = compiled(network, SHAPE, "fp32")
+    compilations = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    forward(*torch.randint(0, 50, (2, *SHAPE))).backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compilations > 0

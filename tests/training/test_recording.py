@@ -7,25 +7,26 @@ from gpt2tui.data.batches import open_batches
 from gpt2tui.training import recording
 from gpt2tui.training.recording import record_if_faster
 from gpt2tui.training.update import Update
-from tests import tiny_runs
+from tests import tiny_runs, traced
 
 CPU = torch.device("cpu")
 TWO = ("training.gradient_accumulation=2", "model.dropout=0.2")
 
 
-def again(work):
-    """What a GPU does: some runs to warm up, then the same work on the same memory whenever it is asked for."""
-    for _ in range(3):
-        work()
-    return work
-
-
 @pytest.fixture
 def times(monkeypatch):
     """Recorded passes are said to take half the time."""
-    monkeypatch.setattr(
-        recording, "_seconds", lambda passes, update: 0.5 if isinstance(passes, recording.RecordedPasses) else 1.0
-    )
+    said(monkeypatch, recorded=0.5, launched=1.0)
+
+
+def said(monkeypatch, *, recorded, launched):
+    tried = recording._tried
+
+    def timed(passes, *arguments):
+        seconds = recorded if isinstance(passes, recording.RecordedPasses) else launched
+        return *tried(passes, *arguments)[:2], seconds
+
+    monkeypatch.setattr(recording, "_tried", timed)
 
 
 def updates(tmp_path, record, *settings, steps=4):
@@ -41,7 +42,7 @@ def updates(tmp_path, record, *settings, steps=4):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_updates_are_the_same_bit_for_bit(tmp_path, times, optimizer):
     settings = (*TWO, f"optimizer.name={optimizer}")
-    note, results, update = updates(tmp_path, again, *settings)
+    note, results, update = updates(tmp_path, traced.record, *settings)
     _, expected, plain = updates(tmp_path, None, *settings)
     assert note is None
     assert isinstance(update.passes, recording.RecordedPasses)
@@ -51,7 +52,7 @@ def test_updates_are_the_same_bit_for_bit(tmp_path, times, optimizer):
 
 
 def test_gradients_stay_where_they_are(tmp_path, times):
-    _, _, update = updates(tmp_path, again, steps=1)
+    _, _, update = updates(tmp_path, traced.record, steps=1)
     places = [parameter.grad.data_ptr() for parameter in update.model.parameters()]
     assert all(not parameter.grad.any() for parameter in update.model.parameters())
     tokens = torch.zeros(2, 16, dtype=torch.int64)
@@ -59,13 +60,8 @@ def test_gradients_stay_where_they_are(tmp_path, times):
     assert [parameter.grad.data_ptr() for parameter in update.model.parameters()] == places
 
 
-def refuse(work):
-    work()
-    raise RuntimeError("operation not permitted when stream is capturing\nand so on")
-
-
 def test_what_cannot_be_recorded_trains_as_before(tmp_path):
-    note, results, update = updates(tmp_path, refuse, *TWO)
+    note, results, update = updates(tmp_path, traced.refuse, *TWO)
     assert note == (
         "no CUDA graphs (operation not permitted when stream is capturing); every kernel is launched by itself"
     )
@@ -74,24 +70,30 @@ def test_what_cannot_be_recorded_trains_as_before(tmp_path):
 
 
 def test_what_is_no_faster_is_not_used_and_that_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "_seconds", lambda passes, update: 0.002)
-    note, results, _ = updates(tmp_path, again, *TWO)
+    said(monkeypatch, recorded=0.002, launched=0.002)
+    note, results, _ = updates(tmp_path, traced.record, *TWO)
     assert note == "no CUDA graphs: single launches are as fast here (2.0 ms, as one 2.0)"
     assert results == updates(tmp_path, None, *TWO)[1]
 
 
+def test_a_recording_of_nothing_is_never_used_however_fast(tmp_path, times):
+    note, results, _ = updates(tmp_path, lambda work, device: traced.record(work, device) and (lambda: None), *TWO)
+    assert "not what was to be" in note
+    assert results == updates(tmp_path, None, *TWO)[1]
+
+
 def test_only_small_networks_on_cuda_are_recorded(tmp_path, times):
-    def never(work):
+    def never(work, device):
         raise AssertionError
 
     trainer = tiny_runs.trainer(tmp_path)
     update = Update(trainer.preset, CPU, "fp32")
-    assert record_if_faster(update, never) is None
+    assert record_if_faster(update, 1000, never) is None
     update.device = torch.device("cuda")  # from here on it would be recorded ...
     update.scaler = torch.amp.GradScaler("cpu")  # ... but for the scale, which changes
-    assert record_if_faster(update, never) is None
+    assert record_if_faster(update, 1000, never) is None
     update.scaler = None
     update.preset = trainer.preset.model_copy(
         update={"training": trainer.preset.training.model_copy(update={"batch_size": 10**9})}
     )
-    assert record_if_faster(update, never) is None
+    assert record_if_faster(update, 1000, never) is None

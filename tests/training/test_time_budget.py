@@ -14,9 +14,9 @@ from tests import tiny_runs
 WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iterations=3")
 
 
-def wanted(step, step_seconds, *overrides, seconds=100.0, most=1000):
+def wanted(step, step_seconds, *overrides, seconds=100.0, most=1000, planned=80):
     """What a budget says after `step` steps of a run that was to have 80."""
-    preset = preset_files.load(["default"], [*WSD, "training.num_iterations=80", *overrides]).preset
+    preset = preset_files.load(["default"], [*WSD, f"training.num_iterations={planned}", *overrides]).preset
     budget = TimeBudget(seconds, most)
     for taken in step_seconds:
         budget.add(taken)
@@ -46,7 +46,12 @@ def test_once_the_rate_falls_the_end_stays():
 
 
 def test_a_step_that_was_held_up_counts_no_more_than_four():
-    assert wanted(10, [0.5] * 9 + [3600.0]) == int(100 / ((9 * 0.5 + 4 * 0.5) / 10))
+    assert wanted(10, [0.5] * 9 + [3600.0]) == 10 + int((100 - 13 * 0.5) / (13 * 0.5 / 10))
+
+
+def test_what_is_spent_is_spent_however_fast_it_has_become():
+    taken = [0.1] * 600 + [0.04] * 600  # 84 s of 200; the rest is enough for 2,900 of the faster steps
+    assert abs(wanted(1200, taken, seconds=200.0, planned=4800, most=9999) - (1200 + 2900)) <= 1
 
 
 SETTINGS = (*WSD, "training.num_iterations=60", "training.time_budget=10")
@@ -98,6 +103,33 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_did(tmp_path, clock, ste
     again = tiny_runs.trainer(tmp_path, *SETTINGS, *resume, run=trainer.run, resume_from=saved)
     _, resumed = told(again)
     assert resumed == {number: loss for number, loss in losses.items() if number > step}
+    assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 40
+
+
+def test_a_crash_between_a_move_and_a_checkpoint_leaves_no_end_that_the_run_does_not_have(tmp_path, clock):
+    trainer = tiny_runs.trainer(tmp_path, *SETTINGS, "training.checkpoint_frequency=2")
+    for event in trainer.train():
+        if isinstance(event, NumIterationsChanged):
+            break  # at step 4, and that is the end of this process
+    assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 40
+    saved = checkpoint.verify(trainer.run.checkpoints / "step-00000002")
+    user = ("training.time_budget=0", "training.num_iterations=30")
+    events, _ = told(tiny_runs.trainer(tmp_path, *SETTINGS, *user, run=trainer.run, resume_from=saved))
+    assert events[-1].step == 30
+    assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 30
+
+
+def test_a_budget_set_when_a_run_goes_on_holds_and_is_not_frozen(tmp_path, clock):
+    trainer = tiny_runs.trainer(tmp_path, *WSD, "training.num_iterations=24", "training.time_budget=0")
+    for event in trainer.train():
+        if isinstance(event, Step) and event.step == 4:
+            trainer.controls.stop()
+    saved = checkpoint.newest(trainer.run.checkpoints)
+    more = ("training.num_iterations=60", "training.time_budget=10")
+    events, _ = told(tiny_runs.trainer(tmp_path, *WSD, *more, run=trainer.run, resume_from=saved))
+    assert 36 <= events[-1].step <= 44  # 0.25 s each, and what the first four really took
+    frozen = preset_files.load_frozen(trainer.run.preset_file).training
+    assert (frozen.num_iterations, frozen.time_budget) == (events[-1].step, 0.0)
 
 
 def test_a_run_stopped_before_the_first_look_looks_after_it_goes_on(tmp_path, clock):
@@ -136,7 +168,10 @@ def test_a_preset_that_cannot_be_rewritten_is_a_warning(tmp_path, clock, monkeyp
     assert rest[-1].step == 40
 
 
-@pytest.mark.parametrize("budget", [7, {}, {"seconds": -1, "most_iterations": 9, "num_iterations": 9}, {"seconds": 1}])
+SOUND = {"seconds": 1, "spent": 0, "most_iterations": 9, "num_iterations": 9}
+
+
+@pytest.mark.parametrize("budget", [7, {}, {"seconds": 1}, {**SOUND, "seconds": -1}, {**SOUND, "most_iterations": 0.5}])
 def test_a_budget_that_is_none_is_a_checkpoint_error(tmp_path, clock, budget):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
     list(trainer.train())

@@ -88,6 +88,8 @@ def test_an_end_that_a_time_budget_moved_moves_the_phases():
         lines = view.add([moved])
         view.know(view.preset or preset(), None)
         assert shown(view)["lr"][1] == "stable until 300"
+        view.add([event_samples.run_started(num_iterations=2000, step=50)])  # it goes on, for longer
+        assert shown(view)["lr"][1].endswith("1,200")
         assert lines[0].text == "50  500 steps fit the budget"
 
 
