@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.eager_cpu import on_eager_cpu
+
 
 def tied_embedding(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of weight (V, C) for tokens (B, T) int64, as (B, T, C), and the weight to make logits with.
@@ -19,8 +21,8 @@ def tied_embedding(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     The gradient that arrives at the second result is overwritten. Can be differentiated once.
     """
     differentiated = torch.is_grad_enabled() and weight.requires_grad
-    # A GPU adds in an order that changes from run to run, and it has the bandwidth; a compiler fuses by itself.
-    if not differentiated or weight.device.type != "cpu" or torch.compiler.is_compiling():
+    # A GPU would add in an order that changes from run to run.
+    if not differentiated or not on_eager_cpu(weight):
         return F.embedding(tokens, weight), weight
     return _TiedEmbedding.apply(tokens, weight)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.eager_cpu import on_eager_cpu
+
 FEW_ROWS = range(2, 129)
 LARGE = 2**19  # numbers in the matrix; smaller ones stay in the cache, and then there is nothing to gain
 
@@ -22,11 +24,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _is_large_on_cpu(x: Tensor, weight: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        on_eager_cpu(x)
         and x.dtype == weight.dtype == torch.float32
         and weight.numel() >= LARGE
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 

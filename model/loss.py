@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from model.eager_cpu import on_eager_cpu
+
 Reduction = Literal["mean", "sum", "none"]
 
 IGNORED = -1  # the target of a position that does not count
@@ -99,7 +101,7 @@ class _InAdvance(torch.autograd.Function):
             wanted = ctx.needs_input_grad[:2]
             _, *gradients = _losses_and_gradients(hidden, weight, targets, scale, ctx.dtype, wanted)
         # A CPU may look whether there is anything to scale; on a GPU that would mean to wait for it.
-        if grad_output.device.type != "cpu" or torch.compiler.is_compiling() or grad_output != 1:
+        if not on_eager_cpu(grad_output) or grad_output != 1:
             gradients = [gradient if gradient is None else gradient * grad_output for gradient in gradients]
         return *gradients, None, None, None
 
@@ -138,7 +140,7 @@ def _losses_and_gradients(
 
 
 def _in_place(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and not torch.compiler.is_compiling()
+    return on_eager_cpu(weight) and weight.dtype == torch.float32
 
 
 def _room_for_logits(rows: int, weight: Tensor) -> Tensor:
@@ -156,9 +158,7 @@ def _losses_and_logit_gradients_(logits: Tensor, targets: Tensor, scale: Tensor 
     counts = targets != IGNORED
     targets = targets.where(counts, 0)
     losses = []
-    # A compiler fuses the passes itself, row by row.
-    sliced = logits.device.type == "cpu" and not torch.compiler.is_compiling()
-    rows = max(1, SLICE_LOGITS // logits.size(1)) if sliced else len(logits)
+    rows = max(1, SLICE_LOGITS // logits.size(1)) if on_eager_cpu(logits) else len(logits)
     for piece, target, counted in zip(
         torch.split(logits, rows),
         torch.split(targets, rows),

@@ -13,7 +13,7 @@ import pytest
 def test_small_learns_to_write_what_looks_like_python(tmp_path):
     command = [sys.executable, "-m", "gpt2tui", "--headless", "--preset", "small", "--run-dir", str(tmp_path / "run")]
     # A number of steps instead of a time, so that every machine trains the same model.
-    command += ["--set", "training.time_budget=0", "--set", "training.num_iterations=240"]
+    command += ["--set", "training.time_budget=0", "--set", "training.num_iterations=110"]
     command += ["--set", "sampling.max_length=300", "--set", "sampling.temperature=0.6"]
     command += ["--set", "sampling.prompt=def __init__(self"]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
@@ -22,8 +22,8 @@ def test_small_learns_to_write_what_looks_like_python(tmp_path):
     started, evaluated = events[0], [e for e in events if e["event"] == "evaluated"][-1]
     assert 1.3 < started["xz_bits_per_byte"] < 1.9
     assert evaluated["whole"]
-    assert evaluated["step"] == 240
-    assert evaluated["bits_per_byte"] < 2.4  # bytes are 8 bits, single tokens about 3.4
+    assert evaluated["step"] == 110
+    assert evaluated["bits_per_byte"] < 2.2  # bytes are 8 bits, single tokens about 3.4
     text = [e for e in events if e["event"] == "sampled"][-1]["text"]
     assert len(re.findall(r"\b(self|return|def|if|None|import|for|in|not)\b", text)) >= 10
     assert "\n    " in text
