@@ -9,6 +9,7 @@ from gpt2tui.tracking.jsonl import JsonLines
 from gpt2tui.training import trial
 from gpt2tui.training.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.training.time_budget import TimeBudget
+from gpt2tui.training.trial import with_num_iterations
 from tests import tiny_runs
 
 WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iterations=3")
@@ -16,7 +17,7 @@ WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iter
 
 def wanted(step, step_seconds, *overrides, seconds=100.0, most=1000, planned=80):
     """What a budget says after `step` steps of a run that was to have 80."""
-    preset = preset_files.load(["default"], [*WSD, f"training.num_iterations={planned}", *overrides]).preset
+    preset = with_num_iterations(preset_files.load(["default"], [*WSD, *overrides]).preset, planned)
     budget = TimeBudget(seconds, most)
     for taken in step_seconds:
         budget.add(taken)
@@ -54,7 +55,7 @@ def test_what_is_spent_is_spent_however_fast_it_has_become():
     assert abs(wanted(1200, taken, seconds=200.0, planned=4800, most=9999) - (1200 + 2900)) <= 1
 
 
-SETTINGS = (*WSD, "training.num_iterations=60", "training.time_budget=10")
+SETTINGS = (*WSD, "training.num_iterations=60", "training.time_budget=10", "training.sample_frequency=0")
 
 
 @pytest.fixture
@@ -109,6 +110,8 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_did(tmp_path, clock, ste
 def test_a_crash_between_a_move_and_a_checkpoint_leaves_no_end_that_the_run_does_not_have(tmp_path, clock):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS, "training.checkpoint_frequency=2")
     for event in trainer.train():
+        if isinstance(event, Step) and event.step == 3:
+            trainer.saver.wait()  # for the checkpoint of step 2
         if isinstance(event, NumIterationsChanged):
             break  # at step 4, and that is the end of this process
     assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 40
