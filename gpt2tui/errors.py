@@ -49,3 +49,8 @@ class RunLockedError(Gpt2TuiError):
     """Another process holds the run folder."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows its first line; empty when it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")

@@ -208,6 +208,10 @@ class Preset(Table):
         """The same preset with the vocabulary's size filled in, as a run freezes it."""
         return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": vocab_size})})
 
+    def with_training(self, **changes: object) -> "Preset":
+        """The same preset with other values in its [training], which are not validated."""
+        return self.model_copy(update={"training": self.training.model_copy(update=changes)})
+
     def inconsistencies(self) -> list[tuple[str, str]]:
         """What bounds of single fields cannot see: (dotted key, message) pairs, empty when all fits together."""
         found = [(f"model.{key}", message) for key, message in self.model.inconsistencies()]

@@ -46,8 +46,7 @@ class Decoder:
 
     def open_cache(self, batch_size: int, max_length: int) -> KVCache:
         """An empty cache for `logits`, with room for `max_length` positions or more."""
-        weight = self.model.wte.weight
-        return KVCache(self.model.config, batch_size, max_length, device=weight.device, dtype=weight.dtype)
+        return self.model.new_cache(batch_size, max_length)
 
     def close_cache(self, cache: KVCache) -> None:
         """Nobody needs it any more."""

@@ -133,6 +133,11 @@ class GPT2(nn.Module):
         """How many numbers training changes; equals config.parameter_count()."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def new_cache(self, batch_size: int, max_length: int) -> KVCache:
+        """An empty cache on the weights' device and in their type."""
+        weight = self.wte.weight
+        return KVCache(self.config, batch_size, max_length, device=weight.device, dtype=weight.dtype)
+
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """What the network knows at each position, after the last layer norm: (B, T) int64 -> (B, T, C).
 

@@ -119,11 +119,7 @@ def generate(
     length = min(n_positions, text.size(1) + max_length)
     if decoder is not None and not decoder.takes(len(text)):
         decoder = None
-    if decoder is None:
-        weight = model.wte.weight
-        cache = KVCache(model.config, len(text), length, device=weight.device, dtype=weight.dtype)
-    else:
-        cache = decoder.open_cache(len(text), length)
+    cache = (decoder.open_cache if decoder is not None else model.new_cache)(len(text), length)
     stopped = torch.zeros(len(text), dtype=torch.bool)
     try:
         for _ in range(max_length):

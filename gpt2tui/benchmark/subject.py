@@ -54,8 +54,8 @@ def resolve(loaded: LoadedPreset) -> Subject:
     vocab_size = prepared.tokenizer.vocab_size if prepared else preset.known_vocab_size or CHARACTERS_OF_A_TEXT
     if prepared and isinstance(prepared.train, np.memmap) and len(prepared.train) > t.sequence_length:
         tokens = (str(prepared.train.filename), prepared.train.dtype.str)
-    table = t.model_copy(update={"device": str(device), "precision": precision})
-    decided = preset.with_vocab_size(preset.model.vocab_size or vocab_size).model_copy(update={"training": table})
+    decided = preset.with_vocab_size(preset.model.vocab_size or vocab_size)
+    decided = decided.with_training(device=str(device), precision=precision)
     facts = {
         "preset": loaded.name,
         "parameters": decided.model.parameter_count(),
@@ -78,8 +78,7 @@ def tried(subject: Subject, seconds: float) -> Subject:
     """The same in the precision that a run here finds by trying; as it was where there is nothing to try."""
     if subject.asked != "auto" or misfit(subject, "train", ["gpt2tui"], seconds):
         return subject
-    table = subject.preset.training
-    automatic = subject.preset.model_copy(update={"training": table.model_copy(update={"precision": "auto"})})
+    automatic = subject.preset.with_training(precision="auto")
     batches = open_batches(Job("train", "gpt2tui", subject.preset, subject.tokens))
     preset = with_precision(automatic, batches, subject.device)
     if preset is automatic:
@@ -97,8 +96,7 @@ def misfit(
 ) -> str | None:
     """Why this part does not fit into free memory, or not nearly into so many seconds; None when it does."""
     speed = _speed(subject.device, subject.precision if part == "train" else "fp32")  # which weights are in
-    once = subject.preset.training.model_copy(update={"num_iterations": 1, "time_budget": 0.0})
-    step = subject.preset.model_copy(update={"training": once})
+    step = subject.preset.with_training(num_iterations=1, time_budget=0.0)
     costs = estimate(step, vocab_size=subject.preset.model.vocab_size or 0, train_tokens=None, device=speed)
     if part == "train":
         needed, takes, what = sum(_training_bytes(subject, name) for name in contenders), costs.seconds, "one step"

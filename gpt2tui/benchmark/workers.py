@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gpt2tui.errors import first_line
 from gpt2tui.host_memory import keep_freed_memory
 from gpt2tui.preset import Preset
 
@@ -142,4 +143,4 @@ def in_one_line(error: Exception) -> str:
 
     if is_out_of_memory(error):
         return "out of memory; lower training.batch_size"
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"
+    return f"{type(error).__name__}: {first_line(error)[:300]}"

@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from gpt2tui.errors import first_line
 from gpt2tui.preset import Preset
 from gpt2tui.tracking.subscriber import Report, report_on_stderr
 from gpt2tui.training.events import Evaluated, Event, NumIterationsChanged, RunFailed, RunStarted, Sampled, Step
@@ -92,7 +93,7 @@ class WandbTracker:
         except (Exception, SystemExit) as error:
             # Once abandoned, the process is ending: W&B's own shutdown makes the pending call fail.
             if not self._abandoned.is_set():
-                self._report(f"W&B tracking is off: {_first_line(error)}")
+                self._report(f"W&B tracking is off: {_reason(error)}")
 
     def _next(self) -> Event | None:
         """The next event; None when the run is closed and nothing is left."""
@@ -119,7 +120,7 @@ class WandbTracker:
                     raise
                 folder = self._run_folder / "wandb"
                 self._report(
-                    f"W&B is out of reach: {_first_line(error)}; the run goes to {folder} instead "
+                    f"W&B is out of reach: {_reason(error)}; the run goes to {folder} instead "
                     "(`wandb sync` sends it later)"
                 )
         return self._init(wandb, "offline")
@@ -187,5 +188,5 @@ def _run_id(path: Path) -> str:
     return new
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{error}".strip().partition("\n")[0] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    return first_line(error) or type(error).__name__

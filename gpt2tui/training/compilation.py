@@ -1,13 +1,14 @@
 """torch.compile with a visible way back: an empty batch goes through before the first step."""
 
-import statistics
 import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from gpt2tui.training.precision import Precision, autocast
+from gpt2tui.errors import first_line
+from gpt2tui.training.comparison import median_seconds, random_states_kept
+from gpt2tui.training.precision import Precision, autocast, wait_for
 from model.gpt2 import GPT2
 
 Forward = Callable[..., Tensor]
@@ -27,38 +28,31 @@ def compiled(
     per thread.
     """
     device = next(model.parameters()).device
-    states = (torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None)
     model.train()
-    try:
-        torch._dynamo.reset()  # an earlier run of this process may have had another shape
-        forward: Forward = torch.compile(model, dynamic=False)
-        tokens = torch.zeros(shape, dtype=torch.int64, device=device)
-        _seconds(forward, model, tokens, precision)
-        if if_faster and (slower := _why_not_faster(forward, model, tokens, precision)):
+    with random_states_kept(device):
+        try:
+            torch._dynamo.reset()  # an earlier run of this process may have had another shape
+            forward: Forward = torch.compile(model, dynamic=False)
+            tokens = torch.zeros(shape, dtype=torch.int64, device=device)
+            _seconds(forward, model, tokens, precision)
+            if if_faster and (slower := _why_not_faster(forward, model, tokens, precision)):
+                torch._dynamo.reset()
+                return model, slower
+            return forward, None
+        except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
             torch._dynamo.reset()
-            return model, slower
-        return forward, None
-    except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
-        torch._dynamo.reset()
-        first_line = next(iter(str(error).strip().splitlines()), "")
-        return (
-            model,
-            f"not compiled ({type(error).__name__}: {first_line[:200]}); training runs the slower eager code",
-        )
-    finally:
-        model.zero_grad(set_to_none=True)
-        torch.set_rng_state(states[0])
-        if states[1] is not None:
-            torch.cuda.set_rng_state(states[1], device)
+            reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+            return model, f"not compiled ({reason}); training runs the slower eager code"
+        finally:
+            model.zero_grad(set_to_none=True)
 
 
 def _why_not_faster(forward: Forward, model: GPT2, tokens: Tensor, precision: Precision) -> str | None:
     """The line to show when the compiled pass is not faster than the eager one, else None."""
     _seconds(model, model, tokens, precision)  # the first one allocates memory
-    pairs = [
-        (_seconds(forward, model, tokens, precision), _seconds(model, model, tokens, precision)) for _ in range(PAIRS)
-    ]
-    ours, eager = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ours, eager = median_seconds(
+        lambda: _seconds(forward, model, tokens, precision), lambda: _seconds(model, model, tokens, precision), PAIRS
+    )
     if ours <= WORTH_COMPILING * eager:
         return None
     return f"not compiled: the eager code is as fast here ({1000 * eager:,.0f} ms a batch, compiled {1000 * ours:,.0f})"
@@ -72,6 +66,5 @@ def _seconds(forward: Forward, model: GPT2, tokens: Tensor, precision: Precision
         loss = forward(tokens, targets)
     loss.backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
-    if tokens.is_cuda:
-        torch.cuda.current_stream(tokens.device).synchronize()
+    wait_for(tokens.device)
     return time.perf_counter() - started

@@ -43,6 +43,12 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what this thread gave it; not all of it, for another thread may be recording there."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; the CPU's allocator raises a plain RuntimeError, and so does MPS."""
     words = ("can't allocate memory", "out of memory")

@@ -19,7 +19,7 @@ from gpt2tui.preset_files import dumps
 from gpt2tui.training import state
 from gpt2tui.training.precision import Precision, choose_precision, device_name
 from gpt2tui.training.time_budget import TimeBudget
-from gpt2tui.training.trial import with_precision, within_budget, without_budget
+from gpt2tui.training.trial import with_precision, within_budget
 from gpt2tui.training.update import Update
 
 
@@ -96,7 +96,7 @@ def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.
     time_budget = TimeBudget.of(numbers.get("time_budget"), preset)
     if seconds := preset.training.time_budget:  # one that a person has set now
         time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
-        preset = without_budget(preset)
+        preset = preset.with_training(time_budget=0.0)
     precision = choose_precision(preset, device)
     batches, update = open_batches(corpus, preset.training), Update(preset, device, precision)
     if numbers["data_fingerprint"] != corpus.fingerprint:

@@ -1,12 +1,14 @@
 """Forward and backward of a small network as one launch on the GPU, where that is faster."""
 
-import statistics
 import time
 
 import torch
 from torch import Tensor
 
+from gpt2tui.errors import first_line
 from gpt2tui.estimate import flops_per_token
+from gpt2tui.training.comparison import median_seconds, random_states_kept
+from gpt2tui.training.precision import wait_for
 from gpt2tui.training.update import Passes, Update
 from model.cuda_graphs import Record, record
 
@@ -32,23 +34,19 @@ def record_if_faster(update: Update, steps: int, record: Record = record) -> str
 
 
 def _record_if_faster(update: Update, record: Record) -> str | None:
-    states = (torch.get_rng_state(), torch.cuda.get_rng_state(update.device) if update.device.type == "cuda" else None)
     update.model.train()
     recorded: RecordedPasses | None = None
-    try:
-        recorded = RecordedPasses(update, record)
-        note = _why_not(recorded, update)
-    except RuntimeError as error:
-        first_line = next(iter(str(error).strip().splitlines()), "")
-        note = f"no CUDA graphs ({first_line[:200]}); every kernel is launched by itself"
-    if note is None and recorded is not None:
+    with random_states_kept(update.device):
+        try:
+            recorded = RecordedPasses(update, record)
+            note = _why_not(recorded, update)
+        except RuntimeError as error:
+            note = f"no CUDA graphs ({first_line(error)[:200]}); every kernel is launched by itself"
+    update.optimizers.keeps_gradients = note is None
+    if recorded is not None and note is None:
         update.passes = recorded
-        update.optimizers.keeps_gradients = True
-    del recorded
+        recorded.attach_gradients()
     update.optimizers.zero_grad()
-    torch.set_rng_state(states[0])
-    if states[1] is not None:
-        torch.cuda.set_rng_state(states[1], update.device)
     return note
 
 
@@ -81,11 +79,10 @@ class RecordedPasses:
         self._work()
         return self.loss
 
-    def clear(self) -> None:
-        """Puts the gradients back to where the recording has them, as zeros."""
+    def attach_gradients(self) -> None:
+        """Puts the gradients back to where the recording has them."""
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
-        torch._foreach_zero_([gradient for _, gradient in self._gradients if gradient is not None])
 
 
 def _why_not(recorded: RecordedPasses, update: Update) -> str | None:
@@ -98,13 +95,12 @@ def _why_not(recorded: RecordedPasses, update: Update) -> str | None:
     expected_loss, expected_norm, _ = _tried(update.launch_passes, update, tokens, targets)
     if not (abs(loss - expected_loss) < SAME * expected_loss and abs(norm - expected_norm) < SAME * expected_norm):
         return "no CUDA graphs: what was recorded is not what was to be; every kernel is launched by itself"
-    pairs = [
-        (_tried(recorded, update, tokens, targets)[2], _tried(update.launch_passes, update, tokens, targets)[2])
-        for _ in range(PAIRS)
-    ]
-    ours, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    ours, theirs = median_seconds(
+        lambda: _tried(recorded, update, tokens, targets)[2],
+        lambda: _tried(update.launch_passes, update, tokens, targets)[2],
+        PAIRS,
+    )
     if ours <= WORTH_RECORDING * theirs:
-        recorded.clear()
         return None
     times = f"{1000 * theirs:.1f} ms, as one {1000 * ours:.1f}"
     return f"no CUDA graphs: single launches are as fast here ({times})"
@@ -112,19 +108,14 @@ def _why_not(recorded: RecordedPasses, update: Update) -> str | None:
 
 def _tried(passes: Passes, update: Update, tokens: Tensor, targets: Tensor) -> tuple[float, float, float]:
     """The loss, the gradient's norm, and the seconds that it took, gradients cleared first in each way's own manner."""
-    _wait(update.device)
+    wait_for(update.device)
     started = time.perf_counter()
+    update.optimizers.keeps_gradients = isinstance(passes, RecordedPasses)
     if isinstance(passes, RecordedPasses):
-        passes.clear()
-    else:
-        update.model.zero_grad(set_to_none=True)
+        passes.attach_gradients()
+    update.optimizers.zero_grad()
     loss = passes(tokens, targets, update.preset.training.gradient_accumulation)
-    _wait(update.device)
+    wait_for(update.device)
     seconds = time.perf_counter() - started
     gradients = [p.grad for p in update.model.parameters() if p.grad is not None]
     return float(loss), float(torch.nn.utils.get_total_norm(gradients)), seconds
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()  # not the device: another thread may be recording

@@ -17,6 +17,7 @@ from torch import Tensor
 from gpt2tui import checkpoint
 from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.errors import ResourceError
+from gpt2tui.training.precision import wait_for
 
 NICENESS = 10
 SHARE_OF_FREE_MEMORY = 0.5  # a copy that would take more is not made
@@ -71,8 +72,8 @@ class Buffers:
             if name not in self._tensors:
                 self._tensors[name] = _memory_for(source)
             copies[name] = self._tensors[name].copy_(source, non_blocking=source.is_cuda)
-        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
-            torch.cuda.current_stream(device).synchronize()
+        for device in {tensor.device for tensor in tensors.values()}:
+            wait_for(device)
         return copies
 
     def _has_room(self, tensors: Mapping[str, Tensor]) -> bool:

@@ -52,7 +52,6 @@ from gpt2tui.training.precision import choose_compilation, choose_device, device
 from gpt2tui.training.preparation import Standing, begin, go_on
 from gpt2tui.training.recording import record_if_faster
 from gpt2tui.training.saving import Saved, Saver, Snapshot
-from gpt2tui.training.trial import with_num_iterations
 from gpt2tui.training.update import PendingResult
 from model.huggingface import published_config, published_views
 
@@ -324,7 +323,7 @@ class Trainer:
         num_iterations = self._time_budget.num_iterations(self.preset, self.step)
         if num_iterations != self.preset.training.num_iterations:
             yield from self._read()
-            self.preset = with_num_iterations(self.preset, num_iterations)
+            self.preset = self.preset.with_training(num_iterations=num_iterations)
             self.update.follow(self.preset)
             problem = None
             try:

@@ -29,7 +29,7 @@ def with_precision(preset: Preset, batches: Batches | StreamBatches, device: tor
         return preset
     fp32, bf16 = (step_seconds(preset, batches, device, precision) for precision in ("fp32", "bf16"))
     precision = "bf16" if bf16 <= WORTH_ROUNDING * fp32 else "fp32"
-    return _with(preset, precision=precision)
+    return preset.with_training(precision=precision)
 
 
 def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torch.device) -> Preset:
@@ -42,7 +42,9 @@ def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torc
         return preset
     fitting = int(seconds / step_seconds(preset, batches, device, choose_precision(preset, device)))
     fewest = preset.schedule.warmup_iterations + 1
-    return _with(preset, num_iterations=min(preset.training.num_iterations, max(fitting, fewest)), time_budget=0.0)
+    return preset.with_training(
+        num_iterations=min(preset.training.num_iterations, max(fitting, fewest)), time_budget=0.0
+    )
 
 
 def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch.device, precision: Precision) -> float:
@@ -56,17 +58,3 @@ def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch
         update.run(batches.micro_batches(step), step)
         durations.append(time.perf_counter() - started)
     return statistics.median(durations[WARM_UP_STEPS:])
-
-
-def without_budget(preset: Preset) -> Preset:
-    """The preset with its time budget spent."""
-    return _with(preset, time_budget=0.0)
-
-
-def with_num_iterations(preset: Preset, num_iterations: int) -> Preset:
-    """The preset with another end."""
-    return _with(preset, num_iterations=num_iterations)
-
-
-def _with(preset: Preset, **training: object) -> Preset:
-    return preset.model_copy(update={"training": preset.training.model_copy(update=training)})

@@ -60,8 +60,7 @@ class RunView:
         """A time budget may have moved it since the preset was read."""
         num_iterations = self.history.progress.num_iterations
         if self.preset is not None and num_iterations:
-            training = self.preset.training.model_copy(update={"num_iterations": num_iterations})
-            self.preset = self.preset.model_copy(update={"training": training})
+            self.preset = self.preset.with_training(num_iterations=num_iterations)
 
     def say(self, kind: str, text: str) -> EventLine:
         """A line of our own in the log."""

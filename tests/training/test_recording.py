@@ -82,18 +82,22 @@ def test_a_recording_of_nothing_is_never_used_however_fast(tmp_path, times):
     assert results == updates(tmp_path, None, *TWO)[1]
 
 
-def test_only_small_networks_on_cuda_are_recorded(tmp_path, times):
+def test_only_small_networks_on_cuda_are_recorded(tmp_path, monkeypatch):
     def never(work, device):
         raise AssertionError
 
-    trainer = tiny_runs.trainer(tmp_path)
+    trainer = tiny_runs.trainer(tmp_path, "training.compile=auto")
     update = Update(trainer.preset, CPU, "fp32")
     assert record_if_faster(update, 1000, never) is None
     update.device = torch.device("cuda")  # from here on it would be recorded ...
     update.scaler = torch.amp.GradScaler("cpu")  # ... but for the scale, which changes
     assert record_if_faster(update, 1000, never) is None
     update.scaler = None
-    update.preset = trainer.preset.model_copy(
-        update={"training": trainer.preset.training.model_copy(update={"batch_size": 10**9})}
-    )
-    assert record_if_faster(update, 1000, never) is None
+    assert record_if_faster(update, 99, never) is None  # too few steps
+    preset = update.preset
+    for changes in ({"batch_size": 10**9}, {"compile": "off"}):
+        update.preset = preset.with_training(**changes)
+        assert record_if_faster(update, 1000, never) is None
+    update.preset = preset
+    monkeypatch.setattr(recording, "_record_if_faster", lambda update, record: "tried")
+    assert record_if_faster(update, 1000, never) == "tried"

@@ -5,7 +5,6 @@ import pytest
 
 from gpt2tui import preset_files
 from gpt2tui.training.schedules import decay_start, fewest_iterations, learning_rate
-from gpt2tui.training.trial import with_num_iterations
 
 PEAK, LAST = 1e-3, 99
 
@@ -60,13 +59,13 @@ def test_one_iteration_has_a_rate():
 def test_a_run_can_be_shortened_and_lengthened_without_changing_what_was(name, decay):
     settings = [f"schedule.name={name}", f"schedule.decay_fraction={decay}", "schedule.warmup_iterations=3"]
     loaded = preset_files.load(["default"], settings).preset
-    planned = with_num_iterations(loaded, 60)
+    planned = loaded.with_training(num_iterations=60)
     taken = [learning_rate(planned, iteration) for iteration in range(60)]
     for step in range(4, decay_start(planned) + 1):
         fewest = fewest_iterations(planned, step)
         assert step < fewest <= 60
         for other in (fewest, 61, 200):
-            changed = with_num_iterations(loaded, other)
+            changed = loaded.with_training(num_iterations=other)
             assert [learning_rate(changed, iteration) for iteration in range(step)] == taken[:step]
         if fewest > step + 1:
-            assert decay_start(with_num_iterations(loaded, fewest - 1)) < step
+            assert decay_start(loaded.with_training(num_iterations=fewest - 1)) < step

@@ -9,7 +9,6 @@ from gpt2tui.tracking.jsonl import JsonLines
 from gpt2tui.training import trial
 from gpt2tui.training.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.training.time_budget import TimeBudget
-from gpt2tui.training.trial import with_num_iterations
 from tests import tiny_runs
 
 WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iterations=3")
@@ -17,7 +16,7 @@ WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iter
 
 def wanted(step, step_seconds, *overrides, seconds=100.0, most=1000, planned=80):
     """What a budget says after `step` steps of a run that was to have 80."""
-    preset = with_num_iterations(preset_files.load(["default"], [*WSD, *overrides]).preset, planned)
+    preset = preset_files.load(["default"], [*WSD, *overrides]).preset.with_training(num_iterations=planned)
     budget = TimeBudget(seconds, most)
     for taken in step_seconds:
         budget.add(taken)
