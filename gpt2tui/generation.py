@@ -17,7 +17,7 @@ from gpt2tui.errors import CheckpointError
 from gpt2tui.folders import runs_folder
 from gpt2tui.preset import SamplingTable
 from gpt2tui.training.precision import choose_device
-from model.decoding import Decoder, RecordedDecoder
+from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.huggingface import from_published
 from model.sampling import generate
@@ -201,30 +201,19 @@ def load(reference: str, device: str = "auto", precision: WritingPrecision = "au
 
 
 def decoder_of(model: GPT2, precision: WritingPrecision) -> Decoder | None:
-    """What writes faster than the model itself and all but the same, or None where there is no such thing.
+    """What writes one text faster than the model itself and all but the same, or None where there is no such thing.
 
     Only memory limits how fast a large model writes, so "auto" takes fp16 for the weights of one that a CPU's cache
-    does not hold. "fp16" always does, where the weights fit into it; "fp32" never. On CUDA the network is launched as
-    one piece of work in either.
+    does not hold. "fp16" takes it on any CPU or CUDA device, where the weights fit into it; "fp32" never.
     """
     device = model.wte.weight.device.type
-    large = model.num_parameters >= LARGE_PARAMETERS
-    dtype = torch.float16 if precision == "fp16" or (precision == "auto" and large) else torch.float32
-    if device == "cuda":
-        return _recorded(model, dtype)
-    if device != "cpu" or dtype == torch.float32:
+    automatic = device == "cpu" and model.num_parameters >= LARGE_PARAMETERS
+    if device == "mps" or precision == "fp32" or (precision == "auto" and not automatic):
         return None
     try:
         return Decoder(model, torch.float16)
     except ValueError:
         return None
-
-
-def _recorded(model: GPT2, dtype: torch.dtype) -> Decoder:
-    try:
-        return RecordedDecoder(model, dtype)
-    except ValueError:
-        return RecordedDecoder(model, torch.float32)
 
 
 def load_model(folder: Path) -> GPT2:

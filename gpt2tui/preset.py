@@ -111,10 +111,11 @@ class TrainingTable(Table):
     """The start of all randomness: the same seed gives the same run."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """The number format of the matrix products; auto takes bf16 where the device is fast at it, else fp32."""
+    """The number format of the matrix products; auto takes bf16 where the device is fast at it, else
+    fp32 (fp16 on older GPUs)."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile builds faster code first; auto does where a compiler exists and the run is long enough."""
+    """Whether torch.compile builds faster code first; auto does for long runs on GPUs, and on CPUs in bf16."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
     """Where to compute: auto (the first of cuda, mps, cpu that exists), cpu, cuda, cuda:1, mps."""

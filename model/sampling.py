@@ -106,7 +106,7 @@ def generate(
     window is forgotten and the rest read again. `stop_token` is part of the stream, which ends when every
     sequence has written it; one that did before the others repeats it.
 
-    `decoder`, made from the same model, reads the tokens that are written, if it is for so many sequences.
+    `decoder`, made from the same model, reads the tokens that are written when there is one sequence.
     Takes random numbers from `generator` only (a CPU generator). Whenever the caller has control, the model's
     training mode is what it was. ValueError for an empty prompt or tokens outside of the vocabulary.
     """
@@ -117,32 +117,26 @@ def generate(
     n_positions = model.config.n_positions
     text = prompt[:, -n_positions:].cpu()  # (B, T) the window: what is in the cache or about to be
     length = min(n_positions, text.size(1) + max_length)
-    if decoder is not None and not decoder.takes(len(text)):
-        decoder = None
-    cache = (decoder.open_cache if decoder is not None else model.new_cache)(len(text), length)
+    cache = model.new_cache(len(text), length)
     stopped = torch.zeros(len(text), dtype=torch.bool)
-    try:
-        for _ in range(max_length):
-            new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
-            if decoder is not None and new.size(1) == 1:
-                logits = decoder.logits(new.to(model.wte.weight.device), cache)  # (B, V)
-            else:
-                logits = _last_logits(model, new, cache)
-            token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)
-            if stop_token is not None:
-                token = token.where(~stopped, stop_token)
-                stopped |= token == stop_token
-            probability = logits.float().softmax(-1).gather(-1, token.to(logits.device)[:, None]).squeeze(-1)  # (B,)
-            yield GeneratedToken(token, probability.cpu(), logits)
-            if stopped.all():
-                return
-            text = torch.cat((text, token[:, None]), dim=1)
-            if text.size(1) > n_positions:
-                text = text[:, -max(1, n_positions // 2) :]
-                cache.reset()
-    finally:
-        if decoder is not None:
-            decoder.close_cache(cache)
+    for _ in range(max_length):
+        new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
+        if decoder is not None and new.shape == (1, 1):
+            logits = decoder.logits(new.to(model.wte.weight.device), cache)  # (B, V)
+        else:
+            logits = _last_logits(model, new, cache)
+        token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)
+        if stop_token is not None:
+            token = token.where(~stopped, stop_token)
+            stopped |= token == stop_token
+        probability = logits.float().softmax(-1).gather(-1, token.to(logits.device)[:, None]).squeeze(-1)  # (B,)
+        yield GeneratedToken(token, probability.cpu(), logits)
+        if stopped.all():
+            return
+        text = torch.cat((text, token[:, None]), dim=1)
+        if text.size(1) > n_positions:
+            text = text[:, -max(1, n_positions // 2) :]
+            cache.reset()
 
 
 @torch.inference_mode()

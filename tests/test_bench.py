@@ -229,21 +229,6 @@ def test_the_precision_has_a_reason(monkeypatch):
     assert "multiplies bf16 in hardware" in machine.precision_reason("auto", cpu, 768)
 
 
-def test_the_precision_is_that_of_a_run_which_tries_both(monkeypatch):
-    def bf16(preset, batches, device):
-        assert preset.training.precision == "auto"
-        return preset.model_copy(update={"training": preset.training.model_copy(update={"precision": "bf16"})})
-
-    monkeypatch.setattr(subject, "with_precision", bf16)
-    monkeypatch.setattr(subject, "_speed", lambda device, precision: DeviceSpeed("unknown", precision))
-    settings = [setting for setting in tiny_runs.SETTINGS if not setting.startswith("training.precision")]
-    found = subject.tried(subject.resolve(preset_files.load(["default"], settings)), 1.0)
-    assert found.precision == found.preset.training.precision == found.facts["precision"] == "bf16"
-    assert found.facts["precision_reason"] == "auto: both were tried; bf16 is quicker"
-    said = subject.resolve(preset_files.load(["default"], tiny_runs.SETTINGS))
-    assert subject.tried(said, 1.0) is said
-
-
 def test_a_busy_machine_is_told(monkeypatch):
     monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 8)
     assert machine.busy_note(0.5) is machine.busy_note(None) is None

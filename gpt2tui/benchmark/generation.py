@@ -50,7 +50,7 @@ def generating(job: Job) -> Contender:
 
     def warm_up() -> None:
         for size in BATCH_SIZES:
-            write(prompts[:size], count if device.type == "cuda" else min(WARM_UP_TOKENS, count))  # may record
+            write(prompts[:size], min(WARM_UP_TOKENS, count))
 
     def write_for(seconds: float) -> Round:
         if job.settle:
@@ -85,6 +85,6 @@ def our_write(preset: Preset, device: torch.device) -> tuple[Write, Precisions]:
         return marks[0], marks[-1]
 
     def precision(size: int) -> str:
-        return "fp16" if decoder and decoder.takes(size) and decoder.dtype == torch.float16 else "fp32"
+        return "fp16" if decoder and size == 1 else "fp32"
 
     return write, {size: precision(size) for size in BATCH_SIZES}

@@ -3,16 +3,14 @@
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
 from gpt2tui.benchmark.machine import precision_reason
-from gpt2tui.benchmark.training import open_batches
-from gpt2tui.benchmark.workers import Job
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device_speed import measure as measure_device
 from gpt2tui.estimate import count_memory, duration, estimate
@@ -21,7 +19,6 @@ from gpt2tui.preset import Preset
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.tracking.number_format import byte_size
 from gpt2tui.training.precision import Precision, choose_device, choose_precision
-from gpt2tui.training.trial import with_precision
 
 CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
 MOST_BUDGETS = 3  # times --seconds that one step, or one round of writing, may take
@@ -37,8 +34,6 @@ class Subject:
     preset: Preset
     device: torch.device
     precision: Precision
-    asked: str
-    """Its training.precision before it was decided."""
     tokens: tuple[str, str] | None
     """The file of the prepared training tokens and their dtype; None: random tokens stand for them."""
     facts: dict[str, Any]
@@ -71,24 +66,7 @@ def resolve(loaded: LoadedPreset) -> Subject:
         "source": preset.data.source,
         "tokens": "prepared" if tokens else "random",
     }
-    return Subject(loaded.name, decided, device, precision, t.precision, tokens, facts)
-
-
-def tried(subject: Subject, seconds: float) -> Subject:
-    """The same in the precision that a run here finds by trying; as it was where there is nothing to try."""
-    if subject.asked != "auto" or misfit(subject, "train", ["gpt2tui"], seconds):
-        return subject
-    automatic = subject.preset.with_training(precision="auto")
-    batches = open_batches(Job("train", "gpt2tui", subject.preset, subject.tokens))
-    preset = with_precision(automatic, batches, subject.device)
-    if preset is automatic:
-        return subject
-    precision = cast(Precision, preset.training.precision)
-    reason = "auto: both were tried; " + (
-        "bf16 is quicker" if precision == "bf16" else "bf16 is hardly quicker, or not"
-    )
-    facts = subject.facts | {"precision": precision, "precision_reason": reason}
-    return replace(subject, preset=preset, precision=precision, facts=facts)
+    return Subject(loaded.name, decided, device, precision, tokens, facts)
 
 
 def misfit(

@@ -16,7 +16,6 @@ from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.preset import Preset
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.precision import Precision, choose_compilation
-from gpt2tui.training.recording import record_if_faster
 from gpt2tui.training.trial import within_budget
 from gpt2tui.training.update import PendingResult, Update
 from model.gpt2 import GPT2
@@ -103,7 +102,7 @@ def compile_as_a_run_does(network: nn.Module, preset: Preset) -> tuple[Forward, 
     forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
     if choice.wanted:
         shape, precision = (t.batch_size, t.sequence_length), cast(Precision, t.precision)
-        forward, note = compiled(cast(GPT2, network), shape, precision, if_faster=choice.if_faster)
+        forward, note = compiled(cast(GPT2, network), shape, precision)
     seconds = time.perf_counter() - started if choice.wanted and note is None else None
     return forward, {"compile_seconds": seconds, "note": note}
 
@@ -121,8 +120,6 @@ def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
     update = Update(preset, device, precision)
     update.forward, facts = compile_as_a_run_does(update.model, preset)
-    if note := record_if_faster(update, preset.training.num_iterations):
-        facts["note"] = f"{facts['note']}; {note}" if facts["note"] else note
     unread: list[PendingResult] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:

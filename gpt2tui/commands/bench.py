@@ -29,14 +29,12 @@ def bench(options: argparse.Namespace) -> int:
     with _interrupt_leaves_at_once():
         from gpt2tui.benchmark import machine
         from gpt2tui.benchmark.measure import measure
-        from gpt2tui.benchmark.subject import resolve, tried
+        from gpt2tui.benchmark.subject import resolve
         from gpt2tui.commands import bench_report as report
         from gpt2tui.commands.train import print_json
 
     documents: list[dict[str, Any]] = []
-    for guessed in sorted(map(resolve, loaded), key=lambda each: each.facts["parameters"]):
-        trains = "train" in parts or "data" in parts
-        subject = tried(guessed, options.seconds) if trains else guessed
+    for subject in sorted(map(resolve, loaded), key=lambda each: each.facts["parameters"]):
         described = machine.describe(subject.device)
         document: dict[str, Any] = {**subject.facts, **dict.fromkeys(PARTS)}
         documents.append(document)

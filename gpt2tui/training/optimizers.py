@@ -17,8 +17,6 @@ class Optimizers:
         self.preset = preset
         self.learning_rate_factor = 1.0
         """What a person has changed the schedule by, for all parameters alike; 1 is the preset's own."""
-        self.keeps_gradients = False
-        """Whether gradients stay in their memory, filled with zeros, instead of going between two updates."""
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         matrices = [p for p in self.names if p.ndim >= 2]
         vectors = [p for p in self.names if p.ndim < 2]
@@ -53,9 +51,9 @@ class Optimizers:
         self.zero_grad()
 
     def zero_grad(self) -> None:
-        """Drops the gradients, so that the next backward pass writes instead of adding; kept ones become zeros."""
+        """Drops the gradients, so that the next backward pass writes instead of adding."""
         for optimizer, _ in self.all:
-            optimizer.zero_grad(set_to_none=not self.keeps_gradients)
+            optimizer.zero_grad()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The moments as `<parameter>.<moment>` tensors; scalars as 0-d tensors."""

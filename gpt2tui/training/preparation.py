@@ -19,7 +19,7 @@ from gpt2tui.preset_files import dumps
 from gpt2tui.training import state
 from gpt2tui.training.precision import Precision, choose_precision, device_name
 from gpt2tui.training.time_budget import TimeBudget
-from gpt2tui.training.trial import with_precision, within_budget
+from gpt2tui.training.trial import within_budget
 from gpt2tui.training.update import Update
 
 
@@ -70,7 +70,6 @@ def begin(
 ) -> Prepared:
     """A new run: measures what the preset leaves to measuring, and writes the run folder."""
     trial_batches = open_batches(corpus, preset.training)
-    preset = with_precision(preset, trial_batches, device)
     seconds = preset.training.time_budget
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
     preset = within_budget(preset, trial_batches, device)

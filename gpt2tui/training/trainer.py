@@ -50,7 +50,6 @@ from gpt2tui.training.events import (
 )
 from gpt2tui.training.precision import choose_compilation, choose_device, device_name, is_out_of_memory
 from gpt2tui.training.preparation import Standing, begin, go_on
-from gpt2tui.training.recording import record_if_faster
 from gpt2tui.training.saving import Saved, Saver, Snapshot
 from gpt2tui.training.update import PendingResult
 from model.huggingface import published_config, published_views
@@ -183,11 +182,9 @@ class Trainer:
             yield Warned(message=choice.note)
         if choice.wanted and self.step < training.num_iterations:
             shape = (training.batch_size, training.sequence_length)
-            self.update.forward, note = compiled(self.model, shape, self.precision, if_faster=choice.if_faster)
+            self.update.forward, note = compiled(self.model, shape, self.precision)
             if note:
                 yield Warned(message=note)
-        if note := record_if_faster(self.update, training.num_iterations - self.step):
-            yield Warned(message=note)
 
     @property
     def step(self) -> int:

@@ -1,7 +1,7 @@
-"""Throw-away steps before a run: which number format is quicker here, and how many steps fit into a time.
+"""Throw-away steps before a run: how many steps fit into a time.
 
-The schedule has to know the last step in advance, and a resumed run must go on in the same format, so both answers
-become part of the frozen preset. The run is from then on like any other: repeatable, resumable, a pure function of it.
+The schedule has to know the last step in advance, so the answer becomes part of the frozen preset. The run is from
+then on like any other: repeatable, resumable, a pure function of it.
 """
 
 import statistics
@@ -11,25 +11,11 @@ import torch
 
 from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.preset import Preset
-from gpt2tui.training.precision import Precision, bf16_is_native, choose_precision
+from gpt2tui.training.precision import Precision, choose_precision
 from gpt2tui.training.update import Update
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
 MEASURED_STEPS = 15
-WORTH_ROUNDING = 0.95  # bf16 is taken where its step needs at most this share of the time in fp32
-
-
-def with_precision(preset: Preset, batches: Batches | StreamBatches, device: torch.device) -> Preset:
-    """The preset with the quicker training.precision, where the CPU knows both and the preset asks for neither.
-
-    On large matrices bf16 is several times faster there, on small ones its casts cost more than it gives.
-    `batches` must not be the run's own if they are a stream.
-    """
-    if preset.training.precision != "auto" or device.type != "cpu" or not bf16_is_native(device):
-        return preset
-    fp32, bf16 = (step_seconds(preset, batches, device, precision) for precision in ("fp32", "bf16"))
-    precision = "bf16" if bf16 <= WORTH_ROUNDING * fp32 else "fp32"
-    return preset.with_training(precision=precision)
 
 
 def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torch.device) -> Preset:

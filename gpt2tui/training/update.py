@@ -13,9 +13,6 @@ from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
-Passes = Callable[[Tensor, Tensor, int], Tensor]
-"""Inputs and targets, (B, T) each, of one of so many micro-batches -> its share of the mean loss; adds gradients."""
-
 
 @dataclass(frozen=True)
 class UpdateResult:
@@ -66,8 +63,6 @@ class Update:
         torch.manual_seed(preset.training.seed)
         self.model = GPT2(preset.model).to(device)
         self.forward: Callable[..., Tensor] = self.model
-        self.passes: Passes = self.launch_passes
-        """How a micro-batch goes through the network and back."""
         self.optimizers = Optimizers(self.model, preset)
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.reads_late = device.type == "cuda"
@@ -91,7 +86,7 @@ class Update:
         learning_rate = self.optimizers.set_learning_rate(iteration)
         total = torch.zeros((), device=self.device)
         for inputs, targets in micro_batches:
-            total += self.passes(self._moved(inputs), self._moved(targets), len(micro_batches))
+            total += self._forward_backward(self._moved(inputs), self._moved(targets), len(micro_batches))
         pending = PendingResult(total, self._clip(), learning_rate, iteration, scaled=self.scaler is not None)
         if not self.reads_late:
             try:
@@ -104,7 +99,7 @@ class Update:
             self.scaler.update()
         return pending
 
-    def launch_passes(self, inputs: Tensor, targets: Tensor, micro_batches: int) -> Tensor:
+    def _forward_backward(self, inputs: Tensor, targets: Tensor, micro_batches: int) -> Tensor:
         """Forward and backward of one of the micro-batches, (B, T) each; its share of the mean loss, a scalar."""
         with autocast(self.device, self.precision):
             loss = self.forward(inputs, targets) / micro_batches

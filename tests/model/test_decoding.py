@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from model.config import GPT2Config
-from model.decoding import Decoder, RecordedDecoder
+from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.kv_cache import KVCache
 from model.sampling import generate
-from tests import traced
 
 
 def network(bias=True, **changes):
@@ -87,75 +86,3 @@ def test_an_activation_beyond_the_type_goes_through_the_model():
     assert torch.equal(Decoder(model, torch.float16).logits(token, ours), expected)
     assert torch.equal(ours.keys, theirs.keys)
     assert ours.length == theirs.length
-
-
-def written(model, decoder, prompts, length=30):
-    """What `generate` tells of each token, row by row."""
-    told = generate(
-        model,
-        torch.tensor(prompts),
-        max_length=length,
-        generator=torch.Generator().manual_seed(1),
-        temperature=0.8,
-        decoder=decoder,
-    )
-    return [(t.token.tolist(), t.probability, t.logits) for t in told]
-
-
-def same(ours, theirs):
-    assert [token for token, _, _ in ours] == [token for token, _, _ in theirs]
-    for (_, *ours_told), (_, *theirs_told) in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(ours_told, theirs_told, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("prompts", [[[1, 2, 3]], [[1, 2], [3, 4], [5, 6]], [[7]]])
-def test_recorded_it_writes_the_same_for_any_number_of_sequences(prompts):
-    model = network()
-    decoder = RecordedDecoder(model, torch.float32, traced.record)
-    expected = written(model, None, prompts)  # beyond the context of 16, too
-    same(written(model, decoder, prompts), expected)
-    same(written(model, decoder, prompts), expected)  # with the recording of the first
-
-
-def test_recordings_are_used_again_but_never_by_two_texts_at_once(monkeypatch):
-    model, recordings = network(), []
-    decoder = RecordedDecoder(model, torch.float32, lambda *work: recordings.append(work) or traced.record(*work))
-    expected = written(model, None, [[1, 2]])
-    for _ in range(2):
-        same(written(model, decoder, [[1, 2]]), expected)
-    assert len(recordings) == 1
-    texts = [
-        generate(
-            model, torch.tensor([[1, 2]]), max_length=30, generator=torch.Generator().manual_seed(1),
-            temperature=0.8, decoder=decoder,
-        )
-        for _ in range(4)
-    ]  # fmt: skip
-    side_by_side = list(zip(*texts, strict=True))
-    assert len(recordings) == 4
-    for row in side_by_side:
-        assert len({int(t.token) for t in row}) == 1
-    assert [[int(row[0].token)] for row in side_by_side] == [token for token, _, _ in expected]
-    monkeypatch.setattr(RecordedDecoder, "KEPT_BYTES", 2 * decoder._free[0].nbytes)
-    written(model, decoder, [[1, 2]])
-    assert len(decoder._free) == 2
-
-
-def test_what_cannot_be_recorded_is_written_without():
-    model = network()
-    decoder = RecordedDecoder(model, torch.float32, traced.refuse)
-    with pytest.warns(RuntimeWarning, match="not written as CUDA graphs: operation not permitted"):
-        ours = written(model, decoder, [[1, 2, 3]])
-    same(ours, written(model, None, [[1, 2, 3]]))
-
-
-def test_an_overflow_in_a_recorded_token_leaves_nothing_behind():
-    model = network()
-    decoder = RecordedDecoder(model, torch.float16, traced.record)
-    model.h[0].mlp.c_fc.bias.fill_(1e5)  # every token overflows
-    same(written(model, decoder, [[1, 2, 3]]), written(model, None, [[1, 2, 3]]))
-    model.h[0].mlp.c_fc.bias.fill_(0.1)
-    told = written(model, decoder, [[1, 2, 3]], 8)
-    assert all(logits.isfinite().all() for _, _, logits in told)
-    fresh = written(model, RecordedDecoder(model, torch.float16, traced.record), [[1, 2, 3]], 8)
-    assert [token for token, _, _ in told] == [token for token, _, _ in fresh]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gpt2tui.training import compilation
+from gpt2tui import preset_files
+from gpt2tui.training import precision
 from gpt2tui.training.compilation import compiled
 from model.config import GPT2Config
 from model.gpt2 import GPT2
@@ -24,31 +25,60 @@ def network():
     return GPT2(GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=8, vocab_size=50))
 
 
-def fixed_times(monkeypatch, network, *, ours, eager):
-    """Nothing is compiled, and what is asked how long it takes says so."""
-    monkeypatch.setattr(torch, "compile", lambda model, **_: lambda *arguments: model(*arguments))
-    monkeypatch.setattr(compilation, "_seconds", lambda forward, *_: eager if forward is network else ours)
+def choice(monkeypatch, device, *settings, native=True):
+    monkeypatch.setattr(precision, "bf16_is_native", lambda device: native)
+    monkeypatch.setattr(precision, "_missing_compiler", lambda device: None)
+    return precision.choose_compilation(preset_files.load(["default"], settings).preset, torch.device(device)).wanted
 
 
-def test_slower_code_is_not_used_and_that_is_said(monkeypatch, network):
-    fixed_times(monkeypatch, network, ours=0.21, eager=0.18)
-    forward, note = compiled(network, SHAPE, "fp32", if_faster=True)
-    assert forward is network
-    assert note == "not compiled: the eager code is as fast here (180 ms a batch, compiled 210)"
+@pytest.mark.parametrize(
+    ("device", "width", "iterations", "compiles"),
+    [
+        ("cuda", 64, 500, True),
+        ("cuda", 64, 499, False),
+        ("cpu", 256, 5_000, True),  # in bf16
+        ("cpu", 256, 4_999, False),
+        ("cpu", 192, 5_000, False),  # too narrow for bf16
+        ("mps", 256, 5_000, False),
+    ],
+)
+def test_auto_is_a_rule_of_device_precision_and_length(monkeypatch, device, width, iterations, compiles):
+    settings = (f"model.n_embd={width}", "model.n_head=1", f"training.num_iterations={iterations}")
+    assert choice(monkeypatch, device, *settings) is compiles
 
 
-def test_faster_code_is_used(monkeypatch, network):
-    fixed_times(monkeypatch, network, ours=0.15, eager=0.18)
-    forward, note = compiled(network, SHAPE, "fp32", if_faster=True)
-    assert forward is not network
-    assert note is None
+def test_a_cpu_without_bf16_runs_eager_code_unless_it_is_told(monkeypatch):
+    settings = ("model.n_embd=768", "training.num_iterations=50000")
+    assert not choice(monkeypatch, "cpu", *settings, native=False)
+    assert choice(monkeypatch, "cpu", *settings, "training.compile=on", native=False)
+    assert not choice(monkeypatch, "cpu", *settings, "training.compile=off")
 
 
-def test_who_asks_for_compiled_code_gets_it_slow_or_not(monkeypatch, network):
-    fixed_times(monkeypatch, network, ours=0.21, eager=0.18)
-    forward, note = compiled(network, SHAPE, "fp32")
-    assert forward is not network
-    assert note is None
+def test_a_missing_compiler_is_told_only_where_it_would_be_used(monkeypatch):
+    monkeypatch.setattr(precision, "_missing_compiler", lambda device: "no compiler")
+    for settings, note in (("training.compile=on",), "not compiled: no compiler"), (("training.compile=off",), None):
+        loaded = preset_files.load(["test"], settings).preset
+        found = precision.choose_compilation(loaded, torch.device("cpu"))
+        assert not found.wanted
+        assert (found.note or "").startswith(note or "")
+        assert (found.note is None) == (note is None)
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "width", "expected"),
+    [
+        ("cuda", True, 64, "bf16"),
+        ("cuda", False, 64, "fp16"),
+        ("cpu", True, 256, "bf16"),
+        ("cpu", True, 255, "fp32"),
+        ("cpu", False, 768, "fp32"),
+        ("mps", False, 768, "fp32"),
+    ],
+)
+def test_precision_auto_is_a_rule_of_device_instructions_and_width(monkeypatch, device, native, width, expected):
+    monkeypatch.setattr(precision, "bf16_is_native", lambda device: native)
+    loaded = preset_files.load(["default"], [f"model.n_embd={width}", "model.n_head=1"]).preset
+    assert precision.choose_precision(loaded, torch.device(device)) == expected
 
 
 def test_a_compiler_that_fails_leaves_the_eager_network_as_it_was(monkeypatch, network):

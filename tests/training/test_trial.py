@@ -1,9 +1,7 @@
 import itertools
 
-import pytest
 import torch
 
-from gpt2tui import preset_files
 from gpt2tui.data.batches import open_batches
 from gpt2tui.training import trial
 from gpt2tui.training.events import RunStarted, Step
@@ -43,27 +41,6 @@ def test_the_frozen_preset_repeats_the_run_exactly(tmp_path):
     assert [e.train_loss for e in events if isinstance(e, Step)] == [
         e.train_loss for e in again.train() if isinstance(e, Step)
     ]
-
-
-@pytest.mark.parametrize(("bf16_seconds", "chosen"), [(0.5, "bf16"), (0.99, "fp32"), (2.0, "fp32")])
-def test_the_quicker_format_is_taken_and_frozen(tmp_path, monkeypatch, bf16_seconds, chosen):
-    monkeypatch.setattr(trial, "bf16_is_native", lambda device: True)
-    times = {"fp32": 1.0, "bf16": bf16_seconds}
-    monkeypatch.setattr(trial, "step_seconds", lambda preset, batches, device, precision: times[precision])
-    trainer = tiny_runs.trainer(tmp_path, "training.precision=auto")
-    assert next(iter(trainer.train())).precision == chosen
-    assert preset_files.load_frozen(trainer.run.preset_file).training.precision == chosen
-
-
-def test_nothing_is_tried_where_the_preset_says_it_or_the_machine_leaves_no_choice(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "step_seconds", None)
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(trial, "bf16_is_native", lambda device: False)
-    automatic = tiny_runs.preset(tmp_path, "training.precision=auto")
-    assert trial.with_precision(automatic, None, cpu) is automatic
-    monkeypatch.setattr(trial, "bf16_is_native", lambda device: True)
-    said = tiny_runs.preset(tmp_path, "training.precision=bf16")
-    assert trial.with_precision(said, None, cpu) is said
 
 
 def test_a_moment_in_which_others_work_does_not_count(tmp_path, monkeypatch):
