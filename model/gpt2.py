@@ -174,8 +174,8 @@ class GPT2(nn.Module):
     ) -> Tensor:
         """The logits (B, T, V) of tokens (B, T) int64; with targets, the loss in nats, fp32.
 
-        targets (B, T) int64: the token that should follow each position, -1 where it does not count. The loss
-        is the mean or sum over those that count, or with reduction "none" one number a position, (B, T).
+        targets (B, T) int64: the token that should follow each position, negative where it does not count. The
+        loss is the mean or sum over those that count, or with reduction "none" one number a position, (B, T).
         """
         hidden, head = self._hidden(tokens, cache)  # (B, T, C), (V, C)
         if targets is None:

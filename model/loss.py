@@ -18,7 +18,7 @@ from model.eager_cpu import on_eager_cpu
 
 Reduction = Literal["mean", "sum", "none"]
 
-IGNORED = -1  # the target of a position that does not count
+IGNORED = -1  # what every target that does not count becomes
 CHUNK_LOGITS = 2**26  # held at once: 256 MB in fp32; smaller chunks add to the gradient of `weight` more often
 CPU_CHUNK_LOGITS = 2**25  # a CPU is as fast with half
 SLICE_LOGITS = 2**21  # 8 MB: on a CPU the softmax passes over what still lies in its cache, 1.2 times faster
@@ -28,7 +28,7 @@ PLAIN_LOGITS = 2**20  # up to here the plain way is as fast, measured with 65 an
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
     """The cross-entropy, in nats and fp32, of targets (B, T) int64 under softmax(hidden @ weight.T).
 
-    hidden (B, T, C), weight (V, C); a target of -1 does not count. "mean" is over the targets that count, and
+    hidden (B, T, C), weight (V, C); a negative target does not count (-1, or torch's -100). "mean" is over the targets that count, and
     0 when none does; "none" gives (B, T), 0 where the target does not count. Matrix products are in the type
     of autocast or of `hidden`, everything else is in fp32. Can be differentiated once.
     """
@@ -55,7 +55,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, reduct
 
 def _share(targets: Tensor) -> Tensor:
     """What the loss of one position counts in the mean, a scalar in fp32."""
-    return (targets != IGNORED).sum().clamp(min=1).float().reciprocal()
+    return (targets >= 0).sum().clamp(min=1).float().reciprocal()
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:
@@ -66,7 +66,7 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     """The losses (N,), all logits at once."""
     logits = F.linear(hidden.to(dtype), weight.to(dtype)).float()  # (N, V)
-    return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")
+    return F.cross_entropy(logits, targets.clamp(min=IGNORED), ignore_index=IGNORED, reduction="none")
 
 
 def _recomputing(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -155,8 +155,8 @@ def _room_for_logits(rows: int, weight: Tensor) -> Tensor:
 
 def _losses_and_logit_gradients_(logits: Tensor, targets: Tensor, scale: Tensor | None, differentiated: bool) -> Tensor:
     """The losses (n,) of logits (n, V), which are overwritten; with their scaled gradients, when differentiated."""
-    counts = targets != IGNORED
-    targets = targets.where(counts, 0)
+    counts = targets >= 0
+    targets = targets.clamp(min=0)
     losses = []
     rows = max(1, SLICE_LOGITS // logits.size(1)) if on_eager_cpu(logits) else len(logits)
     for piece, target, counted in zip(

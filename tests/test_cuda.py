@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2tui import preset_files
-from gpt2tui.training.update import Update
+from gpt2tui.training.update import fresh_update
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -13,7 +13,7 @@ def losses(device):
     preset = preset_files.load(
         ["test"], ["model.dropout=0", "training.gradient_accumulation=2", "model.vocab_size=300"]
     ).preset
-    update = Update(preset, torch.device(device), "fp32")
+    update = fresh_update(preset, torch.device(device), "fp32")
     generator = torch.Generator().manual_seed(1)
     shape = (2, 2, preset.training.batch_size, preset.training.sequence_length)
     told = []

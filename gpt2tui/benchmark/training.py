@@ -17,7 +17,7 @@ from gpt2tui.preset import Preset
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.precision import Precision, choose_compilation
 from gpt2tui.training.trial import within_budget
-from gpt2tui.training.update import PendingResult, Update
+from gpt2tui.training.update import PendingResult, fresh_update
 from model.gpt2 import GPT2
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
@@ -118,7 +118,7 @@ def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]
         return transformers_step(job.preset, device, best=job.contender == "transformers-best")
     precision = cast(Precision, job.preset.training.precision)
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
-    update = Update(preset, device, precision)
+    update = fresh_update(preset, device, precision)
     update.forward, facts = compile_as_a_run_does(update.model, preset)
     unread: list[PendingResult] = []
 

@@ -80,16 +80,24 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; `closure` is not used."""
+        """One update of every parameter that has a gradient; `closure` is not used.
+
+        Nothing moves where the attribute `found_inf`, if there is one, is a scalar of 1: as with torch's fused ones.
+        """
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        moves = 1.0 if found_inf is None else 1.0 - found_inf.double()
         for group in self.param_groups:
             for pieces in self._stacks(group):
                 momenta, gradients = [p.momentum for p in pieces], [p.gradient for p in pieces]
+                if found_inf is not None:  # a momentum that moves towards itself stays where it is
+                    gradients = [g.where(found_inf == 0, m) for g, m in zip(gradients, momenta, strict=True)]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
                 stack = torch.stack(updates) if len(pieces) > 1 else updates[0].unsqueeze(0)
                 stack = orthogonalize(stack, product_dtype(stack.device))
+                stack = stack if found_inf is None else stack * moves
                 for piece, update in zip(pieces, stack.unbind(), strict=True):
-                    piece.weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    piece.weight.mul_(1 - group["lr"] * group["weight_decay"] * moves)
                     piece.weight.add_(update, alpha=-group["lr"] * piece.scale)
 
     def _stacks(self, group: dict[str, Any]) -> Iterator[list[_Piece]]:

@@ -1,5 +1,8 @@
 """AdamW and Muon over the right parameters: matrices decay, biases and layer norms do not."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,22 +10,24 @@ from gpt2tui.preset import Preset
 from gpt2tui.training.muon import Muon
 from gpt2tui.training.schedules import learning_rate_factor
 
+WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")
+
 
 class Optimizers:
     """The optimizers of a run as one thing: schedule, step, and state as named tensors."""
 
     def __init__(self, model: nn.Module, preset: Preset) -> None:
-        """Splits the parameters of `model`, whose hidden matrices live in its blocks."""
+        """Splits the parameters of `model`, wrapped or not; its hidden matrices live in its blocks."""
         table = preset.optimizer
         self.preset = preset
         self.learning_rate_factor = 1.0
         """What a person has changed the schedule by, for all parameters alike; 1 is the preset's own."""
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        matrices = [p for p in self.names if p.ndim >= 2]
-        vectors = [p for p in self.names if p.ndim < 2]
-        hidden = [p for p in matrices if table.name == "muon" and self.names[p].startswith("h.")]
-        rest = [p for p in matrices if not any(p is h for h in hidden)]
-        groups = [
+        named = [(_unwrapped(name), parameter) for name, parameter in model.named_parameters()]
+        matrices = [(name, p) for name, p in named if p.ndim >= 2]
+        vectors = [(name, p) for name, p in named if p.ndim < 2]
+        hidden = [(name, p) for name, p in matrices if table.name == "muon" and name.startswith("h.")]
+        rest = [(name, p) for name, p in matrices if not (table.name == "muon" and name.startswith("h."))]
+        groups: list[dict[str, Any]] = [
             {"params": rest, "weight_decay": table.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
@@ -41,13 +46,16 @@ class Optimizers:
                 group["lr"] = peak * factor
         return self.preset.optimizer.lr * factor
 
-    def step(self, scaler: torch.amp.GradScaler | None = None) -> None:
-        """Updates the weights and drops the gradients; with a scaler, not after an overflow."""
+    def step(self, found_inf: Tensor | None = None) -> None:
+        """Updates the weights and drops the gradients.
+
+        found_inf, a scalar in fp32 on the device: where it is 1, no weight, moment or step counter moves. Nobody has
+        to wait for it.
+        """
         for optimizer, _ in self.all:
-            if scaler is None:
-                optimizer.step()
-            else:
-                scaler.step(optimizer)
+            # The attribute by which a gradient scaler tells it to torch's fused optimizers; Muon here reads it too.
+            optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+            optimizer.step()
         self.zero_grad()
 
     def zero_grad(self) -> None:
@@ -57,12 +65,11 @@ class Optimizers:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The moments as `<parameter>.<moment>` tensors; scalars as 0-d tensors."""
-        tensors = {}
-        for optimizer, _ in self.all:
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    tensors[f"{self.names[parameter]}.{key}"] = torch.as_tensor(value)
-        return tensors
+        return {
+            f"{name}.{key}": torch.as_tensor(value)
+            for optimizer, name, parameter in self._named_parameters()
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Puts the moments back; none at all are those of an optimizer that has not taken a step.
@@ -79,24 +86,30 @@ class Optimizers:
                 raise ValueError(f"{key} has shape {tuple(tensors[key].shape)}, not {tuple(shape)}")
             if tensors[key].dtype != torch.float32:
                 raise ValueError(f"{key} is {tensors[key].dtype}, not torch.float32")
-        for optimizer, _ in self.all:
-            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-                prefix = self.names[parameter] + "."
-                optimizer.state[parameter] = {
-                    key: tensors[prefix + key].to(
-                        device=parameter.device if tensors[prefix + key].ndim else None, copy=True
-                    )
-                    for key in _state_keys(optimizer)
-                }
+        for optimizer, name, parameter in self._named_parameters():
+            found = {key: tensors[f"{name}.{key}"] for key in _state_keys(optimizer)}
+            optimizer.state[parameter] = {
+                key: tensor.to(device=parameter.device if tensor.ndim else None, copy=True)
+                for key, tensor in found.items()
+            }
 
     def _expected_state(self) -> list[tuple[str, torch.Size]]:
         return [
-            (f"{self.names[p]}.{key}", torch.Size() if key == "step" else p.shape)
-            for optimizer, _ in self.all
-            for group in optimizer.param_groups
-            for p in group["params"]
+            (f"{name}.{key}", torch.Size() if key == "step" else parameter.shape)
+            for optimizer, name, parameter in self._named_parameters()
             for key in _state_keys(optimizer)
         ]
+
+    def _named_parameters(self) -> Iterator[tuple[torch.optim.Optimizer, str, Tensor]]:
+        for optimizer, _ in self.all:
+            for group in optimizer.param_groups:
+                for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                    yield optimizer, name, parameter
+
+
+def _unwrapped(name: str) -> str:
+    """A parameter's name in the network itself: torch.compile, DDP and activation checkpointing each add a level."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def _state_keys(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from gpt2tui.training import state
 from gpt2tui.training.precision import Precision, choose_precision, device_name
 from gpt2tui.training.time_budget import TimeBudget
 from gpt2tui.training.trial import within_budget
-from gpt2tui.training.update import Update
+from gpt2tui.training.update import Update, fresh_update
 
 
 @dataclass
@@ -74,7 +74,7 @@ def begin(
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
     preset = within_budget(preset, trial_batches, device)
     precision = choose_precision(preset, device)
-    batches, update = open_batches(corpus, preset.training), Update(preset, device, precision)
+    batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
     replace_text(run.preset_file, dumps(preset))
     tokenizers.save(corpus.tokenizer, run.folder)
     data = {
@@ -97,7 +97,7 @@ def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.
         time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
         preset = preset.with_training(time_budget=0.0)
     precision = choose_precision(preset, device)
-    batches, update = open_batches(corpus, preset.training), Update(preset, device, precision)
+    batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
     if numbers["data_fingerprint"] != corpus.fingerprint:
         raise DataError(
             f"the corpus {preset.data.source} has changed since the run {run.name} began; "

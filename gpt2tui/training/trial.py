@@ -12,7 +12,7 @@ import torch
 from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.preset import Preset
 from gpt2tui.training.precision import Precision, choose_precision
-from gpt2tui.training.update import Update
+from gpt2tui.training.update import fresh_update
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
 MEASURED_STEPS = 15
@@ -38,7 +38,7 @@ def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch
 
     The median of a few. Their faster half would promise more than a machine keeps whose speed goes up and down.
     """
-    update, durations = Update(preset, device, precision), []
+    update, durations = fresh_update(preset, device, precision), []
     for step in range(WARM_UP_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         update.run(batches.micro_batches(step), step)

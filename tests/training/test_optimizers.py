@@ -40,7 +40,7 @@ def test_only_matrices_decay():
 def test_muon_moves_the_hidden_matrices_and_adamw_the_rest():
     network = model()
     optimizer = Optimizers(network, preset("optimizer.name=muon"))
-    by_muon = {optimizer.names[p] for p in optimizer.all[1][0].param_groups[0]["params"]}
+    by_muon = set(optimizer.all[1][0].param_groups[0]["param_names"])
     assert by_muon == {name for name, p in network.named_parameters() if name.startswith("h.") and p.ndim == 2}
     everything = [p for o, _ in optimizer.all for group in o.param_groups for p in group["params"]]
     assert len(everything) == len(set(map(id, everything))) == len(list(network.parameters()))

@@ -18,7 +18,7 @@ from gpt2tui.training.events import (
     Step,
     Warned,
 )  # fmt: skip
-from gpt2tui.training.update import Update
+from gpt2tui.training.update import fresh_update
 from tests import tiny_runs
 
 
@@ -271,12 +271,13 @@ def test_a_trainer_json_from_elsewhere_is_a_checkpoint_error(tmp_path, change):
 @pytest.mark.parametrize("late", [False, True])
 def test_gradients_are_clipped_as_torch_does_it(limit, late):
     preset = preset_files.load(["test"], [f"optimizer.grad_clip={limit}", "model.vocab_size=300"]).preset
-    update = Update(preset, torch.device("cpu"), "fp32")
+    update = fresh_update(preset, torch.device("cpu"), "fp32")
     update.reads_late = late
     tokens = torch.randint(0, 300, (2, preset.training.sequence_length))
     update.model(tokens, tokens).backward()
     before = [parameter.grad.clone() for parameter in update.model.parameters()]
-    norm = update._clip()
+    norm = update._gradient_norm()
+    update._clip(norm)
     after = [parameter.grad.clone() for parameter in update.model.parameters()]
     for parameter, gradient in zip(update.model.parameters(), before, strict=True):
         parameter.grad = gradient

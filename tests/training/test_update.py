@@ -1,0 +1,231 @@
+"""One update: what is averaged, what moves, and that nothing does after a gradient that is not finite."""
+
+import contextlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpt2tui import preset_files
+from gpt2tui.errors import DivergedError
+from gpt2tui.training.optimizers import Optimizers
+from gpt2tui.training.update import Update, fresh_update
+from model.gpt2 import GPT2
+
+V, T = 31, 8
+SETTINGS = (
+    "data.tokenizer=char", f"model.vocab_size={V}", f"model.n_positions={T}", "model.n_embd=16", "model.n_layer=2", "model.n_head=2",
+    f"training.sequence_length={T}", "optimizer.name=muon", "optimizer.lr=0.01", "optimizer.weight_decay=0.1",
+    "schedule.warmup_iterations=0",
+)  # fmt: skip
+SCALE = 2.0**10
+
+
+def new_update(*overrides, late=False, scaled=False):
+    update = fresh_update(preset_files.load(["default"], [*SETTINGS, *overrides]).preset, torch.device("cpu"), "fp32")
+    update.reads_late = late
+    if scaled:
+        update.scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
+    return update
+
+
+def batch(rows=2, seed=1):
+    return tuple(torch.randint(V, (2, rows, T), generator=torch.Generator().manual_seed(seed)))
+
+
+def everything(update):
+    """Copies of all weights, moments and step counters."""
+    weights = {f"weight {name}": p.detach().clone() for name, p in update.model.named_parameters()}
+    return weights | {name: tensor.clone() for name, tensor in update.optimizers.state_tensors().items()}
+
+
+def spoil(update, name, value):
+    """The next gradients of this parameter have this number in them."""
+    parameter = dict(update.model.named_parameters())[name]
+    return parameter.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([1]), value))
+
+
+BY_ADAMW, BY_MUON = ("wte.weight", "h.0.ln_1.bias"), ("h.0.attn.c_attn.weight", "h.1.mlp.c_fc.weight")
+
+
+@pytest.mark.parametrize("name", [*BY_ADAMW, *BY_MUON])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("late", [False, True])
+def test_with_a_scaler_one_gradient_that_is_not_finite_moves_nothing_and_halves_the_scale(name, value, late):
+    update = new_update(late=late, scaled=True)
+    update.run([batch()], 0)
+    before = everything(update)
+    hook = spoil(update, name, value)
+    result = update.run([batch()], 1)
+    assert not torch.tensor(result.grad_norm).isfinite()
+    after = everything(update)
+    assert after.keys() == before.keys()
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    assert update.scaler.get_scale() == SCALE / 2
+    assert all(p.grad is None for p in update.model.parameters())
+
+    hook.remove()  # the next update is that of a run which never saw the overflow
+    untroubled = new_update(late=late, scaled=True)
+    untroubled.run([batch()], 0)
+    for each in (update, untroubled):
+        each.run([batch()], 1)
+    for key, tensor in everything(untroubled).items():
+        torch.testing.assert_close(everything(update)[key], tensor, rtol=1e-5, atol=1e-7, msg=key)
+
+
+@pytest.mark.parametrize("name", [*BY_ADAMW, *BY_MUON])
+@pytest.mark.parametrize("late", [False, True])
+def test_without_a_scaler_it_is_divergence_before_anything_has_moved(name, late):
+    update = new_update(late=late)
+    update.run([batch()], 0)
+    before = everything(update)
+    spoil(update, name, float("inf"))
+    with pytest.raises(DivergedError, match="diverged at step 2"):
+        update.run([batch()], 1)
+    after = everything(update)
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    assert all(p.grad is None for p in update.model.parameters())
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_finite_gradient_moves_every_weight_moment_and_counter(late, scaled):
+    update = new_update(late=late, scaled=scaled)
+    update.run([batch()], 0)
+    before = everything(update)
+    update.run([batch(seed=2)], 1)
+    after = everything(update)
+    assert [key for key in before if torch.equal(before[key], after[key])] == []
+    assert not scaled or update.scaler.get_scale() == SCALE
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_results_that_are_read_late_are_those_of_waiting_bit_for_bit(optimizer):
+    now, later = (new_update(f"optimizer.name={optimizer}", late=late) for late in (False, True))
+    for step in range(3):
+        assert now.run([batch(seed=step)], step) == later.run([batch(seed=step)], step)
+    waited, unwaited = everything(now), everything(later)
+    assert [key for key in waited if not torch.equal(waited[key], unwaited[key])] == []
+
+
+def test_a_gradient_that_stays_infinite_whatever_the_scale_is_divergence():
+    update = new_update(scaled=True)
+    spoil(update, "wte.weight", float("inf"))
+    with pytest.raises(DivergedError):
+        for step in range(12):  # 2^10, 2^9, ... 1
+            update.run([batch()], step)
+    assert update.scaler.get_scale() == 1.0
+
+
+# ---- the mean of a step
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+    """What the update would have moved the weights with, and nothing moves."""
+    found = {}
+
+    def keep(self, found_inf=None):
+        found.update({name: p.grad.clone() for name, p in update_under_test[0].model.named_parameters()})
+
+    update_under_test = []
+    monkeypatch.setattr(Optimizers, "step", keep)
+
+    def of(update, micro_batches):
+        update_under_test[:] = [update]
+        return update.run(micro_batches, 0).train_loss, dict(found)
+
+    return of
+
+
+def masked(counts, ignored):
+    """One micro-batch for each number of targets that count."""
+    batches = []
+    for seed, count in enumerate(counts):
+        inputs, targets = batch(seed=seed)
+        targets.view(-1)[torch.randperm(targets.numel())[count:]] = ignored
+        batches.append((inputs, targets))
+    return batches
+
+
+@pytest.mark.parametrize("ignored", [-1, -100])
+@pytest.mark.parametrize("counts", [(16, 16), (16, 3, 9), (1, 0, 16), (0, 5)])
+def test_the_loss_of_a_step_is_the_mean_over_counted_targets(gradients, counts, ignored):
+    micro_batches = masked(counts, ignored)
+    whole = tuple(torch.cat(parts) for parts in zip(*micro_batches, strict=True))
+    update = new_update("optimizer.grad_clip=0")
+    loss, found = gradients(update, micro_batches)
+    expected_loss, expected = gradients(update, [whole])
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+    inputs, targets = whole  # and as plain torch has it
+    logits = update.model(inputs)
+    counted = targets.masked_fill(targets < 0, -100)
+    theirs = F.cross_entropy(logits.flatten(0, 1), counted.flatten(), reduction="sum") / sum(counts)
+    assert loss == pytest.approx(theirs.item(), rel=1e-6)
+    names, parameters = zip(*update.model.named_parameters(), strict=True)
+    for name, gradient in zip(names, torch.autograd.grad(theirs, parameters), strict=True):
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_a_step_without_any_counted_target_is_zero_not_nan(gradients):
+    loss, found = gradients(new_update(), masked((0, 0), -100))
+    assert loss == 0.0
+    assert not any(gradient.any() for gradient in found.values())
+
+
+def test_with_as_many_targets_in_each_it_is_the_mean_of_the_means_to_the_bit(gradients):
+    update, micro_batches = new_update("optimizer.grad_clip=0"), [batch(seed=seed) for seed in range(3)]
+    _, found = gradients(update, micro_batches)
+    for inputs, targets in micro_batches:
+        (update.model(inputs, targets) / 3).backward()
+    assert all(torch.equal(found[name], p.grad) for name, p in update.model.named_parameters())
+
+
+# ---- what is handed in
+
+
+def test_every_micro_batch_but_the_last_runs_without_sync():
+    update = new_update()
+    story = []
+
+    @contextlib.contextmanager
+    def no_sync():
+        story.append("enter")
+        yield
+        story.append("leave")
+
+    update.no_sync = no_sync
+    update.model.register_forward_pre_hook(lambda *_: story.append("forward"))
+    update.model.wte.weight.register_hook(lambda _: story.append("backward"))
+    update.run([batch(seed=seed) for seed in range(3)], 0)
+    alone = ["enter", "forward", "backward", "leave"]
+    assert story == [*alone, *alone, "forward", "backward"]
+
+
+class Wrapped(torch.nn.Module):
+    """As DistributedDataParallel holds what it wraps."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *arguments):
+        return self.module(*arguments)
+
+
+def test_an_update_moves_a_network_that_came_from_elsewhere_through_its_wrapper():
+    preset = preset_files.load(["default"], SETTINGS).preset
+    plain = new_update()
+    model = GPT2(preset.model)
+    model.load_state_dict(plain.model.state_dict())
+    wrapper = Wrapped(model)
+    wrapped = Update(model, Optimizers(wrapper, preset), torch.device("cpu"), "fp32")
+    wrapped.forward = wrapper
+    for step in range(2):
+        assert wrapped.run([batch(seed=step)], step) == plain.run([batch(seed=step)], step)
+    expected = everything(plain)
+    assert everything(wrapped).keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in everything(wrapped).items())
