@@ -4,6 +4,10 @@ For N positions the logits are N x V numbers: with 50,257 tokens they, their sof
 the rest of a small model. But the gradient of the summed loss with respect to a position's logits, softmax -
 one_hot(target), is known as soon as they are. So a chunk of positions goes from logits to its share of the
 gradients of `hidden` and `weight` before the next chunk begins, and backward only has to scale them.
+
+A vocabulary of 50,257 is an odd width for a matrix product. It is padded here and nowhere else, so that no parameter,
+checkpoint or probability ever has a token that does not exist: on a GPU the weight gets rows of zeros, whose logits
+are cut off before the softmax; on a CPU only the rows of the logits lie further apart (`_room_for_logits`).
 """
 
 from typing import Any, Literal
@@ -22,15 +26,16 @@ IGNORED = -1  # what every target that does not count becomes
 CHUNK_LOGITS = 2**26  # held at once: 256 MB in fp32; smaller chunks add to the gradient of `weight` more often
 CPU_CHUNK_LOGITS = 2**25  # a CPU is as fast with half
 SLICE_LOGITS = 2**21  # 8 MB: on a CPU the softmax passes over what still lies in its cache, 1.2 times faster
+PADDED_TO = 64  # numbers: 128 bytes of fp16, as NVIDIA's guide to matrix multiplication asks for tensor cores
 PLAIN_LOGITS = 2**20  # up to here the plain way is as fast, measured with 65 and 1,024 tokens
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
     """The cross-entropy, in nats and fp32, of targets (B, T) int64 under softmax(hidden @ weight.T).
 
-    hidden (B, T, C), weight (V, C); a negative target does not count (-1, or torch's -100). "mean" is over the targets that count, and
-    0 when none does; "none" gives (B, T), 0 where the target does not count. Matrix products are in the type
-    of autocast or of `hidden`, everything else is in fp32. Can be differentiated once.
+    hidden (B, T, C), weight (V, C); a negative target does not count (-1, or torch's -100). "mean" is over the
+    targets that count, and 0 when none does; "none" gives (B, T), 0 where the target does not count. Matrix products
+    are in the type of autocast or of `hidden`, everything else is in fp32. Can be differentiated once.
     """
     rows, row_targets = hidden.flatten(0, -2), targets.flatten()  # (N, C), (N,)
     dtype = _product_dtype(rows)
@@ -65,7 +70,7 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     """The losses (N,), all logits at once."""
-    logits = F.linear(hidden.to(dtype), weight.to(dtype)).float()  # (N, V)
+    logits = F.linear(hidden.to(dtype), _padded(weight, dtype))[:, : weight.size(0)].float()  # (N, V)
     return F.cross_entropy(logits, targets.clamp(min=IGNORED), ignore_index=IGNORED, reduction="none")
 
 
@@ -118,15 +123,15 @@ def _losses_and_gradients(
     grad_hidden = torch.empty_like(hidden) if wanted[0] else None
     grad_weight: Tensor | None = None
     losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
-    W = weight.to(dtype)
+    V, W = weight.size(0), _padded(weight, dtype)  # (V', C)
     rows = min(_rows_per_chunk(weight), len(targets))
     room = _room_for_logits(rows, W) if _in_place(W) else None
     for start in range(0, len(targets), rows):
         chunk = slice(start, start + rows)
         x = hidden[chunk].to(dtype)  # (n, C)
-        logits = F.linear(x, W) if room is None else torch.mm(x, W.T, out=room[: len(x)])  # (n, V)
-        losses[chunk] = _losses_and_logit_gradients_(logits, targets[chunk], scale, any(wanted))
-        gradients = logits  # that is what they are now
+        logits = F.linear(x, W) if room is None else torch.mm(x, W.T, out=room[: len(x)])  # (n, V')
+        losses[chunk] = _losses_and_logit_gradients_(logits[:, :V], targets[chunk], scale, any(wanted))
+        gradients = logits  # that is what they are now; beyond V they are the zeros that the logits were
         if grad_hidden is not None:
             grad_hidden[chunk] = gradients @ W
         if wanted[1] and grad_weight is None:
@@ -136,7 +141,17 @@ def _losses_and_gradients(
         elif grad_weight is not None:
             grad_weight += gradients.T @ x  # bf16 products, summed in fp32
         del logits, gradients  # or they would be alive beside the next chunk's
-    return losses, grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+    return losses, grad_hidden, None if grad_weight is None else grad_weight[:V].to(weight.dtype)
+
+
+def _padded(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight (V, C) in `dtype`; on a GPU with rows of zeros up to a multiple of PADDED_TO: (V', C)."""
+    missing = -weight.size(0) % PADDED_TO if _pads(weight) else 0
+    return F.pad(weight.to(dtype), (0, 0, 0, missing)) if missing else weight.to(dtype)
+
+
+def _pads(weight: Tensor) -> bool:
+    return weight.is_cuda
 
 
 def _in_place(weight: Tensor) -> bool:

@@ -1,5 +1,7 @@
 """The chunked cross-entropy against torch's, in values and gradients."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,9 @@ WAYS = {
     "chunks, the last one shorter": {"PLAIN_LOGITS": 0, "CHUNK_LOGITS": 5 * V},
     "chunks cut in slices": {"PLAIN_LOGITS": 0, "CHUNK_LOGITS": 5 * V, "SLICE_LOGITS": 2 * V},
     "less room than a row": {"PLAIN_LOGITS": 0, "CHUNK_LOGITS": 1, "SLICE_LOGITS": 1},
+    "plain, padded": {"_pads": lambda weight: True},
+    "one chunk, padded": {"PLAIN_LOGITS": 0, "_pads": lambda weight: True},
+    "chunks, padded": {"PLAIN_LOGITS": 0, "CHUNK_LOGITS": 5 * V, "_pads": lambda weight: True},
 }
 
 
@@ -151,10 +156,11 @@ def test_bf16_tensors_give_an_fp32_loss_and_bf16_gradients():
         assert (a.float() - b).norm() < 0.02 * b.norm()
 
 
-@pytest.fixture(params=["plain", "chunks"])
+@pytest.fixture(params=["plain", "chunks", "padded chunks"])
 def _fp16_way(request, monkeypatch):
     monkeypatch.setattr(loss_module, "PLAIN_LOGITS", 2**26 if request.param == "plain" else 0)
     monkeypatch.setattr(loss_module, "CHUNK_LOGITS", 2**20)
+    monkeypatch.setattr(loss_module, "_pads", lambda weight: request.param == "padded chunks")
 
 
 def fp16_gradients(hidden, weight, targets, scale):
@@ -206,9 +212,45 @@ def test_the_logits_of_all_positions_are_never_held_at_once(monkeypatch):
     assert max(rows) == 5
 
 
+@pytest.mark.usefixtures("_chunked")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_products_have_a_multiple_of_64_columns_where_the_vocabulary_is_padded(monkeypatch, dtype):
+    columns = set()
+    linear = F.linear
+
+    def noting(x, weight):
+        columns.add(len(weight))
+        return linear(x, weight)
+
+    monkeypatch.setattr(F, "linear", noting)
+    monkeypatch.setattr(loss_module, "_in_place", lambda weight: False)  # as on a GPU
+    for pads, expected in (True, {64}), (False, {V}):
+        columns.clear()
+        monkeypatch.setattr(loss_module, "_pads", lambda weight, pads=pads: pads)
+        hidden, weight, targets = inputs()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            loss = linear_cross_entropy(hidden, weight, targets)
+        loss.backward()
+        assert columns == expected
+        assert weight.grad.shape == (V, C)
+
+
+@pytest.mark.usefixtures("_way")
+def test_tokens_that_do_not_exist_get_no_probability():
+    # All logits are the same, so that each of V tokens has 1/V; of 64 it would be less.
+    hidden, weight, targets = inputs()
+    loss = linear_cross_entropy(torch.zeros_like(hidden), weight, targets)
+    assert loss.item() == pytest.approx(math.log(V), rel=1e-6)
+    # Nor where all others are far below the zeros that the padding gives.
+    below = linear_cross_entropy(torch.ones_like(hidden), torch.full_like(weight, -5.0), targets)
+    assert below.item() == pytest.approx(math.log(V), rel=1e-5)
+
+
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.usefixtures("_chunked")
-def test_traced_by_the_compiler_it_is_the_same(reduction):
+def test_traced_by_the_compiler_it_is_the_same(monkeypatch, reduction, padded):
+    monkeypatch.setattr(loss_module, "_pads", lambda weight: padded)
     hidden, weight, targets = inputs()
     targets[0, :3] = -1
     compiled = torch.compile(linear_cross_entropy, backend="aot_eager", fullgraph=True)

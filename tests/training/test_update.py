@@ -10,11 +10,13 @@ from gpt2tui import preset_files
 from gpt2tui.errors import DivergedError
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.update import Update, fresh_update
+from model import loss as loss_module
 from model.gpt2 import GPT2
 
 V, T = 31, 8
 SETTINGS = (
-    "data.tokenizer=char", f"model.vocab_size={V}", f"model.n_positions={T}", "model.n_embd=16", "model.n_layer=2", "model.n_head=2",
+    "data.tokenizer=char", f"model.vocab_size={V}", f"model.n_positions={T}",
+    "model.n_embd=16", "model.n_layer=2", "model.n_head=2",
     f"training.sequence_length={T}", "optimizer.name=muon", "optimizer.lr=0.01", "optimizer.weight_decay=0.1",
     "schedule.warmup_iterations=0",
 )  # fmt: skip
@@ -185,6 +187,21 @@ def test_with_as_many_targets_in_each_it_is_the_mean_of_the_means_to_the_bit(gra
 
 
 # ---- what is handed in
+
+
+@pytest.mark.parametrize("plain_logits", [loss_module.PLAIN_LOGITS, 0])
+def test_a_padded_vocabulary_begins_with_the_same_weights_and_learns_the_same(monkeypatch, plain_logits):
+    monkeypatch.setattr(loss_module, "PLAIN_LOGITS", plain_logits)
+    plain, padded = new_update(), new_update()
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), padded.model.parameters(), strict=True))
+    for step in range(3):
+        for update, pads in ((plain, False), (padded, True)):
+            monkeypatch.setattr(loss_module, "_pads", lambda weight, pads=pads: pads)
+            update.run([batch(seed=step)], step)
+    expected = everything(plain)
+    for key, tensor in everything(padded).items():
+        assert tensor.shape == expected[key].shape
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-4, atol=1e-6, msg=key)
 
 
 def test_every_micro_batch_but_the_last_runs_without_sync():
