@@ -23,8 +23,8 @@ def compiled(model: GPT2, shape: tuple[int, int], precision: Precision) -> tuple
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             torch._dynamo.reset()  # an earlier run of this process may have had another shape
-            # Not mode="reduce-overhead": its CUDA graphs overwrite the gradients of one micro-batch with those of
-            # the next (pytorch/pytorch#169545).
+            # Not mode="reduce-overhead": its CUDA graphs fail when gradients are accumulated, "accessing tensor output
+            # [...] overwritten by a subsequent run" (pytorch/pytorch#169545).
             forward: Forward = torch.compile(model, dynamic=False)
             tokens = torch.zeros(shape, dtype=torch.int64, device=device)
             targets = tokens.clone()  # the same tensor twice would be compiled as that, and the run's own once more
