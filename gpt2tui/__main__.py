@@ -11,11 +11,10 @@ from gpt2tui.errors import Gpt2TuiError, ResourceError
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; an expected failure is one message on stderr."""
-    from gpt2tui.cli import build_parser
+    from gpt2tui.cli import parse
 
     _make_streams_safe()
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     try:
         code: int = options.command(options)
         sys.stdout.flush()

@@ -2,6 +2,10 @@
 """The command line: what can be asked for, and which function answers. Imports nothing heavy."""
 
 import argparse
+import contextlib
+import io
+import shlex
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -23,6 +27,32 @@ examples:
 """
 
 
+def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a command, imported when it is called."""
+
+    def call(options: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"gpt2tui.commands.{module}"), function)(options)
+        return code
+
+    return call
+
+
+START = _command("start", "start")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line, by default this process's. Leaves with code 2 when something is wrong."""
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser()
+    _refuse_options_before_a_command(parser, words)
+    options = parser.parse_args(words)
+    if options.command is START and options.json and not options.dry_run:
+        parser.error("--json without a command needs --dry-run; a training takes --log-format jsonl")
+    if options.command is START and options.log_format and not options.headless:
+        parser.error("--log-format needs --headless: the workbench has no log on stdout")
+    return options
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each command sets `command`, a function of the parsed options."""
     parser = argparse.ArgumentParser(
@@ -34,17 +64,45 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gpt2tui {__version__}")
     _add_training_options(parser)
-    parser.set_defaults(command=_command("start", "start"))
+    parser.set_defaults(command=START)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_sample(commands)
-    _add_evaluate(commands)
-    _add_presets(commands)
-    _add_runs(commands)
-    _add_attach(commands)
-    _add_serve(commands)
-    _add_bench(commands)
+    for add in COMMANDS.values():
+        add(commands)
     _complete(parser)
     return parser
+
+
+def _refuse_options_before_a_command(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """argparse takes options before a command for those of a training without one, and drops them."""
+    if not words or not words[0].startswith("-") or {"-h", "--help", "--version"} & {*words}:
+        return
+    places = (at for at, word in enumerate(words) if word in COMMANDS and not _takes_value(parser, words[at - 1]))
+    at = next(places, 0)
+    before = words[:at]
+    if not before or before == ["--"]:
+        return
+    moved = [*words[at:], *before]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            parser.parse_args(moved)
+            hint = f"gpt2tui {shlex.join(moved)}"
+        except SystemExit:
+            hint = f"see gpt2tui {words[at]} --help"
+    parser.error(
+        f"{shlex.join(before)} has no effect before the command {words[at]}; options go behind their command: {hint}"
+    )
+
+
+def _takes_value(parser: argparse.ArgumentParser, word: str) -> bool:
+    """Whether the word is an option whose value stands behind it, as `runs` does in `--resume runs`."""
+    if not word.startswith("--"):
+        return False
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            parser.parse_known_args([word])
+        except SystemExit:  # it lacks its value
+            return True
+    return False
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -219,16 +277,6 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
-def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """The function of a command, imported when it is called."""
-
-    def call(options: argparse.Namespace) -> int:
-        code: int = getattr(import_module(f"gpt2tui.commands.{module}"), function)(options)
-        return code
-
-    return call
-
-
 def _complete(parser: argparse.ArgumentParser) -> None:
     """Answers the shell's Tab key; costs nothing otherwise."""
     import os
@@ -255,3 +303,14 @@ def _run_names(**_: Any) -> list[str]:
     from gpt2tui.runs import all_runs
 
     return [run.name for run in all_runs()]
+
+
+COMMANDS: dict[str, Callable[[Any], None]] = {
+    "sample": _add_sample,
+    "eval": _add_evaluate,
+    "presets": _add_presets,
+    "runs": _add_runs,
+    "attach": _add_attach,
+    "serve": _add_serve,
+    "bench": _add_bench,
+}

@@ -360,6 +360,40 @@ def test_bad_input_is_one_clear_message_and_its_exit_code(tmp_path, arguments, c
     assert not list((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("--preset small sample RUN", "--preset small has no effect before the command sample"),
+        ("--preset=small --headless runs list", "--preset=small --headless has no effect before the command runs"),
+        ("--seed 3 runs list", "see gpt2tui runs --help"),
+        ("--set x=1 presets show small", "see gpt2tui presets --help"),
+        ("--resume runs attach r", "see gpt2tui attach --help"),
+        ("--dry-run serve", "see gpt2tui serve --help"),
+        ("--json runs list", "go behind their command: gpt2tui runs list --json"),
+        ("--seed 3 sample RUN", "go behind their command: gpt2tui sample RUN --seed 3"),
+        ("--preset small bench", "go behind their command: gpt2tui bench --preset small"),
+        ("--device cpu eval RUN", "go behind their command: gpt2tui eval RUN --device cpu"),
+    ],
+)
+def test_options_before_a_command_are_refused_and_told_where_they_belong(words, hint):
+    assert hint in clear_message(gpt2tui(*words.split()), 2)
+
+
+@pytest.mark.parametrize("command", ["sample", "eval", "presets", "runs", "attach", "serve", "bench"])
+@pytest.mark.parametrize("option", ["headless", "preset=x", "set=a=b", "run-dir=d", "resume=r", "dry-run", "json"])
+def test_no_option_of_a_training_is_dropped_before_a_command(option, command):
+    assert f"no effect before the command {command}" in clear_message(gpt2tui(f"--{option}", command), 2)
+
+
+def test_a_value_that_is_called_like_a_command_is_a_value(tmp_path):
+    assert "there is no run runs" in clear_message(gpt2tui("--resume", "runs", "--headless", cwd=tmp_path), 2)
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--headless", "--json"], ["--log-format", "jsonl"]])
+def test_an_option_that_would_have_no_effect_without_a_command_is_refused(words):
+    assert "needs --" in clear_message(gpt2tui("--preset", "test", *words), 2)
+
+
 def test_a_pickle_is_refused_as_a_checkpoint(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"\x80\x04.")
