@@ -195,9 +195,9 @@ def _add_presets(commands: Any) -> None:
     )
     showing.add_argument("preset", metavar="NAME").completer = _preset_names
     showing.set_defaults(command=_command("presets", "show_preset"))
-    checking = actions.add_parser("check", help="validate a file; all mistakes at once", allow_abbrev=False)
-    checking.add_argument("preset", metavar="FILE")
-    checking.set_defaults(command=_command("presets", "check_preset"))
+    checking = actions.add_parser("check", help="validate files; all mistakes at once", allow_abbrev=False)
+    checking.add_argument("presets", metavar="FILE", nargs="+", help="a TOML file, or a preset by its name")
+    checking.set_defaults(command=_command("presets", "check_presets"))
     keys = actions.add_parser("keys", help="every setting with its default, bounds and meaning", allow_abbrev=False)
     keys.set_defaults(command=_command("presets", "list_keys"))
     schema = actions.add_parser("schema", help="the JSON schema, for editors", allow_abbrev=False)

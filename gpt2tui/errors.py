@@ -4,6 +4,9 @@ Whatever is raised as a `Gpt2TuiError` is shown as one message without a traceba
 A message says what happened, where, and what to do about it.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 
 class Gpt2TuiError(Exception):
     """An expected failure: its text is for people, `exit_code` for scripts."""
@@ -17,8 +20,53 @@ class UsageError(Gpt2TuiError):
     exit_code = 2
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a setting was written: a file and a line of it; without a line a whole file, `--set` or the form."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong with a preset, in parts for programs; `str()` is the line for people."""
+
+    message: str
+    """What is wrong, with the value and what is allowed instead of it."""
+    key: str = ""
+    """The dotted key as it was written; empty where a file as a whole is wrong."""
+    value: Any = None
+    allowed: str = ""
+    """What the value must be; empty where that is not the question."""
+    suggestion: str = ""
+    """What was probably meant, or what to do; empty when that cannot be told."""
+    place: Place | None = None
+    partners: tuple[tuple[str, Place], ...] = ()
+    """The other settings that the value does not fit, and where they were written."""
+
+    @property
+    def text(self) -> str:
+        """The message and the suggestion, for where key and place are in sight."""
+        return f"{self.message}; {self.suggestion}" if self.suggestion else self.message
+
+    def __str__(self) -> str:
+        place = "" if self.place is None else str(self.place)
+        between = ":" if self.place and self.place.line else " "
+        start = between.join(part for part in (place, self.key) if part)
+        partners = "; ".join(f"{place} sets {key}" for key, place in self.partners)
+        return (f"{start}: " if start else "") + self.text + (f" ({partners})" if partners else "")
+
+
 class PresetError(UsageError):
     """A preset, or an override of one, is wrong. All mistakes are in the one message, a line each."""
+
+    def __init__(self, *mistakes: Mistake | str) -> None:
+        self.mistakes = tuple(Mistake(found) if isinstance(found, str) else found for found in mistakes)
+        super().__init__("\n".join(map(str, self.mistakes)))
 
 
 class DataError(Gpt2TuiError):

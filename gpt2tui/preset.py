@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.config import GPT2Config
+from model.config import GPT2Config, Inconsistency
 
 DEFAULT_BPE_VOCAB_SIZE = 4096
 GPT2_VOCAB_SIZE = 50257
@@ -213,48 +213,50 @@ class Preset(Table):
         """The same preset with other values in its [training], which are not validated."""
         return self.model_copy(update={"training": self.training.model_copy(update=changes)})
 
-    def inconsistencies(self) -> list[tuple[str, str]]:
-        """What bounds of single fields cannot see: (dotted key, message) pairs, empty when all fits together."""
-        found = [(f"model.{key}", message) for key, message in self.model.inconsistencies()]
+    def inconsistencies(self) -> list[Inconsistency]:
+        """What bounds of single fields cannot see, with dotted keys; empty when all fits together."""
+        found = [
+            Inconsistency(f"model.{each.key}", each.message, tuple(f"model.{key}" for key in each.partners))
+            for each in self.model.inconsistencies()
+        ]
+
+        def report(key: str, message: str, *partners: str) -> None:
+            found.append(Inconsistency(key, message, partners))
+
         t, data, schedule = self.training, self.data, self.schedule
         if t.sequence_length > self.model.n_positions:
-            found.append(
-                (
-                    "training.sequence_length",
-                    f"{t.sequence_length} is more than model.n_positions = {self.model.n_positions}, "
-                    "the longest text the model can see",
-                )
+            report(
+                "training.sequence_length",
+                f"{t.sequence_length} is more than model.n_positions = {self.model.n_positions}, "
+                "the longest text the model can see",
+                "model.n_positions",
             )
         if schedule.warmup_iterations > t.num_iterations:
-            found.append(
-                (
-                    "schedule.warmup_iterations",
-                    f"{schedule.warmup_iterations} is more than training.num_iterations = {t.num_iterations}",
-                )
+            report(
+                "schedule.warmup_iterations",
+                f"{schedule.warmup_iterations} is more than training.num_iterations = {t.num_iterations}",
+                "training.num_iterations",
             )
         if schedule.min_lr > self.optimizer.lr:
-            found.append(
-                (
-                    "schedule.min_lr",
-                    f"{schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}, its peak",
-                )
+            report(
+                "schedule.min_lr",
+                f"{schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}, its peak",
+                "optimizer.lr",
             )
         if t.precision == "fp16" and t.device == "cpu":
-            found.append(("training.precision", "fp16 needs a GPU; on the CPU choose fp32, bf16 or auto"))
+            report("training.precision", "fp16 needs a GPU; on the CPU choose fp32, bf16 or auto", "training.device")
         smallest = {"gpt2": GPT2_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE, "bpe": BYTE_VOCAB_SIZE, "char": 2}[data.tokenizer]
         if self.model.vocab_size is not None and self.model.vocab_size < smallest:
-            found.append(
-                (
-                    "model.vocab_size",
-                    f"{self.model.vocab_size} is smaller than the {data.tokenizer} tokenizer needs, {smallest}; "
-                    "leave it out to have it filled in",
-                )
+            report(
+                "model.vocab_size",
+                f"{self.model.vocab_size} is smaller than the {data.tokenizer} tokenizer needs, {smallest}; "
+                "leave it out to have it filled in",
+                "data.tokenizer",
             )
         if data.streaming and data.tokenizer == "char":
-            found.append(
-                (
-                    "data.tokenizer",
-                    "char must read the whole corpus first, which streaming does not; choose byte",
-                )
+            report(
+                "data.tokenizer",
+                "char must read the whole corpus first, which streaming does not; choose byte",
+                "data.streaming",
             )
         return found

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2tui.errors import CheckpointError, PresetError
+from gpt2tui.errors import CheckpointError, Mistake, PresetError
 from gpt2tui.preset import Preset
 from gpt2tui.preset_catalog import PresetSource, available, find, shipped_folder, user_folder
 from gpt2tui.preset_layers import Layer, merge, read_alone, read_chain, read_overrides
-from gpt2tui.preset_settings import Setting, json_schema, settings
+from gpt2tui.preset_settings import Setting, flat, json_schema, settings
 from gpt2tui.preset_validation import validate
-from gpt2tui.preset_writer import dumps, save, too_large
+from gpt2tui.preset_writer import dumps, save, too_large, update
 from gpt2tui.printable import printable
 
 __all__ = [
@@ -21,12 +21,14 @@ __all__ = [
     "check",
     "dumps",
     "find",
+    "flat",
     "json_schema",
     "load",
     "load_frozen",
     "save",
     "settings",
     "shipped_folder",
+    "update",
     "user_folder",
 ]
 
@@ -49,12 +51,12 @@ def load(layers: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedP
     merged: Layer = {}
     files: list[Path] = []
     override_layer, malformed = read_overrides(overrides)
-    unreadable = [] if layers else ["no preset is named; `gpt2tui presets list` shows them"]
+    unreadable = [] if layers else [Mistake("no preset is named", suggestion="`gpt2tui presets list` shows them")]
     for layer in layers:
         try:
             paths, values, mistakes = read_chain(find(layer))
         except PresetError as error:
-            unreadable.append(str(error))
+            unreadable += error.mistakes
         else:
             files += paths
             merged = merge(merged, values)
@@ -62,7 +64,7 @@ def load(layers: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedP
     # What fits together cannot be told while the settings of a whole file are missing.
     preset, mistakes = validate(merge(merged, override_layer), is_whole=not unreadable)
     if malformed or unreadable or preset is None:
-        raise PresetError("\n".join([*malformed, *unreadable, *mistakes]))
+        raise PresetError(*malformed, *unreadable, *mistakes)
     reason = too_large(preset)
     if reason:
         raise PresetError(f"{files[-1].stem}: {reason}")
@@ -85,7 +87,8 @@ def load_frozen(path: Path) -> Preset:
     try:
         preset, mistakes = validate(read_alone(path))
     except PresetError as error:
-        preset, mistakes = None, [str(error)]
+        preset, mistakes = None, list(error.mistakes)
     if preset is None:
-        raise CheckpointError("\n".join([f"{shown} is not a frozen preset that this version can read:", *mistakes]))
+        lines = [f"{shown} is not a frozen preset that this version can read:", *map(str, mistakes)]
+        raise CheckpointError("\n".join(lines))
     return preset

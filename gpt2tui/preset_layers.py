@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2tui.errors import PresetError
+from gpt2tui.errors import Mistake, Place, PresetError
 from gpt2tui.preset_catalog import find_base, missing
+from gpt2tui.preset_settings import defaults, optional_tables, settings, with_table
 from gpt2tui.printable import printable, printable_value
 from gpt2tui.toml_positions import locate, nesting
 
@@ -21,20 +22,10 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Placed:
-    """A value and where it was written: a file and a line of it, or `--set` and no line."""
+    """A value and where it was written."""
 
     value: Any
-    source: str
-    line: int | None = None
-
-    @property
-    def where(self) -> str:
-        """`file:line`, or `--set`."""
-        return self.source if self.line is None else f"{self.source}:{self.line}"
-
-    def named(self, key: str) -> str:
-        """The start of a message about a key that was written here."""
-        return f"{self.source} {key}" if self.line is None else f"{self.where}:{key}"
+    place: Place
 
 
 Layer = dict[Key, Placed]
@@ -47,12 +38,12 @@ def read_file(path: Path) -> tuple[list[Path], Layer]:
     """
     paths, layer, mistakes = read_chain(path)
     if mistakes:
-        raise PresetError("\n".join(mistakes))
+        raise PresetError(*mistakes)
     return paths, layer
 
 
-def read_chain(path: Path) -> tuple[list[Path], Layer, list[str]]:
-    """`read_file` that goes on: the files and settings that could be read, and a message where one could not."""
+def read_chain(path: Path) -> tuple[list[Path], Layer, list[Mistake]]:
+    """`read_file` that goes on: the files and settings that could be read, and a mistake where one could not."""
     return _read_chain(path, ())
 
 
@@ -61,29 +52,40 @@ def read_alone(path: Path) -> Layer:
 
     Raises PresetError when it cannot be read, is not TOML or extends another.
     """
-    layer, base = _read_layer(path)
+    layer, base = parse(path, _read_text(path))
     if base is not None:
-        raise PresetError(f"{base.named('extends')}: a frozen preset is complete and extends nothing")
+        raise PresetError(_wrong_base(base, "a frozen preset is complete and extends nothing"))
     return layer
 
 
-def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[str]]:
-    """The settings of `KEY=VALUE` texts, and a message for each text that is not of that form.
+def read_own(path: Path) -> tuple[str, Layer, Layer]:
+    """The text of a file, the settings that it says itself, and those of what it extends.
+
+    Raises PresetError when one of the files cannot be read or is not TOML, and when they extend each other.
+    """
+    text = _read_text(path)
+    own, base = parse(path, text)
+    return text, own, {} if base is None else read_file(_base_path(base, path, (path.resolve(),)))[1]
+
+
+def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
+    """The settings of `KEY=VALUE` texts, and a mistake for each text that is not of that form.
 
     A value is read as TOML; what is not TOML is a string, so `data.source=wikitext-2` needs no quotes.
     """
     layer: Layer = {}
     mistakes = []
+    place = Place("--set")
     for override in overrides:
         name, equals, text = override.partition("=")
-        key = tuple(part.strip() for part in name.split("."))
+        key, shown = tuple(part.strip() for part in name.split(".")), printable(name, 200)
         if not equals:
-            shown = printable(name, 200)
-            mistakes.append(f'--set {shown}: has no "="; write --set {shown}=VALUE')
+            suggestion = f"write --set {shown}=VALUE"
+            mistakes.append(Mistake('has no "="', shown, suggestion=suggestion, place=place))
         elif len(override) > MAX_BYTES or len(key) > MAX_NESTING or nesting(text) > MAX_NESTING:
-            mistakes.append(f"--set {printable(name, 200)}: too long or too deeply nested")
+            mistakes.append(Mistake("too long or too deeply nested", shown, place=place))
         else:
-            layer = merge(layer, _flatten(_override_value(text), key, {}, "--set"))
+            layer = merge(layer, {path: Placed(leaf, place) for path, leaf in _leaves(_override_value(text), key)})
     return layer, mistakes
 
 
@@ -93,7 +95,7 @@ def merge(base: Layer, over: Layer) -> Layer:
     tables = {table for key in base for table in prefixes(key)}
     for key, placed in over.items():
         if key in tables:
-            if placed.value == {}:
+            if placed.value == {} or (placed.value is True and ".".join(key) in optional_tables()):
                 continue  # an empty table takes nothing away
             merged = {other: value for other, value in merged.items() if other[: len(key)] != key}
             tables.discard(key)
@@ -102,6 +104,20 @@ def merge(base: Layer, over: Layer) -> Layer:
             tables.add(table)
         merged[key] = placed
     return merged
+
+
+def values(layer: Layer) -> dict[str, Any]:
+    """The value of every setting by dotted key, valid or not, with the schema's defaults; None where left out."""
+    found = defaults()
+    for table in optional_tables():
+        said = [placed.value for key, placed in layer.items() if key[0] == table]
+        if said and said != [False]:
+            found = with_table(found, table, is_there=True)
+    for setting in settings():
+        placed = layer.get(tuple(setting.key.split(".")))
+        if placed is not None and not setting.is_table:
+            found[setting.key] = placed.value
+    return found
 
 
 def prefixes(key: Key) -> list[Key]:
@@ -117,32 +133,38 @@ def _override_value(text: str) -> Any:
     return parsed["value"] if set(parsed) == {"value"} else text
 
 
-def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], Layer, list[str]]:
+def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], Layer, list[Mistake]]:
     try:
-        layer, base = _read_layer(path)
+        layer, base = parse(path, _read_text(path))
     except PresetError as error:
-        return [], {}, [str(error)]
+        return [], {}, list(error.mistakes)
     if base is None:
         return [path], layer, []
     chain = (*extending, path.resolve())
     try:
         base_path = _base_path(base, path, chain)
     except PresetError as error:
-        return [path], layer, [f"{base.named('extends')}: {error}"]
+        return [path], layer, [_wrong_base(base, str(error))]
     paths, base_layer, mistakes = _read_chain(base_path, chain)
     return [*paths, path], merge(base_layer, layer), mistakes
 
 
-def _read_layer(path: Path) -> tuple[Layer, Placed | None]:
-    """The settings of one file, and apart from them what it says that it extends."""
-    values, lines = _read_toml(path)
-    extends = None
-    if "extends" in values:
-        extends = Placed(values.pop("extends"), printable(path), lines.get(("extends",)))
+def parse(path: Path, text: str) -> tuple[Layer, Placed | None]:
+    """The settings of a file's text, and apart from them what it says that it extends.
+
+    Raises PresetError when it is not TOML.
+    """
+    values, lines = _parse_toml(path, text)
     layer = {
-        key: placed for first in values for key, placed in _flatten(values[first], (first,), lines, str(path)).items()
+        key: Placed(leaf, Place(printable(path), _line(key, lines)))
+        for first, value in values.items()
+        for key, leaf in ([((first,), value)] if first == "extends" else _leaves(value, (first,)))
     }
-    return layer, extends
+    return layer, layer.pop(("extends",), None)
+
+
+def _wrong_base(base: Placed, message: str) -> Mistake:
+    return Mistake(message, "extends", base.value, place=base.place)
 
 
 def _base_path(base: Placed, path: Path, chain: tuple[Path, ...]) -> Path:
@@ -161,45 +183,43 @@ def _base_path(base: Placed, path: Path, chain: tuple[Path, ...]) -> Path:
     return base_path
 
 
-def _read_toml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    shown = printable(path)
-    try:
-        if path.is_dir():
-            raise PresetError(f"{shown}: this is a folder; a preset is a .toml file")
-        if not path.exists():
-            raise missing(path)
-        if not path.is_file():  # a pipe or a device could block or never end
-            raise PresetError(f"{shown}: not a regular file")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise PresetError(f"{shown}: cannot be read: {error.strerror or error}") from error
-    if len(content) > MAX_BYTES:
-        raise PresetError(f"{shown}: larger than {MAX_BYTES // 1024} KiB, which no preset is")
-    try:
-        text = content.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise PresetError(f"{shown}:{line}: not UTF-8 text; save the file as UTF-8") from None
+def _parse_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[Key, int]]:
     if nesting(text) > MAX_NESTING:
-        raise PresetError(f"{shown}: nested deeper than {MAX_NESTING} levels, which no preset is")
+        raise _unreadable(path, f"nested deeper than {MAX_NESTING} levels, which no preset is")
     try:
         return tomllib.loads(text), locate(text)
     except tomllib.TOMLDecodeError as error:
-        raise PresetError(f"{shown}:{_syntax_error(str(error), text)}") from None
+        position = re.search(r" \((?:at line (\d+), column \d+|at end of document)\)$", str(error))
+        line = int(position[1]) if position and position[1] else text.count("\n") + 1
+        reason = str(error)[: position.start()] if position else str(error)
+        raise _unreadable(path, f"not TOML: {printable(reason, 200)}", line=line) from None
     except ValueError:  # Python refuses to read integers of thousands of digits
-        raise PresetError(f"{shown}: holds a number too long to read") from None
+        raise _unreadable(path, "holds a number too long to read") from None
 
 
-def _syntax_error(message: str, text: str) -> str:
-    position = re.search(r" \((?:at line (\d+), column \d+|at end of document)\)$", message)
-    line = position[1] if position and position[1] else text.count("\n") + 1
-    reason = message[: position.start()] if position else message
-    return f"{line}: not TOML: {printable(reason, 200)}"
+def _read_text(path: Path) -> str:
+    try:
+        if path.is_dir():
+            raise _unreadable(path, "this is a folder", "a preset is a .toml file")
+        if not path.exists():
+            raise missing(path)
+        if not path.is_file():  # a pipe or a device could block or never end
+            raise _unreadable(path, "not a regular file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
+    if len(content) > MAX_BYTES:
+        raise _unreadable(path, f"larger than {MAX_BYTES // 1024} KiB, which no preset is")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise _unreadable(path, "not UTF-8 text", "save the file as UTF-8", line) from None
 
 
-def _flatten(value: Any, key: Key, lines: dict[Key, int], source: str) -> Layer:
-    return {path: Placed(leaf, printable(source), _line(path, lines)) for path, leaf in _leaves(value, key)}
+def _unreadable(path: Path, message: str, suggestion: str = "", line: int | None = None) -> PresetError:
+    return PresetError(Mistake(message, suggestion=suggestion, place=Place(printable(path), line)))
 
 
 def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:

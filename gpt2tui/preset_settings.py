@@ -1,11 +1,9 @@
 """The settings of the schema, one by one: for the form, `--help`, messages and the JSON schema of editors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-
-from pydantic import BaseModel
 
 from gpt2tui.preset import Preset
 
@@ -29,10 +27,21 @@ class Setting:
     unit: str
     choices: tuple[str, ...]
     help: str
+    is_table: bool = False
+    """Whether it says if an optional table is there; the defaults of that table's settings hold where it is."""
+
+    @property
+    def table(self) -> str:
+        """The table that it stands in, or that it is; empty at the top of a file."""
+        return self.key if self.is_table else self.key.rpartition(".")[0]
 
     @property
     def allowed(self) -> str:
         """What a value must be, to go after "is not"."""
+        if self.key == "training.device":  # its pattern is not for people
+            return '"auto", "cpu", "mps", "cuda" or "cuda:" and a number'
+        if self.is_table:
+            return "a table, or true or false"
         if self.choices:
             quoted = [f'"{choice}"' for choice in self.choices]
             return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
@@ -52,11 +61,35 @@ def settings() -> tuple[Setting, ...]:
 @cache
 def tables() -> tuple[str, ...]:
     """The names of a preset's tables."""
-    return tuple(
-        name
-        for name, field in Preset.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    )
+    return tuple(dict.fromkeys(setting.table for setting in settings() if setting.table))
+
+
+@cache
+def optional_tables() -> frozenset[str]:
+    """The names of the tables that a preset may be without."""
+    return frozenset(setting.key for setting in settings() if setting.is_table)
+
+
+def flat(preset: Preset) -> dict[str, Any]:
+    """The value of every setting by dotted key, in the schema's order; all of a table that is not there are None."""
+    values: dict[str, Any] = {}
+    for setting in settings():
+        table, _, name = setting.key.rpartition(".")
+        owner = getattr(preset, table) if table else preset
+        value = getattr(owner, name) if owner is not None else None
+        values[setting.key] = value is not None if setting.is_table else value
+    return values
+
+
+def defaults() -> dict[str, Any]:
+    """`flat` of the schema's own values."""
+    return flat(Preset())
+
+
+def with_table(values: Mapping[str, Any], table: str, is_there: bool) -> dict[str, Any]:
+    """The values of all settings with an optional table as it is by default, or without it."""
+    settings_of_it = {setting.key: setting.default for setting in settings() if setting.key.startswith(f"{table}.")}
+    return {**values, table: is_there, **{key: value if is_there else None for key, value in settings_of_it.items()}}
 
 
 def json_schema() -> dict[str, Any]:
@@ -77,16 +110,21 @@ def json_schema() -> dict[str, Any]:
 
 
 def _property(described: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: a setting that may be left out has the type it has when present, and no default."""
-    flat = {key: value for key, value in described.items() if key != "anyOf"}
+    """TOML has no null: a setting that may be left out has the type it has when present, and no default.
+
+    An optional table may also be `true`, there with its defaults, or `false`, not there although a base has it.
+    """
+    found = {key: value for key, value in described.items() if key != "anyOf"}
     for alternative in described.get("anyOf", []):
-        if alternative != {"type": "null"}:
-            flat = {**alternative, **flat}
-    if flat.get("default", ...) is None or "$ref" in flat:
-        flat.pop("default", None)
-    if "description" in flat:
-        flat["description"] = _one_line(flat["description"])
-    return flat
+        if "$ref" in alternative:
+            found["anyOf"] = [alternative, {"type": "boolean"}]
+        elif alternative != {"type": "null"}:
+            found = {**alternative, **found}
+    if found.get("default", ...) is None or "$ref" in found:
+        found.pop("default", None)
+    if "description" in found:
+        found["description"] = _one_line(found["description"])
+    return found
 
 
 def _one_line(text: str) -> str:
@@ -98,8 +136,12 @@ def _walk(schema: dict[str, Any], table: dict[str, Any], prefix: str) -> Iterato
         key = f"{prefix}{name}"
         if key == "extends":
             continue
-        if "$ref" in described:
-            yield from _walk(schema, schema["$defs"][described["$ref"].rpartition("/")[2]], f"{key}.")
+        reference = described["anyOf"][0] if "anyOf" in described else described
+        if "$ref" in reference:
+            below = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+            if reference is not described:
+                yield Setting(key, _TYPES["boolean"], False, "", "", (), below["description"], is_table=True)
+            yield from _walk(schema, below, f"{key}.")
         else:
             yield Setting(
                 key=key,

@@ -1,14 +1,20 @@
 """A Preset -> TOML text -> a file that is either the old one or the new one, never half of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tomli_w
+import tomlkit
+from tomlkit.items import Table
 
 from gpt2tui.durable import replace_text
 from gpt2tui.errors import PresetError, ResourceError
 from gpt2tui.preset import Preset
 from gpt2tui.preset_catalog import shipped_folder
-from gpt2tui.preset_layers import MAX_BYTES
+from gpt2tui.preset_layers import MAX_BYTES, Key, Layer, merge, parse, read_own, values
+from gpt2tui.preset_settings import flat, optional_tables, tables, with_table
+from gpt2tui.preset_validation import validate
 from gpt2tui.printable import printable
 
 
@@ -22,10 +28,7 @@ def dumps(preset: Preset) -> str:
 
 def too_large(preset: Preset) -> str | None:
     """Why the preset cannot be written to a file that would be read again; None when it can."""
-    size = len(dumps(preset).encode())
-    if size <= MAX_BYTES:
-        return None
-    return f"{size:,} bytes as a file, and a preset may have {MAX_BYTES:,}; shorten its longest texts"
+    return _too_large(dumps(preset))
 
 
 def save(preset: Preset, path: Path) -> None:
@@ -34,14 +37,108 @@ def save(preset: Preset, path: Path) -> None:
     Raises PresetError for the shipped presets, which are never written, and for a preset too large to be read
     again; ResourceError when the disk or the folder refuses.
     """
+    _write(path, dumps(preset))
+
+
+def update(preset: Preset, path: Path) -> str:
+    """Write the preset over a file of the user's own; its comments, order, unchanged values and `extends` stay.
+
+    The file gets only what it or its base says otherwise. Returns what could not be kept, in words, empty when all
+    was. Raises as `save` does.
+    """
+    try:
+        text, own, base = read_own(path)
+    except PresetError:  # it is not there any more, or is not TOML
+        save(preset, path)
+        return ""
+    document, wanted = tomlkit.parse(text), flat(preset)
+    inherited = _inherited(base, wanted)
+    lost = ""
+    unsaid = [key for key, value in wanted.items() if value is None and inherited[key] is not None]
+    if unsaid:  # TOML has no null that would take a value of the base back
+        document.pop("extends")
+        base, inherited = {}, _inherited({}, wanted)
+        lost = f"extends was taken out: over that preset, {' and '.join(unsaid)} cannot be left out"
+    for table in optional_tables():
+        _edit_table(document, table, values(base)[table], wanted[table])
+    _edit(document, own, inherited, wanted)
+    text = tomlkit.dumps(document)
+    if validate(merge(base, parse(path, text)[0]))[0] != preset:  # a table in pieces can be beyond tomlkit
+        text, lost = dumps(preset), "comments and extends could not be kept"
+    _write(path, text)
+    return lost
+
+
+def _inherited(base: Layer, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The values over this base where a file says nothing, with the optional tables as they are wanted."""
+    inherited = values(base)
+    for table in optional_tables():
+        if inherited[table] != wanted[table]:
+            inherited = with_table(inherited, table, wanted[table])
+    return inherited
+
+
+def _edit(document: Any, own: Layer, inherited: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Takes out of a file what is no setting, and gives settings their value that had another."""
+    keys = {tuple(dotted.split(".")): value for dotted, value in wanted.items() if dotted not in optional_tables()}
+    for key, placed in own.items():
+        is_table = key in {(table,) for table in tables()} and isinstance(placed.value, dict)
+        if key not in keys and not is_table and key not in {(table,) for table in optional_tables()}:
+            _put(document, key if key[0] in tables() else key[:1], None)
+    for key, value in keys.items():
+        before = own[key].value if key in own else inherited[".".join(key)]
+        if before != value or isinstance(before, bool) != isinstance(value, bool):
+            _put(document, key, value)
+
+
+def _edit_table(document: Any, table: str, is_inherited: bool, is_wanted: bool) -> None:
+    """Makes a file say whether an optional table is there, where its base or the file says otherwise."""
+    if not is_wanted or isinstance(document.get(table), bool):
+        document.pop(table, None)
+    if is_wanted and not is_inherited:
+        document.setdefault(table, tomlkit.table())
+    if is_inherited and not is_wanted:
+        document[table] = False
+
+
+def _put(document: Any, key: Key, value: Any) -> None:
+    """Sets a key of a TOML document, or takes it out where the value is None."""
+    table = document
+    for name in key[:-1]:
+        if not isinstance(table.get(name), dict):
+            if value is None:
+                return
+            table[name] = tomlkit.table()
+        table = table[name]
+    if value is None:
+        table.pop(key[-1], None)
+        return
+    body = table.value.body if isinstance(table, Table) and key[-1] not in table else []
+    end = len(body)
+    while end and body[end - 1][0] is None:
+        end -= 1
+    behind = body[end:]  # blank lines, and comments that are about the next table
+    del body[end:]
+    table[key[-1]] = value
+    body += behind
+
+
+def _write(path: Path, text: str) -> None:
     path = path.resolve()
     if path.is_relative_to(shipped_folder().resolve()):
         raise PresetError(f"{printable(path)}: the shipped presets are not written; save under another folder")
-    reason = too_large(preset)
+    reason = _too_large(text)
     if reason:
         raise PresetError(f"{printable(path)}: {reason}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, dumps(preset))
+        replace_text(path, text)
     except OSError as error:
         raise ResourceError(f"{printable(path)}: cannot be written: {error.strerror or error}") from error
+
+
+def _too_large(text: str) -> str | None:
+    size = len(text.encode())
+    if size <= MAX_BYTES:
+        return None
+    return f"{size:,} bytes as a file, and a preset may have {MAX_BYTES:,}; shorten its longest texts"

@@ -1,9 +1,20 @@
 """The shape of a GPT-2, without torch, so that presets and estimates can be read in milliseconds."""
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 
 LAYER_NORM_EPSILON = 1e-5  # the published GPT-2's; not a setting
 INITIAL_STD = 0.02  # GPT-2 paper, section 2.3, and OpenAI's code
+
+
+@dataclass(frozen=True)
+class Inconsistency:
+    """A setting whose value does not fit those of others, its partners; all are keys."""
+
+    key: str
+    message: str
+    partners: tuple[str, ...]
 
 
 class GPT2Config(BaseModel):
@@ -39,10 +50,11 @@ class GPT2Config(BaseModel):
         """The width of one attention head."""
         return self.n_embd // self.n_head
 
-    def inconsistencies(self) -> list[tuple[str, str]]:
-        """What single-field bounds cannot see: (key, message) pairs, empty when the shape is sound."""
+    def inconsistencies(self) -> list[Inconsistency]:
+        """What single-field bounds cannot see; empty when the shape is sound."""
         if self.n_embd % self.n_head:
-            return [("n_embd", f"{self.n_embd} is not divisible by n_head = {self.n_head}")]
+            message = f"{self.n_embd} is not divisible by n_head = {self.n_head}"
+            return [Inconsistency("n_embd", message, ("n_head",))]
         return []
 
     def parameter_count(self) -> int:

@@ -105,8 +105,8 @@ class GPT2(nn.Module):
         super().__init__()
         if config.vocab_size is None:
             raise ValueError("config.vocab_size must be set: the network needs the size of its vocabulary")
-        for key, message in config.inconsistencies():
-            raise ValueError(f"{key}: {message}")
+        for found in config.inconsistencies():
+            raise ValueError(f"{found.key}: {found.message}")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # tokens, in and out
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)  # positions

@@ -158,7 +158,7 @@ def config_from_published(config_json: Mapping[str, Any]) -> GPT2Config:
             for e in error.errors()
         ]
     else:
-        wrong += [f"{key}: {message}" for key, message in config.inconsistencies()]
+        wrong += [f"{found.key}: {found.message}" for found in config.inconsistencies()]
         if config_json.get("n_inner") not in (None, 4 * config.n_embd):
             wrong.append(f"n_inner is {_short(config_json['n_inner'])}, GPT-2 has 4 * n_embd = {4 * config.n_embd}")
     if wrong:

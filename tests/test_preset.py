@@ -11,7 +11,7 @@ from model.config import GPT2Config
 
 
 def keys_that_do_not_fit(**tables):
-    return [key for key, _ in Preset.model_validate(tables).inconsistencies()]
+    return [found.key for found in Preset.model_validate(tables).inconsistencies()]
 
 
 def test_defaults_are_a_sound_preset():

@@ -212,7 +212,7 @@ def test_the_last_of_two_overrides_wins():
         ("training.num_iterations=1e4", "did you mean 10000?"),
         ("data.streaming=True", '"True" is not true or false; write true without quotes'),
         ("data.source=2024", "2024 is not a text"),
-        ("training.device=gpu", '"gpu" is not a device'),
+        ("training.device=gpu", '"gpu" is not "auto", "cpu", "mps", "cuda" or "cuda:" and a number'),
         (
             "optimizer.name=admw",
             '--set optimizer.name: "admw" is not "adamw" or "muon"; did you mean "adamw"?',

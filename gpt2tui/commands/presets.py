@@ -7,7 +7,9 @@ from pathlib import Path
 from gpt2tui import preset_files
 from gpt2tui.commands.tables import Column, print_table
 from gpt2tui.commands.train import print_json
-from gpt2tui.errors import PresetError
+from gpt2tui.errors import Mistake, PresetError
+from gpt2tui.preset import Preset
+from gpt2tui.printable import printable_value
 from gpt2tui.terminal_text import sanitize
 
 
@@ -47,18 +49,46 @@ def show_preset(options: argparse.Namespace) -> int:
     return 0
 
 
-def check_preset(options: argparse.Namespace) -> int:
-    """Validates a file, or a preset by its name; raises PresetError with all mistakes."""
-    path = Path(options.preset)
-    by_name = not path.exists() and options.preset in {source.name for source in preset_files.available()}
-    loaded = preset_files.check(preset_files.find(options.preset) if by_name else path)
+def check_presets(options: argparse.Namespace) -> int:
+    """Validates files, or presets by their names; raises PresetError with the mistakes of all."""
+    rows: list[dict[str, object]] = []
+    mistakes: list[Mistake] = []
+    for name in options.presets:
+        found: tuple[Mistake, ...] = ()
+        try:
+            count = _check(name).known_parameters
+        except PresetError as error:
+            found = error.mistakes
+        else:
+            size = f"{count:,} parameters" if count else "parameters depend on the corpus"
+            if not options.json:
+                print(f"{sanitize(name)} is a valid preset: {size}", file=sys.stderr)
+        mistakes += found
+        rows.append({"preset": name, "valid": not found, "mistakes": [_as_json(mistake) for mistake in found]})
     if options.json:
-        print_json({"name": loaded.name, "valid": True})
-    else:
-        count = loaded.preset.known_parameters
-        size = f"{count:,} parameters" if count else "parameters depend on the corpus"
-        print(f"{sanitize(options.preset)} is a valid preset: {size}", file=sys.stderr)
+        print_json(rows)
+    if mistakes:
+        raise PresetError(*mistakes)
     return 0
+
+
+def _check(name: str) -> Preset:
+    is_name = not Path(name).exists() and name in {source.name for source in preset_files.available()}
+    return preset_files.check(preset_files.find(name) if is_name else Path(name)).preset
+
+
+def _as_json(mistake: Mistake) -> dict[str, object]:
+    """A mistake in parts; the value as TOML has it, cut short, and None for what does not apply."""
+    return {
+        "key": mistake.key or None,
+        "value": printable_value(mistake.value) if mistake.key else None,
+        "allowed": mistake.allowed or None,
+        "message": mistake.message,
+        "suggestion": mistake.suggestion or None,
+        "file": mistake.place.source if mistake.place else None,
+        "line": mistake.place.line if mistake.place else None,
+        "partners": [{"key": key, "file": place.source, "line": place.line} for key, place in mistake.partners],
+    }
 
 
 def list_keys(options: argparse.Namespace) -> int:

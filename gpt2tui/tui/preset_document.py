@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from gpt2tui import preset_files
-from gpt2tui.errors import PresetError
+from gpt2tui.errors import Mistake, PresetError
 from gpt2tui.preset_files import LoadedPreset, PresetSource
+from gpt2tui.preset_settings import defaults
 from gpt2tui.tui import preset_library
-from gpt2tui.tui.preset_editing import Checked, PresetEditing, check, defaults
+from gpt2tui.tui.preset_editing import Checked, PresetEditing, check
 
 
 class PresetDocument:
@@ -15,10 +16,10 @@ class PresetDocument:
     def __init__(self, source: PresetSource) -> None:
         self.source = source
         self.unreadable = ""
-        self.file_mistakes: tuple[str, ...] = ()
+        self.file_mistakes: tuple[Mistake, ...] = ()
         """What the file itself says wrongly, with file, line and key."""
-        self.lost: tuple[str, ...] = ()
-        """What saving would drop from the file."""
+        self.unknown: tuple[str, ...] = ()
+        """Keys of the file that are no settings, which saving drops."""
         self.stamp = preset_library.stamp(source.path)
         self.editing = PresetEditing(defaults())
         self._read()
@@ -59,20 +60,20 @@ class PresetDocument:
     def ignore_file(self) -> None:
         """Keeps the edits although the file has changed; saving will write over it."""
         self.stamp = preset_library.stamp(self.source.path)
-        self.lost = preset_library.lost(self.source.path)
 
-    def save(self) -> None:
-        """Writes the values to the preset's own file.
+    def save(self) -> str:
+        """Writes the values to the preset's own file. Returns what of the file could not be kept, in words.
 
         Raises PresetError while they are not valid and for a shipped preset, ResourceError when the disk refuses.
         """
         checked = self.check()
         if checked.preset is None:
-            raise PresetError("\n".join(f"{key}: {mistake}" for key, mistake in checked.mistakes.items()))
-        preset_files.save(checked.preset, self.source.path)
+            raise PresetError(*(Mistake(mistake, key) for key, mistake in checked.mistakes.items()))
+        lost = preset_files.update(checked.preset, self.source.path)
         self.editing.mark_saved(self.editing.values)
-        self.unreadable, self.file_mistakes, self.lost = "", (), ()
+        self.unreadable, self.file_mistakes, self.unknown = "", (), ()
         self.stamp = preset_library.stamp(self.source.path)
+        return lost
 
     def save_as(self, path: Path) -> "PresetDocument":
         """Writes the values to another file and gives the edits to its document; this one is as its file again."""
@@ -91,8 +92,8 @@ class PresetDocument:
         try:
             file = preset_library.read(self.source.path)
         except PresetError as error:
-            self.unreadable, self.file_mistakes, self.lost = str(error), (), ()
+            self.unreadable, self.file_mistakes, self.unknown = str(error), (), ()
             self.stamp = preset_library.stamp(self.source.path)
             return
-        self.unreadable, self.file_mistakes, self.lost, self.stamp = "", file.mistakes, file.lost, file.stamp
+        self.unreadable, self.file_mistakes, self.unknown, self.stamp = "", file.mistakes, file.unknown, file.stamp
         self.editing = PresetEditing(file.values)

@@ -1,19 +1,20 @@
 """A preset while it is edited: its values, valid or not, what they were, and the way back and forth."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpt2tui.errors import Place
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import settings
 from gpt2tui.preset_layers import Layer, Placed
+from gpt2tui.preset_settings import optional_tables, with_table
 from gpt2tui.preset_validation import validate
 from gpt2tui.preset_writer import too_large
 from gpt2tui.tui.preset_difference import Difference
 
 Values = Mapping[str, Any]
-"""A value for the dotted key of every setting; None where it is left out."""
+"""A value for the dotted key of every setting; None where it is left out, as all of an optional table may be."""
 
 MOST_STEPS = 500  # of undo; each shares all but one of its values with its neighbours
 
@@ -26,25 +27,18 @@ class Checked:
     mistakes: Mapping[str, str] = field(default_factory=dict)
 
 
-def defaults() -> dict[str, Any]:
-    """The schema's own values."""
-    return {setting.key: setting.default for setting in settings()}
-
-
 def check(values: Values) -> Checked:
-    """Validates as the command line does; a mistake is laid to the setting that it names first."""
-    source = "form"
-    layer: Layer = {tuple(key.split(".")): Placed(value, source) for key, value in values.items() if value is not None}
-    preset, lines = validate(layer)
+    """Validates as the command line does; what is wrong with no single setting stands at the description."""
+    form = Place("form")
+    layer: Layer = {tuple(key.split(".")): Placed(value, form) for key, value in values.items() if value is not None}
+    preset, found = validate(layer)
     if preset is not None:
         reason = too_large(preset)
         return Checked(None, {"description": reason}) if reason else Checked(preset)
     mistakes: dict[str, str] = {}
-    for line in lines:
-        # "form KEY: MESSAGE (form sets PARTNER)": who sets the partner goes without saying, it is all one form.
-        found = re.fullmatch(rf"{source} ([\w.]+): (.*?)(?: \({source} sets [^()]*\))?", line, re.DOTALL)
-        key, message = (found[1], found[2]) if found else ("description", line)
-        mistakes[key] = f"{mistakes[key]}; {message}" if key in mistakes else message
+    for mistake in found:
+        key = mistake.key or "description"
+        mistakes[key] = f"{mistakes[key]}; {mistake.text}" if key in mistakes else mistake.text
     return Checked(None, mistakes)
 
 
@@ -93,13 +87,19 @@ class PresetEditing:
         return bool(self._after)
 
     def set(self, key: str, value: Any) -> None:
-        """Changes one setting. Changes of the same one in a row are one step, until `end_step`."""
+        """Changes one setting. Changes of the same one in a row are one step, until `end_step`.
+
+        An optional table comes with its defaults and takes its settings away.
+        """
         if self._values[key] == value and type(self._values[key]) is type(value):
             return
         if self._open != key:
             self._remember()
             self._open = key
-        self._values = {**self._values, key: value}
+        if key in optional_tables():
+            self._values = with_table(self._values, key, is_there=value)
+        else:
+            self._values = {**self._values, key: value}
         self._after.clear()
 
     def replace(self, values: Values) -> None:

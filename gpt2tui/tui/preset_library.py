@@ -4,20 +4,18 @@ Shipped presets are never touched; the user's own live in one folder.
 """
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gpt2tui import preset_files
 from gpt2tui.durable import replace_text, sync_folder
-from gpt2tui.errors import PresetError, ResourceError
-from gpt2tui.preset_files import PresetSource, settings, shipped_folder, user_folder
-from gpt2tui.preset_layers import MAX_BYTES, read_file
+from gpt2tui.errors import Mistake, PresetError, ResourceError
+from gpt2tui.preset_files import PresetSource, flat, settings, shipped_folder, user_folder
+from gpt2tui.preset_layers import read_file, values
+from gpt2tui.preset_settings import tables
 from gpt2tui.preset_validation import validate
-from gpt2tui.printable import printable, printable_value
-from gpt2tui.tui.preset_difference import flat
-from gpt2tui.tui.preset_editing import Values, defaults, differences
+from gpt2tui.printable import printable
+from gpt2tui.tui.preset_editing import Values, differences
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
@@ -27,11 +25,11 @@ Stamp = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class PresetFile:
-    """What a file says: the values of known settings, valid or not, and what saving would not keep of it."""
+    """What a file says: the values of known settings, valid or not, and the keys of what is no setting."""
 
     values: Values
-    mistakes: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
+    unknown: tuple[str, ...] = ()
     stamp: Stamp = field(default=None, compare=False)
 
 
@@ -41,41 +39,10 @@ def read(path: Path) -> PresetFile:
     _, layer = read_file(path)
     preset, mistakes = validate(layer)
     if preset is not None:
-        return PresetFile(flat(preset), (), lost(path), found)
-    known = {tuple(setting.key.split(".")): setting.key for setting in settings()}
-    values: dict[str, Any] = defaults() | {known[key]: placed.value for key, placed in layer.items() if key in known}
-    unknown = [".".join(key) for key in layer if key not in known]
-    names = (f"what the form does not know ({printable(', '.join(unknown), 60)})",) if unknown else ()
-    return PresetFile(values, tuple(mistakes), (*lost(path), *names), found)
-
-
-def lost(path: Path) -> tuple[str, ...]:
-    """What a file holds that is not there any more once it is saved from the form: its comments, its base."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
-        values = tomllib.loads(text)
-    except (OSError, ValueError):
-        return ()
-    kept = [
-        ("its comments", has_comments(text)),
-        (f"extends = {printable_value(values.get('extends'))}", "extends" in values),
-    ]
-    return tuple(name for name, there in kept if there)
-
-
-def has_comments(text: str) -> bool:
-    """Whether valid TOML has a comment: a # whose line means the same without what follows it."""
-    values = tomllib.loads(text)
-    for found in re.finditer("#", text):
-        end = text.find("\n", found.start())
-        without = text[: found.start()] + (text[end:] if end >= 0 else "")
-        try:
-            if tomllib.loads(without) == values:
-                return True
-        except tomllib.TOMLDecodeError:
-            continue
-    return False
+        return PresetFile(flat(preset), stamp=found)
+    known = {*(setting.key for setting in settings()), *tables()}
+    unknown = tuple(dotted for key in layer if (dotted := ".".join(key)) not in known)
+    return PresetFile(values(layer), tuple(mistakes), unknown, found)
 
 
 def stamp(path: Path) -> Stamp:

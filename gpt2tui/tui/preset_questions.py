@@ -25,8 +25,7 @@ async def save(app: AnyApp, shelf: PresetShelf, document: PresetDocument) -> str
         return await save_as(app, shelf, document)
     if answer is None or not answer.startswith("!"):
         return None
-    document.save()
-    return _saved(app, document)
+    return _saved(app, document, document.save())
 
 
 def _before_saving(document: PresetDocument) -> ConfirmDialog | None:
@@ -35,8 +34,9 @@ def _before_saving(document: PresetDocument) -> ConfirmDialog | None:
     if document.moved_on and preset_library.stamp(document.source.path) is not None:
         text = f"{document.source.path} was written by another program since it was read here."
         return ConfirmDialog("Changed on disk", text, "Back", "!Write over it", SAVE_AS)
-    if document.lost:
-        text = f"The file has {' and '.join(document.lost)}, which saving from the form does not keep."
+    if document.unknown:
+        keys = printable(", ".join(document.unknown), 60)
+        text = f"The file has what the form does not know ({keys}), which saving does not keep."
         return ConfirmDialog("Saving loses something", text, SAVE_AS, "!Save without", "Back")
     return None
 
@@ -99,6 +99,7 @@ async def _name(app: AnyApp, title: str, text: str, suggested: str, replaced: st
     return await app.push_screen_wait(TextDialog(title, text, suggested, validate=mistake))
 
 
-def _saved(app: AnyApp, document: PresetDocument) -> str:
-    app.notify(f"saved {printable(document.name, 60)}", timeout=3, markup=False)
+def _saved(app: AnyApp, document: PresetDocument, lost: str = "") -> str:
+    note = f"; {lost}" if lost else ""
+    app.notify(f"saved {printable(document.name, 60)}{note}", timeout=10 if lost else 3, markup=False)
     return str(document.source.path)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2tui import preset_files
-from gpt2tui.preset_files import LoadedPreset, PresetSource
-from gpt2tui.tui.preset_difference import flat
+from gpt2tui.preset_files import LoadedPreset, PresetSource, flat
 from gpt2tui.tui.preset_document import PresetDocument
 from gpt2tui.tui.preset_scan import ScannedPreset
 

@@ -22,33 +22,13 @@ def shipped(name):
     return PresetSource(name, shipped_folder() / f"{name}.toml", shipped=True)
 
 
-@pytest.mark.parametrize(
-    ("text", "there"),
-    [
-        ("a = 1 # why\n", True),
-        ("# head\na = 1", True),
-        ('a = "# no comment"\n', False),
-        ('a = """\n# no comment\n"""\n', False),
-        ('a = "#" # yes', True),
-        ("a = 1\n", False),
-    ],
-)
-def test_comments_are_told_from_texts(text, there):
-    assert preset_library.has_comments(text) is there
-
-
-def test_what_saving_would_drop_is_known():
-    assert preset_library.lost(own("a", 'extends = "small" # mine\n').path) == ("its comments", 'extends = "small"')
-    assert preset_library.lost(own("b", "[model]\nn_layer = 1\n").path) == ()
-
-
 def test_a_faulty_file_opens_with_its_mistakes_and_what_it_says():
     document = PresetDocument(own("bad", '[model]\nn_layer = "three"\nlayers = 3\n[optimizer]\nlr = 0.5\n'))
     assert not document.unreadable
     assert document.editing.values["model.n_layer"] == "three"
     assert document.editing.values["optimizer.lr"] == 0.5
-    assert ":3:model.layers" in document.file_mistakes[1]
-    assert document.lost == ("what the form does not know (model.layers)",)
+    assert ":3:model.layers" in str(document.file_mistakes[1])
+    assert document.unknown == ("model.layers",)
     assert document.check().mistakes.keys() == {"model.n_layer"}
 
 

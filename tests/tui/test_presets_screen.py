@@ -178,21 +178,32 @@ def test_the_filter_narrows_the_list_and_escape_ends_it(monkeypatch):
     drive(script, monkeypatch)
 
 
-def test_saving_over_comments_asks_first(monkeypatch):
+def test_saving_keeps_comments_and_asks_nothing(monkeypatch):
     async def script(app, pilot):
-        path = own_preset("mine", "[model]\nn_layer = 2 # why two\n")
+        path = own_preset("mine", "[model]\nn_layer = 2 # why so few\n")
+        await open_preset(app, pilot, "mine")
+        await write(app, pilot, "model.n_layer", "4")
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: path.read_text() == "[model]\nn_layer = 4 # why so few\n")
+        assert app.screen is app.presets
+
+    drive(script, monkeypatch)
+
+
+def test_saving_asks_before_it_drops_what_is_no_setting(monkeypatch):
+    async def script(app, pilot):
+        path = own_preset("mine", "[model]\nn_layer = 2\nlayers = 3\n")
         await open_preset(app, pilot, "mine")
         await write(app, pilot, "model.n_layer", "4")
         await pilot.press("ctrl+s")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("escape")
-        await pilot.pause(0.08)
-        assert "# why two" in path.read_text()
+        await until(pilot, lambda: app.screen is app.presets)
+        assert "layers = 3" in path.read_text()
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("tab", "enter")  # Save without
-        await until(pilot, lambda: "#" not in path.read_text())
-        assert preset_files.load(["mine"]).preset.model.n_layer == 4
+        await until(pilot, lambda: path.read_text() == "[model]\nn_layer = 4\n")
 
     drive(script, monkeypatch)
 

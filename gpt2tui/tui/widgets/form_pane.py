@@ -60,7 +60,7 @@ class FormPane(Vertical):
     def show(self, document: PresetDocument) -> None:
         """Shows another document, or what another file says; its values follow with `show_values`."""
         self._document = document
-        lines = [document.unreadable] if document.unreadable else list(document.file_mistakes)
+        lines = [document.unreadable] if document.unreadable else list(map(str, document.file_mistakes))
         notes = self.query_one("#preset-file", Static)
         notes.update(Content(sanitize("\n".join(lines))))
         notes.set_class(bool(lines), "-shown")

@@ -13,7 +13,8 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from gpt2tui.preset_files import Setting, settings
-from gpt2tui.tui.preset_editing import Values, defaults
+from gpt2tui.preset_settings import defaults, optional_tables
+from gpt2tui.tui.preset_editing import Values
 from gpt2tui.tui.widgets.setting_field import SettingField
 
 FIRST_TABLES = {"", "model", "data", "optimizer"}
@@ -24,6 +25,7 @@ class PresetForm(VerticalScroll, can_focus=False):
 
     DEFAULT_CSS = """
     PresetForm { scrollbar-size-vertical: 1; }
+    PresetForm > SettingField.-table { margin: 1 0 0 0; }
     PresetForm > .form-table { color: $text-primary; text-style: bold; height: 1; margin: 1 0 0 0; padding: 0 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -55,15 +57,15 @@ class PresetForm(VerticalScroll, can_focus=False):
         self.call_after_refresh(self._mount_others)
 
     async def _mount_others(self) -> None:
-        await self._mount_tables({_table(setting) for setting in settings()} - FIRST_TABLES)
+        await self._mount_tables({setting.table for setting in settings()} - FIRST_TABLES)
 
     async def _mount_tables(self, names: Collection[str]) -> None:
         """A line for each table, and its fields."""
         made: list[Widget] = []
-        for table, members in groupby(settings(), key=_table):
+        for table, members in groupby(settings(), key=lambda setting: setting.table):
             if table not in names:
                 continue
-            if table:
+            if table and table not in optional_tables():
                 made.append(Static(f"[{table}]", markup=False, classes="form-table"))
             for setting in members:
                 self._fields[setting.key] = SettingField(setting, self._values[setting.key])
@@ -77,6 +79,7 @@ class PresetForm(VerticalScroll, can_focus=False):
         self._values, self._changed = values, changed
         for field in self.fields():
             field.show(values[field.setting.key], field.setting.key in changed)
+            field.display = field.setting.is_table or values.get(field.setting.table, True)
 
     def complain(self, mistakes: Mapping[str, str]) -> None:
         """Shows each mistake under its field."""
@@ -105,7 +108,7 @@ class PresetForm(VerticalScroll, can_focus=False):
         firsts = [
             number
             for number, field in enumerate(fields)
-            if number == 0 or _table(field.setting) != _table(fields[number - 1].setting)
+            if number == 0 or field.setting.table != fields[number - 1].setting.table
         ]
         beyond = [number for number in firsts if (number > at if by > 0 else number < at)]
         if beyond:
@@ -125,7 +128,3 @@ class PresetForm(VerticalScroll, can_focus=False):
         field = next((node for node in event.widget.ancestors_with_self if isinstance(node, SettingField)), None)
         if field is not None:
             self.post_message(self.FieldFocused(field.setting))
-
-
-def _table(setting: Setting) -> str:
-    return setting.key.rpartition(".")[0]

@@ -53,6 +53,7 @@ class SettingField(Widget):
     def __init__(self, setting: Setting, value: Any) -> None:
         kind = setting_text.kind(setting)
         super().__init__(id=f"field-{setting.key.replace('.', '-')}", classes=f"-{kind.replace(' ', '-')}")
+        self.set_class(setting.is_table, "-table")
         self.setting = setting
         self.kind = kind
         self._value = value
@@ -98,7 +99,8 @@ class SettingField(Widget):
     def render(self) -> Content:
         """Name, unit and bounds on the first line, the mistake on those under the editor."""
         mark, colour = ("✗", WRONG) if self._mistake else ("*", CHANGED) if self._changed else (" ", NAME)
-        label = f"{mark} {self.setting.key.rpartition('.')[2]}"
+        name = self.setting.key.rpartition(".")[2]
+        label = f"{mark} [{name}]" if self.setting.is_table else f"{mark} {name}"
         bold = " bold" if self.has_focus_within else ""
         parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], colour + bold)]
         if self.kind == "number":
