@@ -110,8 +110,8 @@ def values(layer: Layer) -> dict[str, Any]:
     """The value of every setting by dotted key, valid or not, with the schema's defaults; None where left out."""
     found = defaults()
     for table in optional_tables():
-        said = [placed.value for key, placed in layer.items() if key[0] == table]
-        if said and said != [False]:
+        is_off = (table,) in layer and layer[(table,)].value is False
+        if not is_off and any(key[0] == table for key in layer):
             found = with_table(found, table, is_there=True)
     for setting in settings():
         placed = layer.get(tuple(setting.key.split(".")))

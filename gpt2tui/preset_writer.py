@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-import tomlkit
-from tomlkit.items import Table
 
 from gpt2tui.durable import replace_text
 from gpt2tui.errors import PresetError, ResourceError
@@ -46,6 +44,8 @@ def update(preset: Preset, path: Path) -> str:
     The file gets only what it or its base says otherwise. Returns what could not be kept, in words, empty when all
     was. Raises as `save` does.
     """
+    import tomlkit  # 25 ms that nothing else has to wait for
+
     try:
         text, own, base = read_own(path)
     except PresetError:  # it is not there any more, or is not TOML
@@ -60,7 +60,7 @@ def update(preset: Preset, path: Path) -> str:
         base, inherited = {}, _inherited({}, wanted)
         lost = f"extends was taken out: over that preset, {' and '.join(unsaid)} cannot be left out"
     for table in optional_tables():
-        _edit_table(document, table, values(base)[table], wanted[table])
+        _edit_optional(document, table, values(base)[table], wanted[table])
     _edit(document, own, inherited, wanted)
     text = tomlkit.dumps(document)
     if validate(merge(base, parse(path, text)[0]))[0] != preset:  # a table in pieces can be beyond tomlkit
@@ -91,24 +91,26 @@ def _edit(document: Any, own: Layer, inherited: Mapping[str, Any], wanted: Mappi
             _put(document, key, value)
 
 
-def _edit_table(document: Any, table: str, is_inherited: bool, is_wanted: bool) -> None:
+def _edit_optional(document: Any, table: str, is_inherited: bool, is_wanted: bool) -> None:
     """Makes a file say whether an optional table is there, where its base or the file says otherwise."""
     if not is_wanted or isinstance(document.get(table), bool):
         document.pop(table, None)
     if is_wanted and not is_inherited:
-        document.setdefault(table, tomlkit.table())
+        document.setdefault(table, {})
     if is_inherited and not is_wanted:
         document[table] = False
 
 
 def _put(document: Any, key: Key, value: Any) -> None:
     """Sets a key of a TOML document, or takes it out where the value is None."""
+    from tomlkit.items import Table
+
     table = document
     for name in key[:-1]:
         if not isinstance(table.get(name), dict):
             if value is None:
                 return
-            table[name] = tomlkit.table()
+            table[name] = {}
         table = table[name]
     if value is None:
         table.pop(key[-1], None)

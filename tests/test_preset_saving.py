@@ -3,6 +3,7 @@
 import tomllib
 
 import pytest
+import tomlkit
 
 from gpt2tui import preset_files, preset_writer
 from gpt2tui.errors import ResourceError
@@ -150,7 +151,7 @@ def test_a_file_that_is_gone_or_no_toml_is_written_whole(tmp_path):
 
 
 def test_what_tomlkit_gets_wrong_is_written_whole_and_said(mine, monkeypatch):
-    monkeypatch.setattr(preset_writer.tomlkit, "dumps", lambda document: COMMENTED)
+    monkeypatch.setattr(tomlkit, "dumps", lambda document: COMMENTED)
     text, note = saved(mine, changed(preset_files.check(mine).preset, training={"seed": 5}))
     assert "could not be kept" in note
     assert "#" not in text
