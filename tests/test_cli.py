@@ -441,6 +441,29 @@ def test_presets_are_listed_shown_checked_and_described(tmp_path):
     assert "shown.toml:3:" in message
 
 
+def test_checking_several_presets_tells_all_of_their_mistakes_also_in_parts(tmp_path):
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text("[training]\nbatch_size = 0\nstarted = 2020-01-01\n")
+    second.write_text("[model]\nn_embd = 10\nn_head = 3\n")
+    result = gpt2tui("presets", "check", first, "small", second, "--json")
+    message = clear_message(result, 2)
+    assert all(f"{name}.toml:2:" in message for name in ("first", "second"))
+    rows = json.loads(result.stdout)
+    assert [row["valid"] for row in rows] == [False, True, False]
+    assert rows[0]["mistakes"][0] == {
+        "key": "training.batch_size",
+        "value": "0",
+        "allowed": "a whole number from 1 to 65,536 (sequences)",
+        "message": "0 is not a whole number from 1 to 65,536 (sequences)",
+        "suggestion": None,
+        "file": str(first),
+        "line": 2,
+        "partners": [],
+    }
+    assert rows[0]["mistakes"][1]["value"] == "2020-01-01"
+    assert rows[2]["mistakes"][0]["partners"] == [{"key": "model.n_head", "file": str(second), "line": 3}]
+
+
 def test_help_and_version_need_nothing_heavy():
     code = """
 import sys

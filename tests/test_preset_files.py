@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from gpt2tui import preset_files
-from gpt2tui.errors import CheckpointError, PresetError, ResourceError
+from gpt2tui.errors import CheckpointError, Place, PresetError, ResourceError
 from gpt2tui.preset import Preset
 from gpt2tui.toml_positions import locate, nesting
 
@@ -346,6 +346,55 @@ def test_an_inconsistency_with_a_default_is_laid_at_the_setting_that_was_made(wr
 def test_a_default_in_the_place_of_a_wrong_value_makes_no_second_mistake(write, text):
     write("a.toml", text)
     assert mistake(["a.toml"]).startswith("a.toml:")
+
+
+def test_a_mistake_has_its_parts(write):
+    write("a.toml", '[optimizer]\nname = "adam"\nlr = 20\n[training]\nsed = 1\nsequence_length = 2048\n')
+    with pytest.raises(PresetError) as caught:
+        preset_files.load(["a.toml"], ["model.n_positions=512", "bar"])
+    bar, name, lr, sed, length = sorted(caught.value.mistakes, key=lambda m: m.place.line or 0)
+    assert (bar.key, bar.place, bar.suggestion) == ("bar", Place("--set"), "write --set bar=VALUE")
+    assert (name.key, name.value, name.place) == ("optimizer.name", "adam", Place("a.toml", 2))
+    assert (name.allowed, name.suggestion) == ('"adamw" or "muon"', 'did you mean "adamw"?')
+    assert name.message == '"adam" is not "adamw" or "muon"'
+    assert (lr.key, lr.value, lr.allowed, lr.suggestion) == (
+        "optimizer.lr",
+        20,
+        "a number, above 0 and at most 10",
+        "",
+    )
+    assert (sed.key, sed.suggestion) == ("training.sed", "did you mean training.seed?")
+    assert (length.key, length.partners) == ("training.sequence_length", (("model.n_positions", Place("--set")),))
+    assert str(caught.value) == "\n".join(map(str, caught.value.mistakes))
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "suggestion"),
+    [(b"[model]\nx = \n", 2, ""), (b"\n\xff", 2, "save the file as UTF-8"), (b"a = " + b"[" * 99, None, "")],
+)
+def test_a_file_that_cannot_be_read_is_a_mistake_with_its_place(write, content, line, suggestion):
+    write("a.toml", content)
+    with pytest.raises(PresetError) as caught:
+        preset_files.load(["a.toml"])
+    (found,) = caught.value.mistakes
+    assert (found.key, found.place, found.suggestion) == ("", Place("a.toml", line), suggestion)
+
+
+@pytest.mark.parametrize(
+    ("text", "partner"),
+    [
+        ('[training]\nprecision = "fp16"\ndevice = "cpu"\n', "training.device"),
+        ('[model]\nvocab_size = 300\n[data]\ntokenizer = "gpt2"\n', "data.tokenizer"),
+        ('[data]\nstreaming = true\ntokenizer = "char"\n', "data.streaming"),
+        ("[schedule]\nwarmup_iterations = 9\n[training]\nnum_iterations = 8\n", "training.num_iterations"),
+        ("[schedule]\nmin_lr = 1.0\n[optimizer]\nlr = 0.5\n", "optimizer.lr"),
+        ("[model]\nn_embd = 10\nn_head = 3\n", "model.n_head"),
+    ],
+)
+def test_every_inconsistency_names_its_partner_and_where_it_was_set(write, text, partner):
+    write("a.toml", text)
+    line = next(at for at, row in enumerate(text.splitlines(), 1) if row.startswith(partner.rpartition(".")[2]))
+    assert mistake(["a.toml"]).endswith(f" (a.toml:{line} sets {partner})")
 
 
 def test_very_many_mistakes_are_cut_off_with_their_number(write):

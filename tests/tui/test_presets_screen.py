@@ -14,6 +14,7 @@ from gpt2tui.tui.widgets.difference_dialog import DifferenceDialog
 from gpt2tui.tui.widgets.estimator import Estimator
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from gpt2tui.tui.widgets.preset_list import PresetList
+from tests.optional_table import extra_table  # noqa: F401
 
 from .looking import screen_text, until
 from .presets_app import SPEED, PresetsApp, drive, own_preset, write
@@ -414,5 +415,31 @@ def test_pages_go_from_table_to_table(monkeypatch):
         assert app.editor("model.vocab_size").has_focus
         await pilot.press("up")
         assert app.editor("description").has_focus
+
+    drive(script, monkeypatch)
+
+
+def test_an_optional_table_is_a_switch_and_its_fields_are_there_with_it(monkeypatch, extra_table):  # noqa: F811
+    async def script(app, pilot):
+        rank = app.form.field("extra.rank")
+        assert not rank.display
+        app.editor("extra").focus()
+        await until(pilot, lambda: "[extra]" in screen_text(app) and "--set extra=false" in screen_text(app))
+        await pilot.press("right")
+        await until(pilot, lambda: rank.display and app.editor("extra.rank").value == "4")
+        assert app.presets.unsaved_changes()
+        await pilot.press("down")
+        assert app.editor("extra.rank").has_focus
+        await write(app, pilot, "extra.rank", "0")
+        await until(pilot, lambda: rank.mistake)
+        await write(app, pilot, "extra.rank", "8")
+        await pilot.press("ctrl+t")
+        assert app.trained[0].preset.extra.rank == 8
+        await pilot.press("escape", "v")
+        await until(pilot, lambda: isinstance(app.screen, DifferenceDialog))
+        assert "extra       false → true" in screen_text(app)
+        await pilot.press("escape", "ctrl+z", "ctrl+z", "ctrl+z")
+        await until(pilot, lambda: not rank.display)
+        assert app.presets.unsaved_changes() is None
 
     drive(script, monkeypatch)
