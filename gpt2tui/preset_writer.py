@@ -44,29 +44,39 @@ def update(preset: Preset, path: Path) -> str:
     The file gets only what it or its base says otherwise. Returns what could not be kept, in words, empty when all
     was. Raises as `save` does.
     """
-    import tomlkit  # 25 ms that nothing else has to wait for
-
     try:
         text, own, base = read_own(path)
     except PresetError:  # it is not there any more, or is not TOML
         save(preset, path)
         return ""
-    document, wanted = tomlkit.parse(text), flat(preset)
+    wanted, lost = flat(preset), ""
     inherited = _inherited(base, wanted)
-    lost = ""
     unsaid = [key for key, value in wanted.items() if value is None and inherited[key] is not None]
     if unsaid:  # TOML has no null that would take a value of the base back
-        document.pop("extends")
-        base, inherited = {}, _inherited({}, wanted)
         lost = f"extends was taken out: over that preset, {' and '.join(unsaid)} cannot be left out"
-    for table in optional_tables():
-        _edit_optional(document, table, values(base)[table], wanted[table])
-    _edit(document, own, inherited, wanted)
-    text = tomlkit.dumps(document)
-    if validate(merge(base, parse(path, text)[0]))[0] != preset:  # a table in pieces can be beyond tomlkit
-        text, lost = dumps(preset), "comments and extends could not be kept"
+        base = {}
+    text = _edited(text, own, base, wanted, keeps_extends=not unsaid)
+    if validate(merge(base, parse(path, text)[0]))[0] != preset:
+        text, lost = dumps(preset), "its comments and what it extends could not be kept"
     _write(path, text)
     return lost
+
+
+def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any], keeps_extends: bool) -> str:
+    """A file's text with the settings as they are wanted; unreliable where a table is in pieces."""
+    import tomlkit  # 25 ms that nothing else has to wait for
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        document = tomlkit.parse(text)
+        if not keeps_extends:
+            document.pop("extends")
+        for table in optional_tables():
+            _edit_optional(document, table, values(base)[table], wanted[table])
+        _edit(document, own, _inherited(base, wanted), wanted)
+        return tomlkit.dumps(document)
+    except TOMLKitError:
+        return text
 
 
 def _inherited(base: Layer, wanted: Mapping[str, Any]) -> dict[str, Any]:

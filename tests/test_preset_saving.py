@@ -165,3 +165,12 @@ def test_a_save_that_fails_leaves_the_commented_file(mine, monkeypatch):
     with pytest.raises(ResourceError, match="No space left"):
         preset_files.update(Preset(), mine)
     assert mine.read_text() == COMMENTED
+
+
+def test_what_tomlkit_refuses_is_written_whole_and_said(mine, monkeypatch):
+    def refuse(text):
+        raise tomlkit.exceptions.ParseError(1, 1)
+
+    preset = changed(preset_files.check(mine).preset, training={"seed": 5})
+    monkeypatch.setattr(tomlkit, "parse", refuse)
+    assert "could not be kept" in saved(mine, preset)[1]
