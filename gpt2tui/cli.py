@@ -42,7 +42,7 @@ START = _command("start", "start")
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of a command line, by default this process's. Leaves with code 2 when something is wrong."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = [_with_hyphens(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser = build_parser()
     _refuse_options_before_a_command(parser, words)
     options = parser.parse_args(words)
@@ -70,6 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
         add(commands)
     _complete(parser)
     return parser
+
+
+def _with_hyphens(word: str) -> str:
+    """An option may be written with - or _; what stands behind its = is its value."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
 
 
 def _refuse_options_before_a_command(parser: argparse.ArgumentParser, words: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The settings of the schema, one by one: for the form, `--help`, messages and the JSON schema of editors."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,17 @@ _TYPES = {
     "string": "text",
     "boolean": "true or false",
     "array": "list of texts",
+}
+
+_LIMITS = {
+    "exclusiveMinimum": "above",
+    "minimum": "at least",
+    "exclusiveMaximum": "below",
+    "maximum": "at most",
+    "minLength": "at least",
+    "minItems": "at least",
+    "maxLength": "at most",
+    "maxItems": "at most",
 }
 
 
@@ -27,6 +38,8 @@ class Setting:
     unit: str
     choices: tuple[str, ...]
     help: str
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The bounds as JSON Schema has them: `minimum`, `exclusiveMaximum`, `maxLength` and so on."""
     is_table: bool = False
     """Whether it says if an optional table is there; the defaults of that table's settings hold where it is."""
 
@@ -148,6 +161,7 @@ def _walk(schema: dict[str, Any], table: dict[str, Any], prefix: str) -> Iterato
                 type=_TYPES[described["type"]],
                 default=described.get("default"),
                 bounds=_bounds(described),
+                limits={word: described[word] for word in _LIMITS if word in described},
                 unit=described.get("unit", ""),
                 choices=tuple(described.get("enum", ())),
                 help=described.get("description", ""),
@@ -158,19 +172,12 @@ def _bounds(described: dict[str, Any]) -> str:
     """The bounds in words: of a number, or of the length of a text or a list."""
     least, most = described.get("minimum"), described.get("maximum")
     if least is not None and most is not None:
-        return f"from {_number(least)} to {_number(most)}"
-    words = {
-        "exclusiveMinimum": "above",
-        "minimum": "at least",
-        "exclusiveMaximum": "below",
-        "maximum": "at most",
-    }
-    lengths = {"minLength": "at least", "minItems": "at least", "maxLength": "at most", "maxItems": "at most"}
-    limits = [f"{word} {_number(described[name])}" for name, word in words.items() if name in described]
-    sizes = [f"{word} {_number(described[name])}" for name, word in lengths.items() if name in described]
-    of_what = " characters" if sizes and described["type"] == "string" else " of them" if sizes else ""
-    return " and ".join(limits or sizes) + of_what
+        return f"from {number_text(least)} to {number_text(most)}"
+    limits = [f"{words} {number_text(described[name])}" for name, words in _LIMITS.items() if name in described]
+    of_what = {"string": " characters", "array": " of them"}.get(described["type"], "") if limits else ""
+    return " and ".join(limits) + of_what
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """A bound in digits, with commas between thousands."""
     return f"{int(value):,}" if value == int(value) else f"{value:,}"

@@ -385,6 +385,16 @@ def test_no_option_of_a_training_is_dropped_before_a_command(option, command):
     assert f"no effect before the command {command}" in clear_message(gpt2tui(f"--{option}", command), 2)
 
 
+def test_options_may_be_written_with_hyphens_or_underscores(tmp_path):
+    words = ["--headless", "--dry_run", "--preset", "test", "--set", "training.batch_size=3", "--set=training.seed=4"]
+    document = json.loads(gpt2tui(*words, "--json", cwd=tmp_path).stdout)
+    assert document["resolved"]["training"]["batch_size"] == 3
+    assert "--num_samples" not in clear_message(gpt2tui("sample", "nothing", "--num_samples=2"), 4)
+    assert "training.batch__size" in clear_message(
+        gpt2tui("--headless", "--preset=test", "--set=training.batch__size=3"), 2
+    )
+
+
 def test_a_value_that_is_called_like_a_command_is_a_value(tmp_path):
     assert "there is no run runs" in clear_message(gpt2tui("--resume", "runs", "--headless", cwd=tmp_path), 2)
 

@@ -1,12 +1,12 @@
 """A setting's value <-> the text that a person types, and its bounds in a few characters."""
 
 import json
-import re
 import shlex
 from typing import Any, Literal
 
 from gpt2tui.preset_files import Setting
 from gpt2tui.preset_layers import read_overrides
+from gpt2tui.preset_settings import number_text
 
 Kind = Literal["number", "choice", "switch", "text", "long text", "path", "list"]
 
@@ -27,8 +27,7 @@ def kind(setting: Setting) -> Kind:
         return "number"
     if setting.key in PATHS:
         return "path"
-    longest = re.search(r"at most ([\d,]+) characters", setting.bounds)
-    return "long text" if longest and int(longest[1].replace(",", "")) >= LONG_TEXT else "text"
+    return "long text" if setting.limits.get("maxLength", 0) >= LONG_TEXT else "text"
 
 
 def read(setting: Setting, text: str) -> Any:
@@ -79,13 +78,14 @@ def short_bounds(setting: Setting) -> str:
     """The bounds of a number as `1 to 1,024`, `≥ 0`, `0 to <1`, `>0 to 10`; empty for all other kinds."""
     if kind(setting) != "number":
         return ""
-    both = re.fullmatch(r"(?:from|(at least|above)) (\S+) (?:to|and (at most|below)) (\S+)", setting.bounds)
-    if not both:
+    above, below = "exclusiveMinimum" in setting.limits, "exclusiveMaximum" in setting.limits
+    least = setting.limits.get("exclusiveMinimum" if above else "minimum")
+    most = setting.limits.get("exclusiveMaximum" if below else "maximum")
+    if least is None or most is None:
         return setting.bounds
-    above, least, below, most = both[1] == "above", both[2], both[3] == "below", both[4]
-    if float(most.replace(",", "")) >= UNBOUNDED:
-        return f"{'>' if above else '≥'} {least}"
-    return f"{'>' if above else ''}{least} to {'<' if below else ''}{most}"
+    if most >= UNBOUNDED:
+        return f"{'>' if above else '≥'} {number_text(least)}"
+    return f"{'>' if above else ''}{number_text(least)} to {'<' if below else ''}{number_text(most)}"
 
 
 def _number(setting: Setting, text: str) -> Any:
