@@ -1,10 +1,14 @@
 """What differs between two presets, setting by setting."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import flat
+
+Values = Mapping[str, Any]
+"""A value for the dotted key of every setting; None where it is left out, as all of an optional table may be."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,11 @@ class Difference:
     right: Any
 
 
+def differences(left: Values, right: Values) -> list[Difference]:
+    """The settings whose values differ, in the order of the schema."""
+    return [Difference(key, left[key], right[key]) for key in left if left[key] != right[key]]
+
+
 def difference(left: Preset, right: Preset) -> list[Difference]:
-    """The settings that differ, in the schema's order, by dotted key."""
-    before, after = flat(left), flat(right)
-    return [Difference(key, before[key], after[key]) for key in before if before[key] != after[key]]
+    """`differences` of two presets."""
+    return differences(flat(left), flat(right))

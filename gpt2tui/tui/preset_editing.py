@@ -6,15 +6,11 @@ from typing import Any
 
 from gpt2tui.errors import Place
 from gpt2tui.preset import Preset
-from gpt2tui.preset_files import settings
 from gpt2tui.preset_layers import Layer, Placed
 from gpt2tui.preset_settings import optional_tables, with_table
 from gpt2tui.preset_validation import validate
 from gpt2tui.preset_writer import too_large
-from gpt2tui.tui.preset_difference import Difference
-
-Values = Mapping[str, Any]
-"""A value for the dotted key of every setting; None where it is left out, as all of an optional table may be."""
+from gpt2tui.tui.preset_difference import Values, differences
 
 MOST_STEPS = 500  # of undo; each shares all but one of its values with its neighbours
 
@@ -40,15 +36,6 @@ def check(values: Values) -> Checked:
         key = mistake.key or "description"
         mistakes[key] = f"{mistakes[key]}; {mistake.text}" if key in mistakes else mistake.text
     return Checked(None, mistakes)
-
-
-def differences(before: Values, after: Values) -> list[Difference]:
-    """The settings whose values differ, in the order of the schema."""
-    return [
-        Difference(setting.key, before[setting.key], after[setting.key])
-        for setting in settings()
-        if before[setting.key] != after[setting.key]
-    ]
 
 
 class PresetEditing:

@@ -15,7 +15,7 @@ from gpt2tui.preset_layers import read_file, values
 from gpt2tui.preset_settings import tables
 from gpt2tui.preset_validation import validate
 from gpt2tui.printable import printable
-from gpt2tui.tui.preset_editing import Values, differences
+from gpt2tui.tui.preset_difference import Values, differences
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 

@@ -7,7 +7,8 @@ from gpt2tui.errors import PresetError
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import flat
 from gpt2tui.preset_settings import defaults
-from gpt2tui.tui.preset_editing import MOST_STEPS, PresetEditing, check, differences
+from gpt2tui.tui.preset_difference import differences
+from gpt2tui.tui.preset_editing import MOST_STEPS, PresetEditing, check
 
 
 def command_line(*overrides):

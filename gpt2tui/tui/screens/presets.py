@@ -17,8 +17,9 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset_files import LoadedPreset, PresetSource
 from gpt2tui.printable import printable
 from gpt2tui.tui import preset_library, preset_questions
+from gpt2tui.tui.preset_difference import differences
 from gpt2tui.tui.preset_document import PresetDocument
-from gpt2tui.tui.preset_editing import Checked, differences
+from gpt2tui.tui.preset_editing import Checked
 from gpt2tui.tui.preset_questions import Question
 from gpt2tui.tui.preset_scan import PresetScan, ScannedPreset
 from gpt2tui.tui.preset_shelf import PresetShelf

@@ -14,7 +14,7 @@ from textual.widgets import Input, Static
 
 from gpt2tui.preset_files import Setting, settings
 from gpt2tui.preset_settings import defaults, optional_tables
-from gpt2tui.tui.preset_editing import Values
+from gpt2tui.tui.preset_difference import Values
 from gpt2tui.tui.widgets.setting_field import SettingField
 
 FIRST_TABLES = {"", "model", "data", "optimizer"}
