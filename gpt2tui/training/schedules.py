@@ -1,8 +1,34 @@
 """The learning rate as a pure function of the preset and the step."""
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 from gpt2tui.preset import Preset
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the schedule: the iterations from `first` to `last`, counted from 0."""
+
+    name: Literal["warm-up", "constant", "decay"]
+    first: int
+    last: int
+
+    def progress(self, iteration: int) -> float:
+        """The share of the way from the first to the last, from 0 to 1."""
+        return min((iteration - self.first) / max(self.last - self.first, 1), 1.0)
+
+
+def phase(preset: Preset, iteration: int) -> Phase:
+    """Where on its schedule the update is that follows `iteration` earlier ones (0 for the first)."""
+    warmup, last = preset.schedule.warmup_iterations, preset.training.num_iterations - 1
+    if iteration < warmup:
+        return Phase("warm-up", 0, warmup - 1)
+    start = decay_start(preset)
+    if preset.schedule.name == "constant" or iteration <= start:
+        return Phase("constant", warmup, start)
+    return Phase("decay", start, last)
 
 
 def learning_rate(preset: Preset, iteration: int) -> float:
@@ -11,15 +37,12 @@ def learning_rate(preset: Preset, iteration: int) -> float:
     Warm-up rises in a line and reaches the peak with its last update; what follows ends at min_lr with the run's last
     update. Cosine: Loshchilov & Hutter 2017 (SGDR), section 3, one cycle. wsd: Hu et al. 2024 (MiniCPM), section 4.
     """
-    schedule, peak, last = preset.schedule, preset.optimizer.lr, preset.training.num_iterations - 1
-    warmup = schedule.warmup_iterations
-    if iteration < warmup:
-        return peak * (iteration + 1) / warmup
-    if schedule.name == "constant":
+    schedule, peak, now = preset.schedule, preset.optimizer.lr, phase(preset, iteration)
+    if now.name == "warm-up":
+        return peak * (iteration + 1) / schedule.warmup_iterations
+    if now.name == "constant":
         return peak
-    start = decay_start(preset)
-    # At most 1, so that a run driven past its end stays at the floor.
-    progress = min(max(iteration - start, 0) / max(last - start, 1), 1.0)
+    progress = now.progress(iteration)  # at most 1, so that a run driven past its end stays at the floor
     remaining = (1 + math.cos(math.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
     return schedule.min_lr + (peak - schedule.min_lr) * remaining
 

@@ -1,22 +1,19 @@
-"""In words: where on its schedule the learning rate is. A pure function of the preset and the step."""
+"""In words: where on its schedule the learning rate is."""
 
 from gpt2tui.preset import Preset
+from gpt2tui.training.schedules import phase
 
 
 def schedule_phase(preset: Preset, step: int, factor: float = 1.0) -> str:
     """The phase of the update that made `step`; `factor` is what a person has multiplied the schedule by."""
-    schedule, steps = preset.schedule, preset.training.num_iterations
-    phase = _phase(preset, step, steps)
-    if step <= schedule.warmup_iterations:
-        phase = f"warm-up {step:,}/{schedule.warmup_iterations:,}"
-    return phase if factor == 1.0 else f"{phase}, × {factor:g}"
-
-
-def _phase(preset: Preset, step: int, steps: int) -> str:
-    schedule = preset.schedule
-    if schedule.name == "constant":
-        return "constant"
-    if schedule.name == "wsd":
-        begin = max(schedule.warmup_iterations, round(steps * (1 - schedule.decay_fraction)))
-        return f"stable until {begin:,}" if step <= begin else f"falls until {steps:,}"
-    return f"{schedule.name}, {min(1.0, step / steps):.0%} of the way"
+    now, name = phase(preset, step - 1), preset.schedule.name
+    if now.name == "warm-up":
+        words = f"warm-up {step:,}/{now.last + 1:,}"
+    elif name == "constant":
+        words = "constant"
+    elif name == "wsd":
+        words = f"stable until {now.last + 1:,}" if now.name == "constant" else f"falls until {now.last + 1:,}"
+    else:
+        fallen = now.progress(step - 1) if now.name == "decay" else 0.0
+        words = f"{name}, {fallen:.0%} of the way"
+    return words if factor == 1.0 else f"{words}, × {factor:g}"

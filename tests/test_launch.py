@@ -1,0 +1,83 @@
+"""The session with the real engine, on a model of a few thousand parameters."""
+
+import time
+
+import pytest
+
+from gpt2tui import checkpoint, runs
+from gpt2tui.errors import DataError
+from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.tracking.jsonl import read_events
+from gpt2tui.training.controls import Controls
+from gpt2tui.training.events import Event, LearningRateChanged, RunFinished, RunStarted, Step
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.launch import Launch
+from tests import tiny_runs
+
+
+def launch(folder, *overrides, **arguments):
+    return Launch(LoadedPreset("tiny", tiny_runs.preset(folder, *overrides), ()), **arguments)
+
+
+def events_of(stream):
+    return [told for told in stream if isinstance(told, Event)]
+
+
+def test_what_is_told_is_what_is_written_down(tmp_path):
+    session = TrainingSession()
+    session.start(launch(tmp_path))
+    told, end = [], time.monotonic() + 60
+    while session.active:
+        told += session.drain().events
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert session.state == "finished"
+    assert session.progress.step == 12
+    assert [e.as_json() for e in read_events(session.run.events_file)] == [e.as_json() for e in told]
+    assert not runs.is_locked(session.run)
+
+
+def test_a_resumed_run_goes_on_where_it_stood_and_each_slowing_down_counts_on(tmp_path):
+    first = launch(tmp_path)
+    events_of(training_stream(first, Controls()))
+    (run,) = runs.all_runs()
+    longer = ("training.num_iterations=14",), ("training.num_iterations=16",)
+    for overrides, factor, step in zip(longer, (0.5, 0.25), (12, 14), strict=True):
+        again = Launch(first.loaded, resume=run, overrides=overrides, slow_down=0.5)
+        events = events_of(training_stream(again, Controls()))
+        assert isinstance(events[0], RunStarted)
+        assert events[0].step == step
+        assert [(e.step, e.factor) for e in events if isinstance(e, LearningRateChanged)] == [(step, factor)]
+        assert [e.step for e in events if isinstance(e, Step)] == [step + 1, step + 2]
+
+
+def test_a_stop_saves_and_tells_the_reason(tmp_path):
+    controls, last = Controls(), None
+    for told in training_stream(launch(tmp_path), controls):
+        last = told
+        if isinstance(told, Step) and told.step == 5:
+            controls.stop()
+    assert isinstance(last, RunFinished)
+    assert last.reason == "stopped"
+    assert checkpoint.newest(runs.all_runs()[0].checkpoints).step == 5
+
+
+def test_a_run_that_another_process_holds_is_refused(tmp_path):
+    first = launch(tmp_path)
+    events_of(training_stream(first, Controls()))
+    (run,) = runs.all_runs()
+    with runs.locked(run):
+        session = TrainingSession()
+        session.start(Launch(first.loaded, resume=run))
+        assert session.join(30)
+        session.drain()
+    assert session.state == "failed"
+    assert "in use by another process" in session.failure.message
+
+
+def test_a_corpus_that_is_missing_leaves_no_folder_behind(tmp_path):
+    missing = launch(tmp_path, f"data.source={tmp_path}/nothing.txt")
+    with pytest.raises(DataError):
+        events_of(training_stream(missing, Controls()))
+    assert runs.all_runs() == []
+    assert not list(tmp_path.glob("runs/*"))
