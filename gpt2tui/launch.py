@@ -1,21 +1,26 @@
-"""From a preset, or a run to go on with, to a training in its folder: what every way to train has in common."""
+"""The one driver of a training: from a preset, or a run to resume, to a stream of events.
+
+The console and the screen both iterate over `drive`; it opens the run folder, prepares the data, makes the trainer and
+lets the trackers write down what happens. Imports nothing heavy before somebody trains.
+"""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
-from gpt2tui import checkpoint, preset_files, runs
-from gpt2tui.checkpoint import Checkpoint
-from gpt2tui.errors import CheckpointError
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import LoadedPreset
-from gpt2tui.tracking.subscriber import Report, Subscriber
+from gpt2tui.errors import CheckpointError, Gpt2TuiError
 from gpt2tui.training.controls import Controls
+from gpt2tui.training.events import Event, RunFailed, RunFinished, Warned
 
 if TYPE_CHECKING:
-    from gpt2tui.data.token_store import TokenizedCorpus
+    from gpt2tui.checkpoint import Checkpoint
+    from gpt2tui.data.token_store import Progress, TokenizedCorpus
+    from gpt2tui.preset import Preset
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
+    from gpt2tui.tracking.subscriber import Report, Subscriber
     from gpt2tui.training.trainer import Trainer
 
 # A resumed run may change how it goes on, not what it is.
@@ -30,19 +35,97 @@ FIXED = (
 
 
 @dataclass(frozen=True)
+class Launch:
+    """What is to be trained: a preset in a new run, or a run that is resumed from its newest valid checkpoint.
+
+    `layers` and `overrides` change how a resumed run goes on. `learning_rate_factor` multiplies its schedule from then
+    on; None keeps the factor that it had.
+    """
+
+    loaded: "LoadedPreset"
+    resume: "Run | None" = None
+    run_dir: Path | None = None
+    layers: tuple[str | Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+    learning_rate_factor: float | None = None
+
+    def open(self) -> contextlib.AbstractContextManager["OpenedRun"]:
+        """Its run folder, locked while the context is open."""
+        if self.resume is None:
+            return new_run(self.loaded, self.run_dir)
+        return resumed_run(self.resume, self.layers, self.overrides, self.learning_rate_factor)
+
+
+@dataclass(frozen=True)
 class OpenedRun:
     """A run folder that this process holds, with what is to be trained in it."""
 
-    run: runs.Run
-    loaded: LoadedPreset
-    resume_from: Checkpoint | None = None
+    run: "Run"
+    loaded: "LoadedPreset"
+    resume_from: "Checkpoint | None" = None
     changed: tuple[tuple[str, object], ...] = ()
-    """Settings of a resumed run that are no longer what its frozen preset says: keys and new values."""
+    """Settings of a resumed run that are no longer what its checkpoint's preset says: keys and new values."""
+    learning_rate_factor: float | None = None
+    """What the schedule is to be multiplied by; None is as the checkpoint has it."""
+
+
+Told = Union[OpenedRun, "Progress", Event]
+"""What a training tells: once its run folder, then how far the preparation is, then its events."""
+
+TrainingStream = Callable[[Launch, Controls], Iterator[Told]]
+"""How a training is driven; tests put a stream of their own here."""
+
+
+def drive(
+    opening: contextlib.AbstractContextManager[OpenedRun], controls: Controls, report: "Report | None" = None
+) -> Generator[Told, None, None]:
+    """Trains in the run that `opening` gives; the thread is that of the caller, who closes it when it ends early.
+
+    Trackers say through `report` what goes wrong with them, without it by a warning in the stream. A stop while data is
+    prepared ends it without an event. Raises what ends a training early, see `Trainer.train`.
+    """
+    from gpt2tui.data.token_store import Progress, prepare
+    from gpt2tui.folders import cache_folder
+    from gpt2tui.tracking.subscriber import Subscribers
+
+    with opening as opened:
+        yield opened
+        corpus = yield from prepare(opened.loaded.preset, cache_folder())
+        if controls.stopping:
+            return
+        yield Progress("preparing the network")
+        trainer = make_trainer(opened, corpus, controls)
+        reports: list[str] = []
+        report = report or reports.append
+        subscribers = Subscribers(trackers(trainer, report), report)
+        events, ended = trainer.train(), False
+        try:
+            for event in events:
+                ended = isinstance(event, RunFinished | RunFailed)
+                subscribers.handle(event)
+                yield event
+                yield from _warnings(reports)
+        finally:
+            events.close()
+            if not ended:
+                for event in trainer.abandon():
+                    subscribers.handle(event)
+            with contextlib.suppress(Exception):
+                subscribers.close()
+        yield from _warnings(reports)
+
+
+def _warnings(reports: list[str]) -> Iterator[Warned]:
+    """What the trackers have had to say; W&B's thread may be adding to it."""
+    while reports:
+        yield Warned(message=reports.pop(0))
 
 
 @contextlib.contextmanager
-def new_run(loaded: LoadedPreset, folder: Path | None = None) -> Iterator[OpenedRun]:
+def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[OpenedRun]:
     """A new run folder, locked; one in which training never began is removed again."""
+    from gpt2tui import runs
+
     check_device(loaded.preset)
     made = folder is None or not folder.exists()
     run = runs.create(loaded.name, folder)
@@ -53,7 +136,7 @@ def new_run(loaded: LoadedPreset, folder: Path | None = None) -> Iterator[Opened
             runs.remove_unless_begun(run, made=made)
 
 
-def check_device(preset: Preset) -> None:
+def check_device(preset: "Preset") -> None:
     """Raises ResourceError when the preset's device or precision is not to be had, before anything takes long."""
     from gpt2tui.training.precision import choose_device, choose_precision
 
@@ -61,22 +144,39 @@ def check_device(preset: Preset) -> None:
 
 
 @contextlib.contextmanager
-def resumed_run(run: runs.Run, layers: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> Iterator[OpenedRun]:
-    """A run, locked, to go on from its newest valid checkpoint, its frozen preset under the layers and overrides.
+def resumed_run(
+    run: "Run",
+    layers: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    learning_rate_factor: float | None = None,
+) -> Iterator[OpenedRun]:
+    """A run, locked, to resume from its newest valid checkpoint, with its preset under the layers and overrides.
 
     Raises RunLockedError, CheckpointError when nothing valid is saved or the preset no longer fits, PresetError.
     """
+    from gpt2tui import checkpoint, runs
+
     with runs.locked(run):
         checkpoint.remove_leftovers(run.checkpoints)
         saved = checkpoint.newest(run.checkpoints)
         loaded, changed = resumed_preset(run, saved, layers, overrides)
         check_device(loaded.preset)
-        runs.update_info(run, **runs.this_process())
-        yield OpenedRun(run, loaded, saved, changed)
+        if learning_rate_factor is None:
+            learning_rate_factor = _changed_factor(run, saved)
+        yield OpenedRun(run, loaded, saved, changed, learning_rate_factor)
+
+
+def _changed_factor(run: "Run", saved: "Checkpoint") -> float | None:
+    """The learning rate's factor that a person has set since the checkpoint was saved."""
+    change = run.info().get("learning_rate_change")
+    if not isinstance(change, dict) or type(change.get("step")) is not int or type(change.get("factor")) is not float:
+        return None
+    return change["factor"] if change["step"] >= saved.step else None
 
 
 def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls) -> "Trainer":
     """The trainer of an opened run on its prepared corpus."""
+    from gpt2tui import runs
     from gpt2tui.training.trainer import Trainer
 
     preset = opened.loaded.preset
@@ -88,10 +188,11 @@ def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Control
         controls=controls,
         command=runs.command_line(),
         resume_from=opened.resume_from,
+        learning_rate_factor=opened.learning_rate_factor,
     )
 
 
-def trackers(trainer: "Trainer", report: Report) -> list[Subscriber]:
+def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
     """Who writes a run down: `events.jsonl` always, W&B where the preset says so."""
     from gpt2tui.tracking.jsonl import JsonLines
     from gpt2tui.tracking.wandb import WandbTracker
@@ -103,16 +204,15 @@ def trackers(trainer: "Trainer", report: Report) -> list[Subscriber]:
 
 
 def resumed_preset(
-    run: runs.Run, saved: Checkpoint, layers: Sequence[str | Path], overrides: Sequence[str]
-) -> tuple[LoadedPreset, tuple[tuple[str, object], ...]]:
-    """The checkpoint's frozen preset under what is to change. Raises CheckpointError when it no longer fits.
+    run: "Run", saved: "Checkpoint", layers: Sequence[str | Path], overrides: Sequence[str]
+) -> "tuple[LoadedPreset, tuple[tuple[str, object], ...]]":
+    """The run's preset under what is to change. Raises CheckpointError when it no longer fits the checkpoint."""
+    from gpt2tui import preset_files
+    from gpt2tui.preset_files import LoadedPreset
 
-    The checkpoint's, because it knows of changes that earlier resumptions made.
-    """
-    path = saved.folder / "preset.toml"
-    frozen = preset_files.load_frozen(path)
+    frozen = preset_files.load_frozen(saved.folder / "preset.toml")
     name = run.info().get("preset", run.name)
-    loaded = preset_files.load([path, *layers], overrides)
+    loaded = preset_files.load([_newest_preset(run, saved, frozen), *layers], overrides)
     before, after = _flat(frozen), _flat(loaded.preset)
     changed = [key for key in before if before[key] != after[key]]
     if misfits := [key for key in changed if key.startswith(FIXED)]:
@@ -130,7 +230,23 @@ def resumed_preset(
     return LoadedPreset(name, loaded.preset, loaded.layers), tuple((key, after[key]) for key in changed)
 
 
-def _flat(preset: Preset) -> dict[str, object]:
+def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
+    """The run folder's preset, which knows what a resumption has changed since the checkpoint; else the checkpoint's.
+
+    With a time budget the number of iterations belongs to the checkpoint's step. The run folder's preset is not needed,
+    so that a damaged one is passed over.
+    """
+    from gpt2tui import checkpoint, preset_files
+
+    if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
+        with contextlib.suppress(Gpt2TuiError, OSError, ValueError):
+            before, now = _flat(frozen), _flat(preset_files.load_frozen(run.preset_file))
+            if all(before[key] == now[key] for key in before if key.startswith(FIXED)):
+                return run.preset_file
+    return saved.folder / "preset.toml"
+
+
+def _flat(preset: "Preset") -> dict[str, object]:
     tables = preset.model_dump()
     return {
         f"{table}.{key}": value

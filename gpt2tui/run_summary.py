@@ -46,6 +46,7 @@ def summarize(run: Run) -> RunSummary:
     last_line = ""
     evaluations: list[events.Evaluated] = []
     ending: events.RunFinished | events.RunFailed | None = None
+    best_val_loss: float | None = None
     first_time: float | None = None
     sittings: list[_Sitting] = []
     for line in _lines(run.events_file):
@@ -58,14 +59,16 @@ def summarize(run: Run) -> RunSummary:
                 last_step = sittings[-1].reach(last_line) or last_step
             sittings.append(_Sitting(event.time, event.time))
             last_line = ""
-            started, ending = event, None
+            started, ending, best_val_loss = event, None, event.best_val_loss
             evaluations = [e for e in evaluations if e.step <= event.step]
         elif isinstance(event, events.NumIterationsChanged) and started is not None:
             started = replace(started, num_iterations=event.num_iterations)
         elif isinstance(event, events.Evaluated):
             evaluations.append(event)
+            best_val_loss = event.best_val_loss
         elif isinstance(event, events.RunFinished | events.RunFailed):
             ending = event
+            best_val_loss = event.best_val_loss if isinstance(event, events.RunFinished) else best_val_loss
         if event is not None:
             first_time = first_time or event.time
             if sittings:
@@ -94,7 +97,7 @@ def summarize(run: Run) -> RunSummary:
         tokens_seen=last_step.tokens_seen if last_step else None,
         train_loss=last_step.train_loss if last_step else None,
         val_loss=evaluations[-1].val_loss if evaluations else None,
-        best_val_loss=min((e.val_loss for e in evaluations if not e.whole), default=None),
+        best_val_loss=best_val_loss,
         bits_per_byte=evaluations[-1].bits_per_byte if evaluations else None,
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
         bytes=sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),

@@ -1,4 +1,4 @@
-"""The session with the real engine, on a model of a few thousand parameters."""
+"""The driver, as the console and the screen use it, on a model of a few thousand parameters."""
 
 import time
 
@@ -6,12 +6,12 @@ import pytest
 
 from gpt2tui import checkpoint, runs
 from gpt2tui.errors import DataError
+from gpt2tui.launch import Launch
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.tracking.jsonl import read_events
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import Event, LearningRateChanged, RunFinished, RunStarted, Step
-from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.launch import Launch
+from gpt2tui.tui.training_session import TrainingSession, training_stream
 from tests import tiny_runs
 
 
@@ -37,13 +37,13 @@ def test_what_is_told_is_what_is_written_down(tmp_path):
     assert not runs.is_locked(session.run)
 
 
-def test_a_resumed_run_goes_on_where_it_stood_and_each_slowing_down_counts_on(tmp_path):
+def test_a_resumed_run_goes_on_where_it_stood_at_the_learning_rate_it_is_given(tmp_path):
     first = launch(tmp_path)
     events_of(training_stream(first, Controls()))
     (run,) = runs.all_runs()
     longer = ("training.num_iterations=14",), ("training.num_iterations=16",)
     for overrides, factor, step in zip(longer, (0.5, 0.25), (12, 14), strict=True):
-        again = Launch(first.loaded, resume=run, overrides=overrides, slow_down=0.5)
+        again = Launch(first.loaded, resume=run, overrides=overrides, learning_rate_factor=factor)
         events = events_of(training_stream(again, Controls()))
         assert isinstance(events[0], RunStarted)
         assert events[0].step == step

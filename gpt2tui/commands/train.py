@@ -2,34 +2,35 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2tui import preset_files, runs
 from gpt2tui.errors import UsageError
-from gpt2tui.folders import cache_folder
-from gpt2tui.launch import OpenedRun, make_trainer, new_run, resumed_run, trackers
+from gpt2tui.launch import OpenedRun, Told, drive, new_run, resumed_run
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.signals import Interrupted, StopSignals
 from gpt2tui.training.controls import Controls
+from gpt2tui.training.events import Event, RunStarted
 
 if TYPE_CHECKING:
-    from gpt2tui.tracking.subscriber import Subscribers
-    from gpt2tui.training.trainer import Trainer
+    from gpt2tui.data.token_store import Progress
+    from gpt2tui.tracking.subscriber import Subscriber
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains a new run, or goes on with an old one. Returns the exit code."""
+    """Trains a new run, or resumes an old one. Returns the exit code."""
+    from gpt2tui.tracking.subscriber import report_on_stderr
+
     controls = Controls()
     with StopSignals(controls) as signals:
         try:
-            with _opened_run(options) as opened:
-                trainer = _trainer(opened, controls)
-                signals.training = True
-                _follow(trainer, _subscribers(options, trainer))
+            with contextlib.closing(drive(_opening(options), controls, report_on_stderr)) as stream:
+                _show(stream, options, signals)
         except Interrupted as interrupted:
             what = "the last checkpoint is as it was" if signals.training else "nothing had been trained yet"
             print(f"gpt2tui: stopped at once; {what}", file=sys.stderr)
@@ -45,48 +46,52 @@ def load_preset(options: argparse.Namespace) -> LoadedPreset:
     return preset_files.load(options.preset, options.overrides)
 
 
-@contextlib.contextmanager
-def _opened_run(options: argparse.Namespace) -> Iterator[OpenedRun]:
-    """The run folder that the command line asks for, locked, with its preset."""
+def _opening(options: argparse.Namespace) -> contextlib.AbstractContextManager[OpenedRun]:
+    """The run folder that the command line asks for, with its preset."""
     if not options.resume:
-        with new_run(load_preset(options), Path(options.run_dir) if options.run_dir else None) as opened:
-            yield opened
-        return
+        return new_run(load_preset(options), Path(options.run_dir) if options.run_dir else None)
     if options.run_dir:
         raise UsageError("--resume continues in the run's own folder; --run-dir does not go with it")
-    with resumed_run(runs.find(options.resume), options.preset, options.overrides) as opened:
-        if opened.changed:
-            changes = ", ".join(f"{key} = {value!r}" for key, value in opened.changed)
-            print(f"goes on with {changes}", file=sys.stderr)
-        yield opened
+    return resumed_run(runs.find(options.resume), options.preset, options.overrides)
 
 
-def _trainer(opened: OpenedRun, controls: Controls) -> "Trainer":
-    from gpt2tui.data.token_store import prepare
+def _show(stream: Generator[Told, None, None], options: argparse.Namespace, signals: StopSignals) -> None:
+    """Iterates over the training and shows on stderr how its data is prepared, on stdout its events."""
     from gpt2tui.tracking.preparation import show_preparation
+    from gpt2tui.tracking.subscriber import Subscribers
 
-    return make_trainer(opened, show_preparation(prepare(opened.loaded.preset, cache_folder())), controls)
+    opened = next(stream)
+    assert isinstance(opened, OpenedRun)
+    if opened.changed:
+        changes = ", ".join(f"{key} = {value!r}" for key, value in opened.changed)
+        print(f"goes on with {changes}", file=sys.stderr)
+    started = show_preparation(_preparation(stream))
+    signals.training = True
+    shown = Subscribers([_subscriber(options, opened, started)])
+    try:
+        for told in itertools.chain([started], stream):
+            assert isinstance(told, Event)
+            shown.handle(told)
+    finally:
+        shown.close()
 
 
-def _subscribers(options: argparse.Namespace, trainer: "Trainer") -> "Subscribers":
+def _preparation(stream: Generator[Told, None, None]) -> "Generator[Progress, None, RunStarted]":
+    """The reports of the preparation; returns the first event."""
+    for told in stream:
+        if isinstance(told, RunStarted):
+            return told
+        assert not isinstance(told, OpenedRun | Event)
+        yield told
+    raise AssertionError("without a stop a preparation ends in an event")
+
+
+def _subscriber(options: argparse.Namespace, opened: OpenedRun, started: RunStarted) -> "Subscriber":
     from gpt2tui.tracking.console import Console
     from gpt2tui.tracking.jsonl import JsonStdout
-    from gpt2tui.tracking.subscriber import Subscriber, Subscribers, report_on_stderr
 
     as_text = options.log_format == "text" or (options.log_format is None and sys.stdout.isatty())
-    shown: Subscriber = (
-        Console(vocab_size=trainer.preset.model.vocab_size, run_folder=trainer.run.folder) if as_text else JsonStdout()
-    )
-    jsonl, *others = trackers(trainer, report_on_stderr)
-    return Subscribers([jsonl, shown, *others])
-
-
-def _follow(trainer: "Trainer", subscribers: "Subscribers") -> None:
-    try:
-        for event in trainer.train():
-            subscribers.handle(event)
-    finally:
-        subscribers.close()
+    return Console(vocab_size=started.vocab_size, run_folder=opened.run.folder) if as_text else JsonStdout()
 
 
 def print_json(value: object) -> None:

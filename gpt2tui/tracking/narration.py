@@ -73,11 +73,11 @@ def step(event: Step, progress: RunProgress) -> Text:
 
 def evaluated(event: Evaluated, progress: RunProgress) -> Text:
     """The held-out loss, beside xz's bits per byte; `progress` is the state before the event."""
-    best, xz = progress.is_best(event), progress.xz_bits_per_byte
+    xz = progress.xz_bits_per_byte
     line = Text.assemble(
         (_label(event.step), "bold"),
         "  val loss ",
-        (f"{event.val_loss:.3f}", "bold green" if best else "bold"),
+        (f"{event.val_loss:.3f}", "bold green" if event.best else "bold"),
         f"  perplexity {compact(event.perplexity)}  ",
         (f"{event.bits_per_byte:.3f}", "bold magenta"),
         " bits/byte",
@@ -86,8 +86,8 @@ def evaluated(event: Evaluated, progress: RunProgress) -> Text:
         line.append(f"  xz {xz:.2f}", style="green" if event.bits_per_byte < xz else QUIET)
     if event.whole:
         line.append("  all text", style=QUIET)
-    elif best and progress.best_val_loss is not None:
-        line.append("  best", style="green")
+    elif event.best and progress.best_val_loss is not None:
+        line.append("  best val loss", style="green")
     return line
 
 

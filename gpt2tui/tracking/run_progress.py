@@ -1,11 +1,19 @@
 """What a run's events add up to: where it is, how fast, how well. Pure: each event makes a new state."""
 
-import math
 import statistics
 from dataclasses import dataclass, field, replace
 
 from gpt2tui.tracking.smoothing import ExponentialAverage
-from gpt2tui.training.events import Evaluated, Event, NumIterationsChanged, Paused, Resumed, RunStarted, Step
+from gpt2tui.training.events import (
+    Evaluated,
+    Event,
+    LearningRateChanged,
+    NumIterationsChanged,
+    Paused,
+    Resumed,
+    RunStarted,
+    Step,
+)
 
 _RECENT_STEPS = 50
 
@@ -25,7 +33,9 @@ class RunProgress:
     evaluation: Evaluated | None = None
     """The last one."""
     best_val_loss: float | None = None
-    """The lowest val_loss over the fixed validation tokens; all held-out text is not comparable with them."""
+    """The lowest val_loss over the fixed validation tokens, as the run tells it."""
+    learning_rate_factor: float = 1.0
+    """What the schedule is multiplied by."""
     xz_bits_per_byte: float | None = None
     paused: bool = False
 
@@ -38,6 +48,8 @@ class RunProgress:
                     num_iterations=event.num_iterations,
                     tokens_per_step=event.tokens_per_step,
                     xz_bits_per_byte=event.xz_bits_per_byte,
+                    best_val_loss=event.best_val_loss,
+                    learning_rate_factor=event.learning_rate_factor,
                 )
             case Step():
                 known = event.device_memory_bytes is not None
@@ -49,21 +61,14 @@ class RunProgress:
                     memory_bytes=event.device_memory_bytes if known else event.host_memory_bytes,
                 )
             case Evaluated():
-                return replace(
-                    self,
-                    evaluation=event,
-                    best_val_loss=event.val_loss if self.is_best(event) else self.best_val_loss,
-                )
+                return replace(self, evaluation=event, best_val_loss=event.best_val_loss)
+            case LearningRateChanged():
+                return replace(self, learning_rate_factor=event.factor)
             case NumIterationsChanged():
                 return replace(self, num_iterations=event.num_iterations)
             case Paused() | Resumed():
                 return replace(self, paused=isinstance(event, Paused))
         return self
-
-    def is_best(self, event: Evaluated) -> bool:
-        """Whether this evaluation is the lowest so far of those it can be compared with."""
-        best = math.inf if self.best_val_loss is None else self.best_val_loss
-        return not event.whole and event.val_loss < best  # never true of NaN
 
     @property
     def seconds_per_step(self) -> float | None:

@@ -33,7 +33,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """Training begins, or goes on after a resume; `run` is the run folder's name."""
+    """Training begins, or is resumed; `run` is the run folder's name."""
 
     name: ClassVar[str] = "run_started"
     run: str
@@ -45,6 +45,9 @@ class RunStarted(Event):
     step: int = 0  # the step training goes on from: 0 for a new run
     num_iterations: int
     xz_bits_per_byte: float | None = None  # what `xz -9` needs for the held-out text, to compare bits_per_byte with
+    vocab_size: int | None = None
+    best_val_loss: float | None = None  # the lowest so far over the fixed validation sample, of a resumed run
+    learning_rate_factor: float = 1.0  # what the schedule is multiplied by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,11 @@ class Step(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
-    """The held-out loss in nats a token, the same tokens each time; `whole` when it covered all held-out text."""
+    """The held-out loss in nats a token, the same tokens each time; `whole` when it covered all held-out text.
+
+    `best`: it is the lowest so far over the fixed validation sample. `best_val_loss` is that lowest, this one included;
+    None while none was finite. A loss over all held-out text is never compared with those over the sample.
+    """
 
     name: ClassVar[str] = "evaluated"
     step: int
@@ -75,6 +82,8 @@ class Evaluated(Event):
     perplexity: float
     bits_per_byte: float
     whole: bool = False
+    best: bool = False
+    best_val_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

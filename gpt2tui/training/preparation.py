@@ -1,97 +1,74 @@
 """What a run needs before its first step: a network on its device, and either a new folder or a checkpoint's state."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 
 from gpt2tui import checkpoint, runs
 from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
-from gpt2tui.data.batches import Batches, StreamBatches, open_batches
+from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.durable import replace_text
-from gpt2tui.errors import CheckpointError, DataError
+from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.generation import load_model
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import dumps
-from gpt2tui.training import state
-from gpt2tui.training.precision import Precision, choose_precision, device_name
+from gpt2tui.training.compilation import compiled
+from gpt2tui.training.events import RunStarted
+from gpt2tui.training.precision import choose_compilation, choose_device, choose_precision, device_name
+from gpt2tui.training.state import TrainingState, read_numbers, restore
 from gpt2tui.training.time_budget import TimeBudget
 from gpt2tui.training.trial import within_budget
-from gpt2tui.training.update import Update, fresh_update
+from gpt2tui.training.update import fresh_update
 
 
-@dataclass
-class Standing:
-    """Where a run stands between two steps."""
-
-    step: int = 0
-    seconds: float = 0.0
-    """Of training, earlier sittings included."""
-    val_loss: float | None = None
-    """Of this very step, None when it was not measured."""
-    best_val_loss: float | None = None
-    saved_step: int | None = None
-    """The step that the newest checkpoint holds all of."""
-
-    def measured(self, val_loss: float) -> None:
-        """Takes note of the loss over the fixed sample of the held-out text."""
-        self.val_loss = val_loss if math.isfinite(val_loss) else None
-        known = [loss for loss in (self.val_loss, self.best_val_loss) if loss is not None]
-        self.best_val_loss = min(known, default=None)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that the loop works with."""
-
-    run_id: str
-    preset: Preset
-    """With what was measured and is frozen from now on."""
-    precision: Precision
-    batches: Batches | StreamBatches
-    update: Update
-    standing: Standing = field(default_factory=Standing)
-    time_budget: TimeBudget | None = None
-    notices: tuple[str, ...] = ()
-    """What to tell a person."""
-
-
-def begin(
+def prepare(
     run: runs.Run,
     preset: Preset,
     corpus: TokenizedCorpus,
-    device: torch.device,
-    *,
-    preset_name: str,
-    command: Sequence[str],
-) -> Prepared:
-    """A new run: measures what the preset leaves to measuring, and writes the run folder."""
+    resume_from: Checkpoint | None = None,
+) -> TrainingState:
+    """Everything that may fail before the first step, compilation included; nothing in the run folder changes.
+
+    To be called in the thread that trains. Raises CheckpointError or DataError when the checkpoint does not fit.
+    """
+    device = choose_device(preset.training.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and events are those of the thread's device
+    state = go_on(run, preset, corpus, device, resume_from) if resume_from else begin(preset, corpus, device)
+    notices: list[str | None] = [*state.notices, *corpus.notices]
+    if state.done:
+        notices.insert(
+            0, f"all {state.step:,} steps were taken already; to train further, raise training.num_iterations"
+        )
+    training = state.preset.training
+    choice = choose_compilation(state.preset, device)
+    notices.append(choice.note)
+    if choice.wanted and not state.done:
+        shape = (training.batch_size, training.sequence_length)
+        state.update.forward, note = compiled(state.model, shape, state.precision)
+        notices.append(note)
+    state.notices = tuple(note for note in notices if note)
+    return state
+
+
+def begin(preset: Preset, corpus: TokenizedCorpus, device: torch.device) -> TrainingState:
+    """A new run: measures what the preset leaves to measuring."""
     trial_batches = open_batches(corpus, preset.training)
     seconds = preset.training.time_budget
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
     preset = within_budget(preset, trial_batches, device)
     precision = choose_precision(preset, device)
     batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
-    replace_text(run.preset_file, dumps(preset))
-    tokenizers.save(corpus.tokenizer, run.folder)
-    data = {
-        "source": corpus.source,
-        "fingerprint": corpus.fingerprint,
-        "train_bytes": corpus.train_bytes,
-        "validation_bytes": corpus.validation_bytes,
-    }
-    run_id = runs.write_info(
-        run, preset_name=preset_name, command=command, device=device_name(device), precision=precision, data=data
-    )
-    return Prepared(run_id, preset, precision, batches, update, time_budget=time_budget)
+    return TrainingState(preset, device, precision, batches, update, time_budget=time_budget)
 
 
-def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint) -> Prepared:
+def go_on(
+    run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint
+) -> TrainingState:
     """A run as a checkpoint has it. Raises CheckpointError or DataError when it does not fit."""
-    numbers = state.read_numbers(saved)
+    numbers = read_numbers(saved)
     time_budget = TimeBudget.of(numbers.get("time_budget"), preset)
     if seconds := preset.training.time_budget:  # one that a person has set now
         time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
@@ -109,21 +86,82 @@ def go_on(run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.
     update.model.load_state_dict(weights.state_dict())
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
     notices = [f"{problem}; an older checkpoint is used" for problem in saved.passed_over]
-    notices += state.restore(tensors, update.optimizers, device)
+    notices += restore(tensors, update.optimizers, device)
     if update.scaler is not None and numbers["scaler"] is not None:
         update.scaler.load_state_dict(numbers["scaler"])
     if isinstance(batches, StreamBatches):
         batches.load_state_dict(numbers["stream"])
     update.optimizers.learning_rate_factor = numbers.get("learning_rate_factor", 1.0)
-    if run.preset_file.read_text(encoding="utf-8") != dumps(preset):
-        replace_text(run.preset_file, dumps(preset))  # it says what the run has become
-    return Prepared(
-        saved.run_id,
+    return TrainingState(
         preset,
+        device,
         precision,
         batches,
         update,
-        Standing(saved.step, numbers["seconds"], numbers["val_loss"], numbers["best_val_loss"], saved.step),
-        time_budget,
-        tuple(notices),
+        run_id=saved.run_id,
+        time_budget=time_budget,
+        step=saved.step,
+        first_step=saved.step,
+        seconds=numbers["seconds"],
+        val_loss=numbers["val_loss"],
+        best_val_loss=numbers["best_val_loss"],
+        saved_step=saved.step,
+        notices=tuple(notices),
     )
+
+
+def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, preset_name: str) -> RunStarted:
+    """The first event of a run, new or resumed."""
+    return RunStarted(
+        run=run.name,
+        preset=preset_name,
+        parameters=state.model.num_parameters,
+        tokens_per_step=state.preset.tokens_per_step,
+        device=device_name(state.device),
+        precision=state.precision,
+        step=state.step,
+        num_iterations=state.preset.training.num_iterations,
+        xz_bits_per_byte=corpus.xz_bits_per_byte,
+        vocab_size=state.preset.model.vocab_size,
+        best_val_loss=state.best_val_loss,
+        learning_rate_factor=state.update.optimizers.learning_rate_factor,
+    )
+
+
+def write_new_run(
+    run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, *, preset_name: str, command: Sequence[str]
+) -> None:
+    """Fills the folder of a new run, run.json last, and gives `state` its run_id."""
+    replace_text(run.preset_file, dumps(state.preset))
+    tokenizers.save(corpus.tokenizer, run.folder)
+    data = {
+        "source": corpus.source,
+        "fingerprint": corpus.fingerprint,
+        "train_bytes": corpus.train_bytes,
+        "validation_bytes": corpus.validation_bytes,
+    }
+    state.run_id = runs.write_info(
+        run,
+        preset_name=preset_name,
+        command=command,
+        device=device_name(state.device),
+        precision=state.precision,
+        data=data,
+    )
+
+
+def write_resumed_run(run: runs.Run, state: TrainingState) -> None:
+    """Brings the folder of a resumed run up to date; when that fails it is as it was."""
+    try:
+        before = run.preset_file.read_bytes()
+    except FileNotFoundError:
+        before = b""
+    now = dumps(state.preset)
+    if before != now.encode():
+        replace_text(run.preset_file, now)
+    try:
+        runs.update_info(run, **runs.this_process())
+    except ResourceError:
+        if before != now.encode():
+            run.preset_file.write_bytes(before)
+        raise

@@ -1,6 +1,9 @@
-"""What a checkpoint holds beyond the weights, so that a resumed run is bit for bit the uninterrupted one."""
+"""The state of a run between two steps, and what a checkpoint holds of it: resuming from it is bit-exact."""
 
+import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,11 +11,112 @@ from torch import Tensor
 
 from gpt2tui import checkpoint
 from gpt2tui.checkpoint import Checkpoint
+from gpt2tui.data.batches import Batches, StreamBatches
+from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.errors import CheckpointError
+from gpt2tui.preset import Preset
+from gpt2tui.preset_files import dumps
 from gpt2tui.training.optimizers import Optimizers
+from gpt2tui.training.precision import Precision
+from gpt2tui.training.saving import Snapshot
+from gpt2tui.training.time_budget import TimeBudget
+from gpt2tui.training.update import Update
+from model.gpt2 import GPT2
+from model.huggingface import published_config, published_views
 
+MODEL = "model."  # before the names of the weights, beside those of the training state
 OPTIMIZER = "optimizer."
 RNG = "rng."
+
+
+@dataclass
+class TrainingState:
+    """What the training loop works with, and where it stands. The owner of the run's preset."""
+
+    preset: Preset
+    """With what was measured; only `set_preset` changes it."""
+    device: torch.device
+    precision: Precision
+    batches: Batches | StreamBatches
+    update: Update
+    run_id: str = ""
+    """Of a new run, empty until its folder is written."""
+    time_budget: TimeBudget | None = None
+    step: int = 0
+    """How many updates there have been."""
+    first_step: int = 0
+    """How many there had been when this process began."""
+    seconds: float = 0.0
+    """Of training, earlier sessions included."""
+    val_loss: float | None = None
+    """Of this very step, None when it was not measured."""
+    best_val_loss: float | None = None
+    """The lowest over the fixed validation sample."""
+    saved_step: int | None = None
+    """The step that the newest checkpoint holds all of."""
+    notices: tuple[str, ...] = ()
+    """What to tell a person when the run starts."""
+
+    @property
+    def model(self) -> GPT2:
+        """The network that is trained."""
+        return self.update.model
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps have been taken."""
+        return self.step >= self.preset.training.num_iterations
+
+    def set_preset(self, preset: Preset) -> None:
+        """Another preset from the next update on, which differs in where the schedule ends."""
+        self.preset = preset
+        self.update.follow(preset)
+
+    def measured(self, val_loss: float) -> bool:
+        """Takes note of the loss over the fixed validation sample; whether it is the lowest so far."""
+        self.val_loss = val_loss if math.isfinite(val_loss) else None
+        if self.val_loss is None or (self.best_val_loss is not None and self.val_loss >= self.best_val_loss):
+            return False
+        self.best_val_loss = self.val_loss
+        return True
+
+
+def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
+    """The weights under their published names and the training state, as they are on the device; not copies."""
+    published = published_views(state.model.state_dict(), state.preset.model)
+    weights = {MODEL + name: tensor for name, tensor in published.items()}
+    return weights | collect(state.update.optimizers, state.device)
+
+
+def snapshot(
+    state: TrainingState, tensors: Mapping[str, Tensor], corpus: TokenizedCorpus, preset_name: str
+) -> Snapshot:
+    """A checkpoint of this step, with `tensors` those of `tensors_to_save` or copies of them."""
+    config, budget, scaler = (
+        published_config(state.preset.model, corpus.tokenizer.eot),
+        state.time_budget,
+        state.update.scaler,
+    )
+    return Snapshot(
+        step=state.step,
+        run_id=state.run_id,
+        model={name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)},
+        training_state={name: t for name, t in tensors.items() if not name.startswith(MODEL)},
+        documents={"config.json": json.dumps(config, indent=2) + "\n", "preset.toml": dumps(state.preset)},
+        trainer={
+            "step": state.step,
+            "tokens_seen": state.step * state.preset.tokens_per_step,
+            "seconds": state.seconds,
+            "val_loss": state.val_loss,
+            "best_val_loss": state.best_val_loss,
+            "learning_rate_factor": state.update.optimizers.learning_rate_factor,
+            "preset_name": preset_name,
+            "data_fingerprint": corpus.fingerprint,
+            "time_budget": budget.as_numbers(state.preset.training.num_iterations) if budget else None,
+            "stream": state.batches.state_dict() if isinstance(state.batches, StreamBatches) else None,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        },
+    )
 
 
 def collect(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
@@ -43,11 +147,6 @@ def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch
     if needed <= tensors.keys():
         return []
     return ["the checkpoint has no random state for this device: the run goes on, but not bit for bit as it would have"]
-
-
-def scaler_numbers(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:
-    """The loss scale of fp16, as plain numbers."""
-    return None if scaler is None else scaler.state_dict()
 
 
 def read_numbers(saved: Checkpoint) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from textual.screen import ModalScreen, Screen
 from textual.worker import WorkerFailed
 
 from gpt2tui.errors import Gpt2TuiError
+from gpt2tui.launch import Launch
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.training.events import CheckpointSaved
 from gpt2tui.tui.commands import WorkbenchCommands
@@ -33,7 +34,6 @@ from gpt2tui.tui.messages import (
     TrainingEvents,
 )
 from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.tui.training_stream import Launch
 from gpt2tui.tui.user_settings import UserSettings
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter

@@ -45,8 +45,8 @@ class EventLine:
         return all(word in line for word in words.casefold().split())
 
 
-def event_line(event: Event, is_best: bool = False) -> EventLine | None:
-    """The line of an event, None for those that make none; `is_best` is for an evaluation that is the best so far."""
+def event_line(event: Event) -> EventLine | None:
+    """The line of an event, None for those that make none."""
     match event:
         case RunStarted():
             name = sanitize(event.preset, keep_newlines=False)
@@ -54,7 +54,7 @@ def event_line(event: Event, is_best: bool = False) -> EventLine | None:
             words = f"{name} goes on: {place}" if event.step else f"{name}: {compact(event.parameters)} on {place}"
             return _line(event, "run", words, "bold $text-primary", event.step or None)
         case Evaluated():
-            best = "  best" if is_best else "  all" if event.whole else ""
+            best = "  best val loss" if event.best else "  all" if event.whole else ""
             numbers = f"{event.val_loss:.3f}  {event.bits_per_byte:.3f} bits/B{best}"
             return _line(event, "eval", numbers, "bold $text-success", event.step)
         case CheckpointSaved():

@@ -70,8 +70,6 @@ class RunHistory:
         self.step: Step | None = None
         self.evaluation: Evaluated | None = None
         """The last one."""
-        self.best: Evaluated | None = None
-        """The lowest over the fixed validation tokens; all held-out text is not comparable with them."""
         self.checkpoint: CheckpointSaved | None = None
         self.ending: RunFinished | RunFailed | None = None
         self.peak_memory_bytes: int | None = None
@@ -80,6 +78,7 @@ class RunHistory:
         """Steps and evaluations: the rows that W&B gets."""
         self._averages = {beta: ExponentialAverage(beta) for beta in SMOOTHINGS if beta}
         self._clipped: deque[bool] = deque(maxlen=_STEPS_FOR_CLIPPING)
+        self._bests: deque[Evaluated] = deque(maxlen=_MARKS)
 
     @classmethod
     def of(cls, events: Iterable[Event], grad_clip: float | None = None) -> "RunHistory":
@@ -120,6 +119,11 @@ class RunHistory:
         ]  # fmt: skip
 
     @property
+    def best(self) -> Evaluated | None:
+        """The evaluation with the lowest val_loss over the fixed validation tokens, as the run told it."""
+        return self._bests[-1] if self._bests else None
+
+    @property
     def clipped_fraction(self) -> float | None:
         """The share of the last 1,000 steps whose gradient was scaled down; None without clipping or steps."""
         return sum(self._clipped) / len(self._clipped) if self.grad_clip and self._clipped else None
@@ -139,8 +143,11 @@ class RunHistory:
             self.clear()
         else:
             self._take_back(event.step)
+            # An evaluation at the very step may be later than the checkpoint, which then does not know of it.
+            known = float("inf") if event.best_val_loss is None else event.best_val_loss
+            self._bests = deque((e for e in self._bests if e.val_loss >= known), _MARKS)
             self.marks.append(Mark(event.step, "resumed", "resumed"))
-        self.started, self.ending = event, None
+        self.started, self.ending, self.learning_rate_factor = event, None, event.learning_rate_factor
 
     def _take_back(self, step: int) -> None:
         """Forgets what came after `step`."""
@@ -148,8 +155,7 @@ class RunHistory:
             curve.truncate(step)
         self.samples = deque((s for s in self.samples if s.step <= step), _SAMPLES)
         self.marks = deque((m for m in self.marks if m.step <= step), _MARKS)
-        if self.best is not None and self.best.step > step:
-            self.best = None
+        self._bests = deque((e for e in self._bests if e.step <= step), _MARKS)
         if self.evaluation is not None and self.evaluation.step > step:
             self.evaluation = None
         if self.checkpoint is not None and self.checkpoint.step > step:
@@ -194,6 +200,6 @@ class RunHistory:
             # All held-out text is another text than the fixed sample: its loss would bend the curve.
             self.val_loss.add(event.step, event.val_loss)
             self.bits_per_byte.add(event.step, event.bits_per_byte)
-            if self.best is None or event.val_loss < self.best.val_loss:
-                self.best = event
+            if event.best:
+                self._bests.append(event)
         self.evaluation = event

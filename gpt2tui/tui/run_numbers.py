@@ -105,10 +105,12 @@ def _val(view: RunView) -> Number:
     note = f"@{last.step:,}"
     if last.whole:
         note += ", over all held-out text"
-    elif best is last:
-        note += ", best"
+    elif last.best:
+        note += ", best val loss"
     elif best is not None:
         note += f", best {best.val_loss:.3f} @{best.step:,}"
+    elif (known := view.history.progress.best_val_loss) is not None:
+        note += f", best {known:.3f}"
     return Number("val", _digits(last.val_loss), note, "success")
 
 

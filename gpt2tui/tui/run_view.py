@@ -37,9 +37,8 @@ class RunView:
         """Takes note of the events; returns their lines in the log."""
         lines = []
         for event in events:
-            best = self.history.best
             self.history.add(event)
-            if line := event_line(event, is_best=self.history.best is not best):
+            if line := event_line(event):
                 lines.append(line)
             if isinstance(event, RunStarted | NumIterationsChanged):
                 self._move_end()

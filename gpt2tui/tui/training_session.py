@@ -9,20 +9,20 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
 from gpt2tui.host_memory import give_back_freed_memory
+from gpt2tui.launch import Launch, OpenedRun, Told, TrainingStream, drive
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
 from gpt2tui.training.events import Event, Paused, Resumed, RunStarted
 from gpt2tui.tui.session_state import ACTIVE, SessionState
-from gpt2tui.tui.training_stream import Launch, Told, TrainingStream, training_stream
+from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
     from gpt2tui.generation import TextModel
-    from gpt2tui.launch import OpenedRun
     from gpt2tui.preset_files import LoadedPreset
     from gpt2tui.runs import Run
     from gpt2tui.tracking.preparation import Progress
@@ -54,6 +54,12 @@ class _Ended:
     """The thread's last word."""
 
     error: BaseException | None
+
+
+def training_stream(launch: Launch, controls: Controls) -> Iterator[Told]:
+    """Trains, in the thread that iterates."""
+    load_torch()
+    yield from drive(launch.open(), controls)
 
 
 class TrainingSession:
@@ -142,12 +148,16 @@ class TrainingSession:
         return self._controls.copy_weights()
 
     def half_speed(self) -> Launch | None:
-        """After a divergence: the launch that goes on from the newest checkpoint at half the learning rate."""
+        """After a divergence: the launch that resumes the newest checkpoint at half the learning rate it diverged at.
+
+        Everything else is as it was in the run that diverged, what it was resumed with included.
+        """
         if self.failure is None or not self.failure.diverged or self.run is None or self.launch is None:
             return None
         if not any(self.run.checkpoints.glob("step-*")):
             return None
-        return Launch(self.launch.loaded, resume=self.run, slow_down=0.5)
+        factor = 0.5 * self.progress.learning_rate_factor
+        return replace(self.launch, resume=self.run, run_dir=None, learning_rate_factor=factor)
 
     def drain(self) -> Drained:
         """Takes what the thread has told since the last time, and moves the state accordingly."""
@@ -161,13 +171,10 @@ class TrainingSession:
                 self._follow(told)
             elif isinstance(told, _Ended):
                 self._end(told.error)
+            elif isinstance(told, OpenedRun):
+                opened, self.run = told, told.run
             else:
-                from gpt2tui import launch  # the thread has it by now; earlier it would cost the first paint
-
-                if isinstance(told, launch.OpenedRun):
-                    opened, self.run = told, told.run
-                else:
-                    latest = self.preparation = told
+                latest = self.preparation = told
         changed, self._state_told = self.state != self._state_told, self.state
         return Drained(opened, latest, tuple(events), changed)
 

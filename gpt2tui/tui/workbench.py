@@ -40,8 +40,8 @@ def run_workbench(
             "the workbench needs a terminal, and stdin or stdout is none; "
             "train without a screen: gpt2tui --headless --preset small"
         )
+    from gpt2tui.launch import Launch
     from gpt2tui.tui.app import WorkbenchApp
-    from gpt2tui.tui.training_stream import Launch
     from gpt2tui.tui.workbench_log import terminal_for_the_screen
 
     preselected: LoadedPreset | None = None

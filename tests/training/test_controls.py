@@ -8,7 +8,8 @@ def test_requests_come_out_in_order_and_once():
     controls = Controls()
     controls.request("evaluate")
     controls.request("sample")
-    assert [controls.next_request() for _ in range(3)] == ["evaluate", "sample", None]
+    assert controls.decide().requests == ("evaluate", "sample")
+    assert controls.decide().requests == ()
 
 
 def test_stop_ends_a_pause():
@@ -35,5 +36,6 @@ def test_a_request_made_while_waiting_is_not_lost():
     controls.pause()
     controls.request("checkpoint")
     controls.wait(20)
-    assert controls.next_request() == "checkpoint"
-    assert controls.paused
+    decision = controls.decide()
+    assert decision.requests == ("checkpoint",)
+    assert decision.pause

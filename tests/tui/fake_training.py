@@ -5,10 +5,9 @@ import time
 from gpt2tui import runs
 from gpt2tui.data.store_building import Progress
 from gpt2tui.errors import DivergedError
-from gpt2tui.launch import OpenedRun
+from gpt2tui.launch import Launch, OpenedRun
 from gpt2tui.preset_files import load
 from gpt2tui.training.events import CheckpointSaved, LearningRateChanged, Paused, Resumed, RunFinished
-from gpt2tui.tui.training_stream import Launch
 from tests.tracking import event_samples
 
 
@@ -37,10 +36,10 @@ class FakeTraining:
         step = 0
         while step < self.steps:
             paused = False
-            while not controls.stopping:
-                if (factor := controls.next_learning_rate_factor()) is not None:
+            while not (decision := controls.decide()).stop:
+                if (factor := decision.learning_rate_factor) is not None:
                     yield LearningRateChanged(step=step, factor=factor)
-                while (request := controls.next_request()) is not None:
+                for request in decision.requests:
                     self.requests.append(request)
                     if request == "checkpoint":
                         yield from self._save(run, step)
@@ -50,7 +49,7 @@ class FakeTraining:
                         yield event_samples.sampled(step)
                 while (copy := controls.next_copy()) is not None:
                     copy.set_result(f"weights of step {step}")
-                if not controls.paused:
+                if not decision.pause:
                     break
                 if not paused:
                     paused = True

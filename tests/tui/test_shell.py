@@ -180,7 +180,7 @@ def test_after_a_divergence_one_goes_on_at_half_the_learning_rate():
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("enter")
         await until(pilot, lambda: len(fake.launches) == 2)
-        assert fake.launches[1].slow_down == 0.5
+        assert fake.launches[1].learning_rate_factor == 0.5
         assert fake.launches[1].resume == app.session.run
 
     drive(story, fake)

@@ -374,7 +374,7 @@ def test_a_divergence_offers_half_the_learning_rate():
             await until(pilot, lambda: "Resume at half" in screen_text(app))
             await pilot.press("enter")
             await until(pilot, lambda: app.session.state == "running")
-            assert [launched.slow_down for launched in training.launches] == [1.0, 0.5]
+            assert [launched.learning_rate_factor for launched in training.launches] == [None, 0.5]
             app.session.stop()
             app.session.join(5)
 

@@ -157,7 +157,7 @@ def test_after_a_divergence_the_newest_checkpoint_is_offered_at_half_the_learnin
     until(session, "failed")
     slower = session.half_speed()
     assert slower.resume == session.run
-    assert slower.slow_down == 0.5
+    assert slower.learning_rate_factor == 0.5
 
 
 def test_without_a_checkpoint_a_divergence_offers_nothing(started):
