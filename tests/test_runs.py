@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 
@@ -145,12 +146,25 @@ def test_a_held_run_is_running():
 
 
 def test_losses_measured_after_the_point_of_resumption_do_not_count():
-    def evaluated(step, loss):
-        return events.Evaluated(step=step, val_loss=loss, perplexity=1.0, bits_per_byte=loss / 2)
+    def evaluated(step, loss, best):
+        best = {"best": True, "best_val_loss": loss} if best else {"best_val_loss": 2.0}
+        return events.Evaluated(step=step, val_loss=loss, perplexity=1.0, bits_per_byte=loss / 2, **best)
 
-    again = event_samples.run_started(step=2)
-    summary = summarize(started_run("tiny", *BEGINNING, evaluated(2, 3.0), evaluated(3, 1.0), again, evaluated(3, 2.5)))
-    assert (summary.best_val_loss, summary.bits_per_byte) == (2.5, 1.25)
+    before = (*BEGINNING, evaluated(2, 2.0, best=True), evaluated(3, 1.0, best=True))
+    again = event_samples.run_started(step=2, best_val_loss=2.0)
+    assert summarize(started_run("a", *before)).best_val_loss == 1.0
+    assert summarize(started_run("b", *before, again)).best_val_loss == 2.0
+    summary = summarize(started_run("c", *before, again, evaluated(3, 2.5, best=False)))
+    assert (summary.best_val_loss, summary.bits_per_byte) == (2.0, 1.25)
+
+
+def test_an_evaluation_that_is_not_a_number_does_not_hide_the_best_loss():
+    nothing = events.Evaluated(
+        step=3, val_loss=math.nan, perplexity=math.nan, bits_per_byte=math.nan, best_val_loss=2.0
+    )
+    first = event_samples.evaluated(2, 2.0, best=True, best_val_loss=2.0)
+    assert summarize(started_run("tiny", *BEGINNING, nothing)).best_val_loss == 2.0
+    assert summarize(started_run("other", *BEGINNING, first, nothing)).best_val_loss == 2.0
 
 
 def test_the_time_between_stopping_and_going_on_is_not_the_runs():

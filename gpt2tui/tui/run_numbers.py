@@ -106,7 +106,7 @@ def _val(view: RunView) -> Number:
     if last.whole:
         note += ", over all held-out text"
     elif last.best:
-        note += ", best val loss"
+        note += ", best val"
     elif best is not None:
         note += f", best {best.val_loss:.3f} @{best.step:,}"
     elif (known := view.history.progress.best_val_loss) is not None:

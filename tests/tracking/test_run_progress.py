@@ -1,9 +1,7 @@
-import math
-
 import pytest
 
 from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.training.events import NumIterationsChanged, Paused, Resumed
+from gpt2tui.training.events import LearningRateChanged, NumIterationsChanged, Paused, Resumed
 
 from . import event_samples as sample
 
@@ -47,18 +45,17 @@ def test_speed_forgets_what_is_more_than_fifty_steps_ago():
     assert after(sample.run_started(), *events).seconds_per_step == pytest.approx(0.2)
 
 
-def test_best_is_the_lowest_over_the_fixed_tokens_and_never_the_whole_set():
-    progress = after(sample.run_started(), sample.evaluated(1, 3.0), sample.evaluated(2, 2.5), sample.evaluated(3, 2.7))
-    assert progress.best_val_loss == 2.5
-    assert not progress.is_best(sample.evaluated(4, 1.0, whole=True))
-    assert progress.is_best(sample.evaluated(4, 2.4))
+def test_the_best_loss_is_the_one_that_the_run_tells():
+    begun = after(sample.run_started(step=4, best_val_loss=1.5))
+    assert begun.best_val_loss == 1.5
+    assert begun.after(sample.evaluated(5, 2.5, best_val_loss=1.5)).best_val_loss == 1.5
+    assert begun.after(sample.evaluated(5, 1.2, best=True, best_val_loss=1.2)).best_val_loss == 1.2
 
 
-@pytest.mark.parametrize("unknown", [math.nan, math.inf])
-def test_a_loss_that_is_not_a_number_is_never_the_best(unknown):
-    progress = after(sample.run_started(), sample.evaluated(1, unknown))
-    assert progress.best_val_loss is None
-    assert progress.is_best(sample.evaluated(2, 9.0))
+def test_the_learning_rate_factor_is_that_of_the_start_then_of_the_last_change():
+    begun = after(sample.run_started(step=4, learning_rate_factor=0.5))
+    assert begun.learning_rate_factor == 0.5
+    assert begun.after(LearningRateChanged(step=5, factor=0.1)).learning_rate_factor == 0.1
 
 
 def test_a_device_with_memory_of_its_own_is_shown_instead_of_the_host():

@@ -40,6 +40,7 @@ def write_run(
             precision="fp32", num_iterations=total, xz_bits_per_byte=1.51,
         )
     ]  # fmt: skip
+    lowest = None
     for step in range(1, steps + 1):
         told.append(
             events.Step(
@@ -50,6 +51,8 @@ def write_run(
         )  # fmt: skip
         if step % 10 == 0:
             loss = loss_at(step) + 0.1
+            best = lowest is None or loss < lowest
+            lowest = loss if best else lowest
             told.append(
                 events.Evaluated(
                     time=START + step * 0.1,
@@ -57,13 +60,15 @@ def write_run(
                     val_loss=loss,
                     perplexity=math.exp(loss),
                     bits_per_byte=loss / 2.2,
+                    best=best,
+                    best_val_loss=lowest,
                 )
             )
             told.append(events.Sampled(time=START + step * 0.1, step=step, prompt="def ", text=sample))
     end = START + steps * 0.1
     if ending in ("finished", "stopped"):
         reason = "done" if ending == "finished" else "stopped"
-        told.append(events.RunFinished(time=end, step=steps, best_val_loss=2.1, seconds=10.0, reason=reason))
+        told.append(events.RunFinished(time=end, step=steps, best_val_loss=lowest, seconds=10.0, reason=reason))
     elif ending == "failed":
         told.append(events.RunFailed(time=end, step=steps, message="the loss is no longer a number"))
     run.events_file.write_text("".join(event.as_json() + "\n" for event in told), encoding="ascii")

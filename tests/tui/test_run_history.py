@@ -101,6 +101,26 @@ def test_what_a_resumed_run_does_again_replaces_what_was_done_before():
     assert [(mark.step, mark.kind) for mark in history.marks] == [(5, "resumed")]
 
 
+def test_the_best_evaluation_before_the_point_of_resumption_stays_the_best():
+    first = event_samples.evaluated(4, 3.0, best=True, best_val_loss=3.0)
+    later = event_samples.evaluated(8, 2.0, best=True, best_val_loss=2.0)
+    history = RunHistory.of([event_samples.run_started(), first, later])
+    assert history.best == later
+    history.add(event_samples.run_started(step=6, best_val_loss=3.0, learning_rate_factor=0.5))
+    assert history.best == first
+    assert history.learning_rate_factor == 0.5
+    history.add(event_samples.evaluated(8, 3.5, best_val_loss=3.0))
+    assert history.best == first
+
+
+def test_an_evaluation_that_the_resumed_checkpoint_does_not_know_is_not_the_best():
+    known = event_samples.evaluated(4, 3.0, best=True, best_val_loss=3.0)
+    late = event_samples.evaluated(8, 2.0, best=True, best_val_loss=2.0)  # asked for after the checkpoint of step 8
+    history = RunHistory.of([event_samples.run_started(), known, late])
+    history.add(event_samples.run_started(step=8, best_val_loss=3.0))
+    assert history.best == known
+
+
 def test_a_run_that_starts_over_forgets_everything():
     history = RunHistory.of([event_samples.run_started(), *steps(1, 9), event_samples.run_started()])
     assert history.train_loss[0.0].points() == []
@@ -131,7 +151,8 @@ def test_memory_is_the_device_s_where_it_has_its_own():
 
 
 def test_the_evaluation_of_all_text_does_not_bend_the_curve():
-    history = RunHistory.of([event_samples.evaluated(5, 2.0), event_samples.evaluated(9, 1.0, whole=True)])
+    first = event_samples.evaluated(5, 2.0, best=True, best_val_loss=2.0)
+    history = RunHistory.of([first, event_samples.evaluated(9, 1.0, whole=True)])
     assert history.val_loss.points() == [(5, 2.0)]
     assert history.best.step == 5
     assert history.evaluation.step == 9

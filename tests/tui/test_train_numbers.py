@@ -55,13 +55,13 @@ def test_numbers_by_hand(view):
                 2, train_loss=3.0, grad_norm=2.0, learning_rate=6e-4, mfu=0.31, tokens_seen=1_000_000,
                 device_memory_bytes=6_100_000_000, device_memory_reserved_bytes=6_400_000_000, step_seconds=0.3,
             ),
-            event_samples.evaluated(2, val_loss=2.5, bits_per_byte=bits),
+            event_samples.evaluated(2, val_loss=2.5, bits_per_byte=bits, best=True, best_val_loss=2.5),
             events.CheckpointSaved(step=2, path="x", seconds=0.1, bytes=51_000_000, time=100.0),
         ]
     )  # fmt: skip
     found = shown(view, now=112.0)
     assert found["train"][0] == "3.000"
-    assert found["val"] == ("2.500", "@2, best")
+    assert found["val"] == ("2.500", "@2, best val")
     assert found["bits/B"] == (f"{bits:.3f}", "xz on the same text: 1.51")
     assert found["lr"] == ("6.0e-4", "warm-up 2/20")
     assert found["grad"] == ("2.00", "clipped in 50% of steps")
@@ -73,8 +73,14 @@ def test_numbers_by_hand(view):
 
 
 def test_a_worse_evaluation_names_the_best(view):
-    view.add([event_samples.evaluated(1, 2.0), event_samples.evaluated(2, 2.5)])
+    best = event_samples.evaluated(1, 2.0, best=True, best_val_loss=2.0)
+    view.add([best, event_samples.evaluated(2, 2.5, best_val_loss=2.0)])
     assert shown(view)["val"] == ("2.500", "@2, best 2.000 @1")
+
+
+def test_the_best_loss_of_before_a_resumption_is_known_from_its_start(view):
+    view.add([event_samples.run_started(step=4, best_val_loss=2.0), event_samples.evaluated(5, 2.5, best_val_loss=2.0)])
+    assert shown(view)["val"] == ("2.500", "@5, best 2.000")
 
 
 def test_an_end_that_a_time_budget_moved_moves_the_phases():
@@ -100,7 +106,7 @@ def test_an_end_that_a_time_budget_moved_moves_the_phases():
         ((), 12, "warm-up 12/20"),
         ((), 21, "stable until 600"),
         ((), 601, "falls until 1,000"),
-        (("schedule.name=cosine",), 500, "cosine, 50% of the way"),
+        (("schedule.name=cosine",), 500, "cosine, 49% of the way"),
     ],
 )
 def test_the_phase_of_the_schedule(overrides, step, phase):
@@ -143,7 +149,7 @@ def test_a_line_of_the_log_cannot_control_the_terminal(event):
 
 
 def test_lines_are_found_by_their_words():
-    line = event_line(event_samples.evaluated(1200), is_best=True)
+    line = event_line(event_samples.evaluated(1200, best=True))
     assert line.matches("eval BEST")
     assert not line.matches("eval ckpt")
     assert event_line(event_samples.step(1)) is None

@@ -31,6 +31,7 @@ def story(steps=412, run="2026-01-31-120000-small", start=0, text=TEXT, num_iter
     yield event_samples.run_started(
         run=run, num_iterations=num_iterations, step=start, parameters=3_474_944, time=begin
     )
+    lowest = None
     for step in range(start + 1, steps + 1):
         yield event_samples.step(
             step,
@@ -45,7 +46,11 @@ def story(steps=412, run="2026-01-31-120000-small", start=0, text=TEXT, num_iter
         )
         if step % 100 == 0:
             val = loss_at(step) + 0.1
-            yield event_samples.evaluated(step, val, bits_per_byte=val / 2.36, time=at(step))
+            best = lowest is None or val < lowest
+            lowest = val if best else lowest
+            yield event_samples.evaluated(
+                step, val, bits_per_byte=val / 2.36, time=at(step), best=best, best_val_loss=lowest
+            )
             written = "def self the , ( .\n" if step == 100 else text
             yield events.Sampled(step=step, prompt="def ", text=written, time=at(step))
             yield events.CheckpointSaved(
@@ -78,13 +83,12 @@ class StoryTraining:
             fails, self.fails = self.fails, None
             raise fails
         paused = False
-        while not controls.stopping:
-            if (factor := controls.next_learning_rate_factor()) is not None:
+        while not (decision := controls.decide()).stop:
+            if (factor := decision.learning_rate_factor) is not None:
                 yield events.LearningRateChanged(step=step, factor=factor)
-            while (request := controls.next_request()) is not None:
-                self.requests.append(request)
-            if controls.paused != paused:
-                paused = controls.paused
+            self.requests.extend(decision.requests)
+            if decision.pause != paused:
+                paused = decision.pause
                 yield events.Paused(step=step) if paused else events.Resumed(step=step)
             time.sleep(0.01)
         yield events.RunFinished(step=step, best_val_loss=1.7, seconds=125.0, reason="stopped")

@@ -65,7 +65,7 @@ COLUMNS = (
     Column("state", "state", _state_text, lambda r: list(STATES).index(r.state), 1, numeric=False),
     Column("step", "step", _step_text, lambda r: r.summary.step, 4, descending=True),
     Column(
-        "best", "best", lambda r: _optional(r.summary.best_val_loss, "{:.4f}".format),
+        "best", "val", lambda r: _optional(r.summary.best_val_loss, "{:.4f}".format),
         lambda r: r.summary.best_val_loss, 2,
     ),
     Column(
