@@ -4,13 +4,15 @@ import time
 
 import pytest
 
-from gpt2tui import checkpoint, runs
-from gpt2tui.errors import DataError
+from gpt2tui import checkpoint, preset_files, runs
+from gpt2tui.errors import DataError, DivergedError
 from gpt2tui.launch import Launch
 from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.tracking.jsonl import read_events
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import Event, LearningRateChanged, RunFinished, RunStarted, Step
+from gpt2tui.training.schedules import learning_rate
+from gpt2tui.training.update import Update
 from gpt2tui.tui.training_session import TrainingSession, training_stream
 from tests import tiny_runs
 
@@ -81,3 +83,84 @@ def test_a_corpus_that_is_missing_leaves_no_folder_behind(tmp_path):
         events_of(training_stream(missing, Controls()))
     assert runs.all_runs() == []
     assert not list(tmp_path.glob("runs/*"))
+
+
+def session_events(session):
+    """Everything that a session tells until it ends."""
+    told, end = [], time.monotonic() + 60
+    while session.active:
+        told += session.drain().events
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return told
+
+
+def diverges_at(monkeypatch, step):
+    begin = Update.begin
+
+    def diverging(self, micro_batches, iteration):
+        if iteration == step:
+            raise DivergedError("the loss is nan")
+        return begin(self, micro_batches, iteration)
+
+    monkeypatch.setattr(Update, "begin", diverging)
+
+
+def test_at_half_the_rate_a_run_keeps_its_changes_and_halves_what_it_diverged_at(tmp_path, monkeypatch):
+    first = launch(tmp_path)
+    events_of(training_stream(first, Controls()))
+    (run,) = runs.all_runs()
+    session = TrainingSession()
+    changes = ("training.num_iterations=20", "training.checkpoint_frequency=0", "optimizer.grad_clip=0.5")
+    with monkeypatch.context() as patch:
+        diverges_at(patch, 15)
+        session.start(Launch(first.loaded, resume=run, overrides=changes, learning_rate_factor=0.4))
+        session_events(session)
+    assert session.failure.diverged
+    slower = session.half_speed()
+    assert (slower.learning_rate_factor, slower.overrides) == (0.2, changes)
+    assert session.join(30)
+    session.start(slower)
+    told = session_events(session)
+    assert told[0].num_iterations == 20
+    frozen = preset_files.load_frozen(run.preset_file)
+    assert frozen.optimizer.grad_clip == 0.5
+    steps = [e for e in told if isinstance(e, Step)]
+    assert [e.step for e in steps] == list(range(13, 21))
+    for event in steps:
+        assert event.learning_rate == pytest.approx(0.2 * learning_rate(frozen, event.step - 1))
+
+
+def test_changes_since_the_checkpoint_survive_a_crash(tmp_path, monkeypatch):
+    first = launch(tmp_path)
+    events_of(training_stream(first, Controls()))
+    (run,) = runs.all_runs()
+    longer = ("training.num_iterations=20", "training.checkpoint_frequency=0", "optimizer.grad_clip=0.5")
+    controls = Controls()
+    with monkeypatch.context() as patch, pytest.raises(DivergedError):
+        diverges_at(patch, 15)
+        for told in training_stream(Launch(first.loaded, resume=run, overrides=longer), controls):
+            if isinstance(told, Step) and told.step == 13:
+                controls.change_learning_rate(0.25)
+    assert checkpoint.newest(run.checkpoints).step == 12
+    told = events_of(training_stream(Launch(first.loaded, resume=run), Controls()))
+    assert told[0].num_iterations == 20
+    assert [(e.step, e.factor) for e in told if isinstance(e, LearningRateChanged)] == [(12, 0.25)]
+    assert (
+        preset_files.load_frozen(checkpoint.newest(run.checkpoints).folder / "preset.toml").optimizer.grad_clip == 0.5
+    )
+
+
+def test_a_change_that_the_checkpoint_knows_is_not_told_again(tmp_path):
+    controls = Controls()
+    first = launch(tmp_path)
+    for told in training_stream(first, controls):
+        if isinstance(told, Step) and told.step == 5:
+            controls.change_learning_rate(0.25)
+        if isinstance(told, Step) and told.step == 9:
+            controls.change_learning_rate(0.5)
+    (run,) = runs.all_runs()
+    longer = Launch(first.loaded, resume=run, overrides=("training.num_iterations=13",))
+    told = events_of(training_stream(longer, Controls()))
+    assert told[0].learning_rate_factor == 0.5
+    assert not [e for e in told if isinstance(e, LearningRateChanged)]

@@ -54,7 +54,7 @@ def event_line(event: Event) -> EventLine | None:
             words = f"{name} goes on: {place}" if event.step else f"{name}: {compact(event.parameters)} on {place}"
             return _line(event, "run", words, "bold $text-primary", event.step or None)
         case Evaluated():
-            best, whole = "best val " if event.best else "", "  all" if event.whole else ""
+            best, whole = "best " if event.best else "", "  all" if event.whole else ""
             numbers = f"{best}{event.val_loss:.3f}  {event.bits_per_byte:.3f} bits/B{whole}"
             return _line(event, "eval", numbers, "bold $text-success", event.step)
         case CheckpointSaved():

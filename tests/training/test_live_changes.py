@@ -1,12 +1,18 @@
 """What one may do to a training that runs: take a copy of its weights, change its learning rate."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 import torch
 
 from gpt2tui import checkpoint
+from gpt2tui.errors import DivergedError, ResourceError
+from gpt2tui.training import live_copy
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import CheckpointSaved, LearningRateChanged, Paused, Step
+from gpt2tui.training.events import CheckpointSaved, LearningRateChanged, Paused, RunFinished, Step
 from gpt2tui.training.schedules import learning_rate
+from gpt2tui.training.update import Update
 from tests import tiny_runs
 from tests.training.test_resume import facts, final_tensors, resume
 
@@ -91,6 +97,78 @@ def test_a_request_for_weights_that_was_cancelled_costs_nothing():
     kept = controls.copy_weights()
     assert controls.next_copy() is kept
     assert controls.next_copy() is None
+
+
+def test_a_step_that_diverged_is_not_handed_out(tmp_path, monkeypatch):
+    begin = Update.begin
+
+    def reading_late(self, *arguments):
+        self.reads_late = True  # as on CUDA
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(Update, "begin", reading_late)
+    trainer, wanted = tiny_runs.trainer(tmp_path, "training.eval_frequency=0", "training.checkpoint_frequency=0"), None
+    with pytest.raises(DivergedError):
+        for event in trainer.train():
+            if isinstance(event, Step) and event.step == 5:
+                with torch.no_grad():
+                    trainer.model.wte.weight.fill_(float("nan"))
+            if isinstance(event, Step) and event.step == 6:
+                wanted = (
+                    trainer.controls.copy_weights()
+                )  # step 7 has been taken with these weights, and is not read yet
+    assert wanted.cancelled()
+
+
+def asked_once(trainer, step=5):
+    """Asks for the weights after a step and trains to the end; the future and the last event."""
+    wanted = last = None
+    for last in trainer.train():
+        if isinstance(last, Step) and last.step == step:
+            wanted = trainer.controls.copy_weights()
+    return wanted, last
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("out of memory")]
+)
+def test_without_memory_for_a_copy_whoever_asked_is_told_and_the_run_goes_on(tmp_path, monkeypatch, error):
+    def failing(*arguments):
+        raise error
+
+    monkeypatch.setattr(live_copy, "copied", failing)
+    wanted, last = asked_once(tiny_runs.trainer(tmp_path))
+    with pytest.raises(ResourceError, match="could not be copied"):
+        wanted.result(0)
+    assert isinstance(last, RunFinished)
+
+
+def test_a_copy_for_which_there_is_no_room_is_not_tried(tmp_path, monkeypatch):
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr(live_copy.psutil, "virtual_memory", lambda: memory._replace(available=1000))
+    wanted, last = asked_once(tiny_runs.trainer(tmp_path))
+    with pytest.raises(ResourceError, match="no room beside the training"):
+        wanted.result(0)
+    assert isinstance(last, RunFinished)
+
+
+@pytest.mark.parametrize(("free", "place"), [(0.5, "cpu"), (4.0, "cuda")])
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_gpu_without_room_leaves_the_copy_to_the_cpu(monkeypatch, free, place, trained):
+    monkeypatch.setattr(live_copy, "bytes_needed", lambda model: 1000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000 * free, 10**9))
+    on_gpu = SimpleNamespace(wte=SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda"))))
+    state = SimpleNamespace(model=on_gpu, step=3 + trained, first_step=3)
+    assert live_copy._device_with_room(state).type == (place if trained else "cpu")
+
+
+def test_a_copy_needs_its_weights_and_the_cache_of_a_whole_context(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    next(trainer.train())
+    config = trainer.model.config
+    weights = sum(parameter.numel() for parameter in trainer.model.parameters()) * 4
+    cache = 2 * config.n_layer * config.n_positions * config.n_embd * 4
+    assert live_copy.bytes_needed(trainer.model) > weights + cache
 
 
 # ---- the learning rate

@@ -4,6 +4,7 @@ import pytest
 
 from gpt2tui import preset_files
 from gpt2tui.training import events
+from gpt2tui.training.schedules import learning_rate
 from gpt2tui.tui.event_lines import event_line
 from gpt2tui.tui.run_numbers import DEFINITIONS, age, numbers, one_line, scientific, strip
 from gpt2tui.tui.run_view import RunView
@@ -112,6 +113,24 @@ def test_an_end_that_a_time_budget_moved_moves_the_phases():
 def test_the_phase_of_the_schedule(overrides, step, phase):
     assert schedule_phase(preset(*overrides), step) == phase
     assert schedule_phase(preset(*overrides), step, 0.5) == f"{phase}, × 0.5"
+
+
+@pytest.mark.parametrize("decay", [0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("warmup", [0, 20, 39])
+def test_the_phases_of_wsd_are_those_of_the_learning_rate(warmup, decay):
+    run = preset(
+        "training.num_iterations=40", f"schedule.warmup_iterations={warmup}", f"schedule.decay_fraction={decay}"
+    )
+    for step in range(1, 41):
+        rate, phase = learning_rate(run, step - 1), schedule_phase(run, step)
+        if step <= warmup:
+            assert phase == f"warm-up {step}/{warmup}"
+        elif rate == run.optimizer.lr:
+            until = int(phase.removeprefix("stable until "))
+            assert learning_rate(run, until - 1) == rate
+            assert until == 40 or learning_rate(run, until) < rate
+        else:
+            assert phase == "falls until 40"
 
 
 @pytest.mark.parametrize(
