@@ -65,7 +65,7 @@ def slow_disk(monkeypatch):
 @pytest.mark.parametrize(
     "error", [RuntimeError("odd"), MemoryError(), OSError(5, "Input/output error"), KeyError("x"), KeyboardInterrupt()]
 )
-@pytest.mark.parametrize("place", ["load_model", "record_if_faster", "write_resumed_run"])
+@pytest.mark.parametrize("place", ["load_model", "choose_compilation", "write_resumed_run"])
 def test_an_error_while_resuming_leaves_a_finished_run_as_it_was(tmp_path, monkeypatch, place, error):
     list(drive(opening(tmp_path), Controls()))
     (run,) = runs.all_runs()
