@@ -1,15 +1,25 @@
 """Files that are either wholly there or not there, whatever happens to the process, the disk or the power."""
 
+import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
+
+
+def _read_umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+# It can only be read by setting it, which every thread of the process would notice: so once, at the import.
+UMASK = _read_umask()
 
 
 def sync_file(path: Path) -> None:
     """Waits until the file's bytes are on the disk; also gives it the permissions a new file would have."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+    path.chmod(0o666 & ~UMASK)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -35,6 +45,24 @@ def replace_text(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
+    """A descriptor of a regular file, for files of folders that may come from elsewhere.
+
+    Raises OSError at once for a link (unless `follow_links`), a folder, a pipe or a device, and never waits for
+    whoever is at the other end of a pipe.
+    """
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    if not follow_links:
+        if path.is_symlink():  # O_NOFOLLOW says "too many levels of symbolic links", which nobody understands
+            raise OSError(errno.ELOOP, "it is a link", str(path))
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return descriptor
 
 
 def sha256(path: Path) -> str:

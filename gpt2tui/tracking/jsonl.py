@@ -4,6 +4,7 @@ The file only ever grows, so that whoever follows it by offset is never wrong. A
 disk has cut off stays as it is; the next event starts on a line of its own and readers skip the torn one.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from gpt2tui.durable import open_regular
+from gpt2tui.errors import ResourceError
 from gpt2tui.tracking.line_output import LineOutput
 from gpt2tui.tracking.subscriber import Report, report_on_stderr
 from gpt2tui.training.events import Event, RunStarted, parse
@@ -21,16 +24,23 @@ _CHUNK = 1 << 20
 class JsonLines:
     """Appends each event to a file, unbuffered: after `handle` returns, a kill of the process loses nothing.
 
-    Raises OSError when the file cannot be opened. A write that fails later (disk full, quota) is reported
+    Raises ResourceError when the file cannot be opened, or is a link, a folder or a pipe: a run folder from elsewhere
+    must not make us write outside of it. A write that fails later (disk full, quota) is reported
     once; its event is missing from the file, and the next event tries again.
     """
 
     def __init__(self, path: Path, report: Report = report_on_stderr) -> None:
         self._path = path
-        self._file = FileIO(path, "ab")
+        try:
+            self._file = FileIO(open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab")
+            self._torn = not _ends_with_newline(self._file.fileno())
+        except OSError as error:
+            raise ResourceError(
+                f"{path} cannot be written: {error.strerror or error}; every event of a run goes there, so mend it or "
+                "move it away"
+            ) from error
         self._report = report
         self._reported = False
-        self._torn = not _ends_with_newline(path)
 
     def handle(self, event: Event) -> None:
         """Append the event's line."""
@@ -76,7 +86,7 @@ def read_events(path: Path) -> Iterator[Event]:
     Lines that are torn, foreign or of another version are skipped. Memory does not grow with the file, which
     is read twice. Raises OSError when it cannot be read.
     """
-    with path.open("rb") as file:
+    with _open(path) as file:
         restarts = [event.step for event in _events(file) if isinstance(event, RunStarted)]
         end = file.tell()
         file.seek(0)
@@ -101,7 +111,7 @@ def follow(path: Path, stop: threading.Event, poll_seconds: float = 0.25) -> Ite
     while not path.exists():
         if stop.wait(poll_seconds):
             return
-    with path.open("rb") as file:
+    with _open(path) as file:
         rest = b""
         while True:
             last = stop.is_set()
@@ -126,10 +136,11 @@ def _parse(line: bytes) -> Event | None:
     return event if event and isinstance(getattr(event, "step", 0), int) else None
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if not size:
-            return True
-        file.seek(size - 1)
-        return file.read(1) == b"\n"
+def _open(path: Path) -> BinaryIO:
+    return open(open_regular(path), "rb")  # noqa: PTH123 a descriptor
+
+
+def _ends_with_newline(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    os.lseek(descriptor, max(size - 1, 0), os.SEEK_SET)  # what is appended goes to the end all the same
+    return not size or os.read(descriptor, 1) == b"\n"

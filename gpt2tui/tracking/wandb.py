@@ -4,6 +4,7 @@ Its files lie in `<run folder>/wandb`; the W&B id is kept in `<run folder>/wandb
 goes on in the same W&B run. Events that W&B does not get are in `events.jsonl` all the same.
 """
 
+import os
 import queue
 import secrets
 import threading
@@ -11,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from gpt2tui.durable import open_regular
 from gpt2tui.errors import first_line
 from gpt2tui.preset import Preset
 from gpt2tui.tracking.subscriber import Report, report_on_stderr
@@ -21,6 +23,7 @@ _INIT_TIMEOUT = 10.0
 _FINISH_TIMEOUT = 8.0
 _CLOSE_TIMEOUT = 10.0
 _SAMPLES_IN_TABLE = 50
+_LONGEST_ID = 128
 
 
 class WandbTracker:
@@ -177,14 +180,12 @@ def _known(event: Event) -> dict[str, Any]:
 
 
 def _run_id(path: Path) -> str:
-    """The id in the file, or a new one that is put there."""
-    try:
-        if known := path.read_text(encoding="ascii").strip():
+    """The id in the file, or a new one that is put there. Raises OSError when it is a link or no regular file."""
+    with open(open_regular(path, os.O_RDWR | os.O_CREAT), "r+", encoding="ascii") as file:  # noqa: PTH123 a descriptor
+        if known := file.read(_LONGEST_ID).strip():
             return known
-    except FileNotFoundError:
-        pass
-    new = secrets.token_hex(4)
-    path.write_text(new + "\n", encoding="ascii")
+        new = secrets.token_hex(4)
+        file.write(new + "\n")
     return new
 
 

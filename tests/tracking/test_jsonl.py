@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2tui.errors import ResourceError
 from gpt2tui.tracking.jsonl import JsonLines, follow, read_events
 from gpt2tui.training.events import RunFinished, RunStarted, Step, Warned
 
@@ -199,14 +200,51 @@ def test_a_full_disk_warns_once_and_writing_goes_on_when_there_is_space_again(tm
     assert [event.step for event in read_events(path)] == [1, 2, 3, 7, 8, 9]
 
 
-def test_a_device_that_is_full_from_the_start_is_no_error_either():
-    reports = []
-    lines = JsonLines(Path("/dev/full"), reports.append)
-    for number in range(3):
-        lines.handle(sample.step(number))
-    lines.close()
-    assert len(reports) == 1
-    assert "No space left" in reports[0]
+def test_a_disk_that_is_full_from_the_start_is_no_error_either(tmp_path):
+    done = run_python(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        lines = JsonLines(Path(sys.argv[1]))
+        for number in range(3):
+            lines.handle(sample.step(number))
+        lines.close()
+        """,
+        tmp_path / "events.jsonl",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr
+
+
+def _a_link_out_of_the_run(path):
+    outside = path.parent.parent / "outside"
+    outside.write_text("mine\n")
+    path.symlink_to(outside)
+
+
+ODD_FILES = {
+    "folder": Path.mkdir,
+    "FIFO": os.mkfifo,
+    "link": _a_link_out_of_the_run,
+    "dangling link": lambda path: path.symlink_to(path.parent / "nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_events_are_written_to_a_regular_file_of_the_run_or_not_at_all(tmp_path, kind):
+    path = tmp_path / "run" / "events.jsonl"
+    path.parent.mkdir()
+    ODD_FILES[kind](path)
+    with pytest.raises(ResourceError, match=r"events\.jsonl cannot be written.*move it away"):
+        JsonLines(path)
+    assert not (path.parent / "nothing").exists()
+    if kind == "link":
+        assert (tmp_path / "outside").read_text() == "mine\n"
+    with pytest.raises(OSError, match=r"events\.jsonl"):
+        list(read_events(path))  # at once: a pipe is not waited for
 
 
 def test_following_yields_what_is_there_and_what_comes(tmp_path):
