@@ -1,11 +1,12 @@
 """Preset files: find, layer, override, validate, save. Every mistake is reported, with file, line and key."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt2tui.errors import CheckpointError, Mistake, PresetError
-from gpt2tui.preset import Preset
+from gpt2tui.preset import Preset, TrainingTable
 from gpt2tui.preset_catalog import PresetSource, available, find, shipped_folder, user_folder
 from gpt2tui.preset_layers import Layer, merge, read_alone, read_chain, read_overrides
 from gpt2tui.preset_settings import Setting, flat, json_schema, settings
@@ -42,16 +43,18 @@ class LoadedPreset:
     layers: tuple[Path, ...]
 
 
-def load(layers: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedPreset:
+def load(layers: Sequence[str | Path], overrides: Sequence[str] = (), *, frozen: Path | None = None) -> LoadedPreset:
     """The preset of these layers, names or paths; later ones win, and `KEY=VALUE` overrides win over all.
 
     A layer may be partial and may build on another with `extends = "name"` at its top; the schema's defaults
-    are under all. Raises PresetError with all mistakes in one message, a line each.
+    are under all; `frozen`, the preset that a run or a checkpoint keeps, is under the layers. Raises PresetError with
+    all mistakes in one message, a line each.
     """
-    merged: Layer = {}
-    files: list[Path] = []
+    merged: Layer = _read_frozen(frozen) if frozen else {}
+    files: list[Path] = [frozen] if frozen else []
     override_layer, malformed = read_overrides(overrides)
-    unreadable = [] if layers else [Mistake("no preset is named", suggestion="`gpt2tui presets list` shows them")]
+    named = bool(layers or frozen)
+    unreadable = [] if named else [Mistake("no preset is named", suggestion="`gpt2tui presets list` shows them")]
     for layer in layers:
         try:
             paths, values, mistakes = read_chain(find(layer))
@@ -85,10 +88,24 @@ def load_frozen(path: Path) -> Preset:
     if not path.exists():
         raise CheckpointError(f"{shown} is missing: the preset that was frozen when training began")
     try:
-        preset, mistakes = validate(read_alone(path))
+        preset, mistakes = validate(_read_frozen(path))
     except PresetError as error:
         preset, mistakes = None, list(error.mistakes)
     if preset is None:
         lines = [f"{shown} is not a frozen preset that this version can read:", *map(str, mistakes)]
         raise CheckpointError("\n".join(lines))
     return preset
+
+
+def _read_frozen(path: Path) -> Layer:
+    """A frozen preset's settings under today's names, whichever version wrote it. Raises PresetError.
+
+    `training.eval_iterations` counted batches; `training.eval_tokens`, where the schema has it, counts the same tokens.
+    """
+    layer = read_alone(path)
+    old, new = ("training", "eval_iterations"), ("training", "eval_tokens")
+    if old in layer and "eval_tokens" in TrainingTable.model_fields:
+        factors = [layer[key].value for key in (old, ("training", "batch_size"), ("training", "sequence_length"))]
+        if all(type(factor) is int for factor in factors):
+            layer[new] = replace(layer.pop(old), value=math.prod(factors))
+    return layer
