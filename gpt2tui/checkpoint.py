@@ -5,51 +5,55 @@
         tokenizer files                        AutoTokenizer loads it too
         training_state.safetensors             optimizer moments and random states, as tensors
         trainer.json  preset.toml              where training stands, and what defines it
-        MANIFEST.json                          format version, step, run id, size and SHA-256 of each file; written last
+        MANIFEST.json                          what is in it, see `manifest`; written last
 
 It is built in a temporary folder beside its final name, every file and the folder synced, then renamed. Discovery
-goes by the step in the manifest. Nothing is ever pickled.
+goes by the step in the manifest, and passes over what belongs to another run than the run.json beside the folder of
+checkpoints names. Nothing is ever pickled.
 """
 
 import errno
 import json
-import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2tui.durable import replace_text, sha256, sync_file, sync_folder
 from gpt2tui.errors import CheckpointError, ResourceError
+from gpt2tui.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
-MANIFEST = "MANIFEST.json"
-LARGEST_JSON_BYTES = 64 * 2**20
-NEEDED = ("model.safetensors", "config.json", "trainer.json", "preset.toml")
+__all__ = [
+    "MANIFEST",
+    "Checkpoint",
+    "Parent",
+    "best",
+    "best_of",
+    "folder_name",
+    "inspect",
+    "is_still",
+    "load_tensors",
+    "newest",
+    "problems_in",
+    "prune",
+    "read_json",
+    "remove_leftovers",
+    "saved_in",
+    "verify",
+    "write",
+]
+
+RUN_INFO = "run.json"
 TEMPORARY_PREFIX = ".writing-"
 REPLACED_PREFIX = ".replaced-"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint whose manifest parses and whose files have the sizes it names."""
-
-    folder: Path
-    step: int
-    run_id: str
-    val_loss: float | None
-    files: Mapping[str, tuple[int, str]]  # name -> (size in bytes, SHA-256)
-    passed_over: tuple[str, ...] = ()  # what was wrong with those that would have been chosen before it
-
-    @property
-    def bytes(self) -> int:
-        """What it takes on disk."""
-        return sum(size for size, _ in self.files.values())
+OTHER_RUN_PREFIX = "other-run-"
+ATTEMPTS = 10
+"""How often a reader looks again for a checkpoint that the run beside it has deleted meanwhile."""
 
 
 def folder_name(step: int) -> str:
@@ -66,12 +70,16 @@ def write(
     documents: Mapping[str, str],
     trainer: Mapping[str, Any],
     save_tokenizer: Callable[[Path], None],
+    metrics: Mapping[str, float | None],
+    data_fingerprint: str,
+    parent: Parent | None = None,
 ) -> Checkpoint:
-    """Writes the checkpoint of `step` into the folder `checkpoints` and returns it once it is durable.
+    """Writes the checkpoint of `step` into the existing folder `checkpoints` and returns it once it is durable.
 
     `tensors` maps a file's stem ("model", "training_state") to its named tensors, `documents` a file's name to its
-    text, `trainer` becomes trainer.json. Raises ResourceError when the disk is full or cannot be written; what was
-    there before stays as it was.
+    text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises ResourceError when the folder
+    is gone, the disk is full or cannot be written; what was there before stays as it was. A checkpoint of another run
+    that has the place of this one is moved aside, which `passed_over` of the result says.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -80,7 +88,7 @@ def write(
     building = checkpoints / f"{TEMPORARY_PREFIX}{folder_name(step)}-{os.getpid()}"
     try:
         shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        building.mkdir()  # not its parents: a run folder that was moved away is not made anew
         for stem, named in tensors.items():
             save_file(
                 {k: v.contiguous() for k, v in named.items()},
@@ -94,82 +102,61 @@ def write(
         files = {}
         for path in sorted(building.iterdir()):
             sync_file(path)
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "step": step,
-            "run_id": run_id,
-            "val_loss": trainer.get("val_loss"),
-            "files": files,
-        }
-        replace_text(building / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+            files[path.name] = file_entry(path, sha256(path))
+        text = manifest_text(
+            step=step, run_id=run_id, parent=parent, data_fingerprint=data_fingerprint, metrics=metrics, files=files
+        )
+        replace_text(building / MANIFEST, text)
+        written = inspect(building)
+        moved = _move_other_run_aside(final, run_id)
         _put_in_place(building, final)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, CheckpointError) as error:
         raise ResourceError(
             f"the checkpoint of step {step} could not be saved in {checkpoints}: {_why(error)}"
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return inspect(final)
-
-
-def inspect(folder: Path) -> Checkpoint:
-    """Reads a checkpoint's manifest and compares sizes; digests are for `verify`.
-
-    Raises CheckpointError naming the first thing that is wrong.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no {MANIFEST} (it is written last)")
-    manifest = read_json(path)
-    try:
-        version = manifest["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{folder} has checkpoint format {version!r}; this version of gpt2tui reads format {FORMAT_VERSION}"
-            )
-        step, run_id, val_loss = manifest["step"], manifest["run_id"], manifest.get("val_loss")
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-        well_formed = (
-            type(step) is int
-            and step >= 0
-            and isinstance(run_id, str)
-            and (val_loss is None or (isinstance(val_loss, float) and math.isfinite(val_loss)))
-            and all(type(size) is int and isinstance(digest, str) for size, digest in files.values())
-        )
-    except (KeyError, TypeError, AttributeError):
-        well_formed = False
-    if not well_formed:
-        raise CheckpointError(f"{path} is not a manifest of gpt2tui")
-    for name in sorted({*files, *NEEDED}):
-        # A manifest from elsewhere must not make us read outside its own folder, and may name what no path can be.
-        if name != Path(name).name or os.path.islink(folder / name):  # noqa: PTH114 does not raise
-            raise CheckpointError(f"{path} names a file outside its folder: {name[:100]!r}")
-        size = _size(folder / name)
-        if name not in files or size is None:
-            raise CheckpointError(f"{folder} is damaged: {name[:100]} is missing")
-        if size != files[name][0]:
-            raise CheckpointError(f"{folder} is damaged: {name} has {size:,} bytes, not {files[name][0]:,}")
-    return Checkpoint(folder, step, run_id, val_loss, files)
+    return replace(written, folder=final, passed_over=moved)
 
 
 def verify(folder: Path) -> Checkpoint:
     """`inspect`, and every file's SHA-256. Raises CheckpointError; one flipped bit is enough."""
     checkpoint = inspect(folder)
-    for name, (_, digest) in checkpoint.files.items():
-        if sha256(folder / name) != digest:
+    for name, file in checkpoint.files.items():
+        try:
+            digest = sha256(folder / name)
+        except OSError as error:
+            raise CheckpointError(f"{folder} is damaged: {name} cannot be read: {error.strerror or error}") from error
+        if digest != file.sha256:
             raise CheckpointError(f"{folder} is damaged: {name} does not have the SHA-256 that was written with it")
     return checkpoint
 
 
+def is_still(checkpoint: Checkpoint) -> bool:
+    """Whether it lies where it did, unchanged as far as its manifest and sizes tell."""
+    try:
+        return inspect(checkpoint.folder).files == checkpoint.files
+    except CheckpointError:
+        return False
+
+
 def saved_in(checkpoints: Path) -> list[Checkpoint]:
-    """The valid checkpoints in a run's folder of them, by step, oldest first; damaged ones are left out."""
-    return [checkpoint for checkpoint in _inspect_all(checkpoints) if isinstance(checkpoint, Checkpoint)]
+    """The valid checkpoints in a run's folder of them, by step, oldest first.
+
+    Damaged ones are left out, and so are those of another run than the run.json beside the folder names: every other
+    function that looks for checkpoints goes by this one's rule.
+    """
+    return _find_all(checkpoints, _run_id_beside(checkpoints))[0]
 
 
-def damaged_in(checkpoints: Path) -> list[CheckpointError]:
-    """What is wrong with the checkpoints that are not valid."""
-    return [error for error in _inspect_all(checkpoints) if isinstance(error, CheckpointError)]
+def problems_in(checkpoints: Path) -> list[str]:
+    """What is wrong with each folder of checkpoints that `saved_in` leaves out."""
+    return _find_all(checkpoints, _run_id_beside(checkpoints))[1]
+
+
+def best_of(saved: Collection[Checkpoint]) -> Checkpoint | None:
+    """The one with the lowest val_loss in its manifest, the later one of two; None when none was measured."""
+    return min((c for c in saved if c.val_loss is not None), key=_by_val_loss, default=None)
 
 
 def newest(checkpoints: Path) -> Checkpoint:
@@ -177,26 +164,17 @@ def newest(checkpoints: Path) -> Checkpoint:
 
     Raises CheckpointError when there is none, saying why.
     """
-    problems = [str(error) for error in damaged_in(checkpoints)]
-    for checkpoint in reversed(saved_in(checkpoints)):
-        try:
-            return replace(verify(checkpoint.folder), passed_over=tuple(problems))
-        except CheckpointError as error:
-            problems.append(str(error))
-    raise CheckpointError("\n".join([f"{checkpoints.parent} has no valid checkpoint", *problems]))
+    return _first_valid(checkpoints, lambda saved: list(reversed(saved)))
 
 
 def best(checkpoints: Path) -> Checkpoint:
-    """The checkpoint with the lowest held-out loss, else the newest. Raises CheckpointError when there is none."""
-    problems: list[str] = []
-    for checkpoint in sorted(
-        (c for c in saved_in(checkpoints) if c.val_loss is not None), key=lambda c: (c.val_loss, -c.step)
-    ):
-        try:
-            return replace(verify(checkpoint.folder), passed_over=tuple(problems))
-        except CheckpointError as error:
-            problems.append(str(error))
-    return newest(checkpoints)
+    """The valid checkpoint with the lowest val_loss, else the newest. Raises CheckpointError when there is none."""
+
+    def in_order(saved: list[Checkpoint]) -> list[Checkpoint]:
+        rated = sorted((c for c in saved if c.val_loss is not None), key=_by_val_loss)
+        return [*rated, *(c for c in reversed(saved) if c.val_loss is None)]
+
+    return _first_valid(checkpoints, in_order)
 
 
 def load_tensors(path: Path) -> dict[str, "Tensor"]:
@@ -210,28 +188,15 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of bounded size. Raises CheckpointError."""
-    try:
-        if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise CheckpointError(f"{path} is too large to be what its name says")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return value
+def prune(checkpoints: Path, *, run_id: str, keep: int, protected: Collection[int] = ()) -> None:
+    """Deletes the run's checkpoints but the newest `keep`, the best, and those of the `protected` steps.
 
-
-def prune(checkpoints: Path, *, keep: int, protected: Collection[int] = ()) -> None:
-    """Deletes all but the newest `keep`, the best, and those of the `protected` steps. Raises nothing.
-
-    Each is first renamed, so that a half-deleted one is never taken for a checkpoint.
+    Raises nothing. Each is first renamed, so that a half-deleted one is never taken for a checkpoint.
     """
-    saved = saved_in(checkpoints)
+    saved, _ = _find_all(checkpoints, run_id)
     kept = {c.step for c in saved[-keep:]} | set(protected)
-    if rated := [c for c in saved if c.val_loss is not None]:
-        kept.add(min(rated, key=lambda c: (c.val_loss, -c.step)).step)
+    if (best := best_of(saved)) is not None:
+        kept.add(best.step)
     for checkpoint in saved:
         if checkpoint.step not in kept:
             doomed = checkpoints / f"{TEMPORARY_PREFIX}deleting-{checkpoint.folder.name}"
@@ -257,14 +222,85 @@ def remove_leftovers(checkpoints: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _inspect_all(checkpoints: Path) -> Iterator[Checkpoint | CheckpointError]:
-    found: list[Checkpoint] = []
-    for folder in sorted(checkpoints.glob("step-*")):
+def _by_val_loss(checkpoint: Checkpoint) -> tuple[float, int]:
+    assert checkpoint.val_loss is not None
+    return checkpoint.val_loss, -checkpoint.step
+
+
+def _run_id_beside(checkpoints: Path) -> str | None:
+    """The id of the run that the folder of checkpoints lies in; None when that cannot be told."""
+    try:
+        run_id = read_json(checkpoints.parent / RUN_INFO).get("run_id")
+    except CheckpointError:
+        return None
+    return run_id if isinstance(run_id, str) else None
+
+
+def _find_all(checkpoints: Path, run_id: str | None) -> tuple[list[Checkpoint], list[str]]:
+    """The valid checkpoints by step, and what is wrong with the other folders.
+
+    Those of another run than `run_id` are not valid here. One that is deleted or replaced while we look is nothing to
+    complain about.
+    """
+    saved: list[Checkpoint] = []
+    problems: list[str] = []
+    for folder in _folders(checkpoints):
         try:
-            found.append(inspect(folder))
+            try:
+                found = inspect(folder)
+            except CheckpointError:
+                if not folder.exists():
+                    continue
+                found = inspect(folder)  # it may just have been replaced; what is damaged stays so
         except CheckpointError as error:
-            yield error
-    yield from sorted(found, key=lambda checkpoint: checkpoint.step)
+            if folder.exists():
+                problems.append(str(error))
+            continue
+        if run_id is not None and found.run_id != run_id:
+            problems.append(f"{folder} is a checkpoint of another run ({found.run_id[:100]})")
+        else:
+            saved.append(found)
+    return sorted(saved, key=lambda checkpoint: checkpoint.step), problems
+
+
+def _folders(checkpoints: Path) -> list[Path]:
+    try:
+        return sorted(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
+    except OSError:  # there is none, or it has just gone
+        return []
+
+
+def _first_valid(checkpoints: Path, in_order: Callable[[list[Checkpoint]], list[Checkpoint]]) -> Checkpoint:
+    """The first checkpoint whose digests hold; looks again when the run beside us deletes them under our hands."""
+    for _ in range(ATTEMPTS):
+        saved, problems = _find_all(checkpoints, _run_id_beside(checkpoints))
+        vanished = False
+        for checkpoint in in_order(saved):
+            try:
+                return replace(verify(checkpoint.folder), passed_over=tuple(problems))
+            except CheckpointError as error:
+                if checkpoint.folder.exists():
+                    problems.append(str(error))
+                else:
+                    vanished = True
+        if not vanished:
+            break
+    raise CheckpointError("\n".join([f"{checkpoints.parent} has no valid checkpoint", *problems]))
+
+
+def _move_other_run_aside(final: Path, run_id: str) -> tuple[str, ...]:
+    """Makes room for a checkpoint where one of another run is; returns what to tell a person about it."""
+    try:
+        owner = read_json(final / MANIFEST).get("run_id")
+    except CheckpointError:
+        return ()
+    if owner == run_id or not isinstance(owner, str):
+        return ()
+    number = 1
+    while (aside := final.with_name(f"{OTHER_RUN_PREFIX}{final.name}{f'-{number}' if number > 1 else ''}")).exists():
+        number += 1
+    final.rename(aside)
+    return (f"a checkpoint of another run was in the place of {final}; it is now {aside}",)
 
 
 def _put_in_place(building: Path, final: Path) -> None:
@@ -275,14 +311,6 @@ def _put_in_place(building: Path, final: Path) -> None:
     building.replace(final)
     sync_folder(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _size(path: Path) -> int | None:
-    """The size of a regular file; None where there is none, or none can be: the name may come from elsewhere."""
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except (OSError, ValueError):
-        return None
 
 
 def _why(error: Exception) -> str:

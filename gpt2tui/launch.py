@@ -127,13 +127,12 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[Open
     from gpt2tui import runs
 
     check_device(loaded.preset)
-    made = folder is None or not folder.exists()
     run = runs.create(loaded.name, folder)
     with runs.locked(run):
         try:
             yield OpenedRun(run, loaded)
         finally:
-            runs.remove_unless_begun(run, made=made)
+            runs.remove_unless_begun(run)
 
 
 def check_device(preset: "Preset") -> None:
@@ -152,13 +151,14 @@ def resumed_run(
 ) -> Iterator[OpenedRun]:
     """A run, locked, to resume from its newest valid checkpoint, with its preset under the layers and overrides.
 
-    Raises RunLockedError, CheckpointError when nothing valid is saved or the preset no longer fits, PresetError.
+    One that ended before its first checkpoint begins anew. Raises RunLockedError, CheckpointError when what was saved
+    is not valid or the preset no longer fits, PresetError.
     """
     from gpt2tui import checkpoint, runs
 
     with runs.locked(run):
         checkpoint.remove_leftovers(run.checkpoints)
-        saved = checkpoint.newest(run.checkpoints)
+        saved = runs.resume_point(run)
         loaded, changed = resumed_preset(run, saved, layers, overrides)
         check_device(loaded.preset)
         if learning_rate_factor is None:
@@ -166,12 +166,12 @@ def resumed_run(
         yield OpenedRun(run, loaded, saved, changed, learning_rate_factor)
 
 
-def _changed_factor(run: "Run", saved: "Checkpoint") -> float | None:
+def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
     """The learning rate's factor that a person has set since the checkpoint was saved."""
     change = run.info().get("learning_rate_change")
     if not isinstance(change, dict) or type(change.get("step")) is not int or type(change.get("factor")) is not float:
         return None
-    return change["factor"] if change["step"] >= saved.step else None
+    return change["factor"] if saved is None or change["step"] >= saved.step else None
 
 
 def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls) -> "Trainer":
@@ -204,30 +204,32 @@ def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
 
 
 def resumed_preset(
-    run: "Run", saved: "Checkpoint", layers: Sequence[str | Path], overrides: Sequence[str]
+    run: "Run", saved: "Checkpoint | None", layers: Sequence[str | Path], overrides: Sequence[str]
 ) -> "tuple[LoadedPreset, tuple[tuple[str, object], ...]]":
     """The run's preset under what is to change. Raises CheckpointError when it no longer fits the checkpoint."""
     from gpt2tui import preset_files
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset_files import LoadedPreset, flat
 
-    frozen = preset_files.load_frozen(saved.folder / "preset.toml")
+    path = saved.folder / "preset.toml" if saved else run.preset_file
+    frozen = preset_files.load_frozen(path)
     name = run.info().get("preset", run.name)
-    loaded = preset_files.load([_newest_preset(run, saved, frozen), *layers], overrides)
-    before, after = _flat(frozen), _flat(loaded.preset)
-    changed = [key for key in before if before[key] != after[key]]
+    newest = _newest_preset(run, saved, frozen) if saved else path
+    loaded = preset_files.load(layers, overrides, frozen=newest)
+    before, after = flat(frozen), flat(loaded.preset)
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     if misfits := [key for key in changed if key.startswith(FIXED)]:
-        lines = [f"  {key}: the run has {before[key]!r}, the preset {after[key]!r}" for key in misfits]
+        lines = [f"  {key}: the run has {before.get(key)!r}, the preset {after.get(key)!r}" for key in misfits]
         raise CheckpointError(
             f"the run {run.name} cannot go on with this preset, which would be another model or other data:\n"
             + "\n".join(lines)
             + "\nleave these settings as they are, or start a new run"
         )
-    if loaded.preset.training.num_iterations < saved.step:
+    if saved and loaded.preset.training.num_iterations < saved.step:
         raise CheckpointError(
             f"training.num_iterations = {loaded.preset.training.num_iterations}, but the run {run.name} "
             f"has been trained for {saved.step} already; ask for more, or sample it as it is"
         )
-    return LoadedPreset(name, loaded.preset, loaded.layers), tuple((key, after[key]) for key in changed)
+    return LoadedPreset(name, loaded.preset, loaded.layers), tuple((key, after.get(key)) for key in changed)
 
 
 def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
@@ -237,20 +239,11 @@ def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
     so that a damaged one is passed over.
     """
     from gpt2tui import checkpoint, preset_files
+    from gpt2tui.preset_files import flat
 
     if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
         with contextlib.suppress(Gpt2TuiError, OSError, ValueError):
-            before, now = _flat(frozen), _flat(preset_files.load_frozen(run.preset_file))
-            if all(before[key] == now[key] for key in before if key.startswith(FIXED)):
+            before, now = flat(frozen), flat(preset_files.load_frozen(run.preset_file))
+            if all(before.get(key) == now.get(key) for key in {**before, **now} if key.startswith(FIXED)):
                 return run.preset_file
     return saved.folder / "preset.toml"
-
-
-def _flat(preset: "Preset") -> dict[str, object]:
-    tables = preset.model_dump()
-    return {
-        f"{table}.{key}": value
-        for table, values in tables.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-    }

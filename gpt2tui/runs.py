@@ -5,13 +5,12 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,12 +18,26 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+import gpt2tui
 from gpt2tui import __version__, checkpoint
-from gpt2tui.durable import replace_text
-from gpt2tui.errors import ResourceError, RunLockedError, UsageError
+from gpt2tui.durable import open_regular, replace_text
+from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.folders import runs_folder
 
 LOCK = ".lock"
+CHECKPOINTS = "checkpoints"
+BEFORE_INFO = ("events.jsonl", "preset.toml", "tokenizer.json", "tokenizer_config.json", "gpt2tui_tokenizer.json")
+"""The files that may be in a run folder before its run.json, which makes it a run."""
+
+
+@dataclass
+class Creation:
+    """What a process that creates a run knows of its folder, so that it deletes nothing that it did not make."""
+
+    found: frozenset[str] | None
+    """The names that were in the folder before; None when there was no folder."""
+    begun: bool = False
+    """Whether training has begun in it, and with it the run."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,8 @@ class Run:
     """A run folder by its parts."""
 
     folder: Path
+    creation: Creation | None = field(default=None, compare=False, repr=False)
+    """None of a run that another process has created."""
 
     @property
     def name(self) -> str:
@@ -56,7 +71,7 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
     def info(self) -> dict[str, Any]:
         """run.json, empty while it is not written. Raises CheckpointError when it is damaged."""
@@ -100,21 +115,12 @@ def is_locked(run: Run) -> bool:
 def create(preset_name: str, folder: Path | None = None) -> Run:
     """Makes a new run folder: the one given, else `<runs>/<date>-<time>-<preset name>`.
 
-    Raises UsageError when the folder given already holds something, ResourceError when it cannot be made.
+    The folder given may hold an empty folder of checkpoints and our lock, and what a process left that was killed
+    before its training began. Raises UsageError when it holds anything else, ResourceError when it cannot be made.
     """
     try:
         if folder is not None:
-            run = Run(folder)
-            if folder.exists() and not folder.is_dir():
-                raise UsageError(f"--run-dir {folder} is a file")
-            if is_locked(run):
-                raise RunLockedError(f"{folder} is in use by another process{_holder(run)}; choose another folder")
-            if run.info_file.exists():
-                raise UsageError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another")
-            if folder.exists() and any(path.name not in (LOCK, "checkpoints") for path in folder.iterdir()):
-                raise UsageError(f"--run-dir {folder} is not empty, and what is in it is not a run; choose another")
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            return run
+            return _create_in(folder)
         stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._-]+', '-', preset_name)}"
         for attempt in range(1, 1000):
             candidate = runs_folder() / (stem if attempt == 1 else f"{stem}-{attempt}")
@@ -122,22 +128,61 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
                 candidate.mkdir(parents=True)
             except FileExistsError:
                 continue
-            (candidate / "checkpoints").mkdir()
-            return Run(candidate)
+            (candidate / CHECKPOINTS).mkdir()
+            return Run(candidate, Creation(None))
     except OSError as error:
         raise ResourceError(f"the run folder {folder or runs_folder()} cannot be made: {error.strerror}") from error
     raise ResourceError(f"no free name for a run like {stem} in {runs_folder()}")
 
 
-def remove_unless_begun(run: Run, *, made: bool) -> None:
-    """Deletes a run folder in which training never began; of one that was not `made` for it, what we put in it."""
+def _create_in(folder: Path) -> Run:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--run-dir {folder} is a file")
+    run = Run(folder, Creation(frozenset(path.name for path in folder.iterdir()) if folder.exists() else None))
+    if is_locked(run):
+        raise RunLockedError(f"{folder} is in use by another process{_holder(run)}; choose another folder")
     if run.info_file.exists():
+        raise UsageError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another")
+    found = (run.creation.found if run.creation else None) or frozenset()
+    if CHECKPOINTS in found and any(run.checkpoints.iterdir()):
+        raise UsageError(f"--run-dir {folder} holds checkpoints of something that is not a run; choose another")
+    ours = {LOCK, CHECKPOINTS}
+    if ours <= found and _is_empty(run.events_file):
+        ours.update(BEFORE_INFO)  # a process was killed there while it prepared the run
+    if not found <= ours:
+        raise UsageError(f"--run-dir {folder} is not empty, and what is in it is not a run; choose another")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def remove_unless_begun(run: Run) -> None:
+    """Deletes what this process has put into a new run folder in which training never began, and nothing else."""
+    if run.creation is None or run.creation.begun:
         return
-    if made:
-        shutil.rmtree(run.folder, ignore_errors=True)
-    else:
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
-        (run.folder / LOCK).unlink(missing_ok=True)
+    found = run.creation.found
+    for name in {CHECKPOINTS, LOCK, *BEFORE_INFO} - (found or frozenset()):
+        with contextlib.suppress(OSError):
+            # Not with what is in it: the checkpoints are not ours, because training has not begun.
+            (run.folder / name).rmdir() if name == CHECKPOINTS else (run.folder / name).unlink()
+    if found is None:
+        with contextlib.suppress(OSError):
+            run.folder.rmdir()
+
+
+def check_in_place(run: Run, run_id: str) -> None:
+    """Raises ResourceError when the run's folder is no longer where it was, or holds another run now."""
+    try:
+        found = checkpoint.read_json(run.info_file).get("run_id", run_id)
+    except CheckpointError:
+        if os.path.lexists(run.info_file):
+            return  # something is wrong with it, but it is there
+        found = None
+    if found != run_id:
+        raise ResourceError(
+            f"{run.folder} is no longer the folder of this run: it was moved, deleted or replaced, or its run.json "
+            "was. Nothing more is saved; what was saved before is where the folder is now. Put it back, then go on "
+            "with --resume"
+        )
 
 
 def write_info(
@@ -158,6 +203,8 @@ def write_info(
         "versions": {"gpt2tui": __version__, "python": platform.python_version(), **_versions()},
     }
     replace_text(run.info_file, json.dumps(info, indent=2) + "\n")
+    if run.creation is not None:
+        run.creation.begun = True
     return str(info["run_id"])
 
 
@@ -189,6 +236,20 @@ def find(reference: str) -> Run:
     raise UsageError(f"there is no run {reference}{hint}")
 
 
+def resume_point(run: Run) -> checkpoint.Checkpoint | None:
+    """The newest valid checkpoint; None when the run ended before it saved one, and so begins at step 0.
+
+    Raises CheckpointError when there is something in the folder of checkpoints and none of it is valid, or when
+    checkpoints that were saved are gone.
+    """
+    try:
+        return checkpoint.newest(run.checkpoints)
+    except CheckpointError:
+        if checkpoint.problems_in(run.checkpoints) or _has_saved(run):
+            raise
+        return None
+
+
 def all_runs() -> list[Run]:
     """The runs in the runs folder, by name, which begins with the date."""
     return [Run(path.parent) for path in sorted(runs_folder().glob("*/run.json"))]
@@ -209,20 +270,38 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+def _has_saved(run: Run) -> bool:
+    """Whether the run has ever reported a checkpoint."""
+    try:
+        with open(open_regular(run.events_file), "rb") as file:  # noqa: PTH123 a descriptor
+            return any(b'"event": "checkpoint_saved"' in line for line in file)
+    except OSError:
+        return False
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether there is no such file, or nothing in it."""
+    return not path.exists() or path.stat().st_size == 0
+
+
 def _git_commit() -> str | None:
-    """The commit of the working folder, None outside a repository or without git."""
+    """The commit of the repository that this program is imported from; None when it is not run from a checkout."""
+    root = Path(gpt2tui.__file__).resolve().parent.parent
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],
             capture_output=True,
             text=True,
             timeout=5,
             check=True,
             stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    top, _, commit = done.stdout.strip().partition("\n")
+    # Installed into an environment inside another project, the repository around it is that project's.
+    return commit if Path(top) == root else None
 
 
 def command_line() -> list[str]:

@@ -1,6 +1,8 @@
+import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,19 +12,27 @@ import time
 import pytest
 import torch
 
-from gpt2tui import checkpoint
+from gpt2tui import checkpoint, durable
 from gpt2tui.errors import CheckpointError, ResourceError
 
 
-def write(folder, step=10, val_loss=None, fill=1.0):
+def write(folder, step=10, val_loss=None, fill=1.0, run_id="abc"):
+    folder.mkdir(exist_ok=True)
+    return save(folder, step, {"val_loss": val_loss}, fill, run_id)
+
+
+def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None):
     return checkpoint.write(
         folder,
         step=step,
-        run_id="abc",
+        run_id=run_id,
         tensors={"model": {"w": torch.full((300,), fill)}, "training_state": {"m": torch.ones(3)}},
         documents={"config.json": "{}", "preset.toml": ""},
-        trainer={"step": step, "val_loss": val_loss},
+        trainer={"step": step},
         save_tokenizer=lambda target: (target / "tokenizer.json").write_text("{}"),
+        metrics=metrics or {},
+        data_fingerprint="f",
+        parent=parent,
     )
 
 
@@ -66,10 +76,16 @@ def test_a_truncated_file_is_found_by_its_size(tmp_path):
         ({"format_version": 99}, "checkpoint format 99"),
         ({"step": "ten"}, "not a manifest"),
         ({"files": []}, "not a manifest"),
-        ({"files": {"../../secret": {"bytes": 1, "sha256": ""}}}, "outside its folder"),
+        ({"files": {"../../secret": {"kind": "config", "bytes": 1, "sha256": ""}}}, "outside its folder"),
         ({"files": {}}, "is missing"),
-        ({"files": {"x" * 300: {"bytes": 1, "sha256": ""}}}, "is missing"),
-        ({"val_loss": math.nan}, "not a manifest"),
+        ({"files": {"x" * 300: {"kind": "config", "bytes": 1, "sha256": ""}}}, "is missing"),
+        ({"metrics": {"val_loss": math.nan}}, "not a manifest"),
+        ({"metrics": {"val_loss": "low"}}, "not a manifest"),
+        ({"parent": {"run_id": 1, "step": 2}}, "not a manifest"),
+        ({"data_fingerprint": None}, "not a manifest"),
+        ({"kind": "picture"}, "not a manifest"),
+        ({"kind": "adapter"}, "holds an adapter"),
+        ({"format_version": 1, "val_loss": math.nan}, "not a manifest"),
     ],
 )
 def test_a_manifest_from_elsewhere_is_told_apart(tmp_path, change, message):
@@ -82,7 +98,7 @@ def test_a_manifest_from_elsewhere_is_told_apart(tmp_path, change, message):
 def test_a_folder_without_manifest_is_no_checkpoint(tmp_path):
     (write(tmp_path).folder / "MANIFEST.json").unlink()
     assert checkpoint.saved_in(tmp_path) == []
-    assert "it has no MANIFEST.json" in str(checkpoint.damaged_in(tmp_path)[0])
+    assert "it has no MANIFEST.json" in checkpoint.problems_in(tmp_path)[0]
 
 
 def test_the_newest_valid_one_is_found_by_its_step_when_newer_ones_are_damaged(tmp_path):
@@ -116,7 +132,7 @@ def test_best_has_the_lowest_held_out_loss_and_newest_serves_where_none_was_meas
 def test_pruning_keeps_the_newest_the_best_and_the_protected(tmp_path):
     for step in range(1, 9):
         write(tmp_path, step, val_loss=0.5 if step == 3 else 1.0)
-    checkpoint.prune(tmp_path, keep=2, protected={5})
+    checkpoint.prune(tmp_path, run_id="abc", keep=2, protected={5})
     assert [c.step for c in checkpoint.saved_in(tmp_path)] == [3, 5, 7, 8]
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-{n:08d}" for n in (3, 5, 7, 8)]
 
@@ -186,7 +202,7 @@ def test_a_kill_at_any_moment_loses_no_checkpoint_that_was_reported(tmp_path, py
         saved = [c.step for c in checkpoint.saved_in(tmp_path)]
         assert set(reported) <= set(saved)
         assert checkpoint.newest(tmp_path).step >= reported[-1]
-        assert checkpoint.damaged_in(tmp_path) == []
+        assert checkpoint.problems_in(tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
@@ -215,4 +231,132 @@ def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_no_litter(tmp_p
 def test_an_unwritable_place_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="could not be saved"):
-        write(tmp_path / "file")
+        save(tmp_path / "file")
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
+    with pytest.raises(ResourceError, match="could not be saved"):
+        save(tmp_path / "run" / "checkpoints")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_lists_files_by_kind_and_metrics_by_name(tmp_path):
+    metrics = {"val_loss": 2.5, "perplexity": math.inf, "bits_per_byte": math.nan}
+    parent = checkpoint.Parent("before", 7)
+    written = save(tmp_path, metrics=metrics, parent=parent)
+    contents = json.loads((written.folder / "MANIFEST.json").read_text(), parse_constant=pytest.fail)
+    assert {name: entry["kind"] for name, entry in contents.pop("files").items()} == {
+        "model.safetensors": "weights",
+        "config.json": "config",
+        "tokenizer.json": "tokenizer",
+        "training_state.safetensors": "training_state",
+        "trainer.json": "trainer",
+        "preset.toml": "preset",
+    }
+    assert contents == {
+        "format_version": 2,
+        "kind": "full",
+        "step": 10,
+        "run_id": "abc",
+        "parent": {"run_id": "before", "step": 7},
+        "data_fingerprint": "f",
+        "metrics": {"val_loss": 2.5, "perplexity": None, "bits_per_byte": None},
+    }
+    assert checkpoint.inspect(written.folder) == written
+    assert (written.parent, written.metrics) == (parent, {"val_loss": 2.5})
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(tmp_path):
+    write(tmp_path, 1, val_loss=2.0)
+    write(tmp_path, 2, val_loss=math.nan)
+    assert checkpoint.best(tmp_path).step == 1
+    checkpoint.prune(tmp_path, run_id="abc", keep=1)
+    assert [c.step for c in checkpoint.saved_in(tmp_path)] == [1, 2]
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """The checkpoints of the run "abc" at steps 1 and 2, and of another one at step 3 with the lowest loss."""
+    folder = tmp_path / "checkpoints"
+    write(folder, 1, val_loss=2.0)
+    write(folder, 2, val_loss=3.0)
+    write(folder, 3, val_loss=1.0, run_id="other")
+    (tmp_path / "run.json").write_text('{"run_id": "abc"}')
+    return folder
+
+
+def test_a_checkpoint_of_another_run_is_never_newest_or_best_and_is_named(shared):
+    assert [c.step for c in checkpoint.saved_in(shared)] == [1, 2]
+    for chosen, step in ((checkpoint.newest(shared), 2), (checkpoint.best(shared), 1)):
+        assert chosen.step == step
+        assert chosen.passed_over == (f"{shared / 'step-00000003'} is a checkpoint of another run (other)",)
+    assert checkpoint.problems_in(shared) == list(chosen.passed_over)
+    assert checkpoint.verify(shared / "step-00000003").run_id == "other"  # by its own path it is still to be had
+
+
+def test_only_checkpoints_of_another_run_are_none(shared):
+    (shared.parent / "run.json").write_text('{"run_id": "third"}')
+    with pytest.raises(CheckpointError, match=r"(?s)no valid checkpoint.*of another run \(abc\)"):
+        checkpoint.newest(shared)
+
+
+def test_pruning_neither_counts_nor_deletes_the_checkpoints_of_another_run(shared):
+    write(shared, 4, val_loss=2.5)
+    checkpoint.prune(shared, run_id="abc", keep=1)
+    assert sorted(p.name for p in shared.iterdir()) == [f"step-{n:08d}" for n in (1, 3, 4)]
+
+
+def test_a_checkpoint_of_another_run_is_moved_aside_instead_of_replaced(shared):
+    written = write(shared, 3, val_loss=0.5)
+    assert checkpoint.newest(shared).step == 3
+    aside = shared / "other-run-step-00000003"
+    assert checkpoint.verify(aside).run_id == "other"
+    assert str(aside) in written.passed_over[0]
+
+
+def test_a_file_that_cannot_be_read_is_damaged_and_an_older_checkpoint_is_used(tmp_path, monkeypatch):
+    write(tmp_path, 1)
+    dying = write(tmp_path, 2).folder / "model.safetensors"
+
+    def sha256(path):
+        if path == dying:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return durable.sha256(path)
+
+    monkeypatch.setattr(checkpoint, "sha256", sha256)
+    chosen = checkpoint.newest(tmp_path)
+    assert chosen.step == 1
+    assert "model.safetensors cannot be read: Input/output error" in chosen.passed_over[0]
+
+
+def test_one_that_is_deleted_while_it_is_read_is_looked_for_anew_without_a_word(tmp_path, monkeypatch):
+    write(tmp_path, 1, val_loss=1.0)
+    verify = checkpoint.verify
+
+    def saved_and_pruned_meanwhile(folder):
+        if folder.name == "step-00000001":
+            write(tmp_path, 2, val_loss=0.5)
+            checkpoint.prune(tmp_path, run_id="abc", keep=1)
+        return verify(folder)
+
+    monkeypatch.setattr(checkpoint, "verify", saved_and_pruned_meanwhile)
+    for choose in (checkpoint.best, checkpoint.newest):
+        chosen = choose(tmp_path)
+        assert (chosen.step, chosen.passed_over) == (2, ())
+        shutil.rmtree(tmp_path / "step-00000002")
+        write(tmp_path, 1, val_loss=1.0)
+
+
+def test_one_that_is_deleted_while_the_folder_is_listed_is_no_problem(tmp_path, monkeypatch):
+    for step in (1, 2):
+        write(tmp_path, step)
+    inspect = checkpoint.inspect
+
+    def deleted(folder):
+        if folder.name == "step-00000001":
+            shutil.rmtree(folder, ignore_errors=True)
+        return inspect(folder)
+
+    monkeypatch.setattr(checkpoint, "inspect", deleted)
+    assert checkpoint.problems_in(tmp_path) == []
+    assert [c.step for c in checkpoint.saved_in(tmp_path)] == [2]

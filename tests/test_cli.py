@@ -196,7 +196,7 @@ def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_
     assert process.returncode == 130
     assert "stopped at once" in errors
     assert "Traceback" not in errors
-    assert checkpoint.damaged_in(run / "checkpoints") == []
+    assert checkpoint.problems_in(run / "checkpoints") == []
 
 
 def test_a_killed_run_is_seen_as_crashed_and_resumes_from_its_last_checkpoint(tmp_path):
@@ -256,7 +256,7 @@ def test_going_back_to_an_older_checkpoint_is_said(tmp_path):
     result = gpt2tui("--headless", "--resume", run)
     warnings = [e["message"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "warning"]
     assert "SHA-256" in warnings[0]
-    assert "an older checkpoint is used" in warnings[0]
+    assert "step-00000004 is used" in warnings[0]
 
 
 def test_a_checkpoint_that_lost_its_manifest_is_damaged(trained, tmp_path):

@@ -59,7 +59,7 @@ LAYERS = [
     {"launch", "benchmark"},
     {"tracking", "run_summary"},
     {"training", "generation"},
-    {"data", "checkpoint", "runs", "estimate", "device_speed"},
+    {"data", "checkpoint", "manifest", "runs", "estimate", "device_speed"},
     {
         "preset", "preset_files", "preset_catalog", "preset_layers", "preset_settings", "preset_validation",
         "preset_writer", "toml_positions", "printable", "terminal_text", "folders", "durable", "errors",

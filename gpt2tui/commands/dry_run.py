@@ -4,7 +4,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 
-from gpt2tui import checkpoint, runs
+from gpt2tui import runs
 from gpt2tui.commands.train import load_preset, print_json
 from gpt2tui.data import hub
 from gpt2tui.data.corpora import WIKITEXTS, open_corpus
@@ -98,4 +98,4 @@ def _loaded(options: argparse.Namespace) -> LoadedPreset:
     if not options.resume:
         return load_preset(options)
     run = runs.find(options.resume)
-    return resumed_preset(run, checkpoint.newest(run.checkpoints), options.preset, options.overrides)[0]
+    return resumed_preset(run, runs.resume_point(run), options.preset, options.overrides)[0]

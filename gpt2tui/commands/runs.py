@@ -28,15 +28,18 @@ def show_run(options: argparse.Namespace) -> int:
     """One run: its numbers, its checkpoints and what is wrong with damaged ones."""
     run = runs.find(options.run)
     summary, info = summarize(run), run.info()
-    saved, damaged = checkpoint.saved_in(run.checkpoints), checkpoint.damaged_in(run.checkpoints)
+    saved, problems = checkpoint.saved_in(run.checkpoints), checkpoint.problems_in(run.checkpoints)
     if options.json:
-        checkpoints = [{"step": c.step, "path": str(c.folder), "val_loss": c.val_loss, "bytes": c.bytes} for c in saved]
+        checkpoints = [
+            {"step": c.step, "path": str(c.folder), "val_loss": c.val_loss, "bytes": c.bytes, "metrics": c.metrics}
+            for c in saved
+        ]
         print_json(
             {
                 **summary.as_dict(),
                 "info": info,
                 "checkpoints": checkpoints,
-                "damaged": [str(e) for e in damaged],
+                "damaged": problems,
             }
         )
         return 0
@@ -45,8 +48,8 @@ def show_run(options: argparse.Namespace) -> int:
     for c in saved:
         loss = "" if c.val_loss is None else f"  val loss {c.val_loss:.4f}"
         console.print(plain(f"  {c.folder}  {byte_size(c.bytes)}{loss}"), soft_wrap=True)
-    for error in damaged:
-        console.print(plain(f"  {error}"), soft_wrap=True)
+    for problem in problems:
+        console.print(plain(f"  {problem}"), soft_wrap=True)
     return 0
 
 

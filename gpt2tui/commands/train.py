@@ -62,6 +62,8 @@ def _show(stream: Generator[Told, None, None], options: argparse.Namespace, sign
 
     opened = next(stream)
     assert isinstance(opened, OpenedRun)
+    if options.resume and opened.resume_from is None:
+        print("no checkpoint was saved yet: the run begins at step 0", file=sys.stderr)
     if opened.changed:
         changes = ", ".join(f"{key} = {value!r}" for key, value in opened.changed)
         print(f"goes on with {changes}", file=sys.stderr)

@@ -12,6 +12,11 @@ from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
 
+def perplexity(val_loss: float) -> float:
+    """exp of a mean loss in nats per token; infinite where that overflows."""
+    return math.exp(val_loss) if val_loss < 700 else math.inf
+
+
 @dataclass(frozen=True)
 class HeldOutLoss:
     """Sums over the tokens that were predicted: nats, how many tokens, how many UTF-8 bytes they stand for."""
@@ -27,8 +32,8 @@ class HeldOutLoss:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean loss; infinite where that overflows."""
-        return math.exp(self.val_loss) if self.val_loss < 700 else math.inf
+        """exp of the mean loss."""
+        return perplexity(self.val_loss)
 
     @property
     def bits_per_byte(self) -> float:

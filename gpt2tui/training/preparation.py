@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from gpt2tui import checkpoint, runs
-from gpt2tui.checkpoint import Checkpoint
+from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.token_store import TokenizedCorpus
@@ -85,7 +85,7 @@ def go_on(
         raise CheckpointError(f"{saved.folder} holds another [model] than the preset asks for: {weights.config!r}")
     update.model.load_state_dict(weights.state_dict())
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
-    notices = [f"{problem}; an older checkpoint is used" for problem in saved.passed_over]
+    notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.passed_over]
     notices += restore(tensors, update.optimizers, device)
     if update.scaler is not None and numbers["scaler"] is not None:
         update.scaler.load_state_dict(numbers["scaler"])
@@ -99,11 +99,13 @@ def go_on(
         batches,
         update,
         run_id=saved.run_id,
+        parent=Parent(saved.run_id, saved.step),
         time_budget=time_budget,
         step=saved.step,
         first_step=saved.step,
         seconds=numbers["seconds"],
         val_loss=numbers["val_loss"],
+        bits_per_byte=saved.metrics.get("bits_per_byte"),
         best_val_loss=numbers["best_val_loss"],
         saved_step=saved.step,
         notices=tuple(notices),

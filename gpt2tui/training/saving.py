@@ -14,8 +14,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from gpt2tui import checkpoint
-from gpt2tui.checkpoint import Checkpoint
+from gpt2tui import checkpoint, runs
+from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.errors import ResourceError
 from gpt2tui.training.precision import wait_for
 
@@ -33,6 +33,9 @@ class Snapshot:
     training_state: Mapping[str, Tensor]
     documents: Mapping[str, str]
     trainer: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    data_fingerprint: str
+    parent: Parent | None
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,12 @@ class Saver:
         self._bug: BaseException | None = None
 
     def begin(self, snapshot: Snapshot, started: float) -> None:
-        """Starts writing; `started` is time.perf_counter() from before the copy. The last one must be waited for."""
+        """Starts writing; `started` is time.perf_counter() from before the copy. The last one must be waited for.
+
+        Raises ResourceError when the run's folder is no longer where it was: no later attempt can succeed.
+        """
         assert self._thread is None, "two checkpoints at once"
+        runs.check_in_place(runs.Run(self.checkpoints.parent), snapshot.run_id)
         # A daemon: a second Ctrl-C ends the process at once, and what is half written is never taken for a checkpoint.
         self._thread = threading.Thread(target=self._write, args=(snapshot, started), name="checkpoint", daemon=True)
         self._thread.start()
@@ -139,8 +146,11 @@ class Saver:
                 documents=snapshot.documents,
                 trainer=snapshot.trainer,
                 save_tokenizer=self.save_tokenizer,
+                metrics=snapshot.metrics,
+                data_fingerprint=snapshot.data_fingerprint,
+                parent=snapshot.parent,
             )
-            checkpoint.prune(self.checkpoints, keep=self.keep, protected=self.protected)
+            checkpoint.prune(self.checkpoints, run_id=snapshot.run_id, keep=self.keep, protected=self.protected)
         except ResourceError as caught:
             error = caught
         except BaseException as caught:  # shown to whoever waits, in the thread that trains

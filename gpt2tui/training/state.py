@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from gpt2tui import checkpoint
-from gpt2tui.checkpoint import Checkpoint
+from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import dumps
+from gpt2tui.training.evaluation import perplexity
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.precision import Precision
 from gpt2tui.training.saving import Snapshot
@@ -41,6 +42,8 @@ class TrainingState:
     update: Update
     run_id: str = ""
     """Of a new run, empty until its folder is written."""
+    parent: Parent | None = None
+    """The checkpoint that it was resumed from."""
     time_budget: TimeBudget | None = None
     step: int = 0
     """How many updates there have been."""
@@ -50,6 +53,8 @@ class TrainingState:
     """Of training, earlier sessions included."""
     val_loss: float | None = None
     """Of this very step, None when it was not measured."""
+    bits_per_byte: float | None = None
+    """Measured together with val_loss."""
     best_val_loss: float | None = None
     """The lowest over the fixed validation sample."""
     saved_step: int | None = None
@@ -72,9 +77,18 @@ class TrainingState:
         self.preset = preset
         self.update.follow(preset)
 
-    def measured(self, val_loss: float) -> bool:
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured at this very step, by name; empty when nothing was."""
+        if self.val_loss is None:
+            return {}
+        known = {"val_loss": self.val_loss, "perplexity": perplexity(self.val_loss)}
+        return known if self.bits_per_byte is None else {**known, "bits_per_byte": self.bits_per_byte}
+
+    def measured(self, val_loss: float, bits_per_byte: float) -> bool:
         """Takes note of the loss over the fixed validation sample; whether it is the lowest so far."""
         self.val_loss = val_loss if math.isfinite(val_loss) else None
+        self.bits_per_byte = bits_per_byte if math.isfinite(bits_per_byte) else None
         if self.val_loss is None or (self.best_val_loss is not None and self.val_loss >= self.best_val_loss):
             return False
         self.best_val_loss = self.val_loss
@@ -116,6 +130,9 @@ def snapshot(
             "stream": state.batches.state_dict() if isinstance(state.batches, StreamBatches) else None,
             "scaler": None if scaler is None else scaler.state_dict(),
         },
+        metrics=state.metrics,
+        data_fingerprint=corpus.fingerprint,
+        parent=state.parent,
     )
 
 

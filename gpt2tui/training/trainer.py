@@ -369,7 +369,7 @@ class Trainer:
         if self.controls.stopping:
             return None
         # Losses over different texts do not compare: the best one is found among those over the fixed sample.
-        best = not whole and self.state.measured(loss.val_loss)
+        best = not whole and self.state.measured(loss.val_loss, loss.bits_per_byte)
         return Evaluated(
             step=self.step,
             val_loss=loss.val_loss,
@@ -419,6 +419,8 @@ class Trainer:
                 seconds=saved.seconds,
                 bytes=saved.checkpoint.bytes,
             )
+            for notice in saved.checkpoint.passed_over:
+                yield Warned(message=notice)
         else:
             self.state.saved_step = None if self.state.saved_step == saved.step else self.state.saved_step
             yield Warned(message=f"{saved.error}; training goes on and tries again at the next checkpoint")

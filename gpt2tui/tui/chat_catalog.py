@@ -63,14 +63,8 @@ def saved_models() -> list[ModelChoice]:
 
 def saved_in(run: runs.Run) -> list[ModelChoice]:
     """The valid checkpoints of a run: the best, the newest, then the others backwards."""
-    try:
-        saved = checkpoint.saved_in(run.checkpoints)
-    except OSError:
-        return []  # the run is being deleted
-    if not saved:
-        return []
-    rated = [c for c in saved if c.val_loss is not None]
-    best = min(rated, key=lambda c: (c.val_loss, -c.step)) if rated else None
+    saved = checkpoint.saved_in(run.checkpoints)
+    best = checkpoint.best_of(saved)
     choices = [
         ModelChoice(str(c.folder), run.folder.name, c.step, c.val_loss, c is best, c is saved[-1]) for c in saved
     ]

@@ -41,7 +41,7 @@ def read_contents(row: RunRow) -> RunContents:
     try:
         contents.info = run.info()
         contents.checkpoints = checkpoint.saved_in(run.checkpoints)
-        contents.problems += [str(error) for error in checkpoint.damaged_in(run.checkpoints)]
+        contents.problems += checkpoint.problems_in(run.checkpoints)
         for event in read_events(run.events_file):
             contents.history.add(event)
     except Gpt2TuiError as error:

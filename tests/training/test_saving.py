@@ -1,14 +1,19 @@
 """Checkpoints are written beside the training, and hold what was at the step that they name."""
 
+import shutil
 import threading
 
 import pytest
 import torch
 
-from gpt2tui import checkpoint
+from gpt2tui import checkpoint, preset_files, runs
+from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import ResourceError
+from gpt2tui.folders import cache_folder
+from gpt2tui.launch import make_trainer, new_run, resumed_run
 from gpt2tui.training import saving
-from gpt2tui.training.events import CheckpointSaved, RunFinished, Step, Warned
+from gpt2tui.training.controls import Controls
+from gpt2tui.training.events import CheckpointSaved, Evaluated, RunFailed, RunFinished, Step, Warned
 from gpt2tui.training.saving import Buffers
 from tests import tiny_runs
 
@@ -111,3 +116,96 @@ def test_memory_that_was_made_ready_takes_the_copies():
     assert {name: copy.data_ptr() for name, copy in copies.items()} == ready
     assert all(copy.is_contiguous() and copy.equal(tensors[name]) for name, copy in copies.items())
     assert {name: copy.data_ptr() for name, copy in buffers.copy(tensors).items()} == ready
+
+
+def moved(run):
+    run.folder.rename(run.folder.with_name("elsewhere"))
+    return run.folder.with_name("elsewhere")
+
+
+def replaced(run):
+    elsewhere = moved(run)
+    other = runs.Run(run.folder)
+    other.checkpoints.mkdir(parents=True)
+    other.info_file.write_text('{"run_id": "other"}')
+    return elsewhere
+
+
+def without_run_json(run):
+    run.info_file.unlink()
+    return run.folder
+
+
+@pytest.mark.parametrize("take_away", [moved, replaced, without_run_json])
+def test_a_run_whose_folder_is_taken_away_ends_and_nothing_that_was_saved_is_deleted(tmp_path, take_away):
+    events, folder = [], None
+    loaded = preset_files.load(["default"], tiny_runs.options(tmp_path))
+    corpus = tiny_runs.finish(prepare(loaded.preset, cache_folder()))
+    with pytest.raises(ResourceError, match="no longer the folder of this run"), new_run(loaded) as opened:
+        for event in make_trainer(opened, corpus, Controls()).train():
+            events.append(event)
+            if isinstance(event, CheckpointSaved) and folder is None:
+                folder = take_away(opened.run)
+                there = {path: path.read_bytes() for path in tmp_path.rglob("*/checkpoints/step-*/*")}
+    assert isinstance(events[-1], RunFailed)
+    assert "no longer the folder of this run" in events[-1].message
+    assert {path: path.read_bytes() for path in there} == there
+    for event in events:
+        if isinstance(event, CheckpointSaved):
+            checkpoint.verify(folder / event.path)
+    if take_away is replaced:
+        assert list(opened.run.checkpoints.iterdir()) == []
+    elif take_away is moved:
+        assert not opened.run.folder.exists()
+
+
+def test_a_manifest_has_what_was_measured_and_what_it_was_resumed_from(tmp_path):
+    first = tiny_runs.trainer(tmp_path)
+    measured = {e.step: e for e in first.train() if isinstance(e, Evaluated) and not e.whole}
+    saved = checkpoint.saved_in(first.run.checkpoints)
+    assert [c.step for c in saved] == [4, 8, 12]
+    for one in saved:
+        event = measured[one.step]
+        expected = {name: getattr(event, name) for name in ("val_loss", "perplexity", "bits_per_byte")}
+        assert one.metrics == expected
+        assert (one.parent, one.data_fingerprint) == (None, first.corpus.fingerprint)
+    again = tiny_runs.trainer(
+        tmp_path, "training.num_iterations=14", "training.eval_frequency=0", run=first.run, resume_from=saved[1]
+    )
+    list(again.train())
+    last = checkpoint.newest(first.run.checkpoints)
+    assert (last.step, last.parent) == (14, checkpoint.Parent(first.run_id, 8))
+    assert last.run_id == first.run_id
+
+
+def test_a_checkpoint_of_another_run_in_the_way_is_moved_aside_and_that_is_said(tmp_path):
+    other = tiny_runs.trainer(tmp_path)
+    list(other.train())
+    trainer, events = tiny_runs.trainer(tmp_path), []
+    for event in trainer.train():
+        events.append(event)
+        if isinstance(event, Step) and event.step == 6:
+            theirs = other.run.checkpoints / checkpoint.folder_name(8)
+            shutil.copytree(theirs, trainer.run.checkpoints / theirs.name)
+    (warning,) = [e.message for e in events if isinstance(e, Warned)]
+    assert "a checkpoint of another run was in the place of" in warning
+    assert [c.step for c in checkpoint.saved_in(trainer.run.checkpoints)] == [4, 8, 12]
+    assert checkpoint.verify(trainer.run.checkpoints / "other-run-step-00000008").run_id == other.run_id
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_step_0(tmp_path):
+    loaded = preset_files.load(["default"], tiny_runs.options(tmp_path, "training.checkpoint_frequency=0"))
+    corpus = tiny_runs.finish(prepare(loaded.preset, cache_folder()))
+    killed = runs.Run(tmp_path / "killed")
+    with new_run(loaded) as opened:
+        whole = []
+        for event in make_trainer(opened, corpus, Controls()).train():
+            whole.append(event)
+            if isinstance(event, Step) and event.step == 2:
+                shutil.copytree(opened.run.folder, killed.folder)
+    with resumed_run(killed, overrides=["optimizer.grad_clip=1.0"]) as resumed:
+        assert resumed.resume_from is None
+        events = list(make_trainer(resumed, corpus, Controls()).train())
+    losses = [[e.train_loss for e in story if isinstance(e, Step)] for story in (whole, events)]
+    assert losses[0] == losses[1]
+    assert checkpoint.newest(killed.checkpoints).run_id == killed.info()["run_id"]

@@ -4,7 +4,7 @@ import json
 import math
 import time
 
-from gpt2tui import checkpoint, preset_files
+from gpt2tui import checkpoint, manifest, preset_files
 from gpt2tui.durable import sha256
 from gpt2tui.folders import runs_folder
 from gpt2tui.runs import Run
@@ -81,12 +81,12 @@ def write_checkpoint(run, step):
     """A checkpoint with a manifest that holds and files that are no model."""
     folder = run.checkpoints / checkpoint.folder_name(step)
     folder.mkdir()
-    for name in checkpoint.NEEDED:
+    for name in manifest.NEEDED:
         (folder / name).write_text(f"{name} of step {step}\n" * 1000, encoding="utf-8")
     (folder / "preset.toml").write_text(run.preset_file.read_text(encoding="utf-8"), encoding="utf-8")
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in folder.iterdir()}
-    manifest = {"format_version": 1, "step": step, "run_id": "0" * 32, "val_loss": loss_at(step), "files": files}
-    (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    contents = {"format_version": 1, "step": step, "run_id": "0" * 32, "val_loss": loss_at(step), "files": files}
+    (folder / manifest.MANIFEST).write_text(json.dumps(contents), encoding="utf-8")
 
 
 def append(run, *more):

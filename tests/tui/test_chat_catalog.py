@@ -5,7 +5,8 @@ import json
 import pytest
 
 from gpt2tui import runs
-from gpt2tui.checkpoint import MANIFEST, NEEDED, folder_name
+from gpt2tui.checkpoint import folder_name
+from gpt2tui.manifest import MANIFEST, NEEDED
 from gpt2tui.tui import chat_catalog
 
 
