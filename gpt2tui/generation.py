@@ -189,9 +189,20 @@ def load(reference: str, device: str = "auto", precision: WritingPrecision = "au
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2.
     """
     chosen_device = choose_device(device)
-    folder, saved = _find(reference)
+    for _ in range(checkpoint.ATTEMPTS):
+        folder, saved = _find(reference)
+        try:
+            return _load(folder, saved, chosen_device, precision)
+        except (CheckpointError, OSError):
+            # The run beside us may have deleted it, or saved it anew; what is still there is what is wrong.
+            if saved is None or checkpoint.is_still(saved):
+                raise
+    raise CheckpointError(f"{reference}: the checkpoints are deleted faster than they can be read; try again")
+
+
+def _load(folder: Path, saved: Checkpoint | None, device: torch.device, precision: WritingPrecision) -> TextModel:
     sampling = preset_files.load_frozen(folder / "preset.toml").sampling if saved else SamplingTable()
-    model = load_model(folder).to(chosen_device).eval()
+    model = load_model(folder).to(device).eval()
     tokenizer = tokenizers.load(folder)
     if tokenizer.vocab_size > model.wte.num_embeddings:
         raise CheckpointError(

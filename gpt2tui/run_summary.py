@@ -1,11 +1,16 @@
 """What became of a run, read from its folder alone."""
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 from gpt2tui import checkpoint
+from gpt2tui.durable import open_regular
+from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.runs import Run, is_locked
 from gpt2tui.training import events
 
@@ -18,21 +23,21 @@ class RunSummary:
 
     name: str
     folder: str
-    preset: str | None
     state: State
-    started: float | None
-    seconds: float | None
-    step: int
-    num_iterations: int | None
-    parameters: int | None
-    tokens_seen: int | None
-    train_loss: float | None
-    val_loss: float | None
-    best_val_loss: float | None
-    bits_per_byte: float | None
-    checkpoints: int
-    bytes: int
-    message: str | None
+    preset: str | None = None
+    started: float | None = None
+    seconds: float | None = None
+    step: int = 0
+    num_iterations: int | None = None
+    parameters: int | None = None
+    tokens_seen: int | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    bits_per_byte: float | None = None
+    checkpoints: int = 0
+    bytes: int = 0
+    message: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -40,7 +45,16 @@ class RunSummary:
 
 
 def summarize(run: Run) -> RunSummary:
-    """Reads a run's folder. Only the last of many step events is parsed, so that long runs list quickly."""
+    """Reads a run's folder. Raises nothing: one that cannot be read as a run is a failed one whose message says why."""
+    try:
+        return _read(run)
+    except (Gpt2TuiError, OSError, ValueError, TypeError, AttributeError) as error:
+        # A folder that vanishes while we look, or one that another program has filled with something else.
+        return RunSummary(run.name, str(run.folder), "failed", message=f"this folder cannot be read as a run: {error}")
+
+
+def _read(run: Run) -> RunSummary:
+    """Only the last of many step events is parsed, so that long runs list quickly."""
     started: events.RunStarted | None = None
     last_step: events.Step | None = None
     last_line = ""
@@ -95,12 +109,12 @@ def summarize(run: Run) -> RunSummary:
         num_iterations=started.num_iterations if started else None,
         parameters=started.parameters if started else None,
         tokens_seen=last_step.tokens_seen if last_step else None,
-        train_loss=last_step.train_loss if last_step else None,
-        val_loss=evaluations[-1].val_loss if evaluations else None,
+        train_loss=_known(last_step.train_loss) if last_step else None,
+        val_loss=_known(evaluations[-1].val_loss) if evaluations else None,
         best_val_loss=best_val_loss,
-        bits_per_byte=evaluations[-1].bits_per_byte if evaluations else None,
+        bits_per_byte=_known(evaluations[-1].bits_per_byte) if evaluations else None,
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
-        bytes=sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),
+        bytes=_bytes_in(run.folder),
         message=message,
     )
 
@@ -122,6 +136,23 @@ class _Sitting:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from file
+    try:
+        descriptor = open_regular(path)
+    except FileNotFoundError:
+        return
+    with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 a descriptor
+        yield from file
+
+
+def _known(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _bytes_in(folder: Path) -> int:
+    """The sizes of all files below a folder; what vanishes while we look counts nothing."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118 a Path for each costs twice the time
+    return total

@@ -1,16 +1,19 @@
 """What a text model tells besides its text: rivals for each token, and how likely the tokens of a given text are."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
 
-from gpt2tui import generation
+from gpt2tui import checkpoint, generation
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
+from gpt2tui.errors import CheckpointError
 from gpt2tui.generation import TextModel
 from gpt2tui.preset import SamplingTable
 from model.config import GPT2Config
 from model.gpt2 import GPT2
+from tests import tiny_runs
 
 
 def text_model(n_positions=16):
@@ -116,3 +119,48 @@ def test_rivals_and_probabilities_come_from_what_writes():
     exact = list(model.stream("ab", SAMPLING))
     assert pieces[1].probability != exact[1].probability
     assert pieces[1].probability == pytest.approx(exact[1].probability, rel=0.1)
+
+
+def test_a_run_that_prunes_while_its_best_checkpoint_is_loaded_gives_the_next_one(tmp_path, monkeypatch):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    first = checkpoint.best(trainer.run.checkpoints)
+    load_model = generation.load_model
+
+    def beside_a_training(folder):
+        model = load_model(folder)
+        if folder == first.folder:
+            shutil.rmtree(folder)  # between the weights and the tokenizer
+        return model
+
+    monkeypatch.setattr(generation, "load_model", beside_a_training)
+    model = generation.load(str(trainer.run.folder), "cpu")
+    assert model.saved.step != first.step
+    assert model.saved.passed_over == ()
+
+
+def test_a_checkpoint_that_stays_and_cannot_be_loaded_is_an_error_at_once(tmp_path, monkeypatch):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    tried = []
+
+    def broken(folder):
+        tried.append(folder)
+        raise CheckpointError("no GPT-2")
+
+    monkeypatch.setattr(generation, "load_model", broken)
+    with pytest.raises(CheckpointError, match="no GPT-2"):
+        generation.load(str(trainer.run.folder), "cpu")
+    assert len(tried) == 1
+
+
+def test_a_run_is_sampled_from_its_own_checkpoints_and_any_checkpoint_by_its_path(tmp_path):
+    run, other = tiny_runs.trainer(tmp_path), tiny_runs.trainer(tmp_path, "training.num_iterations=16")
+    for trainer in (run, other):
+        list(trainer.train())
+    foreign = run.run.checkpoints / "step-00000016"
+    shutil.copytree(other.run.checkpoints / foreign.name, foreign)
+    model = generation.load(str(run.run.folder), "cpu")
+    assert model.saved.run_id == run.run_id
+    assert "of another run" in model.saved.passed_over[0]
+    assert generation.load(str(foreign), "cpu").saved.run_id == other.run_id

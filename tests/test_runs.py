@@ -1,16 +1,21 @@
 import dataclasses
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+import gpt2tui
 from gpt2tui import runs
-from gpt2tui.errors import RunLockedError, UsageError
+from gpt2tui.__main__ import main
+from gpt2tui.errors import CheckpointError, RunLockedError, UsageError
 from gpt2tui.run_summary import summarize
 from gpt2tui.training import events
 from tests.tracking import event_samples
+from tests.tracking.test_jsonl import ODD_FILES
 
 
 def started_run(name="tiny", *written):
@@ -114,12 +119,136 @@ def test_a_folder_left_by_a_killed_preparation_can_be_used_again(tmp_path):
 
 def test_what_training_never_began_in_is_removed_but_no_folder_of_the_users(tmp_path):
     (tmp_path / "mine").mkdir()
-    for name, made in (("mine", False), ("ours", True)):
+    for name in ("mine", "ours"):
         run = runs.create("tiny", tmp_path / name)
         with runs.locked(run):
-            runs.remove_unless_begun(run, made=made)
+            runs.remove_unless_begun(run)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["step-00000001", "notes.txt"])
+def test_a_folder_with_anything_among_its_checkpoints_is_refused_and_stays_as_it_is(tmp_path, name):
+    thing = tmp_path / "checkpoints" / name
+    thing.mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds checkpoints"):
+        runs.create("tiny", tmp_path)
+    assert thing.is_dir()
+
+
+def test_what_somebody_puts_into_a_new_folder_survives_a_failed_preparation(tmp_path):
+    run = runs.create("tiny", tmp_path / "ours")
+    (run.checkpoints / "step-00000001").mkdir()
+    (run.folder / "notes.txt").write_text("mine")
+    run.preset_file.write_text("ours")
+    runs.remove_unless_begun(run)
+    assert {p.name for p in run.folder.iterdir()} == {"checkpoints", "notes.txt"}
+    assert (run.checkpoints / "step-00000001").is_dir()
+
+
+def test_a_run_that_has_begun_is_not_removed_even_when_its_run_json_is_gone():
+    run = started_run("tiny")
+    run.info_file.unlink()
+    run.preset_file.write_text("")
+    runs.remove_unless_begun(run)
+    assert {p.name for p in run.folder.iterdir()} == {"checkpoints", "events.jsonl", "preset.toml"}
+
+
+def killed_while_it_was_prepared(folder):
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in (".lock", "events.jsonl", "preset.toml", "tokenizer.json"):
+        (folder / name).write_text("x" if name == "preset.toml" else "")
+
+
+def test_a_folder_whose_process_was_killed_before_run_json_can_be_used_again(tmp_path):
+    killed_while_it_was_prepared(tmp_path / "run")
+    run = runs.create("tiny", tmp_path / "run")
+    runs.remove_unless_begun(run)
+    assert (tmp_path / "run" / "preset.toml").read_text() == "x"  # it is not of this process
+
+
+@pytest.mark.parametrize("change", ["somebody's file", "events", "no lock"])
+def test_what_only_looks_like_it_is_refused(tmp_path, change):
+    killed_while_it_was_prepared(tmp_path)
+    if change == "somebody's file":
+        (tmp_path / "thesis.tex").write_text("")
+    elif change == "events":
+        (tmp_path / "events.jsonl").write_text(event_samples.run_started().as_json())
+    else:
+        (tmp_path / ".lock").unlink()
+    with pytest.raises(UsageError, match="is not empty"):
+        runs.create("tiny", tmp_path)
+
+
+def test_a_run_whose_saved_checkpoints_are_gone_does_not_begin_anew():
+    run = started_run("tiny", event_samples.run_started(), event_samples.step(1))
+    assert runs.resume_point(run) is None
+    run.events_file.write_text(event_samples.checkpoint_saved(1).as_json() + "\n")
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):
+        runs.resume_point(run)
+
+
+def a_repository(folder):
+    folder.mkdir()
+    git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_is_the_programs_own(tmp_path, monkeypatch):
+    theirs = a_repository(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "project" / ".git"))
+    assert started_run().info()["git_commit"] != theirs
+    installed = tmp_path / "project" / ".venv" / "gpt2tui" / "__init__.py"
+    monkeypatch.setattr(gpt2tui, "__file__", str(installed))
+    assert started_run().info()["git_commit"] is None
+    monkeypatch.setattr(gpt2tui, "__file__", str(tmp_path / "project" / "gpt2tui" / "__init__.py"))
+    assert started_run().info()["git_commit"] == theirs
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "run.json"])
+@pytest.mark.parametrize("kind", ODD_FILES)
+def test_one_odd_run_does_not_take_the_list_down(name, kind, capsys):
+    odd = started_run("odd").folder / name
+    odd.unlink()
+    (odd.parent / "events.jsonl").unlink(missing_ok=True)  # else run.json is not even read
+    ODD_FILES[kind](odd)
+    good = started_run("good", *BEGINNING)
+    assert main(["runs", "list", "--json"]) == 0
+    states = {s["name"]: (s["state"], s["message"]) for s in json.loads(capsys.readouterr().out)}
+    assert states.pop(good.name) == ("crashed", None)
+    if name == "events.jsonl":
+        assert "cannot be read as a run" in states[odd.parent.name][1]
+
+
+def test_files_that_vanish_while_they_are_counted_count_nothing(monkeypatch):
+    run = started_run("tiny", *BEGINNING)
+    (run.folder / "kept").write_bytes(b"x" * 1000)
+    (run.folder / ".writing").mkdir()
+    (run.folder / ".writing" / "gone").write_bytes(b"x" * 1000)
+    walk = os.walk
+
+    def beside_a_run(folder):
+        for root, folders, names in walk(folder):
+            if names == ["gone"]:
+                shutil.rmtree(root)
+            yield root, folders, names
+
+    monkeypatch.setattr(os, "walk", beside_a_run)
+    known = sum(path.stat().st_size for path in run.folder.iterdir() if path.is_file())
+    assert summarize(run).bytes == known
+
+
+def test_a_loss_that_is_no_number_is_not_the_best_and_is_null_in_json():
+    def evaluated(step, loss):
+        return events.Evaluated(step=step, val_loss=loss, perplexity=loss, bits_per_byte=loss)
+
+    summary = summarize(started_run("tiny", *BEGINNING, evaluated(1, math.nan), evaluated(2, 3.0)))
+    assert summary.best_val_loss == 3.0
+    summary = summarize(started_run("tiny", *BEGINNING, evaluated(1, math.nan)))
+    assert (summary.best_val_loss, summary.val_loss, summary.bits_per_byte) == (None, None, None)
 
 
 BEGINNING = (event_samples.run_started(), *(event_samples.step(n) for n in (1, 2, 3)))

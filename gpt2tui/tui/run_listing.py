@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from gpt2tui import runs
-from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run_summary import RunSummary, summarize
 from gpt2tui.runs import Run
 
@@ -52,15 +51,10 @@ class RunListing:
         known, rows = self._known, []
         self._known = {}
         for run in runs.all_runs():
-            try:
-                signature = _signature(run)
-                before = known.get(run.folder)
-                summary = before[1] if before and before[0] == signature else summarize(run)
-            except (Gpt2TuiError, OSError, ValueError, TypeError, AttributeError) as error:
-                # A folder that vanishes while we look, or one that another program has filled with something else.
-                summary = _unreadable(run, error)
-            else:
-                self._known[run.folder] = signature, summary
+            signature = _signature(run)
+            before = known.get(run.folder)
+            summary = before[1] if before and before[0] == signature else summarize(run)
+            self._known[run.folder] = signature, summary
             rows.append(RunRow(run, summary, _state(summary, run, here)))
         return rows
 
@@ -87,25 +81,3 @@ def _state(summary: RunSummary, run: Run, here: Path | None) -> RowState:
     if summary.state != "running":
         return summary.state
     return "running here" if here is not None and run.folder.resolve() == here.resolve() else "running elsewhere"
-
-
-def _unreadable(run: Run, error: Exception) -> RunSummary:
-    return RunSummary(
-        name=run.name,
-        folder=str(run.folder),
-        preset=None,
-        state="failed",
-        started=None,
-        seconds=None,
-        step=0,
-        num_iterations=None,
-        parameters=None,
-        tokens_seen=None,
-        train_loss=None,
-        val_loss=None,
-        best_val_loss=None,
-        bits_per_byte=None,
-        checkpoints=0,
-        bytes=0,
-        message=f"this folder cannot be read as a run: {error}",
-    )
