@@ -256,7 +256,7 @@ def test_going_back_to_an_older_checkpoint_is_said(tmp_path):
     result = gpt2tui("--headless", "--resume", run)
     warnings = [e["message"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "warning"]
     assert "SHA-256" in warnings[0]
-    assert "step-00000004 is used" in warnings[0]
+    assert "step-00000008 is used" in warnings[0]
 
 
 def test_a_checkpoint_that_lost_its_manifest_is_damaged(trained, tmp_path):

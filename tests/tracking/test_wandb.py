@@ -298,3 +298,16 @@ tracker.close()
     assert config["parameters"] == 3_213_760
     (run,) = [record.run for record in wandb_file.records(file) if record.HasField("run")]
     assert (run.display_name, run.project, list(run.tags)) == ("my-run", "tests", ["one", "two"])
+
+
+def test_the_id_is_not_written_through_a_link_out_of_the_run(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "wandb_id").symlink_to(tmp_path / "outside")
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb())
+    reports = []
+    tracker = WandbTracker(preset("offline"), tmp_path / "run", report=reports.append)
+    tracker.handle(sample.run_started())
+    tracker.close()
+    assert not (tmp_path / "outside").exists()
+    assert len(reports) == 1
+    assert "it is a link" in reports[0]
