@@ -243,7 +243,8 @@ def test_files_that_vanish_while_they_are_counted_count_nothing(monkeypatch):
 
 def test_a_loss_that_is_no_number_is_not_the_best_and_is_null_in_json():
     def evaluated(step, loss):
-        return events.Evaluated(step=step, val_loss=loss, perplexity=loss, bits_per_byte=loss)
+        best = loss if math.isfinite(loss) else None  # as a run tells it
+        return events.Evaluated(step=step, val_loss=loss, perplexity=loss, bits_per_byte=loss, best_val_loss=best)
 
     summary = summarize(started_run("tiny", *BEGINNING, evaluated(1, math.nan), evaluated(2, 3.0)))
     assert summary.best_val_loss == 3.0

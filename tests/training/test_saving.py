@@ -174,8 +174,8 @@ def test_a_manifest_has_what_was_measured_and_what_it_was_resumed_from(tmp_path)
     )
     list(again.train())
     last = checkpoint.newest(first.run.checkpoints)
-    assert (last.step, last.parent) == (14, checkpoint.Parent(first.run_id, 8))
-    assert last.run_id == first.run_id
+    assert (last.step, last.parent) == (14, checkpoint.Parent(first.state.run_id, 8))
+    assert last.run_id == first.state.run_id
 
 
 def test_a_checkpoint_of_another_run_in_the_way_is_moved_aside_and_that_is_said(tmp_path):
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_run_in_the_way_is_moved_aside_and_that_is_said(
     (warning,) = [e.message for e in events if isinstance(e, Warned)]
     assert "a checkpoint of another run was in the place of" in warning
     assert [c.step for c in checkpoint.saved_in(trainer.run.checkpoints)] == [4, 8, 12]
-    assert checkpoint.verify(trainer.run.checkpoints / "other-run-step-00000008").run_id == other.run_id
+    assert checkpoint.verify(trainer.run.checkpoints / "other-run-step-00000008").run_id == other.state.run_id
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_step_0(tmp_path):
