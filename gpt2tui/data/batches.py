@@ -135,20 +135,20 @@ class StreamBatches:
 
 
 def evaluation_batches(
-    tokens: npt.NDArray[np.unsignedinteger], batch_size: int, sequence_length: int, iterations: int | None
+    tokens: npt.NDArray[np.unsignedinteger], batch_size: int, sequence_length: int, eval_tokens: int | None
 ) -> Iterator[Batch]:
     """A fixed set of windows that do not overlap, spread evenly over the tokens: the same at each call.
 
-    `iterations` batches of `batch_size` windows; None, or as many as there are, means all of the text. Then
-    every token but the first is predicted exactly once: the last window is filled up with targets of -1, and
-    the last batch may be smaller.
+    As many whole windows as `eval_tokens` tokens fill, at least one, whatever the batch size; the last batch may be
+    smaller. None, or more than there are, means all of the text: then every token but the first is predicted exactly
+    once, and the last window is filled up with targets of -1.
     """
     predicted = len(tokens) - 1
     whole_windows = predicted // sequence_length
-    wanted = None if iterations is None else iterations * batch_size
-    if wanted is None or wanted > whole_windows:
+    if eval_tokens is None or eval_tokens >= predicted:
         chosen = np.arange(-(-predicted // sequence_length))
     else:
+        wanted = max(1, eval_tokens // sequence_length)
         chosen = np.arange(wanted) * whole_windows // wanted
     for first in range(0, len(chosen), batch_size):
         starts = chosen[first : first + batch_size] * sequence_length

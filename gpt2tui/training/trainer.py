@@ -361,7 +361,7 @@ class Trainer:
             self.corpus.validation,
             training.batch_size,
             training.sequence_length,
-            None if whole else training.eval_iterations,
+            None if whole else training.eval_tokens,
         )
         batches = itertools.takewhile(lambda _: not self.controls.stopping, batches)
         token_bytes = self.corpus.tokenizer.token_bytes()

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -126,8 +128,8 @@ def test_whole_evaluation_predicts_every_token_but_the_first_once(length, batch_
 
 
 def test_evaluation_windows_are_fixed_spread_and_do_not_overlap():
-    first = list(evaluation_batches(TOKENS, 4, 8, 3))
-    again = list(evaluation_batches(TOKENS, 4, 8, 3))
+    first = list(evaluation_batches(TOKENS, 4, 8, 96))
+    again = list(evaluation_batches(TOKENS, 4, 8, 96))
     assert equal(first, again)
     assert len(first) == 3
     starts = [int(x[0]) for xs, _ in first for x in xs]
@@ -138,5 +140,21 @@ def test_evaluation_windows_are_fixed_spread_and_do_not_overlap():
     assert all((y != -1).all() for _, y in first)
 
 
-def test_more_iterations_than_text_are_the_whole_text():
-    assert equal(list(evaluation_batches(TOKENS, 4, 8, 1000)), list(evaluation_batches(TOKENS, 4, 8, None)))
+def test_the_validation_tokens_do_not_depend_on_the_batch_size():
+    digests = set()
+    for batch_size in (1, 3, 8):
+        batches = list(evaluation_batches(TOKENS, batch_size, 8, 100))
+        assert max(len(x) for x, _ in batches) == batch_size
+        x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        assert x.shape == y.shape == (12, 8)  # whole windows: 96 of the 100 tokens
+        digests.add(hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_an_evaluation_reads_one_window_at_least():
+    assert [x.shape for x, _ in evaluation_batches(TOKENS, 4, 8, 1)] == [(1, 8)]
+
+
+@pytest.mark.parametrize("eval_tokens", [999, 10**12])
+def test_more_tokens_than_there_are_are_the_whole_text(eval_tokens):
+    assert equal(list(evaluation_batches(TOKENS, 4, 8, 10**12)), list(evaluation_batches(TOKENS, 4, 8, None)))

@@ -1,8 +1,10 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
+from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.training.evaluation import HeldOutLoss, held_out_loss
 from model.config import GPT2Config
 from model.gpt2 import GPT2
@@ -37,3 +39,16 @@ def test_sums_equal_transformers_cross_entropy_over_the_counted_targets():
     assert math.isclose(result.nats, expected.item(), rel_tol=1e-5)
     assert result.tokens == 13
     assert result.bytes == int(targets[targets >= 0].sum())
+
+
+@pytest.mark.parametrize("eval_tokens", [100, None])
+def test_the_validation_loss_does_not_depend_on_the_batch_size(eval_tokens):
+    torch.manual_seed(0)
+    model = GPT2(GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    tokens = np.random.default_rng(0).integers(0, 7, 1003, dtype=np.uint16)  # the last window is not full
+    losses = [
+        held_out_loss(model, evaluation_batches(tokens, batch_size, 8, eval_tokens), np.ones(7, dtype=np.int64))
+        for batch_size in (1, 3, 8)
+    ]
+    assert {loss.tokens for loss in losses} == {1002 if eval_tokens is None else 96}
+    assert [loss.val_loss for loss in losses] == pytest.approx([losses[0].val_loss] * 3, abs=1e-6)
