@@ -179,13 +179,16 @@ def _add_sample(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser("eval", help="measure a model on held-out text", allow_abbrev=False)
+    parser = commands.add_parser("eval", help="measure a model on validation and test text", allow_abbrev=False)
     parser.set_defaults(command=_command("evaluate", "evaluate"))
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run, a Hugging Face folder or a Hub id"
     )
+    parser.add_argument("--source", metavar="SOURCE", help="the corpus to measure on; default: the run's own")
     parser.add_argument(
-        "--source", metavar="SOURCE", help="the corpus whose held-out part to use; default: the run's own"
+        "--split",
+        choices=("validation", "test"),
+        help="default: both, where the corpus has a test split (python-stdlib, WikiText, some data sets of the Hub)",
     )
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

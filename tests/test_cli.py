@@ -145,8 +145,9 @@ def test_eval_agrees_with_the_runs_last_evaluation(trained):
     run, result = trained
     evaluated = [e for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "evaluated"][-1]
     measured = json.loads(gpt2tui("eval", run / "checkpoints" / "step-00000012", "--json").stdout)
-    assert measured["val_loss"] == pytest.approx(evaluated["val_loss"], rel=1e-5)
-    assert measured["bits_per_byte"] == pytest.approx(evaluated["bits_per_byte"], rel=1e-5)
+    assert set(measured["splits"]) == {"validation"}
+    assert measured["splits"]["validation"]["loss"] == pytest.approx(evaluated["val_loss"], rel=1e-5)
+    assert measured["splits"]["validation"]["bits_per_byte"] == pytest.approx(evaluated["bits_per_byte"], rel=1e-5)
 
 
 def test_runs_are_listed_and_shown(trained, monkeypatch):

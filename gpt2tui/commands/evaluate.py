@@ -1,21 +1,25 @@
-"""`gpt2tui eval`: the held-out loss of any model, over all held-out text of a corpus."""
+"""`gpt2tui eval`: the loss of any model over all of a corpus's validation and test text."""
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
 
 from gpt2tui.commands.train import print_json
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from gpt2tui.data.corpus import Corpus, Split
+    from gpt2tui.generation import TextModel
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measures a checkpoint on the held-out part of its own corpus, or of --source, with its own tokenizer."""
+    """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
     from gpt2tui import generation, preset_files
     from gpt2tui.commands.sample import tell_passed_over
-    from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.corpora import open_corpus
-    from gpt2tui.data.token_store import tokenize_held_out
     from gpt2tui.preset import DataTable
-    from gpt2tui.training.evaluation import held_out_loss
+    from gpt2tui.terminal_text import sanitize
+    from gpt2tui.tracking.number_format import compact, xz_comparison
 
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     tell_passed_over(model.saved)
@@ -26,24 +30,69 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.source is not None:
         table = (table or DataTable()).model_copy(update={"source": options.source})
     assert table is not None
-    tokens = tokenize_held_out(open_corpus(table), model.tokenizer)
+    corpus = open_corpus(table)
+    if options.split == "test" and not corpus.has_test:
+        raise DataError(f"{table.source} has no test split; measure with --split validation")
+    splits: list[Split] = ["validation", "test"] if corpus.has_test else ["validation"]
+    if options.split is not None:
+        splits = [options.split]
+    is_own = _is_own_corpus(model, corpus)
+    if is_own is False:
+        print(
+            f"gpt2tui: {sanitize(table.source)} is not the text that {sanitize(model.source)} was trained with (the "
+            "fingerprints differ): this is no validation loss of that run, which may have trained on parts of the text",
+            file=sys.stderr,
+        )
     # Positions that training never reached know nothing.
     length = preset.training.sequence_length if preset else model.model.config.n_positions
-    print(f"measuring on {len(tokens):,} held-out tokens of {table.source}", file=sys.stderr)
-    batches = evaluation_batches(tokens, 8, length, None)
+    measured = {split: _measure(model, corpus, split, length) for split in splits}
+    if options.json:
+        print_json(
+            {"checkpoint": model.source, "source": table.source, "is_training_corpus": is_own, "splits": measured}
+        )
+        return 0
+    print(f"checkpoint  {sanitize(model.source)}\nsource      {sanitize(table.source)}")
+    for split, result in measured.items():
+        xz = xz_comparison(result["bits_per_byte"], result["xz_bits_per_byte"])
+        print(
+            f"{f'other text ({split})' if is_own is False else split:11} "
+            f"loss {result['loss']:.4f}  perplexity {compact(result['perplexity'])}  "
+            f"{result['bits_per_byte']:.4f} bits/byte{xz and f'  {xz}'}  "
+            f"({result['tokens']:,} tokens, {result['bytes']:,} bytes)"
+        )
+    return 0
+
+
+def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
+    """Whether the corpus is the one that the model was trained with; None where the model does not say."""
+    from gpt2tui import checkpoint
+
+    if model.saved is None:
+        return None
+    fingerprint = checkpoint.read_json(model.saved.folder / "trainer.json").get("data_fingerprint")
+    return None if fingerprint is None else bool(fingerprint == corpus.fingerprint)
+
+
+def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_length: int) -> dict[str, Any]:
+    """The loss over all tokens of a split, with the model's own tokenizer, and what `xz -9` needs for the text."""
+    from gpt2tui.data import xz
+    from gpt2tui.data.batches import evaluation_batches
+    from gpt2tui.data.token_store import tokenize
+    from gpt2tui.terminal_text import sanitize
+    from gpt2tui.training.evaluation import held_out_loss
+
+    sample = xz.Sample()
+    tokens = tokenize(sample.watch(corpus.held_out_pieces(split)), model.tokenizer)
+    print(f"measuring on {len(tokens):,} tokens, the {split} split of {sanitize(corpus.name)}", file=sys.stderr)
+    batches = evaluation_batches(tokens, 8, sequence_length, None)
     loss = held_out_loss(model.model, batches, model.tokenizer.token_bytes())
-    result = {
-        "checkpoint": model.source,
-        "source": table.source,
+    bits = sample.bits_per_byte()
+    return {
         "tokens": loss.tokens,
         "bytes": loss.bytes,
-        "val_loss": loss.val_loss,
+        "loss": loss.val_loss,
         "perplexity": loss.perplexity,
         "bits_per_byte": loss.bits_per_byte,
+        "xz_bits_per_byte": bits,
+        "xz_ratio": loss.bits_per_byte / bits if bits else None,
     }
-    if options.json:
-        print_json(result)
-    else:
-        for key, value in result.items():
-            print(f"{key:15}{value:,.4f}" if isinstance(value, float) else f"{key:15}{value}")
-    return 0

@@ -1,4 +1,4 @@
-"""What a corpus is: documents in two splits, readable from any position."""
+"""What a corpus is: documents in splits, readable from any position."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 
 Position = Any
 """A JSON-able value that says where reading goes on; None is the start. Private to its corpus."""
@@ -32,6 +32,9 @@ class Corpus(ABC):
     name: str
     """What a preset calls it."""
 
+    has_test: bool = False
+    """Whether there is a test split too, which neither training nor the choice of settings ever reads."""
+
     fingerprint: str
     """Differs whenever the text may differ."""
 
@@ -39,7 +42,7 @@ class Corpus(ABC):
     """What fell back while opening it, a sentence each, to be shown."""
 
     held_out_limit: int | None = None
-    """While streaming, so many bytes of the validation split are used at most; None means all of it."""
+    """While streaming, so many bytes of the validation or test split are used at most; None means all of it."""
 
     @abstractmethod
     def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
@@ -48,10 +51,10 @@ class Corpus(ABC):
         Raises DataError when the text cannot be read.
         """
 
-    def held_out_pieces(self) -> Iterator[Piece]:
-        """The validation split in pieces, ended after `held_out_limit` bytes."""
+    def held_out_pieces(self, split: Split = "validation") -> Iterator[Piece]:
+        """The validation or test split in pieces, ended after `held_out_limit` bytes."""
         total = 0
-        for piece in self.pieces("validation"):
+        for piece in self.pieces(split):
             yield piece
             total += len(piece.text.encode())
             if self.held_out_limit is not None and total >= self.held_out_limit:

@@ -68,6 +68,7 @@ class HubRows(RowSource):
         self.name = name
         self.fingerprint = fingerprint
         self.has_validation = "validation" in splits
+        self.has_test = "test" in splits
         self._splits = splits
         self._text_column = text_column
         self._streaming = not hasattr(splits["train"], "num_rows")

@@ -19,10 +19,11 @@ class RowSource(ABC):
     name: str
     fingerprint: str
     has_validation: bool = False
+    has_test: bool = False
 
     @abstractmethod
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
-        """Each row's text and the position after it. Without a validation split all rows are in "train"."""
+        """Each row's text and the position after it. Without a validation split all but the test rows are in "train"."""
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""
@@ -40,13 +41,14 @@ class RowCorpus(Corpus):
     def __init__(self, source: RowSource, fraction: float, streaming: bool) -> None:
         self.name = source.name
         self.fingerprint = source.fingerprint
+        self.has_test = source.has_test
         self._source = source
         self._fraction = fraction
         self._streaming = streaming
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""
-        if self._source.has_validation or split == "train":
+        if self._source.has_validation or split != "validation":
             return self._source.size(split)
         total = self._source.size("train")
         return None if total is None else int(total * self._fraction)
@@ -63,7 +65,7 @@ class RowCorpus(Corpus):
 
     def _documents(self, split: Split, start: Position) -> Iterator[tuple[str, Position, Position]]:
         """The split's texts, each with the source's positions before and after it."""
-        if self._source.has_validation:
+        if self._source.has_validation or split == "test":
             yield from self._rows(split, start)
         elif self._is_single_text:
             for text, before, after in self._rows("train", start):

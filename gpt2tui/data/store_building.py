@@ -156,10 +156,10 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def tokenize_held_out(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
-    """The tokens of a corpus's held-out text with any tokenizer, in memory, with the ends of documents."""
+def tokenize(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Tokens:
+    """The tokens of a text with any tokenizer, in memory, with the ends of documents, shape (tokens,)."""
     arrays: list[Tokens] = [np.empty(0, dtype=np.uint32)]
-    for batch in _batches(corpus.held_out_pieces()):
+    for batch in _batches(pieces):
         arrays += _with_ends(batch, tokenizer)
     return np.concatenate(arrays)
 

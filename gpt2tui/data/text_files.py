@@ -36,30 +36,42 @@ class TextFiles(Corpus):
 
     So nearly every file stays on its side when others come or go. Where whole files cannot come near the
     fraction, because there are few or one is very big, the end of the largest file is held out instead, cut
-    at a line end.
+    at a line end. The files of `test`, which are not among the others, are the test split.
     """
 
-    def __init__(self, name: str, files: Sequence[TextFile], fraction: float, fingerprint: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[TextFile],
+        fraction: float,
+        fingerprint: str,
+        test: Sequence[TextFile] = (),
+    ) -> None:
         self.name = name
         self.fingerprint = fingerprint
+        self.has_test = bool(test)
         self._files = [file for file in files if file.bytes]
+        self._test = [_Span(file.path, file.bytes) for file in test]
         self._fraction = fraction
         if not self._files:
             raise DataError(f"{name}: every file is empty; choose files with text in them")
 
     def size(self, split: Split) -> int:
         """About how many bytes of text the split has; too few where files are gzipped."""
-        return sum(span.bytes for span in self._spans[split])
+        return sum(span.bytes for span in self._spans_of(split))
 
     def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
         """The files in order, in pieces. A position is a file's number and a piece's number."""
         first_file, first_piece = start or (0, 0)
-        for i, span in enumerate(self._spans[split]):
+        for i, span in enumerate(self._spans_of(split)):
             if i < first_file:
                 continue
             for j, (text, last) in enumerate(_with_last(_cut(file_reading.blocks(span.path, span.start, span.stop)))):
                 if i > first_file or j >= first_piece:
                     yield Piece(text, last, [i + 1, 0] if last else [i, j + 1])
+
+    def _spans_of(self, split: Split) -> list[_Span]:
+        return self._test if split == "test" else self._spans[split]
 
     @cached_property
     def _spans(self) -> dict[Split, list[_Span]]:

@@ -30,7 +30,7 @@ from gpt2tui.data import hub, tokenizers
 from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
-from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, Progress, build, tokenize_held_out
+from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, Progress, build, tokenize
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.durable import sha256
@@ -42,7 +42,7 @@ VERIFIED_BYTES = 64 << 20
 """Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
 DOWNLOAD_POLL_SECONDS = 0.5
 
-__all__ = ["Progress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize_held_out"]
+__all__ = ["Progress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize"]
 
 TokenArray = npt.NDArray[np.unsignedinteger]
 

@@ -13,6 +13,7 @@ class WikiTextArticles(RowSource):
         self.name = lines.name
         self.fingerprint = lines.fingerprint
         self.has_validation = lines.has_validation
+        self.has_test = lines.has_test
         self._lines = lines
 
     def size(self, split: Split) -> int | None:

@@ -17,9 +17,13 @@ ROWS = [f'row {i}: a "quoted" text,\nof two lines, déjà vu' for i in range(300
 # The embedded corpus
 
 
+def stdlib_paths(corpus, *splits):
+    return [span.path for split in splits or ("train", "validation", "test") for span in corpus._spans_of(split)]
+
+
 def test_stdlib_is_source_without_tests_packages_and_generated_files():
     corpus = opened("python-stdlib")
-    names = {file.key.partition(":")[2] for file in corpus._files}
+    names = {path.relative_to(sysconfig.get_path("stdlib")).as_posix() for path in stdlib_paths(corpus)}
     assert {"ast.py", "json/decoder.py", "asyncio/events.py"} <= names
     parts = {part for name in names for part in name.split("/")[:-1]}
     assert not parts & {
@@ -44,6 +48,31 @@ def test_stdlib_holds_out_a_twentieth_in_whole_files():
     assert share == pytest.approx(0.05, abs=0.01)
     decoder = (Path(sysconfig.get_path("stdlib")) / "json" / "decoder.py").read_text(encoding="utf-8")
     assert decoder in train + held_out
+
+
+def test_stdlib_is_split_by_the_hash_of_the_path_alone():
+    root = Path(sysconfig.get_path("stdlib"))
+    corpus = opened("python-stdlib")
+    by_split = {
+        split: [stable_hash(path.relative_to(root).as_posix()) for path in stdlib_paths(corpus, split)]
+        for split in ("train", "validation", "test")
+    }
+    assert max(by_split["validation"]) < min(by_split["train"])
+    assert max(by_split["train"]) < min(by_split["test"])
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.5])
+def test_the_test_split_of_stdlib_is_a_twentieth_whatever_the_validation_split(fraction):
+    corpus, usual = opened("python-stdlib", validation_fraction=fraction), opened("python-stdlib")
+    sizes = {
+        split: sum(path.stat().st_size for path in stdlib_paths(corpus, split))
+        for split in ("train", "validation", "test")
+    }
+    assert sizes["test"] / sum(sizes.values()) == pytest.approx(0.05, abs=0.01)
+    assert corpus.has_test
+    assert list(corpus.documents("test")) == list(usual.documents("test"))
+    others = {*corpus.documents("train"), *corpus.documents("validation")}
+    assert len("".join(others & set(corpus.documents("test")))) < 100  # two empty packages hold the same comment
 
 
 def test_stdlib_is_cut_the_same_way_each_time():

@@ -34,6 +34,23 @@ def test_a_validation_split_of_its_own_is_used_as_it_is(streaming, folder):
     assert held_out == HELD_OUT
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("validation", [{"validation": HELD_OUT}, {}])
+def test_a_test_split_is_read_as_it_is_and_by_itself(validation, streaming, tmp_path):
+    test = [f"test document {i}\n" for i in range(9)]
+    folder = write_hub_folder(tmp_path / "three", {"all": {"train": TRAIN, **validation, "test": test}})
+    corpus = opened(f"hf:{folder}:all", streaming=streaming)
+    assert corpus.has_test
+    assert list(corpus.documents("test")) == test
+    assert sorted([*corpus.documents("train"), *corpus.documents("validation")]) == sorted(
+        TRAIN + validation.get("validation", [])
+    )
+
+
+def test_without_a_test_split_there_is_none(folder):
+    assert not opened(f"hf:{folder}:own-split").has_test
+
+
 def test_without_a_validation_split_rows_are_held_out(folder):
     train, held_out = both(f"hf:{folder}:train-only")
     assert sorted(train + held_out) == sorted(TRAIN)
@@ -95,7 +112,7 @@ WIKITEXT_LINES = [
 def test_wikitext_lines_become_articles(streaming, tmp_path, monkeypatch):
     folder = write_hub_folder(
         tmp_path / "wikitext",
-        {"wikitext-2-raw-v1": {"train": WIKITEXT_LINES * 3, "validation": WIKITEXT_LINES}},
+        {"wikitext-2-raw-v1": {"train": WIKITEXT_LINES * 3, "validation": WIKITEXT_LINES, "test": WIKITEXT_LINES[:8]}},
     )
     monkeypatch.setattr(hub, "WIKITEXT", str(folder))
     train, held_out = both("wikitext-2", streaming=streaming)
@@ -104,6 +121,9 @@ def test_wikitext_lines_become_articles(streaming, tmp_path, monkeypatch):
     assert "".join(train) == published * 3
     first = published[: published.index(" = Second")]
     assert held_out == [first, published[len(first) :]]
+    corpus = opened("wikitext-2", streaming=streaming)
+    assert corpus.has_test
+    assert "".join(corpus.documents("test")) == "".join(line or " \n" for line in WIKITEXT_LINES[:8])
 
 
 @pytest.mark.parametrize("streaming", [False, True])

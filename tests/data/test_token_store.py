@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2tui.data import store_building, token_store, tokenizer_kinds, xz
-from gpt2tui.data.token_store import find_prepared, prepare, tokenize_held_out
+from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
 from gpt2tui.preset import DataTable, Preset, TrainingTable
 from model.config import GPT2Config
@@ -368,7 +368,7 @@ def test_find_prepared_does_not_ask_the_hub(tmp_path, cache, monkeypatch):
 
 def test_held_out_tokens_of_another_tokenizer(folder, cache):
     corpus, _ = run(preset(folder, "bpe"), cache)
-    assert tokenize_held_out(opened(folder), corpus.tokenizer).tolist() == corpus.validation.tolist()
+    assert tokenize(opened(folder).held_out_pieces(), corpus.tokenizer).tolist() == corpus.validation.tolist()
 
 
 def test_meta_json_describes_the_files(folder, cache):
