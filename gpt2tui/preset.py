@@ -124,8 +124,8 @@ class TrainingTable(Table):
     """The held-out loss is measured every so many steps, and always at the end; 0 means only at the end."""
 
     eval_tokens: int = Field(default=65_536, ge=1, le=1_000_000_000_000, json_schema_extra={"unit": "tokens"})
-    """How many tokens of the validation text each evaluation predicts, in whole windows of sequence_length: the same ones
-    each time and for every batch_size. The last evaluation reads all of the text."""
+    """How many tokens of the validation text each evaluation predicts, in whole windows of sequence_length: always the
+    same ones, for any batch_size. The last evaluation reads all of the text."""
 
     checkpoint_frequency: int = Field(default=500, ge=0, le=1_000_000_000, json_schema_extra={"unit": "steps"})
     """A checkpoint is saved every so many steps, and always at the end; 0 means only at the end."""

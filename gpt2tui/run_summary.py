@@ -35,6 +35,7 @@ class RunSummary:
     val_loss: float | None = None
     best_val_loss: float | None = None
     bits_per_byte: float | None = None
+    xz_bits_per_byte: float | None = None
     checkpoints: int = 0
     bytes: int = 0
     message: str | None = None
@@ -113,6 +114,7 @@ def _read(run: Run) -> RunSummary:
         val_loss=_known(evaluations[-1].val_loss) if evaluations else None,
         best_val_loss=best_val_loss,
         bits_per_byte=_known(evaluations[-1].bits_per_byte) if evaluations else None,
+        xz_bits_per_byte=started.xz_bits_per_byte if started else None,
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
         bytes=_bytes_in(run.folder),
         message=message,

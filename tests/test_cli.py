@@ -158,7 +158,9 @@ def test_runs_are_listed_and_shown(trained, monkeypatch):
     assert "finished" in gpt2tui("runs", "list").stdout
     shown = json.loads(gpt2tui("runs", "show", "run", "--json").stdout)
     assert [c["step"] for c in shown["checkpoints"]] == [4, 8, 12]
-    assert "bits/byte" in gpt2tui("runs", "show", run).stdout
+    (line,) = [line for line in gpt2tui("runs", "show", run).stdout.splitlines() if line.startswith("bits/byte")]
+    bits, xz = shown["bits_per_byte"], shown["xz_bits_per_byte"]
+    assert line.split() == ["bits/byte", f"{bits:.3f}", "xz", f"{xz:.2f},", "ratio", f"{bits / xz:.2f}"]
     assert "did you mean run" in clear_message(gpt2tui("runs", "show", "rum"), 2)
 
 

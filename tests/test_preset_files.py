@@ -208,6 +208,11 @@ def test_the_last_of_two_overrides_wins():
         ("lr=1", "--set lr: 1: there is no such setting; did you mean optimizer.lr?"),
         ("optimizer.lrr=1", "--set optimizer.lrr: 1: there is no such setting; did you mean optimizer.lr?"),
         ("seed=1", "--set seed: 1: there is no such setting; did you mean training.seed or sampling.seed?"),
+        (
+            "training.eval_iterations=20",
+            "--set training.eval_iterations: 20: there is no such setting; did you mean training.eval_tokens?",
+        ),
+        ("eval_iters=20", "--set eval_iters: 20: there is no such setting; did you mean training.eval_tokens?"),
         ("block_size=1", "--set block_size: 1: there is no such setting; did you mean model.n_positions?"),
         ("training.num_iterations=1e4", "did you mean 10000?"),
         ("data.streaming=True", '"True" is not true or false; write true without quotes'),

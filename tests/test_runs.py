@@ -285,7 +285,7 @@ def test_losses_measured_after_the_point_of_resumption_do_not_count():
     assert summarize(started_run("a", *before)).best_val_loss == 1.0
     assert summarize(started_run("b", *before, again)).best_val_loss == 2.0
     summary = summarize(started_run("c", *before, again, evaluated(3, 2.5, best=False)))
-    assert (summary.best_val_loss, summary.bits_per_byte) == (2.0, 1.25)
+    assert (summary.best_val_loss, summary.bits_per_byte, summary.xz_bits_per_byte) == (2.0, 1.25, 1.512)
 
 
 def test_an_evaluation_that_is_not_a_number_does_not_hide_the_best_loss():

@@ -9,7 +9,7 @@ from gpt2tui import checkpoint, runs
 from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.commands.train import print_json
 from gpt2tui.run_summary import RunSummary, summarize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -68,6 +68,7 @@ def _numbers(s: RunSummary) -> list[str]:
 
 def _facts(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
     step, best, bits, parameters, tokens, seconds, size = _numbers(s)
+    xz = "" if s.bits_per_byte is None else xz_comparison(s.bits_per_byte, s.xz_bits_per_byte)
     began = "" if s.started is None else f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M:%S}"
     facts = [
         ("run", s.name),
@@ -77,7 +78,7 @@ def _facts(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
         ("time", seconds),
         ("step", step),
         ("best val loss", best),
-        ("bits/byte", bits),
+        ("bits/byte", "  ".join(filter(None, (bits, xz)))),
         ("parameters", parameters),
         ("tokens seen", tokens),
         ("device", f"{info.get('device', '')}, {info.get('precision', '')}"),

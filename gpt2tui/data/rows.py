@@ -23,7 +23,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
-        """Each row's text and the position after it. Without a validation split all but the test rows are in "train"."""
+        """Each row's text and the position after it. "train" has the validation rows where there is no such split."""
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""

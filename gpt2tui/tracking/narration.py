@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.events import (
     CheckpointSaved,
@@ -55,7 +55,7 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
         )
     if event.xz_bits_per_byte is not None:
         xz = f"{event.xz_bits_per_byte:.2f}"
-        lines.append(Text(f"bits/byte: the held-out text, packed by the model; xz -9 needs {xz}", style=QUIET))
+        lines.append(Text(f"bits/byte: of the validation text, of which xz -9 makes {xz}", style=QUIET))
     return [*lines, Text()]
 
 
@@ -72,18 +72,18 @@ def step(event: Step, progress: RunProgress) -> Text:
 
 
 def evaluated(event: Evaluated, progress: RunProgress) -> Text:
-    """The held-out loss, beside xz's bits per byte; `progress` is the state before the event."""
-    xz = progress.xz_bits_per_byte
+    """The validation loss and its bits per byte beside those of xz; `progress` is the state before the event."""
+    xz = xz_comparison(event.bits_per_byte, progress.xz_bits_per_byte)
     line = Text.assemble(
         (_label(event.step), "bold"),
         "  val loss ",
         (f"{event.val_loss:.3f}", "bold green" if event.best else "bold"),
-        f"  perplexity {compact(event.perplexity)}  ",
+        "  ",
         (f"{event.bits_per_byte:.3f}", "bold magenta"),
         " bits/byte",
     )
-    if xz is not None:
-        line.append(f"  xz {xz:.2f}", style="green" if event.bits_per_byte < xz else QUIET)
+    if progress.xz_bits_per_byte is not None:
+        line.append(f"  {xz}", style="green" if event.bits_per_byte < progress.xz_bits_per_byte else QUIET)
     if event.whole:
         line.append("  all text", style=QUIET)
     elif event.best and progress.best_val_loss is not None:
@@ -149,12 +149,12 @@ def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | N
     lines = [Text(), head]
     if event.best_val_loss is not None:
         lines.append(Text(f"best val loss {event.best_val_loss:.3f}"))
-    last, xz = progress.evaluation, progress.xz_bits_per_byte
+    last = progress.evaluation
     if last is not None:
-        over = "all held-out text" if last.whole else "the validation text"
+        over = "all of the validation text" if last.whole else "a part of the validation text"
         line = Text.assemble((f"{last.bits_per_byte:.3f}", "bold magenta"), f" bits/byte on {over}")
-        if xz is not None:
-            line.append(f"; xz -9 needs {xz:.3f}")
+        if xz := xz_comparison(last.bits_per_byte, progress.xz_bits_per_byte):
+            line.append(f"  {xz}")
         lines.append(line)
     if run_folder is not None:
         folder = shlex.quote(sanitize(str(run_folder), keep_newlines=False))

@@ -51,7 +51,10 @@ def _how_well(progress: RunProgress, width: int) -> Text:
         return _fit([Text("waiting for the first step", style="bright_black")], width, _GAP)
     parts = [Text.assemble("loss ", (f"{loss:.3f}", "bold cyan"))]
     if progress.evaluation is not None:
-        parts.append(Text.assemble((f"{progress.evaluation.bits_per_byte:.3f}", "bold magenta"), " bits/byte"))
+        bits, xz = progress.evaluation.bits_per_byte, progress.xz_bits_per_byte
+        parts.append(Text.assemble((f"{bits:.3f}", "bold magenta"), " bits/byte"))
+        if xz:
+            parts.append(Text(f"{bits / xz:.2f} of xz"))
     if progress.tokens_per_second is not None:
         parts.append(Text.assemble((compact(progress.tokens_per_second), "bold"), " tokens/s"))
     if progress.memory_bytes is not None:

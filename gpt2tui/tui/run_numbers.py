@@ -5,17 +5,17 @@ import time
 from dataclasses import dataclass
 
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
 from gpt2tui.tui.run_view import RunView
 from gpt2tui.tui.schedule_phase import schedule_phase
 
 DEFINITIONS = {
     "train": "The training loss: the mean cross-entropy of the step's tokens in nats, smoothed over about the last 20 "
     "steps. Guessing evenly among the V tokens of the vocabulary costs ln V.",
-    "val": "The same loss over held-out text, always the same tokens, which the model never trains on. At the end of "
-    "the run once over all held-out text.",
-    "bits/B": "Bits per byte: what the held-out text would take if the model packed it. It compares models whatever "
-    "their tokenizer, and with what `xz -9` needs for the same text.",
+    "val": "The same loss over eval_tokens tokens of the validation text, always the same ones, which the model never "
+    "trains on. At the end of the run once over all of the validation text.",
+    "bits/B": "Bits per byte: the size of the validation text if the model compressed it. It compares models whatever "
+    "their tokenizer, and with `xz -9`, which is shown for all of the validation text with the ratio of the two.",
     "lr": "The learning rate of AdamW at this step, and where on its schedule it is.",
     "grad": "The norm of the gradient before clipping, and the share of the last 1,000 steps in which it was above "
     "optimizer.grad_clip and so scaled down to it.",
@@ -104,7 +104,7 @@ def _val(view: RunView) -> Number:
         return Number("val", "–", _first_evaluation(view), "success")
     note = f"@{last.step:,}"
     if last.whole:
-        note += ", over all held-out text"
+        note += ", over all validation text"
     elif last.best:
         note += ", best val"
     elif best is not None:
@@ -125,7 +125,7 @@ def _first_evaluation(view: RunView) -> str:
 
 def _bits_per_byte(view: RunView) -> Number:
     last, xz = view.history.evaluation, view.history.progress.xz_bits_per_byte
-    note = f"xz on the same text: {xz:.2f}" if xz is not None else ""
+    note = "" if xz is None else f"xz {xz:.2f}" if last is None else xz_comparison(last.bits_per_byte, xz)
     return Number("bits/B", _digits(last.bits_per_byte if last else None), note, "success")
 
 
@@ -209,13 +209,11 @@ def _short_note(key: str, note: str) -> str:
     """What of a note there is room for in a strip."""
     if key in ("train", "lr", "wandb", "data"):
         return ""
-    if key == "bits/B":
-        return note.replace("xz on the same text: ", "xz ")
     if key == "grad":
         return note.replace("clipped in ", "clip ").replace(" of steps", "")
     if key == "ckpt":
         return note.partition(",")[0]
-    return note.partition(",")[0] if key == "val" else note
+    return note.partition(",")[0] if key in ("val", "bits/B") else note
 
 
 def _digits(value: float | None) -> str:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,8 @@ def test_compact(count, text):
 )
 def test_byte_size(count, text):
     assert byte_size(count) == text
+
+
+def test_xz_and_the_models_share_of_it():
+    assert xz_comparison(1.4, 1.75) == "xz 1.75, ratio 0.80"
+    assert xz_comparison(1.4, None) == ""

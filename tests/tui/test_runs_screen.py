@@ -167,6 +167,16 @@ def test_the_difference_of_two_presets_names_only_what_differs():
     drive(script)
 
 
+def test_the_bits_per_byte_of_a_run_stand_beside_those_of_xz():
+    write_run("2026-01-01-000000-a")
+
+    async def script(app, pilot):
+        await settle(pilot)
+        assert "xz 1.51, ratio " in screen_text(pilot.app)
+
+    drive(script)
+
+
 def test_resume_hands_the_frozen_preset_and_the_run_to_the_workbench():
     run = write_run("2026-01-01-000000-a", steps=40, ending="crashed", checkpoints=(40,), overrides=["training.seed=5"])
 

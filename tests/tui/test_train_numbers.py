@@ -63,7 +63,7 @@ def test_numbers_by_hand(view):
     found = shown(view, now=112.0)
     assert found["train"][0] == "3.000"
     assert found["val"] == ("2.500", "@2, best val")
-    assert found["bits/B"] == (f"{bits:.3f}", "xz on the same text: 1.51")
+    assert found["bits/B"] == (f"{bits:.3f}", "xz 1.51, ratio 1.01")
     assert found["lr"] == ("6.0e-4", "warm-up 2/20")
     assert found["grad"] == ("2.00", "clipped in 50% of steps")
     assert found["speed"] == ("10.2k tok/s", "200 ms/step  MFU 31%")  # the median of 0.1 and 0.3 s, 2048 tokens

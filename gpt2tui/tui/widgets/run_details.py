@@ -15,7 +15,7 @@ from textual.widgets import Static
 from gpt2tui.preset import Preset
 from gpt2tui.printable import printable
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
 from gpt2tui.tui.preset_difference import Difference
 from gpt2tui.tui.run_contents import RunContents
 from gpt2tui.tui.run_listing import RunRow
@@ -95,11 +95,10 @@ def _facts(row: RunRow, contents: RunContents | None) -> Table:
         None if s.best_val_loss is None else f"best {s.best_val_loss:.4f}",
         f"at step {best.step:,}" if best else None,
     )
-    started = contents.history.started if contents else None
     fact(
         "bits/byte",
         None if s.bits_per_byte is None else f"{s.bits_per_byte:.3f}",
-        f"xz needs {started.xz_bits_per_byte:.3f}" if started and started.xz_bits_per_byte else None,
+        None if s.bits_per_byte is None else xz_comparison(s.bits_per_byte, s.xz_bits_per_byte),
     )
     if contents is None:
         fact("", "reading …", style="dim")
