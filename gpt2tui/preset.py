@@ -33,7 +33,8 @@ class DataTable(Table):
     .jsonl .csv .parquet files, gzipped or not."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
-    """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus, characters, or bytes."""
+    """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in
+    UTF-8), characters, or bytes."""
 
     validation_fraction: float = Field(default=0.05, gt=0.0, le=0.5)
     """The share of the documents held out to measure with, unless the corpus has a validation split of its own."""

@@ -5,7 +5,7 @@ into the white space after it. So before white space that follows something visi
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 CUT_LENGTH = 1 << 20
 """Characters in a part at most; small enough that several threads share one document."""
@@ -14,9 +14,7 @@ CUT_LENGTH = 1 << 20
 _VISIBLE = r"[\S\x1c-\x1f]"
 _SPACE = r"[^\S\x1c-\x1f]"
 _CUT = re.compile(rf"(?<={_VISIBLE}){_SPACE}")
-_SPACE_CHARACTER = re.compile(_SPACE)
 _SEARCHED = 4096
-_UNIFORM = 2048
 
 
 def parts(text: str, length: int = CUT_LENGTH) -> Iterator[str]:
@@ -37,20 +35,18 @@ def last_cut(text: str, start: int, stop: int) -> int:
     return cuts[-1] if cuts else stop
 
 
-def long_run_parts(text: str) -> Iterator[str]:
-    """Cuts up runs of thousands of characters with no white space inside, or of nothing else.
+def uniform_parts(text: str, length: int, is_uniform: Callable[[str], bool]) -> Iterator[str]:
+    """The text in parts, of which each aligned block of `length` characters that `is_uniform` is one.
 
-    On such runs the tokenizer's regular expression overflows its stack and merging is slower than linear. Any
-    run of 4,095 characters fills one of the aligned blocks of 2,048 that are cut out here; ordinary text has
-    none.
+    So a run of 2 * length - 1 uniform characters is always cut up, and a text without a run of `length` never is.
     """
     start = 0
-    for block_start in range(0, len(text) - _UNIFORM + 1, _UNIFORM):
-        block = text[block_start : block_start + _UNIFORM]
-        if block.isspace() or not _SPACE_CHARACTER.search(block):
+    for block_start in range(0, len(text) - length + 1, length):
+        block = text[block_start : block_start + length]
+        if is_uniform(block):
             if start < block_start:
                 yield text[start:block_start]
             yield block
-            start = block_start + _UNIFORM
+            start = block_start + length
     if start < len(text):
         yield text[start:]

@@ -10,12 +10,14 @@ import numpy.typing as npt
 import tiktoken
 
 from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
-from gpt2tui.data.text_cuts import long_run_parts
+from gpt2tui.data.text_cuts import uniform_parts
 
 Tokens = npt.NDArray[np.uint32]
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _GROUP_CHARACTERS = 1 << 17
+_SPACES = 1 << 18
+"""Runs of white space are cut up into so many characters: tiktoken's regular expression fails on 999,660."""
 
 
 class Tokenizer(ABC):
@@ -87,9 +89,10 @@ class BytePairTokenizer(Tokenizer):
         )
 
     def encode_array(self, text: str) -> Tokens:
-        """The token ids of a text, shape (tokens,); linear in its length whatever it holds."""
+        """The token ids of a text, shape (tokens,): tiktoken's, but for runs of more than 262,144 white spaces."""
         text = without_surrogates(text)
-        encoded = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in long_run_parts(text)]
+        parts = uniform_parts(text, _SPACES, str.isspace)
+        encoded = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts]
         if len(encoded) == 1:
             return encoded[0]
         return np.concatenate(encoded) if encoded else np.empty(0, dtype=np.uint32)

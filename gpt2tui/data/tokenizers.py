@@ -16,7 +16,7 @@ __all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load
 def build(table: DataTable, vocab_size: int | None, documents: Iterable[str]) -> Tokenizer:
     """The tokenizer that a `[data]` table asks for.
 
-    `documents` is the training text; `bpe` reads its first 32 MB, `char` all of it, the others nothing.
+    `documents` is the training text; `bpe` reads its first 32 MiB of UTF-8, `char` all of it, the others nothing.
     `vocab_size` is the size to train with `bpe` (4,096 when None), and a small corpus can give fewer tokens.
     """
     match table.tokenizer:

@@ -2,16 +2,19 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import tracemalloc
 
 import numpy as np
 import pytest
+import tiktoken
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from gpt2tui.data import gpt2_vocabulary, text_cuts, tokenizers
+from gpt2tui.data import bpe_training, gpt2_vocabulary, text_cuts, tokenizers
 from gpt2tui.data.bpe_training import train
-from gpt2tui.data.tokenizer_files import CHARACTER_OF_BYTE, merges_of
+from gpt2tui.data.tokenizer_files import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, merges_of
 from gpt2tui.data.tokenizers import IncrementalDecoder
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import DataTable
@@ -120,6 +123,48 @@ def test_bpe_of_no_text_is_bytes():
 def test_bpe_below_the_bytes_is_refused():
     with pytest.raises(ValueError, match="257"):
         train([TEXT], 256)
+
+
+@pytest.mark.parametrize("word", ["x" * 3000, "ACGT" * 750, "-" * 3000, " " * 3000, "語" * 3000])
+def test_bpe_training_cuts_words_whose_length_it_takes_the_square_of(word):
+    bpe = train([TEXT, word, TEXT], 4096)
+    assert max(len(token.decode(errors="ignore")) for token in bpe.ranks) <= 255
+
+
+def test_bpe_training_learns_what_tokenizers_alone_learns_where_no_word_is_long():
+    words = ["", "abcdefgh" * 15, "_" * 100, " " * 127, "=" * 127, "日本" * 60]
+    texts = [f"{TEXT}{word} {TEXT}" for word in words for _ in range(2)]
+    reference = Tokenizer(models.BPE())
+    reference.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(bpe_training.PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=999, min_frequency=2, initial_alphabet=alphabet, show_progress=False)
+    reference.train_from_iterator(texts, trainer)
+    expected = {
+        bytes(BYTE_OF_CHARACTER[character] for character in token): rank
+        for token, rank in reference.get_vocab().items()
+    }
+    learnt = train(texts, 1000).ranks
+    assert sorted(learnt, key=learnt.get)[256:] == sorted(expected, key=expected.get)[256:]
+    assert len(learnt) > 300
+
+
+@pytest.mark.parametrize(("first", "is_read"), [("é" * 200, False), ("é" * 199, True), ("e" * 399, True)])
+def test_bpe_training_reads_so_many_bytes_and_not_characters(first, is_read, monkeypatch):
+    monkeypatch.setattr(bpe_training, "TRAINING_BYTES", 400)
+    read = []
+    train((read.append(text) or text for text in (first, "q" * 100, "never")), 300)
+    assert ("q" * 100 in read) == is_read
+    assert "never" not in read
+
+
+def test_bpe_training_stops_at_a_whole_character(monkeypatch):
+    monkeypatch.setattr(bpe_training, "TRAINING_BYTES", 7)
+    assert list(bpe_training._first_bytes(["ab", "語語語"])) == ["ab", "語"]
 
 
 def test_bpe_training_is_the_same_in_another_process():
@@ -383,18 +428,36 @@ def test_a_run_of_a_million_equal_characters_is_encoded(character):
     assert gpt2.decode(ids) == character * 1_000_000
 
 
-def test_text_without_long_runs_is_not_cut_up():
+@pytest.mark.parametrize("kind", ["gpt2", "bpe"])
+def test_long_words_and_long_white_space_give_tiktokens_own_tokens(kind):
+    tokenizer = build(kind)
+    reference = tiktoken.Encoding(
+        kind, pat_str=tokenizer.pattern, mergeable_ranks=tokenizer.ranks, special_tokens=tokenizer.special_ids
+    )
+    dna = "".join(random.Random(0).choices("ACGT", k=20_000))
+    for text in (
+        "x" * 20_000,
+        dna,
+        "-=" * 10_000,
+        "é" * 20_000,
+        " " * 200_000 + "x",
+        "a" + "\n" * 200_000,
+        "7" * 20_000,
+    ):
+        assert tokenizer.encode(text) == reference.encode_ordinary(text)
+
+
+def test_text_without_uniform_blocks_is_not_cut_up():
     text = TEXT * 500
-    assert list(text_cuts.long_run_parts(text)) == [text]
+    assert list(text_cuts.uniform_parts(text, 128, str.isspace)) == [text]
 
 
-def test_long_run_parts_join_to_the_text_and_leave_no_long_run():
+def test_uniform_parts_join_to_the_text_and_leave_no_long_run():
     text = "word " * 300 + "x" * 10_000 + " " + "\n" * 9_000 + "word " * 3000
-    parts = list(text_cuts.long_run_parts(text))
+    parts = list(text_cuts.uniform_parts(text, 2048, str.isspace))
     assert "".join(parts) == text
-    for part in parts:
-        assert "x" * 4096 not in part
-        assert "\n" * 4096 not in part
+    assert any("x" * 10_000 in part for part in parts)
+    assert all("\n" * 4096 not in part for part in parts)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bpe"])
