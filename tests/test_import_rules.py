@@ -1,6 +1,7 @@
 """Imports point one way, and what a person waits for imports nothing heavy."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,65 @@ def test_imports_point_downwards(path):
         for module in modules:
             if module not in SHARED:
                 assert layer_of(own) <= layer_of(module.split(".")[1]), f"{path} must not import {module}"
+
+
+# Each is a loop of today; no other may come. To be emptied: whoever breaks one takes its imports out of here.
+LOOPS_OF_TODAY = {
+    ("gpt2tui.data.bpe_training", "gpt2tui.data.tokenizer_files"),
+    ("gpt2tui.benchmark.generation", "gpt2tui.benchmark.peer"),
+    ("gpt2tui.benchmark.training", "gpt2tui.benchmark.peer"),
+    ("gpt2tui.benchmark.training", "gpt2tui.benchmark.plain"),
+    ("gpt2tui.benchmark.workers", "gpt2tui.benchmark.generation"),
+    ("gpt2tui.benchmark.workers", "gpt2tui.benchmark.training"),
+}
+
+
+def import_graph(*packages):
+    """Module to the modules of `packages` that it imports: anywhere in it, in functions and for types too."""
+    files = {}
+    for package in packages:
+        for path in package.rglob("*.py"):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for module, path in files.items():
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: imports are written in full"
+                for alias in node.names:
+                    submodule = f"{node.module}.{alias.name}"
+                    imported.add(submodule if submodule in files else node.module)
+        graph[module] = (imported & files.keys()) - {module}
+    return graph
+
+
+def loop_in(graph):
+    """One import loop, None where there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_no_import_loops():
+    graph = import_graph(PACKAGE, PACKAGE.parent / "model")
+    for module, imported in LOOPS_OF_TODAY:
+        assert imported in graph[module], f"{module} no longer imports {imported}: take it off the list"
+        graph[module] = graph[module] - {imported}
+    loop = loop_in(graph)
+    assert loop is None, f"an import loop, which may be one of types only: {' <- '.join(loop)}"
+
+
+def test_a_loop_is_found(tmp_path):
+    package = tmp_path / "house"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text("def late():\n    from house.two import x\n")
+    (package / "two.py").write_text("if TYPE_CHECKING:\n    from house import one\n")
+    assert set(loop_in(import_graph(package))) == {"house.one", "house.two"}
+    (package / "two.py").write_text("")
+    assert loop_in(import_graph(package)) is None

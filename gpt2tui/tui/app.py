@@ -33,6 +33,7 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
+from gpt2tui.tui.screen_bases import Workbench
 from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.user_settings import UserSettings
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
@@ -414,6 +415,10 @@ class WorkbenchApp(App[int]):
         """Remembers the theme."""
         if self.is_running:
             self.settings.remember("theme", theme)
+
+
+_PROVIDES: type[Workbench] = WorkbenchApp
+"""So that the type checker compares the two: Textual's metaclass and a Protocol's do not go together in one class."""
 
 
 class QuitDialog(ConfirmDialog):

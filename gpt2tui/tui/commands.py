@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 from textual.actions import parse
 from textual.binding import ActiveBinding, Binding
@@ -11,10 +10,8 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
 from gpt2tui.terminal_text import sanitize
+from gpt2tui.tui.screen_bases import Workbench, workbench_of
 from gpt2tui.tui.widgets.mode_bar import MODES
-
-if TYPE_CHECKING:
-    from gpt2tui.tui.app import WorkbenchApp
 
 # Textual's own, of every screen.
 SKIPPED = ("screen.copy_text", "app.focus_next", "app.focus_previous")
@@ -53,8 +50,8 @@ class WorkbenchCommands(Provider):
                 yield Hit(score, matcher.highlight(entry.title), entry.act, text=entry.title, help=entry.help)
 
     @property
-    def _workbench(self) -> "WorkbenchApp":
-        return cast("WorkbenchApp", self.app)
+    def _workbench(self) -> Workbench:
+        return workbench_of(self.app)
 
     def _entries(self) -> Iterator[Entry]:
         yield from self._of_the_keys()

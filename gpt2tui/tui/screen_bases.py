@@ -1,14 +1,58 @@
-"""What the screens of the workbench have in common."""
+"""What the screens of the workbench have in common, and what they ask of the app."""
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
+from textual.app import App
 from textual.events import Event, Resize
 from textual.screen import Screen
 
+from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.user_settings import UserSettings
+
 if TYPE_CHECKING:
-    from gpt2tui.tui.app import WorkbenchApp
+    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.runs import Run
+    from gpt2tui.tui.widgets.mode_bar import TrainingStatus
 
 Result = TypeVar("Result")
+
+
+class Workbench(Protocol):
+    """What screens, the palette and panels ask of the app. They import this; only the start imports the app."""
+
+    session: TrainingSession
+    settings: UserSettings
+    preselected: "LoadedPreset | None"
+    attached_status: "TrainingStatus | None"
+
+    def start_training(self, loaded: "LoadedPreset", resume: "Run | None" = None) -> None:
+        """Trains a preset in a new run, or resumes a run."""
+
+    def attach_run(self, run: "Run") -> None:
+        """Shows a run on the Train screen."""
+
+    def open_chat(self, reference: str | None) -> None:
+        """Shows the Chat screen with a CHECKPOINT, or with the live weights (None)."""
+
+    def show_error(self, title: str, message: str) -> None:
+        """A dialog with what happened and where the log is."""
+
+    def action_go(self, mode: str) -> None:
+        """Shows a mode."""
+
+    def train_preset(self, name: str) -> None:
+        """Trains a preset by name as it is on disk."""
+
+    def open_preset(self, name: str) -> None:
+        """Shows a preset in the form."""
+
+    def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
+        """Shows, talks to or resumes a run by name."""
+
+
+def workbench_of(app: App[Any]) -> Workbench:
+    """The app a node runs in, as a `Workbench`: Textual's own type of it knows nothing of ours."""
+    return cast("Workbench", app)
 
 
 class SteadyScreen(Screen[Result]):
@@ -28,6 +72,6 @@ class ModeScreen(SteadyScreen[None]):
     """The screen of one of the four modes."""
 
     @property
-    def workbench(self) -> "WorkbenchApp":
+    def workbench(self) -> Workbench:
         """The app, with what is its own."""
-        return cast("WorkbenchApp", self.app)
+        return workbench_of(self.app)

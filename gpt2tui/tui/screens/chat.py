@@ -437,7 +437,7 @@ class ChatScreen(ModeScreen):
         title, text, suggested = "Save the transcript", "As Markdown, into the file", f"chat-{now:%Y-%m-%d-%H%M%S}.md"
         try:
             path = await ask_and_write(
-                self.workbench, title, text, suggested, lambda: as_markdown(self.transcript.records(), now)
+                self.app, title, text, suggested, lambda: as_markdown(self.transcript.records(), now)
             )
         except ResourceError as error:
             self.workbench.show_error("The transcript was not saved", str(error))

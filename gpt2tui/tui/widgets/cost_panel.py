@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -17,11 +17,11 @@ from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.tui import preset_costs
 from gpt2tui.tui.own_thread import in_own_thread
 from gpt2tui.tui.preset_costs import CorpusKey, DeviceKey, Found
+from gpt2tui.tui.screen_bases import workbench_of
 from gpt2tui.tui.widgets.estimator import Estimator, is_strip
 
 if TYPE_CHECKING:
     from gpt2tui.commands.dry_run import DataState
-    from gpt2tui.tui.app import WorkbenchApp
 
 FIRST_LOOK_SECONDS = 1.0  # the first look imports torch, which must not delay what a person does first
 LOOK_SECONDS = 0.4
@@ -169,21 +169,17 @@ class CostPanel(Vertical):
                 self._look_soon(RETRY_SECONDS)
                 return
             self._looking.add("device")
-            before = self.workbench.session.launch
+            session = workbench_of(self.app).session
+            before = session.launch
 
             def measured(found: Found[DeviceSpeed]) -> Message:
-                return DeviceFound(device, found, not self._training and self.workbench.session.launch is before)
+                return DeviceFound(device, found, not session.active and session.launch is before)
 
             self._find(lambda: in_own_thread(lambda: preset_costs.measure_device(preset), "measure"), measured)
 
     @property
-    def workbench(self) -> "WorkbenchApp":
-        """The app, with what is its own."""
-        return cast("WorkbenchApp", self.app)
-
-    @property
     def _training(self) -> bool:
-        return self.workbench.session.active
+        return workbench_of(self.app).session.active
 
     @work(thread=True)
     def _find(self, look: Callable[[], Found[Any]], tell: Callable[[Found[Any]], Message]) -> None:
