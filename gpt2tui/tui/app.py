@@ -289,9 +289,9 @@ class WorkbenchApp(App[int]):
             self._tell_train(TrainingEvents(drained.events))
         if drained.state_changed:
             self._tell_train(SessionChanged(self.session.state))
-            shown = self.screen_stack[-1] if self._screen_stack else None  # none while a mode's screen is exchanged
-            if shown is not None and self.screen_of("train") is not shown:
-                shown.post_message(SessionChanged(self.session.state))
+            for shown in self.screen_stack[-1:]:  # none while a mode's screen is exchanged
+                if self.screen_of("train") is not shown:
+                    shown.post_message(SessionChanged(self.session.state))
             if self.session.state == "failed":
                 self._explain_failure()
         if drained.opened or drained.state_changed or any(isinstance(e, CheckpointSaved) for e in drained.events):

@@ -67,7 +67,7 @@ class WorkbenchCommands(Provider):
         """Each described binding of the screen in front, also of the letters that an input in focus would take."""
         told: set[str] = set()
         active_bindings = list(self.screen.active_bindings.values())
-        active_bindings += [self._of_the_screen(binding) for _, binding in self.screen._bindings]
+        active_bindings += [self._of_the_screen(binding) for binding in Binding.make_bindings(self.screen.BINDINGS)]
         for active in active_bindings:
             binding, node = active.binding, active.node
             of_textual = type(node).__module__.startswith("textual.") or binding.action in SKIPPED

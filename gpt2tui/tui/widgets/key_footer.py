@@ -40,7 +40,7 @@ class KeyFooter(Footer):
 
     def on_resize(self, event: Resize) -> None:
         """Other keys may fit."""
-        if self._bindings_ready and event.size.width != self._width:
+        if self._shown is not None and event.size.width != self._width:
             self.call_after_refresh(self.recompose)
 
     def bindings_changed(self, screen: Screen[Any]) -> None:

@@ -36,7 +36,7 @@ class PromptArea(TextArea):
         self._position = 0  # in the history; its length means what is being typed
         self._draft = ""
 
-    async def _on_key(self, event: Key) -> None:
+    async def on_key(self, event: Key) -> None:
         """Lets the keys of prompt and screen act in the order in which they are typed.
 
         Left to Textual, a key with a binding acts only once it has come up to the app, or, with priority, before the

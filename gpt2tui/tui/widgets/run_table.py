@@ -191,7 +191,7 @@ class RunTable(DataTable[Text]):
                 index = names.index(target) if target in names else min(old_row, len(names) - 1)
                 self.move_cursor(row=max(0, index), animate=False, scroll=False)
             self.scroll_to(y=old_scroll, animate=False, immediate=True)
-            self.call_after_refresh(self._scroll_cursor_into_view)
+            self.call_after_refresh(self.move_cursor)  # to where it is: scrolled into view
         self._tell()
 
     def _relabel(self) -> None:
@@ -199,8 +199,7 @@ class RunTable(DataTable[Text]):
         for column, width in self._layout:
             heading = next(c for key, c in self.columns.items() if key.value == column.key)
             heading.label = self._header(column, width)
-        self._update_count += 1
-        self.refresh()
+        self.notify_style_update()  # drops the header as it was drawn
 
     def _header(self, column: Column, width: int) -> Text:
         key, descending = self._sort
