@@ -26,32 +26,50 @@ def test_the_engine_needs_no_screen():
     assert "torch" in names  # the check looks at the right process
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "cli",
-        "preset",
-        "preset_files",
-        "estimate",
-        "runs",
-        "run_summary",
-        "commands.presets",
-        "commands.runs",
-        "tracking.console",
-        "tui.workbench",
-        "tui.app",
-        "tui.screens.presets",
-        "tui.screens.train",
-        "tui.screens.chat",
-        "tui.screens.runs",
-    ],
-)
-def test_what_starts_at_once_imports_nothing_heavy(module):
-    assert not imported_by(f"import gpt2tui.{module}") & HEAVY
+STARTS_AT_ONCE = (
+    "cli", "preset", "preset_files", "estimate", "runs", "run_summary", "commands.presets", "commands.runs",
+    "tracking.console", "tui.workbench", "tui.app", "tui.screens.presets", "tui.screens.train", "tui.screens.chat",
+    "tui.screens.runs",
+)  # fmt: skip
 
 
-def test_training_does_not_import_wandb_unless_it_tracks():
-    assert "wandb" not in imported_by("import gpt2tui.training.trainer, gpt2tui.tracking.wandb")
+def test_what_starts_at_once_imports_nothing_heavy():
+    """One process imports all, in this order: the first that fetches something heavy is named."""
+    code = f"""
+import importlib, sys
+for name in {STARTS_AT_ONCE}:
+    importlib.import_module("gpt2tui." + name)
+    heavy = {HEAVY} & sys.modules.keys()
+    if heavy:
+        sys.exit(f"{{name}} imports {{heavy}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+NEEDS = {"wandb": {"tracking/wandb.py"}, "datasets": {"data/hub.py"}, "textual_serve": {"commands/serve.py"}}
+
+
+@pytest.mark.parametrize("heavy", NEEDS)
+def test_what_few_need_is_imported_by_those_alone_and_late(heavy):
+    """Late: inside a function, which runs when the thing is asked for."""
+
+    def imports(node):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        return any(name.partition(".")[0] == heavy for name in names)
+
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        everywhere = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and imports(n)]
+        if everywhere:
+            found.add(path.relative_to(PACKAGE).as_posix())
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        late = {inner for function in functions for inner in ast.walk(function)}
+        typed = {inner for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)
+                 for inner in ast.walk(n)}  # fmt: skip
+        assert set(everywhere) <= late | typed, f"{path} imports {heavy} at once"
+    assert found == NEEDS[heavy]
 
 
 LAYERS = [
