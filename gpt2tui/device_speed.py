@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -74,6 +73,7 @@ def peak_flops(device_name: str, precision: Precision) -> float | None:
 
 def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
     """The speed of a device: its peak where that is known, else what a fraction of a second of work shows."""
+    import psutil
     import torch
 
     if device.type == "cuda":
@@ -87,18 +87,9 @@ def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
         name=f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type,
         precision=precision,
         flops_per_second_achievable=_expected_from_product(device, precision),
-        memory_free_bytes=free_host_memory(),
+        memory_free_bytes=psutil.virtual_memory().available,
         memory_bytes_per_second=_copy_speed() if device.type == "cpu" else None,
     )
-
-
-def free_host_memory() -> int | None:
-    """Bytes that a new program could use without swapping; None where the system does not say."""
-    try:
-        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    except FileNotFoundError:  # not Linux
-        return None
-    return int(found[1]) * 1024 if found else None
 
 
 def _expected_from_product(device: "torch.device", precision: Precision) -> float:

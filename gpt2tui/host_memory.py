@@ -1,7 +1,7 @@
 """How this process holds memory: a training wants at each step what it gave back at the one before."""
 
 import contextlib
-import ctypes
+import ctypes  # psutil reads how much memory there is; how the C library keeps it is set by the library itself
 
 # Of <malloc.h>; glibc's manual, "Malloc Tunable Parameters".
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -257,6 +259,12 @@ def test_a_cpu_is_measured_and_has_no_stated_peak(monkeypatch):
     assert speed.flops_per_second_achievable > 1e7
     assert speed.memory_bytes_per_second > 1e7
     assert str(torch.get_num_threads()) in speed.name
+
+
+def test_the_memory_that_is_free_is_psutils_on_every_system(monkeypatch):
+    monkeypatch.setattr(device_speed, "_fastest_seconds", lambda work: 0.01)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=123_456))
+    assert device_speed.measure(torch.device("cpu"), "fp32").memory_free_bytes == 123_456
 
 
 def test_the_expected_speed_is_the_stated_fraction_of_the_measured_product(monkeypatch):

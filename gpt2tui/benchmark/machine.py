@@ -86,6 +86,7 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
 
 
 def _peak_resident_bytes() -> int | None:
+    # psutil tells only what a process holds now; the peak is nowhere in it but on Windows.
     status = Path("/proc/self/status")
     if status.exists():
         # Not getrusage's ru_maxrss, which on Linux starts at the peak of the process that started this one.
