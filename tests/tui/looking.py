@@ -16,3 +16,25 @@ async def until(pilot, condition, seconds=30.0):
         assert time.monotonic() < deadline, f"it did not happen; the screen:\n{screen_text(pilot.app)}"
         await pilot.pause(0.02)
     await pilot.pause()
+
+
+SOON_SECONDS = 0.5
+
+
+def under_way(app):
+    """The workers that run, and what the screen in front has put off for a moment: checks, looks, what is typed on."""
+    nodes = (app.screen, *app.screen.walk_children())
+    timers = [
+        timer for node in nodes for timer in node._timers if timer._repeat == 0 and timer._interval < SOON_SECONDS
+    ]
+    return [
+        *(worker for worker in app.workers if not worker.is_finished),
+        *(timer for timer in timers if timer._task is not None and not timer._task.done()),
+    ]
+
+
+async def settled(pilot):
+    """Waits until nothing is under way: what was to happen has happened, or it never will."""
+    await pilot.pause()
+    await until(pilot, lambda: not under_way(pilot.app))
+    await until(pilot, lambda: not under_way(pilot.app))  # the last may have begun another

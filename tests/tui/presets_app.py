@@ -15,6 +15,7 @@ from gpt2tui.tui.screens.presets import PresetsScreen
 from gpt2tui.tui.user_settings import UserSettings
 from gpt2tui.tui.widgets import cost_panel
 from gpt2tui.tui.widgets.preset_form import PresetForm
+from tests.tui.looking import settled, until
 
 LOOK = 0.05
 SPEED = DeviceSpeed("2 CPU threads", "fp32", 1e11, None, 8_000_000_000, 2e10)
@@ -71,9 +72,9 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure
 
     async def run():
         async with app.run_test(size=size) as pilot:
-            while len(app.form.fields()) < len(settings()) or not all(f.editor.is_mounted for f in app.form.fields()):
-                await pilot.pause(0.02)
-            await pilot.pause(0.05)
+            await until(pilot, lambda: len(app.form.fields()) == len(settings()))
+            await until(pilot, lambda: all(field.editor.is_mounted for field in app.form.fields()))
+            await settled(pilot)
             await script(app, pilot)
 
     asyncio.run(run())
@@ -88,7 +89,7 @@ async def write(app, pilot, key, text):
     if isinstance(editor, Input):
         editor.action_select_all()
         await pilot.press("backspace", *text)
-    await pilot.pause(0.08)
+    await settled(pilot)
 
 
 def own_preset(name, text):

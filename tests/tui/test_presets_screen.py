@@ -15,9 +15,8 @@ from gpt2tui.tui.widgets.estimator import Estimator
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from gpt2tui.tui.widgets.preset_list import PresetList
 from tests.optional_table import extra_table  # noqa: F401
-
-from .looking import screen_text, until
-from .presets_app import SPEED, PresetsApp, drive, own_preset, write
+from tests.tui.looking import screen_text, settled, until
+from tests.tui.presets_app import SPEED, PresetsApp, drive, own_preset, write
 
 SMALL = preset_files.load(["small"]).preset
 COUNT = SMALL.with_vocab_size(SMALL.known_vocab_size).model.parameter_count()
@@ -32,7 +31,7 @@ def title(app):
 async def open_preset(app, pilot, name):
     app.presets.select_preset(name)
     await until(pilot, lambda: title(app).startswith(name))
-    await pilot.pause(0.08)
+    await settled(pilot)
 
 
 def test_the_form_has_a_field_for_every_setting(monkeypatch):
@@ -53,7 +52,7 @@ def test_a_mistake_stands_under_its_field_and_stops_saving_and_training(monkeypa
         assert app.form.field("model.n_embd").mistake == "100 is not divisible by n_head = 12"
         assert "✗ n_embd" in screen_text(app)
         await pilot.press("ctrl+s", "ctrl+t")
-        await pilot.pause(0.05)
+        await settled(pilot)
         assert app.trained == []
         assert app.screen is app.presets
         assert "n_embd" not in preset_files.find("mine").read_text()
@@ -129,7 +128,7 @@ def test_choices_and_switches_by_key_and_mouse(monkeypatch):
         assert app.editor("model.bias").value == "off"
         app.editor("data.tokenizer").focus()
         await pilot.press("space")
-        await pilot.pause(0.08)
+        await settled(pilot)
         tokenizer = app.editor("data.tokenizer")
         assert isinstance(tokenizer, Choice)
         assert tokenizer.value == "char"
@@ -199,7 +198,7 @@ def test_saving_asks_before_it_drops_what_is_no_setting(monkeypatch):
         await pilot.press("ctrl+s")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("escape")
-        await until(pilot, lambda: app.screen is app.presets)
+        await settled(pilot)
         assert "layers = 3" in path.read_text()
         await pilot.press("ctrl+s")
         await until(pilot, lambda: app.screen is not app.presets)
@@ -229,7 +228,7 @@ def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch,
         path.write_text("[model]\nn_layer = 11\n")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press(*keys)
-        await pilot.pause(0.2)
+        await settled(pilot)
         assert app.screen is app.presets  # it asks once
         assert app.editor("model.n_layer").value == layers
 
@@ -252,7 +251,7 @@ def test_duplicate_rename_delete(monkeypatch):
         await pilot.press("D")
         await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("escape")
-        await pilot.pause(0.08)
+        await settled(pilot)
         assert preset_files.find("tiny").exists()
         await pilot.press("D")
         await until(pilot, lambda: app.screen is not app.presets)
@@ -265,7 +264,7 @@ def test_duplicate_rename_delete(monkeypatch):
 def test_a_shipped_preset_is_neither_renamed_nor_deleted(monkeypatch):
     async def script(app, pilot):
         await pilot.press("r", "D")
-        await pilot.pause(0.08)
+        await settled(pilot)
         assert app.screen is app.presets
         assert app.presets.query_one("#tool-delete", Button).disabled
 
@@ -277,7 +276,7 @@ def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch
         app.presets.action_duplicate()
         await until(pilot, lambda: app.screen is not app.presets)
         await pilot.press("enter")
-        await pilot.pause(0.2)
+        await settled(pilot)
         await write(app, pilot, "optimizer.lr", "0.5")
         await pilot.press("escape", "v")
         await until(pilot, lambda: isinstance(app.screen, DifferenceDialog))
@@ -298,12 +297,12 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
         own_preset("evil", f"description = {evil}\n[data]\nsource = {evil}\n[tracking]\nwandb = {evil}\n")
         own_preset("[b]\x1b[31m", "[oh\n")
         await open_preset(app, pilot, "evil")
-        await pilot.pause(0.2)
+        await settled(pilot)
         await pilot.press("v")
-        await pilot.pause(0.05)
+        await settled(pilot)
         await pilot.press("escape")
         app.editor("data.source").focus()
-        await pilot.pause(0.1)
+        await settled(pilot)
         text = screen_text(app)
         assert "␛]52" in text
         assert "[b]␛[31m" in text
@@ -330,7 +329,7 @@ def test_the_preset_of_the_command_line_opens_with_its_overrides_unsaved(monkeyp
 def test_the_last_preset_is_opened_again(monkeypatch):
     async def first(app, pilot):
         await pilot.press("down")
-        await pilot.pause(0.1)
+        await settled(pilot)
 
     async def second(app, pilot):
         assert app.presets.query_one("#form-pane").border_title.startswith("test")
@@ -396,7 +395,7 @@ def test_it_fits_every_terminal(monkeypatch, size):
     async def script(app, pilot):
         app.editor("model.n_embd").focus()
         await pilot.press("9")
-        await pilot.pause(0.05)
+        await settled(pilot)
         if size[1] >= 24:
             assert "n_embd" in screen_text(app)
             assert "tokens" in screen_text(app)
