@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Generator
-from typing import Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderResult
@@ -14,27 +14,17 @@ from gpt2tui.tracking.console import is_live_terminal, tolerate_encoding
 from gpt2tui.tracking.number_format import byte_size, compact
 from gpt2tui.tracking.status_line import bar
 
+if TYPE_CHECKING:
+    from gpt2tui.data.store_building import Progress
+
 _BAR_WIDTH = 24
 _STAGE_WIDTH = 20
-
-
-class Progress(Protocol):
-    """How far a stage is: `done` of `total` (None while unknown), counted in `unit`."""
-
-    @property
-    def stage(self) -> str: ...
-    @property
-    def done(self) -> int: ...
-    @property
-    def total(self) -> int | None: ...
-    @property
-    def unit(self) -> str: ...
 
 
 Prepared = TypeVar("Prepared")
 
 
-def show_preparation(preparation: Generator[Progress, None, Prepared], file: TextIO | None = None) -> Prepared:
+def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: TextIO | None = None) -> Prepared:
     """Run `preparation` to its end, drawing what it yields on `file` (stderr), and return what it returns.
 
     What it raises passes through, with the terminal as it was.
@@ -44,7 +34,7 @@ def show_preparation(preparation: Generator[Progress, None, Prepared], file: Tex
     return _draw(preparation, file, unicode) if is_live_terminal(file) else _tell(preparation, file)
 
 
-def _tell(preparation: Generator[Progress, None, Prepared], file: TextIO) -> Prepared:
+def _tell(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
     told: set[str] = set()
     while True:
         try:
@@ -57,7 +47,7 @@ def _tell(preparation: Generator[Progress, None, Prepared], file: TextIO) -> Pre
             print(f"{sanitize(progress.stage, keep_newlines=False)}{total}", file=file, flush=True)
 
 
-def _draw(preparation: Generator[Progress, None, Prepared], file: TextIO, unicode: bool) -> Prepared:
+def _draw(preparation: "Generator[Progress, None, Prepared]", file: TextIO, unicode: bool) -> Prepared:
     stages: dict[str, Progress] = {}
     console = RichConsole(file=file, force_terminal=True, markup=False, emoji=False, highlight=False)
     with Live(_Stages(stages, unicode), console=console, refresh_per_second=10, redirect_stdout=False):
@@ -72,7 +62,7 @@ def _draw(preparation: Generator[Progress, None, Prepared], file: TextIO, unicod
 class _Stages:
     """A line for each stage so far."""
 
-    def __init__(self, stages: dict[str, Progress], unicode: bool) -> None:
+    def __init__(self, stages: "dict[str, Progress]", unicode: bool) -> None:
         self._stages = stages
         self._unicode = unicode
 
@@ -81,7 +71,7 @@ class _Stages:
             yield stage_line(progress, options.max_width, self._unicode)
 
 
-def stage_line(progress: Progress, width: int, unicode: bool = True) -> Text:
+def stage_line(progress: "Progress", width: int, unicode: bool = True) -> Text:
     """`stage ━━━━╸──── 41% of 10.5 MB`, cut to `width` cells; without a total, how much so far."""
     name = sanitize(progress.stage, keep_newlines=False)
     line = Text(f"{name:<{_STAGE_WIDTH}} ", no_wrap=True, overflow="crop")

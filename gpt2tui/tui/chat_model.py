@@ -3,11 +3,11 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from textual.message import Message
 
@@ -17,6 +17,9 @@ from gpt2tui.tui.chat_statistics import TokenStatistics
 from gpt2tui.tui.chat_template import STOP
 from gpt2tui.tui.shown_token import ShownRival, ShownToken
 from gpt2tui.tui.torch_loading import load_torch
+
+if TYPE_CHECKING:
+    from gpt2tui.generation import TextModel  # which import torch
 
 log = logging.getLogger(__name__)
 
@@ -31,54 +34,6 @@ Ending = Literal["document", "length", "turn", "text", "stopped"]
 person stopped it."""
 
 
-class RivalLike(Protocol):
-    """`generation.Rival`, named here so that nobody has to import torch."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def probability(self) -> float: ...
-
-
-class PieceLike(Protocol):
-    """`generation.Piece`."""
-
-    @property
-    def token(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def probability(self) -> float: ...
-    @property
-    def rivals(self) -> Sequence[RivalLike]: ...
-
-
-class ChatModel(Protocol):
-    """What the chat needs of `generation.TextModel`."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def sampling(self) -> SamplingTable: ...
-    @property
-    def n_positions(self) -> int: ...
-    @property
-    def num_parameters(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    def count_tokens(self, text: str) -> int:
-        """How many tokens a text is."""
-        ...
-
-    def stream(self, prompt: str, sampling: SamplingTable, rivals: int = 0) -> Iterator[PieceLike]:
-        """Continues a prompt."""
-        ...
-
-    def read(self, text: str, rivals: int = 0) -> Iterator[PieceLike]:
-        """Rates a text."""
-        ...
-
-
 @dataclass(frozen=True)
 class ModelFacts:
     """What one should know of a model while reading what it writes."""
@@ -90,7 +45,7 @@ class ModelFacts:
     sampling: SamplingTable
 
     @classmethod
-    def of(cls, model: ChatModel) -> "ModelFacts":
+    def of(cls, model: "TextModel") -> "ModelFacts":
         """The facts of a loaded model."""
         return cls(model.source, model.num_parameters, model.n_positions, model.vocab_size, model.sampling)
 
@@ -104,7 +59,7 @@ class AnswerRequest:
     prompt: str
     sampling: SamplingTable
     reference: str | None
-    live: "Future[ChatModel] | None" = None
+    live: "Future[TextModel] | None" = None
     asked: str | None = None
     """With the chat template: what the person typed, of which `prompt` is the whole conversation."""
 
@@ -165,7 +120,7 @@ class ModelUnusable(Message):
     message: str
 
 
-def load_checkpoint(reference: str) -> ChatModel:
+def load_checkpoint(reference: str) -> "TextModel":
     """Loads a model from disk or the Hub. Raises Gpt2TuiError."""
     load_torch()
     from gpt2tui import generation  # torch: a second and more, so never before somebody talks
@@ -176,9 +131,9 @@ def load_checkpoint(reference: str) -> ChatModel:
 class ChatModels:
     """The models in memory, at most two. `get` may take seconds: call it in a worker thread."""
 
-    def __init__(self, load: Callable[[str], ChatModel] = load_checkpoint) -> None:
+    def __init__(self, load: "Callable[[str], TextModel]" = load_checkpoint) -> None:
         self._load = load
-        self._loaded: dict[str, ChatModel] = {}  # the one used last at the end
+        self._loaded: dict[str, TextModel] = {}  # the one used last at the end
         self._lock = threading.Lock()
 
     @property
@@ -186,7 +141,7 @@ class ChatModels:
         """Which models are in memory, the one used last at the end."""
         return list(self._loaded)
 
-    def get(self, reference: str, beside: int = 0) -> ChatModel:
+    def get(self, reference: str, beside: int = 0) -> "TextModel":
         """The model, loaded if need be. `beside` more are in memory elsewhere, and leave less room here."""
         with self._lock:
             model = self._loaded.pop(reference, None)
@@ -299,7 +254,7 @@ class _Writer:
             self._tell()
         return True
 
-    def _model(self) -> ChatModel | None:
+    def _model(self) -> "TextModel | None":
         """The model; None when a person stopped while live weights were awaited."""
         live, reference = self.request.live, self.request.reference
         if live is None:

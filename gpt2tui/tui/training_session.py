@@ -22,10 +22,10 @@ from gpt2tui.tui.session_state import ACTIVE, SessionState
 from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
+    from gpt2tui.data.store_building import Progress
     from gpt2tui.generation import TextModel
     from gpt2tui.preset_files import LoadedPreset
     from gpt2tui.runs import Run
-    from gpt2tui.tracking.preparation import Progress
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,11 @@
 """The Chat screen: models on the left, what they write on the right."""
 
 import threading
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -26,7 +25,6 @@ from gpt2tui.tui.chat_model import (
     AllAnswered,
     AnswerFailed,
     AnswerRequest,
-    ChatModel,
     ChatModels,
     ModelReady,
     ModelUnusable,
@@ -356,10 +354,7 @@ class ChatScreen(ModeScreen):
     def _request(
         self, choice: ModelChoice, task: Task, prompt: str, sampling: SamplingTable, asked: str | None
     ) -> AnswerRequest:
-        live: Future[ChatModel] | None = None
-        if choice.reference is None:
-            # A Future is only read here, so that one of a TextModel is one of a ChatModel.
-            live = cast("Future[ChatModel]", self.workbench.session.copy_weights())
+        live = self.workbench.session.copy_weights() if choice.reference is None else None
         self._next_number += 1
         return AnswerRequest(self._next_number, task, prompt, sampling, choice.reference, live, asked)
 
