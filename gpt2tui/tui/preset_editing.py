@@ -63,16 +63,6 @@ class PresetEditing:
         """The settings that are not as they were saved."""
         return frozenset(difference.key for difference in differences(self.saved, self._values))
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is a step to go back."""
-        return bool(self._before)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether a step back was taken that nothing was changed after."""
-        return bool(self._after)
-
     def set(self, key: str, value: Any) -> None:
         """Changes one setting. Changes of the same one in a row are one step, until `end_step`.
 

@@ -39,10 +39,6 @@ class UserSettings:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             replace_text(self._path, json.dumps(self._values, indent=2) + "\n")
 
-    def value(self, name: str, default: Any = None) -> Any:
-        """A remembered value as it was, which a person may have edited since: check its type."""
-        return self._values.get(name, default)
-
     @property
     def theme(self) -> str:
         """Textual's theme."""

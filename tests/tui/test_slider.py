@@ -84,12 +84,12 @@ def test_only_a_person_changes_are_told_and_only_once_each():
     assert app.told == [0.81, 2]
 
 
-@pytest.mark.parametrize(("column", "value"), [(0, 0), (10, 0), (21, 100), (39, 200)])
+@pytest.mark.parametrize(("column", "value"), [(0, 0), (12, 0), (23, 100), (40, 200)])
 def test_a_click_on_the_track_jumps_there(column, value):
-    app = SliderApp("top-k", 0, 200, 1, 50, label_width=10, value_width=7)  # the track is columns 10 to 32
+    app = SliderApp("top-k", 0, 200, 1, 50)  # the track is columns 12 to 34
 
     async def drive():
-        async with app.run_test(size=(40, 3)) as pilot:
+        async with app.run_test(size=(41, 3)) as pilot:
             await pilot.click(Slider, offset=(column, 0))
 
     asyncio.run(drive())

@@ -40,8 +40,8 @@ class Choice(Widget, can_focus=True):
         choice: "Choice"
         value: str
 
-    def __init__(self, choices: Sequence[str], value: str, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, choices: Sequence[str], value: str) -> None:
+        super().__init__()
         self.choices = tuple(choices)
         self.set_reactive(Choice.value, value)
 

@@ -36,8 +36,8 @@ class Estimator(Widget):
     Estimator { height: 1fr; padding: 0 1; }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self) -> None:
+        super().__init__()
         self._preset: Preset | None = None
         self._costs: Costs | None = None
         self._mistakes = 0

@@ -34,8 +34,8 @@ class LinePlot(Widget):
 
     figure: reactive[Figure] = reactive(Figure, init=False)
 
-    def __init__(self, *, legend: bool = True, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
+    def __init__(self, *, legend: bool = True, id: str | None = None) -> None:
+        super().__init__(id=id)
         self._has_legend = legend
         self._drawn: tuple[object, Text] = (None, Text())
         self._legend_shown: Content | None = None

@@ -44,8 +44,8 @@ class ModelList(OptionList):
         choice: ModelChoice
         second: bool
 
-    def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id, markup=False)
+    def __init__(self) -> None:
+        super().__init__(markup=False)
         self._choices: dict[str, ModelChoice] = {}
         self._shown: tuple[tuple[ModelChoice, ...], ModelChoice | None, ModelChoice | None, str, int] | None = None
 

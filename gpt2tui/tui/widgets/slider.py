@@ -21,6 +21,9 @@ def plain_number(value: float) -> str:
     return f"{value:g}"
 
 
+LABEL_WIDTH, VALUE_WIDTH = 12, 6
+
+
 class Slider(Widget, can_focus=True):
     """Chooses a number between two bounds: arrows, page, home and end keys, typed digits, the mouse.
 
@@ -78,8 +81,6 @@ class Slider(Widget, can_focus=True):
         *,
         page: int = 10,
         show: Callable[[float], str] = plain_number,
-        label_width: int = 12,
-        value_width: int = 6,
         id: str | None = None,
         tooltip: str | None = None,
     ) -> None:
@@ -91,8 +92,6 @@ class Slider(Widget, can_focus=True):
         self.last_index = round((maximum - minimum) / step)
         self._page = page
         self._show = show
-        self._label_width = label_width
-        self._value_width = value_width
         self._dragging = False
         self.tooltip = tooltip
         self.set_reactive(Slider.index, self._index_of(value))
@@ -190,15 +189,15 @@ class Slider(Widget, can_focus=True):
     def _follow_mouse(self, event: events.MouseEvent) -> None:
         width = self._track_width()
         if width > 1:
-            column = event.x - self._label_width
+            column = event.x - LABEL_WIDTH
             self.choose(round(max(0, min(width - 1, column)) / (width - 1) * self.last_index))
 
     def _track_width(self) -> int:
-        return self.size.width - self._label_width - self._value_width
+        return self.size.width - LABEL_WIDTH - VALUE_WIDTH
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
         """Enough for a short track."""
-        return self._label_width + self._value_width + 12
+        return LABEL_WIDTH + VALUE_WIDTH + 12
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """One line."""
@@ -213,7 +212,7 @@ class Slider(Widget, can_focus=True):
         width = max(0, self._track_width())
         knob = round(self.index / self.last_index * (width - 1)) if self.last_index and width else 0
         shown = f"{self.typed}▏" if self.typed else self._show(self.value)
-        label = self.label[: self._label_width].ljust(self._label_width)
+        label = self.label[:LABEL_WIDTH].ljust(LABEL_WIDTH)
         segments = [Segment(label, style("label"))]
         if width:
             segments += [
@@ -221,6 +220,6 @@ class Slider(Widget, can_focus=True):
                 Segment("●", style("filled")),
                 Segment("─" * (width - knob - 1), style("rest")),
             ]
-        padding = " " * max(0, self._value_width - cell_len(shown))
+        padding = " " * max(0, VALUE_WIDTH - cell_len(shown))
         segments.append(Segment(padding + shown, style("typed" if self.typed else "value")))
         return Strip(segments).adjust_cell_length(self.size.width, self.rich_style).crop(0, self.size.width)

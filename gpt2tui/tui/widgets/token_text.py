@@ -75,8 +75,8 @@ class TokenText(Widget, can_focus=True):
             """The widget it is in."""
             return self.token_text
 
-    def __init__(self, tokens: Iterable[ShownToken] = (), *, heat_map: bool = False, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, tokens: Iterable[ShownToken] = (), *, heat_map: bool = False) -> None:
+        super().__init__()
         self.tokens: list[ShownToken] = list(tokens)
         self._layout: TokenLayout | None = None
         self.set_reactive(TokenText.heat_map, heat_map)
