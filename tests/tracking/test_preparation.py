@@ -3,9 +3,10 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from rich.cells import cell_len
 
 from gpt2tui.tracking import preparation
-from gpt2tui.tracking.preparation import show_preparation, stage_line
+from gpt2tui.tracking.preparation import show_preparation
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ def test_elsewhere_than_on_a_terminal_each_stage_is_one_line():
 def test_on_a_terminal_each_stage_ends_as_a_full_bar():
     file = Terminal()
     show_preparation(prepare(), file)
-    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue().split("\r")[-1])
-    assert [line.rstrip() for line in last.splitlines() if line.strip()] == [
+    assert drawn(file) == [
         "read the corpus      ━━━━━━━━━━━━━━━━━━━━━━━━ 100% of 560 files",
-        "train ␛[2J[bold]     4.1k merges",
+        "train ␛[2J[bold]     ━━━━━━━━━━━━━━━━━━━━━━━━ 4.1k merges",
         "tokenize             ━━━━━━━━━━━━━━━━━━━━━━━━ 100% of 10.5 MB",
     ]
     assert file.getvalue().rindex("\x1b[?25h") > file.getvalue().rindex("\x1b[?25l")
@@ -79,11 +79,41 @@ def test_a_preparation_that_has_nothing_to_do_says_nothing():
     assert file.getvalue() == ""
 
 
+def drawn(file):
+    """What the terminal shows at the end, line by line."""
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue().split("\r")[-1])
+    return [line.rstrip() for line in last.splitlines() if line.strip()]
+
+
 @pytest.mark.parametrize("width", [1, 10, 40, 80, 200])
-def test_a_stage_fits_the_width(width):
-    for progress in prepare():
-        assert stage_line(progress, width).cell_len <= width
+def test_a_stage_is_one_line_that_fits_the_width(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    file = Terminal()
+    show_preparation(prepare(), file)
+    lines = drawn(file)
+    assert len(lines) <= 3
+    assert all(cell_len(line) <= width for line in lines)
+    if width >= 40:
+        assert [line.split()[0] for line in lines] == ["read", "train", "tokenize"]
 
 
 def test_an_empty_stage_is_done():
-    assert "100%" in stage_line(Progress("tokenize", 0, 0, "bytes"), 80).plain
+    def empty():
+        yield Progress("tokenize", 0, 0, "bytes")
+
+    file = Terminal()
+    show_preparation(empty(), file)
+    assert "100% of 0 B" in drawn(file)[0]
+
+
+def test_a_terminal_without_utf_8_or_colour_shows_what_it_can(monkeypatch):
+    class Ascii(Terminal):
+        encoding = "ascii"
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    file = Ascii()
+    show_preparation(prepare(), file)
+    assert "\x1b[3" not in file.getvalue()
+    (line,) = [line for line in drawn(file) if line.startswith("tokenize")]
+    assert line.isascii()
+    assert line.endswith("100% of 10.5 MB")
