@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from gpt2tui import checkpoint, preset_files
@@ -192,9 +193,15 @@ def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_
         *train_arguments(tmp_path, "training.num_iterations=1000000", "training.gradient_accumulation=1024"),
         "--run-dir", run,
     )  # fmt: skip
-    for _ in range(2):  # both within the second step, which takes seconds
-        time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
+    # Both within the second step, which takes seconds: the first once it is being computed, the second when answered.
+    at_work, worked = psutil.Process(process.pid), psutil.Process(process.pid).cpu_times().user
+    while at_work.cpu_times().user < worked + 0.2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    while "stops at once" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped at once" in errors

@@ -22,13 +22,17 @@ SOON_SECONDS = 0.5
 
 
 def under_way(app):
-    """The workers that run, and what the screen in front has put off for a moment: checks, looks, what is typed on."""
+    """The workers of the screen in front, and what it has put off for a moment; following a run never ends."""
     nodes = (app.screen, *app.screen.walk_children())
     timers = [
         timer for node in nodes for timer in node._timers if timer._repeat == 0 and timer._interval < SOON_SECONDS
     ]
     return [
-        *(worker for worker in app.workers if not worker.is_finished),
+        *(
+            worker
+            for worker in app.workers
+            if worker.node in nodes and not worker.is_finished and worker.group != "follow"
+        ),
         *(timer for timer in timers if timer._task is not None and not timer._task.done()),
     ]
 

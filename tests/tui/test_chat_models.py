@@ -93,8 +93,7 @@ def test_a_model_is_one_line_however_narrow_and_long_the_list(tmp_path, monkeypa
         models = screen.query_one("ModelList")
         if size[0] < 60:
             await pilot.press("escape", "s")
-        await pilot.pause(0.1)
-        assert models.virtual_size.height == models.option_count == 30
+        await until(pilot, lambda: models.virtual_size.height == models.option_count == 30)
         width = models.scrollable_content_region.width
         rows = [models.render_line(y).text.rstrip() for y in range(min(5, models.size.height))]
         assert all(len(row) <= width for row in rows)

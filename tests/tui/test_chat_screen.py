@@ -15,7 +15,7 @@ from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from gpt2tui.tui.widgets.rivals_line import RivalsLine
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, short, text_of
 from tests.tui.fake_chat import WORDS, ChatApp, FakeModel
-from tests.tui.looking import until
+from tests.tui.looking import settled, until
 
 
 @pytest.fixture(autouse=True)
@@ -352,7 +352,7 @@ def test_nothing_hostile_reaches_the_screen_from_names_texts_rivals_or_failures(
         await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
         shown = drawn(pilot.app)
         await pilot.press("enter", "escape", "h", "right")
-        await pilot.pause(0.1)
+        await settled(pilot)
         shown += drawn(pilot.app)
         assert "[/bold]" in shown  # it is there as text, so the test sees what is drawn
         assert not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 for c in shown)

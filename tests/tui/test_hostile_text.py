@@ -22,6 +22,7 @@ from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from gpt2tui.tui.workbench_log import log_file, terminal_for_the_screen
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import FakeTraining
+from tests.tui.looking import settled, until
 from tests.tui.plain_workbench import first_mode
 
 HOSTILE = (
@@ -45,6 +46,10 @@ def shown(app):
             yield from ((segment.text, segment.style) for segment in line)
 
 
+def text_of(app):
+    return "".join(text for text, _ in shown(app))
+
+
 def assert_harmless(app):
     for text, style in shown(app):
         bad = [c for c in text if unicodedata.category(c) in ("Cc", "Cs") or c in "\u202e\u202c\u2028"]
@@ -54,8 +59,9 @@ def assert_harmless(app):
             assert not style.link, text
 
 
-async def settle(pilot, seconds=0.4):
-    await pilot.pause(seconds)
+async def settle(pilot, condition=lambda: True):
+    await until(pilot, condition)
+    await settled(pilot)
     assert_harmless(pilot.app)
 
 
@@ -102,7 +108,7 @@ def test_the_runs_screen_shows_it_as_text():
 
     async def story(app, pilot):
         await app.switch_mode("runs")
-        await settle(pilot, 1.0)
+        await settle(pilot, lambda: "[red]b" in text_of(app))
         for key in ("space", "down", "space", "d", "escape", "u", "c", "delete"):
             await pilot.press(key)
             await settle(pilot)
@@ -119,10 +125,10 @@ def test_the_train_screen_shows_it_as_text(size):
 
     async def story(app, pilot):
         app.attach_run(run)
-        await settle(pilot, 1.0)
+        await settle(pilot, lambda: app.current_mode == "train" and app.screen.view.history.progress.step == 60)
         for key in ("left", "right", "right_square_bracket", "y", "s", "w", "c"):
             await pilot.press(key)
-            await settle(pilot, 0.2)
+            await settle(pilot)
 
     drive(story, size=size)
 
@@ -132,16 +138,16 @@ def test_the_presets_screen_shows_it_as_text():
 
     async def story(app, pilot):
         await app.switch_mode("presets")
-        await settle(pilot, 1.0)
+        await settle(pilot, lambda: app.screen.query("SettingField"))
         app.open_preset(NAME)
-        await settle(pilot, 1.0)
+        await settle(pilot, lambda: "esrever" in text_of(app))
         for key in ("v", "escape", "d", "escape", "r", "escape", "delete", "escape"):
             await pilot.press(key)
-            await settle(pilot, 0.2)
+            await settle(pilot)
         await pilot.press("enter")
         for _ in range(45):  # through every field
             await pilot.press("tab")
-            await settle(pilot, 0.02)
+            await settle(pilot)
 
     drive(story)
 
@@ -151,7 +157,7 @@ def test_the_chat_screen_shows_it_as_text():
 
     async def story(app, pilot):
         await app.switch_mode("chat")
-        await settle(pilot, 1.0)
+        await settle(pilot, lambda: "[red]b" in text_of(app))
 
     drive(story)
 
@@ -172,7 +178,7 @@ def test_dialogs_notices_and_the_palette_show_it_as_text():
         await pilot.press("ctrl+p")
         await settle(pilot)
         await pilot.press(*"2026")
-        await settle(pilot, 1.0)
+        await settle(pilot)
 
     drive(story)
 
@@ -184,7 +190,7 @@ def test_pasted_text_is_harmless_in_every_input_and_in_the_palette(mode):
 
     async def story(app, pilot):
         await app.switch_mode(mode)
-        await settle(pilot, 1.0)
+        await settle(pilot)
         if mode != "chat":
             await pilot.press("slash")
             app.post_message(Paste(HOSTILE))
@@ -213,8 +219,7 @@ def test_the_log_shows_it_as_text():
 def test_a_training_that_fails_with_it_is_a_dialog():
     async def story(app, pilot):
         app.start_training(preset_files.load(["test"]))
-        await settle(pilot, 1.0)
-        assert isinstance(app.screen, ErrorDialog)
+        await settle(pilot, lambda: isinstance(app.screen, ErrorDialog))
 
     drive(story, FakeTraining(fails=DataError(HOSTILE)))
 
@@ -224,7 +229,7 @@ def test_the_check_sees_what_it_looks_for():
 
     async def run(app):
         async with app.run_test() as pilot:
-            await pilot.pause(0.2)
+            await first_mode(pilot)
             await app.screen.mount(Static("a\x1b[31mb\u202ec", markup=False))
             await pilot.pause()
             assert any("[31mb" in text for text, _ in shown(app))

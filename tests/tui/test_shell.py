@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from textual.command import CommandList
 from textual.events import Key
 from textual.widgets import Button, Input
 
@@ -348,7 +349,8 @@ def test_the_palette_has_keys_presets_and_runs():
         await pilot.press("ctrl+p")
         await pilot.pause()
         await pilot.press(*"wave")
-        await pilot.pause(0.5)
+        found = app.screen.query_one(CommandList)
+        await until(pilot, lambda: found.option_count and found.get_option_at_index(0).hit.text == "Wave")
         await pilot.press("enter")
         await until(pilot, lambda: app.screen_of("train").waves == 1)
 
@@ -389,7 +391,7 @@ def test_no_size_ends_the_app(size):
         await pilot.pause()
         await pilot.resize_terminal(20, 5)
         await pilot.press("escape")
-        await pilot.pause(0.3)
+        await until(pilot, lambda: not isinstance(app.screen, ErrorDialog))
         app.screen.set_focus(None)
         await pilot.press("question_mark")
         await pilot.pause()

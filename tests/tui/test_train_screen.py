@@ -19,7 +19,7 @@ from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
 from tests.tracking import event_samples
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import launch
-from tests.tui.looking import screen_text, until
+from tests.tui.looking import screen_text, settled, until
 from tests.tui.plain_workbench import first_mode
 from tests.tui.train_story import DEVICE_MEMORY, StoryTraining, story
 
@@ -344,7 +344,7 @@ def test_a_damaged_run_can_be_shown():
         async with workbench() as (app, pilot):
             app.attach_run(other)
             await until(pilot, lambda: app.screen.view.history.progress.step == 5)
-            await pilot.pause(0.3)
+            await settled(pilot)
             assert isinstance(app.screen, TrainScreen)
 
     run(test())

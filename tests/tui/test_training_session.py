@@ -78,15 +78,19 @@ def test_stop_while_paused_saves(started):
 
 
 def test_fast_changes_of_mind_end_in_what_was_asked_for_last(started):
-    session = started()
+    fake = FakeTraining()
+    session = started(fake)
     until(session, "running")
     for _ in range(20):
         session.pause()
         session.resume()
     session.pause()
     until(session, "paused")
-    time.sleep(0.05)
-    session.drain()
+    session.request("checkpoint")  # once this is served, so is all that was asked for before it
+    end = time.monotonic() + 10
+    while not any(isinstance(event, CheckpointSaved) for event in session.drain().events):
+        assert time.monotonic() < end
+        time.sleep(0.002)
     assert session.state == "paused"
 
 

@@ -55,15 +55,16 @@ def layouts_after_two_sizes_at_once(screen_class):
 
     async def run():
         app = App()
-        async with app.run_test(size=(120, 36)):
+        async with app.run_test(size=(120, 36)) as pilot:
             screen = Counting()
             await app.push_screen(screen)
             app.delay_update()  # as switching modes does
             for size in (Size(20, 5), Size(120, 36)):
                 screen.post_message(Resize(size, size))
                 screen.call_later(lambda: None)  # or the second would take the place of the first
-            await asyncio.sleep(0.2)
-            assert screen.size == (120, 36)
+            rounds = []
+            screen.call_later(rounds.append, 1)  # behind both
+            await until(pilot, lambda: rounds and screen.size == (120, 36))
             return screen.layouts
 
     return asyncio.run(run())
