@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -245,7 +246,9 @@ def test_interrupt_ends_cleanly_and_leaves_no_process():
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert "test: training" in process.stderr.readline()  # the worker starts now
-    time.sleep(0.3)
+    while not psutil.Process(process.pid).children():
+        assert process.poll() is None
+        time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)
     output, errors = process.communicate(timeout=30)  # a worker that lived on would keep the pipes open
     assert process.returncode == 130
