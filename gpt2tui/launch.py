@@ -137,7 +137,7 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[Open
 
 def check_device(preset: "Preset") -> None:
     """Raises ResourceError when the preset's device or precision is not to be had, before anything takes long."""
-    from gpt2tui.training.precision import choose_device, choose_precision
+    from gpt2tui.device import choose_device, choose_precision
 
     choose_precision(preset, choose_device(preset.training.device))
 

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from gpt2tui import __version__
-from gpt2tui.training.precision import NARROWEST_FOR_BF16_ON_CPU, bf16_is_native
+from gpt2tui.device import NARROWEST_FOR_BF16_ON_CPU, bf16_is_native
 
 BUSY_SHARE = 0.1  # of all cores: when other programs take more, times do not repeat
 

@@ -11,11 +11,11 @@ from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
 from gpt2tui.benchmark.subject import IN_FP32, Subject, misfit
 from gpt2tui.benchmark.workers import Job, Outcome, take_turns
+from gpt2tui.device import device_name
 from gpt2tui.device_speed import peak_flops
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import flops_per_token
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.training.precision import device_name
 
 OURS = "gpt2tui"
 

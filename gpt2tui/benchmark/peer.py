@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gpt2tui.benchmark.generation import BATCH_SIZES, Precisions, Write
 from gpt2tui.benchmark.plain import usual_step
 from gpt2tui.benchmark.training import Facts, Step, compile_as_a_run_does
+from gpt2tui.device import Precision
 from gpt2tui.preset import Preset
-from gpt2tui.training.precision import Precision
 from model.gpt2 import GPT2
 from model.huggingface import published_config, to_published
 

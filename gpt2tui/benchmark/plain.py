@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gpt2tui.benchmark.training import Step
 from gpt2tui.data.batches import Batch
+from gpt2tui.device import Precision, autocast
 from gpt2tui.preset import Preset
-from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
 

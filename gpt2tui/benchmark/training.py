@@ -13,9 +13,9 @@ from torch import nn
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.benchmark.workers import Contender, Job, Round
 from gpt2tui.data.batches import Batch, Batches
+from gpt2tui.device import Precision, choose_compilation
 from gpt2tui.preset import Preset
 from gpt2tui.training.compilation import compiled
-from gpt2tui.training.precision import Precision, choose_compilation
 from gpt2tui.training.trial import within_budget
 from gpt2tui.training.update import PendingResult, fresh_update
 from model.gpt2 import GPT2

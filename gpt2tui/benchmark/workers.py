@@ -142,7 +142,7 @@ def work(connection: Any, job: Job) -> None:
 
 def in_one_line(error: Exception) -> str:
     """What went wrong, and what to do where that is known."""
-    from gpt2tui.training.precision import is_out_of_memory
+    from gpt2tui.device import is_out_of_memory
 
     if is_out_of_memory(error):
         return "out of memory; lower training.batch_size"

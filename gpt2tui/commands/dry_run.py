@@ -10,6 +10,7 @@ from gpt2tui.data import hub
 from gpt2tui.data.corpora import WIKITEXTS, open_corpus
 from gpt2tui.data.corpus_check import check_beginning, check_tokens, check_vocabulary
 from gpt2tui.data.token_store import find_prepared
+from gpt2tui.device import choose_device, choose_precision
 from gpt2tui.device_speed import measure
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import as_dict, estimate, report
@@ -17,7 +18,6 @@ from gpt2tui.folders import cache_folder
 from gpt2tui.launch import resumed_preset
 from gpt2tui.preset_files import LoadedPreset, check, dumps, shipped_folder
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.training.precision import choose_device, choose_precision
 
 CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import first_line
-from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
 Forward = Callable[..., Tensor]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2tui.training.precision import Precision, autocast
+from gpt2tui.device import Precision, autocast
 from model.gpt2 import GPT2
 
 

@@ -7,9 +7,9 @@ import psutil
 import torch
 
 from gpt2tui.data.tokenizers import Tokenizer
+from gpt2tui.device import is_out_of_memory
 from gpt2tui.errors import ResourceError, first_line
 from gpt2tui.generation import POSITIONS_AT_ONCE, TextModel
-from gpt2tui.training.precision import is_out_of_memory
 from gpt2tui.training.state import TrainingState
 from model.gpt2 import GPT2
 

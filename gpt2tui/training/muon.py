@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpt2tui.training.precision import bf16_is_native
+from gpt2tui.device import bf16_is_native
 
 # The quintic of Newton and Schulz whose slope at zero is steepest (Jordan et al. 2024, the Muon post).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

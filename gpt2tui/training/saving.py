@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gpt2tui import checkpoint, runs
 from gpt2tui.checkpoint import Checkpoint, Parent
+from gpt2tui.device import wait_for
 from gpt2tui.errors import ResourceError
-from gpt2tui.training.precision import wait_for
 
 NICENESS = 10
 SHARE_OF_FREE_MEMORY = 0.5  # a copy that would take more is not made

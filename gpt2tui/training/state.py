@@ -13,12 +13,12 @@ from gpt2tui import checkpoint
 from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
+from gpt2tui.device import Precision
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import dumps
 from gpt2tui.training.evaluation import perplexity
 from gpt2tui.training.optimizers import Optimizers
-from gpt2tui.training.precision import Precision
 from gpt2tui.training.saving import Snapshot
 from gpt2tui.training.time_budget import TimeBudget
 from gpt2tui.training.update import Update

@@ -19,6 +19,7 @@ from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
+from gpt2tui.device import device_name, is_out_of_memory
 from gpt2tui.device_speed import peak_flops
 from gpt2tui.durable import replace_text
 from gpt2tui.errors import Gpt2TuiError, first_line
@@ -44,7 +45,6 @@ from gpt2tui.training.events import (
 )
 from gpt2tui.training.failures import explained
 from gpt2tui.training.live_copy import copy_weights
-from gpt2tui.training.precision import device_name, is_out_of_memory
 from gpt2tui.training.preparation import prepare, run_started, write_new_run, write_resumed_run
 from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save

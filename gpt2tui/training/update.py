@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import DivergedError
 from gpt2tui.preset import Preset
 from gpt2tui.training.optimizers import Optimizers
-from gpt2tui.training.precision import Precision, autocast
 from model.gpt2 import GPT2
 
 

@@ -57,8 +57,8 @@ def corpus_key(preset: Preset) -> CorpusKey:
 def measure_device(preset: Preset) -> Found[DeviceSpeed]:
     """The speed of the preset's device in its precision; takes a second, and torch."""
     load_torch()
+    from gpt2tui.device import choose_device, choose_precision
     from gpt2tui.device_speed import measure
-    from gpt2tui.training.precision import choose_device, choose_precision
 
     try:
         device = choose_device(preset.training.device)
