@@ -19,9 +19,10 @@ from gpt2tui import preset_files
 from gpt2tui.__main__ import main
 from gpt2tui.benchmark import machine, measure, subject
 from gpt2tui.benchmark.generation import generating
+from gpt2tui.benchmark.job import Job, Outcome, Round
 from gpt2tui.benchmark.measure import contenders, data_share, milliseconds, speed_ratio
 from gpt2tui.benchmark.training import training
-from gpt2tui.benchmark.workers import Job, Outcome, Round, in_one_line, take_turns
+from gpt2tui.benchmark.workers import in_one_line, take_turns
 from gpt2tui.commands import bench_report
 from gpt2tui.device_speed import DeviceSpeed
 from tests import tiny_runs

@@ -1,28 +1,20 @@
 """Writing, timed: prompts of random tokens continued by a fixed number of tokens, one alone and sixteen at once."""
 
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from gpt2tui.benchmark.job import BATCH_SIZES, Contender, Job, Precisions, Round, Write
 from gpt2tui.benchmark.machine import peak_memory
-from gpt2tui.benchmark.workers import Contender, Job, Round
 from gpt2tui.generation import decoder_of
 from gpt2tui.preset import Preset
 from model.gpt2 import GPT2
 from model.sampling import generate
 
-BATCH_SIZES = (1, 16)
 LONGEST_PROMPT = 64
 MOST_TOKENS = 128
 WARM_UP_TOKENS = 4
-
-Write = Callable[[Tensor, int], tuple[float, float]]
-"""Continues prompts (B, T) by so many tokens each; returns the seconds to the first one, and in all."""
-
-Precisions = dict[int, str]
-"""What the weights are in, by batch size."""
 
 
 def lengths(preset: Preset) -> tuple[int, int]:
@@ -42,7 +34,7 @@ def generating(job: Job) -> Contender:
     if job.contender == "gpt2tui":
         write, precision = our_write(job.preset, device)
     else:
-        from gpt2tui.benchmark.peer import transformers_write
+        from gpt2tui.benchmark.baselines import transformers_write
 
         write, precision = transformers_write(job.preset, device, best=job.contender == "transformers-best")
     generator = torch.Generator().manual_seed(job.preset.sampling.seed)

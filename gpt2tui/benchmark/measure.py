@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 
 from gpt2tui.benchmark import tokenization
-from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
+from gpt2tui.benchmark.generation import lengths
+from gpt2tui.benchmark.job import BATCH_SIZES, Job, Outcome
 from gpt2tui.benchmark.subject import IN_FP32, Subject, misfit
-from gpt2tui.benchmark.workers import Job, Outcome, take_turns
+from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
 from gpt2tui.device_speed import peak_flops
 from gpt2tui.errors import DataError

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from gpt2tui.benchmark.generation import BATCH_SIZES, lengths
+from gpt2tui.benchmark.generation import lengths
+from gpt2tui.benchmark.job import BATCH_SIZES
 from gpt2tui.benchmark.machine import precision_reason
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision

@@ -8,25 +8,17 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
+from gpt2tui.benchmark.baselines import compile_as_a_run_does
+from gpt2tui.benchmark.job import Contender, Facts, Job, Round, Step
 from gpt2tui.benchmark.machine import peak_memory
-from gpt2tui.benchmark.workers import Contender, Job, Round
 from gpt2tui.data.batches import Batch, Batches
-from gpt2tui.device import Precision, choose_compilation
-from gpt2tui.preset import Preset
-from gpt2tui.training.compilation import compiled
+from gpt2tui.device import Precision
 from gpt2tui.training.trial import within_budget
 from gpt2tui.training.update import PendingResult, fresh_update
-from model.gpt2 import GPT2
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
 RANDOM_TOKENS = 2**20
-
-Forward = Callable[..., torch.Tensor]
-Facts = dict[str, Any]
-Step = Callable[[Sequence[Batch], int], Callable[[], float]]
-"""Updates the weights with the micro-batches of the step of this number; what it returns reads the loss, in nats."""
 
 
 def training(job: Job) -> Contender:
@@ -95,25 +87,13 @@ def open_batches(job: Job) -> Batches:
     )
 
 
-def compile_as_a_run_does(network: nn.Module, preset: Preset) -> tuple[Forward, Facts]:
-    """The forward pass (inputs, targets) -> loss, compiled if a run would compile; how long that took, or why not."""
-    t = preset.training
-    choice = choose_compilation(preset, torch.device(t.device))
-    forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
-    if choice.wanted:
-        shape, precision = (t.batch_size, t.sequence_length), cast(Precision, t.precision)
-        forward, note = compiled(cast(GPT2, network), shape, precision)
-    seconds = time.perf_counter() - started if choice.wanted and note is None else None
-    return forward, {"compile_seconds": seconds, "note": note}
-
-
 def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]:
     if job.contender == "plain":
-        from gpt2tui.benchmark.plain import plain_step
+        from gpt2tui.benchmark.baselines import plain_step
 
         return plain_step(job.preset, device), {}
     if job.contender != "gpt2tui":
-        from gpt2tui.benchmark.peer import transformers_step
+        from gpt2tui.benchmark.baselines import transformers_step
 
         return transformers_step(job.preset, device, best=job.contender == "transformers-best")
     precision = cast(Precision, job.preset.training.precision)

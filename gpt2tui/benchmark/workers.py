@@ -11,51 +11,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
-from typing import Any, Literal
+from typing import Any
 
+from gpt2tui.benchmark.job import Job, Outcome
 from gpt2tui.errors import first_line
 from gpt2tui.host_memory import keep_freed_memory
-from gpt2tui.preset import Preset
 
 FEWEST_ROUNDS = 3
 SECONDS_TO_END = 5.0
 ROUNDS = 8  # wanted; slow steps make them fewer
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a contender is to do. The preset has its vocabulary, device and precision filled in."""
-
-    part: Literal["train", "generate"]
-    contender: str
-    preset: Preset
-    tokens: tuple[str, str] | None = None
-    """The file of prepared tokens and their dtype; None: random ones."""
-    settle: bool = False
-    """Whether a round begins with work that is not measured, because another contender had the machine."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """Seconds of what was done, by what it was, and the peak memory so far."""
-
-    seconds: dict[str, list[float]]
-    memory: dict[str, int | None]
-
-
-Contender = tuple[dict[str, Any], Callable[[float], Round]]
-"""A model that is warmed up: what is known of it, and a function that works for about so many seconds."""
-
-
-@dataclass
-class Outcome:
-    """What became of a contender; one that `failed`, and why, may have rounds from before."""
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    rounds: list[Round] = field(default_factory=list)
-    failed: str | None = None
 
 
 def take_turns(jobs: Sequence[Job], seconds: float, tell: Callable[[str], None]) -> dict[str, Outcome]:

@@ -1,16 +1,18 @@
-"""GPT2LMHeadModel of transformers in the same shape with the same weights, as people run it and at its best."""
+"""What our training and generation are compared with: transformers' GPT2LMHeadModel, and nanoGPT's way to train."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2tui.benchmark.generation import BATCH_SIZES, Precisions, Write
-from gpt2tui.benchmark.plain import usual_step
-from gpt2tui.benchmark.training import Facts, Step, compile_as_a_run_does
-from gpt2tui.device import Precision
+from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Precisions, Step, Write
+from gpt2tui.data.batches import Batch
+from gpt2tui.device import Precision, autocast, choose_compilation
 from gpt2tui.preset import Preset
+from gpt2tui.training.compilation import compiled
 from model.gpt2 import GPT2
 from model.huggingface import published_config, to_published
 
@@ -98,3 +100,69 @@ def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> t
         return first[0] - started, time.perf_counter() - started
 
     return write, dict.fromkeys(BATCH_SIZES, preset.training.precision if best else "fp32")
+
+
+# ---- the way nanoGPT trains on a CPU, with our network: fp32, eager, cross-entropy over all logits, torch's AdamW
+
+
+def plain_step(preset: Preset, device: torch.device) -> Step:
+    """nanoGPT's step: its groups with and without decay, AdamW fused on CUDA only."""
+    torch.manual_seed(preset.training.seed)
+    model = GPT2(preset.model).to(device)
+    table = preset.optimizer
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": table.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    fused = device.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, lr=table.lr, betas=(table.beta1, table.beta2), fused=fused)
+
+    def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = model(inputs)  # (B, T, V)
+        return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=-1)
+
+    return usual_step(model, loss_of, optimizer, preset, device, "fp32")
+
+
+def usual_step(
+    model: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    preset: Preset,
+    device: torch.device,
+    precision: Precision,
+) -> Step:
+    """The step that everybody writes: accumulate, clip, update, drop the gradients."""
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    clip = preset.optimizer.grad_clip
+
+    def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:
+        model.train()
+        total = torch.zeros((), device=device)
+        for inputs, targets in micro_batches:
+            with autocast(device, precision):
+                loss = loss_of(inputs.to(device), targets.to(device)) / len(micro_batches)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if clip:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return lambda: float(total)
+
+    return step
+
+
+def compile_as_a_run_does(network: nn.Module, preset: Preset) -> tuple[Forward, Facts]:
+    """The forward pass (inputs, targets) -> loss, compiled if a run would compile; how long that took, or why not."""
+    t = preset.training
+    choice = choose_compilation(preset, torch.device(t.device))
+    forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
+    if choice.wanted:
+        shape, precision = (t.batch_size, t.sequence_length), cast(Precision, t.precision)
+        forward, note = compiled(cast(GPT2, network), shape, precision)
+    seconds = time.perf_counter() - started if choice.wanted and note is None else None
+    return forward, {"compile_seconds": seconds, "note": note}
