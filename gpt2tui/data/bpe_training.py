@@ -4,9 +4,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
 from gpt2tui.data.text_cuts import uniform_parts
-from gpt2tui.data.tokenizer_kinds import BytePairTokenizer, without_surrogates
+from gpt2tui.data.tokenizer_kinds import EOT_TEXT, BytePairTokenizer, without_surrogates
 
 TRAINING_BYTES = 32 << 20
 """How much of the training text, in UTF-8, the merges are learnt from; more changes little and takes longer."""
@@ -74,7 +73,7 @@ def _first_bytes(texts: Iterable[str]) -> Iterator[str]:
 
 def _with_byte_order(vocabulary: dict[str, int]) -> BytePairTokenizer:
     """The trained tokens: the single bytes in numeric order, then merges in the order they were learnt."""
-    from gpt2tui.data.tokenizer_files import BYTE_OF_CHARACTER
+    from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER
 
     by_id = sorted(vocabulary, key=vocabulary.__getitem__)
     tokens = [bytes(BYTE_OF_CHARACTER[character] for character in token) for token in by_id]

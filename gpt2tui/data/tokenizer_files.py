@@ -8,21 +8,25 @@
 import hashlib
 import json
 import reprlib
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from gpt2tui.data import bpe_training, gpt2_vocabulary
-from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
+from gpt2tui.data import bpe_training
 from gpt2tui.data.tokenizer_kinds import (
+    BYTE_OF_CHARACTER,
+    CHARACTER_OF_BYTE,
+    EOT_TEXT,
+    GPT2_PATTERN,
     UNKNOWN,
     BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
     Tokenizer,
+    gpt2_ranks,
 )
-from gpt2tui.data.vocabulary_checks import require_ids, require_merges
 from gpt2tui.durable import sync_file
 from gpt2tui.errors import CheckpointError
 
@@ -35,19 +39,7 @@ LARGEST_FILE_BYTES = 256 << 20  # a million tokens, which is the most that a mod
 
 
 # With a pattern from elsewhere tiktoken can leave out text, or end the process where matching takes too long.
-_PATTERNS = (gpt2_vocabulary.PATTERN, bpe_training.PATTERN)
-
-
-def _byte_characters() -> list[str]:
-    """GPT-2's stand-in for each byte: its own character if it prints, else the next one from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    stand_ins = {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
-    return [stand_ins[byte] for byte in range(256)]
-
-
-CHARACTER_OF_BYTE = _byte_characters()
-BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
+_PATTERNS = (GPT2_PATTERN, bpe_training.PATTERN)
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> None:
@@ -157,7 +149,7 @@ _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": T
 
 
 def _pre_tokenizer(pattern: str | None) -> dict[str, Any]:
-    if pattern == gpt2_vocabulary.PATTERN:
+    if pattern == GPT2_PATTERN:
         return _BYTE_LEVEL
     whole = _BYTE_LEVEL | {"use_regex": False}
     if pattern is None:
@@ -203,7 +195,7 @@ def _load_vocabulary_and_merges(folder: Path) -> Tokenizer:
     lines = _decoded(folder / "merges.txt").splitlines()
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     file = folder / "vocab.json"
-    return _byte_pairs(_read_json(file), merges, {}, gpt2_vocabulary.PATTERN, None, file)
+    return _byte_pairs(_read_json(file), merges, {}, GPT2_PATTERN, None, file)
 
 
 def _from_definition(file: Path, kind: object) -> Tokenizer:
@@ -241,7 +233,7 @@ def _pattern(definition: dict[str, Any], file: Path) -> str:
     pre_tokenizer = definition["pre_tokenizer"] or {}
     if definition.get("normalizer") is None:
         if pre_tokenizer.get("type") == "ByteLevel" and pre_tokenizer.get("use_regex", True):
-            return gpt2_vocabulary.PATTERN
+            return GPT2_PATTERN
         steps = pre_tokenizer.get("pretokenizers", [])
         if [step["type"] for step in steps] == ["Split", "ByteLevel"] and steps[0]["pattern"].get("Regex") in _PATTERNS:
             return str(steps[0]["pattern"]["Regex"])
@@ -270,7 +262,7 @@ def _byte_pairs(
     except KeyError as error:
         raise CheckpointError(f"{file} is not a byte-level vocabulary: it holds the character {error}") from error
     require_merges(vocabulary, merges, ranks, file)
-    is_gpt2 = ranks == gpt2_vocabulary.ranks() and pattern == gpt2_vocabulary.PATTERN
+    is_gpt2 = ranks == gpt2_ranks() and pattern == GPT2_PATTERN
     return BytePairTokenizer(kind or ("gpt2" if is_gpt2 else "bpe"), pattern, ranks, special)
 
 
@@ -304,3 +296,41 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file} is damaged: not a JSON object")
     return value
+
+
+# ---- whether a vocabulary from a file is one: small numbers for texts, and merges that agree with them
+
+
+def require_ids(vocabulary: Mapping[str, Any], special: Mapping[str, Any], file: Path) -> None:
+    """Refuses ids that are no small numbers, which would take memory, or that stand for two tokens, or the reverse."""
+    tokens = [*vocabulary.items(), *((text, i) for text, i in special.items() if text not in vocabulary)]
+    limit = 2 * len(tokens)
+    for text, i in (*tokens, *special.items()):
+        if not isinstance(text, str) or not text or type(i) is not int or not 0 <= i < limit:
+            raise CheckpointError(
+                f"{file}: its token ids are not numbered one after another: "
+                f"{reprlib.repr(text)} has the id {reprlib.repr(i)}"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(f"{file}: the token {i} is not text ({error.reason})") from error
+    if len({i for _, i in tokens}) != len(tokens) or any(vocabulary.get(text, i) != i for text, i in special.items()):
+        raise CheckpointError(f"{file}: two of its tokens have one id, or one token has two")
+
+
+def require_merges(
+    vocabulary: Mapping[str, int], merges: list[list[str]], ranks: Mapping[bytes, int], file: Path
+) -> None:
+    """Refuses merges that are not what the order of the ids says: each of two earlier tokens, after the 256 bytes."""
+    last = -1
+    for merge in merges:
+        if not isinstance(merge, list) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):
+            raise CheckpointError(f"{file}: the merge {reprlib.repr(merge)} is not of two tokens")
+        left, right = (vocabulary.get(part) for part in merge)
+        merged = vocabulary.get("".join(merge))
+        if left is None or right is None or merged is None or not max(last, left, right) < merged:
+            raise CheckpointError(f"{file}: its merges and its token ids do not belong together")
+        last = merged
+    if len(ranks) != 256 + len(merges) or not all(bytes([byte]) in ranks for byte in range(256)):
+        raise CheckpointError(f"{file}: its vocabulary is not the 256 bytes and what its merges make of them")

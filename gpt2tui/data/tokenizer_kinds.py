@@ -1,5 +1,11 @@
 """What a tokenizer can do, and the three kinds: byte pairs, single bytes, characters."""
 
+import base64
+import codecs
+import functools
+import gzip
+import hashlib
+import importlib.resources
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
 from gpt2tui.data.text_cuts import uniform_parts
 
 Tokens = npt.NDArray[np.uint32]
@@ -155,3 +160,57 @@ def _groups(lengths: Sequence[int]) -> list[tuple[int, int]]:
     numbers = [total // _GROUP_CHARACTERS for total in accumulate(lengths)]
     starts = [i for i in range(len(numbers)) if i == 0 or numbers[i] != numbers[i - 1]]
     return list(zip(starts, [*starts[1:], len(lengths)], strict=True))
+
+
+def _byte_characters() -> list[str]:
+    """GPT-2's stand-in for each byte: its own character if it prints, else the next one from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    stand_ins = {byte: chr(byte) for byte in printable} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
+    return [stand_ins[byte] for byte in range(256)]
+
+
+CHARACTER_OF_BYTE = _byte_characters()
+
+
+BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
+
+
+# ---- GPT-2's own vocabulary, embedded: 50,256 byte pairs and `<|endoftext|>` (GPT-2 paper, section 2.2)
+
+EOT_TEXT = "<|endoftext|>"
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
+
+
+@functools.cache
+def gpt2_ranks() -> dict[bytes, int]:
+    """Each token's bytes and its id, which is also its place in the order of merges.
+
+    Raises RuntimeError when the installed file is not the one this program was made with.
+    """
+    asset = importlib.resources.files("gpt2tui") / "assets" / "gpt2.tiktoken.gz"
+    lines = gzip.decompress(asset.read_bytes())
+    if hashlib.sha256(lines).hexdigest() != SHA256:
+        raise RuntimeError(f"{asset} is damaged: install gpt2tui again")
+    pairs = (line.split() for line in lines.splitlines())
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+# ---- text from tokens that arrive one by one
+
+
+class IncrementalDecoder:
+    """Gives out text as soon as its bytes are whole characters; one may be spread over several tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that these tokens complete; may be empty."""
+        return self._decoder.decode(self._tokenizer.decode_bytes(ids))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for a character that never became whole, else nothing."""
+        return self._decoder.decode(b"", final=True)

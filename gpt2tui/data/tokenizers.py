@@ -3,11 +3,17 @@
 import functools
 from collections.abc import Iterable
 
-from gpt2tui.data import gpt2_vocabulary
-from gpt2tui.data.gpt2_vocabulary import EOT_TEXT
-from gpt2tui.data.incremental_decoder import IncrementalDecoder
 from gpt2tui.data.tokenizer_files import load, save
-from gpt2tui.data.tokenizer_kinds import BytePairTokenizer, ByteTokenizer, CharTokenizer, Tokenizer
+from gpt2tui.data.tokenizer_kinds import (
+    EOT_TEXT,
+    GPT2_PATTERN,
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    IncrementalDecoder,
+    Tokenizer,
+    gpt2_ranks,
+)
 from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
 
 __all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "save"]
@@ -39,5 +45,5 @@ def build(table: DataTable, vocab_size: int | None, documents: Iterable[str]) ->
 @functools.cache
 def gpt2() -> Tokenizer:
     """GPT-2's own tokenizer, from the embedded vocabulary."""
-    ranks = gpt2_vocabulary.ranks()
-    return BytePairTokenizer("gpt2", gpt2_vocabulary.PATTERN, ranks, {EOT_TEXT: GPT2_VOCAB_SIZE - 1})
+    ranks = gpt2_ranks()
+    return BytePairTokenizer("gpt2", GPT2_PATTERN, ranks, {EOT_TEXT: GPT2_VOCAB_SIZE - 1})

@@ -14,7 +14,7 @@ from gpt2tui.preset_files import LoadedPreset
 from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
-    from gpt2tui.commands.dry_run import DataState
+    from gpt2tui.data.readiness import DataState
 
 ASSUMED_CHARACTERS = 128  # as a dry run does for a vocabulary that only the corpus can tell
 NARROW = 256  # below it auto may choose another precision; the width itself does not matter to the speed
@@ -69,7 +69,7 @@ def measure_device(preset: Preset) -> Found[DeviceSpeed]:
 
 def look_at_corpus(loaded: LoadedPreset) -> "Found[DataState]":
     """The corpus as far as it is here; downloads and prepares nothing."""
-    from gpt2tui.commands.dry_run import look_at_data
+    from gpt2tui.data.readiness import look_at_data
 
     try:
         return Found(look_at_data(loaded))

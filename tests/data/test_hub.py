@@ -7,7 +7,7 @@ import pytest
 
 from gpt2tui import preset_files
 from gpt2tui.data import hub, token_store
-from gpt2tui.data.wikitext import is_title
+from gpt2tui.data.hub import is_title
 from gpt2tui.errors import DataError
 from tests.data.corpus_files import both, opened, write_hub_folder, write_rows
 

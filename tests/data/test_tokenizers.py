@@ -12,9 +12,10 @@ import pytest
 import tiktoken
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-from gpt2tui.data import bpe_training, gpt2_vocabulary, text_cuts, tokenizers
+from gpt2tui.data import bpe_training, text_cuts, tokenizer_kinds, tokenizers
 from gpt2tui.data.bpe_training import train
-from gpt2tui.data.tokenizer_files import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, merges_of
+from gpt2tui.data.tokenizer_files import merges_of
+from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE
 from gpt2tui.data.tokenizers import IncrementalDecoder
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import DataTable
@@ -56,7 +57,7 @@ def test_gpt2_tokens_are_the_published_ones():
 
 
 def test_gpt2_merges_have_the_checksum_that_tiktoken_pins():
-    merges = merges_of(gpt2_vocabulary.ranks())
+    merges = merges_of(tokenizer_kinds.gpt2_ranks())
     lines = [" ".join("".join(CHARACTER_OF_BYTE[byte] for byte in side) for side in pair) for pair in merges]
     text = "\n".join(["#version: 0.2", *lines, ""])
     pinned = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -68,7 +69,7 @@ def test_a_damaged_vocabulary_asset_is_refused(monkeypatch, tmp_path):
     (tmp_path / "assets" / "gpt2.tiktoken.gz").write_bytes(gzip.compress(b"IQ== 0\n"))
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     with pytest.raises(RuntimeError, match="damaged"):
-        gpt2_vocabulary.ranks.__wrapped__()
+        tokenizer_kinds.gpt2_ranks.__wrapped__()
 
 
 @pytest.mark.parametrize("text", [TEXT, *ODD_TEXTS])

@@ -21,7 +21,7 @@ from gpt2tui.tui.screen_bases import workbench_of
 from gpt2tui.tui.widgets.estimator import Estimator, is_strip
 
 if TYPE_CHECKING:
-    from gpt2tui.commands.dry_run import DataState
+    from gpt2tui.data.readiness import DataState
 
 FIRST_LOOK_SECONDS = 1.0  # the first look imports torch, which must not delay what a person does first
 LOOK_SECONDS = 0.4

@@ -1,0 +1,49 @@
+"""What can be known of a corpus without downloading or preparing it: for estimates, dry runs and the Presets screen."""
+
+from dataclasses import dataclass
+
+from gpt2tui.data import hub
+from gpt2tui.data.corpora import WIKITEXTS, open_corpus
+from gpt2tui.data.corpus_check import check_beginning, check_tokens
+from gpt2tui.data.token_store import find_prepared
+from gpt2tui.errors import DataError
+from gpt2tui.folders import cache_folder
+from gpt2tui.preset_files import LoadedPreset, check, shipped_folder
+
+CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
+
+
+@dataclass(frozen=True)
+class DataState:
+    """What is known of the corpus without downloading or preparing it."""
+
+    source: str
+    state: str
+    train_tokens: int | None = None
+    vocab_size: int | None = None
+
+
+def look_at_data(loaded: LoadedPreset, window: int = 1) -> DataState:
+    """Checks the corpus as far as that needs no network and no preparation.
+
+    Raises DataError when files are missing, their first blocks are not UTF-8, hold no text, or a split is certainly
+    shorter than `window` tokens. Only of a shipped preset that names a file for its user to bring is the absence told
+    instead of raised.
+    """
+    preset = loaded.preset
+    source, streaming = preset.data.source, preset.data.streaming
+    if prepared := find_prepared(preset, cache_folder()):
+        check_tokens(source, len(prepared.train), len(prepared.validation), window, streaming)
+        return DataState(source, "prepared", len(prepared.train), prepared.tokenizer.vocab_size)
+    if source in WIKITEXTS or source.startswith(hub.PREFIX):
+        return DataState(source, "read from the Hugging Face Hub, or its local cache, when training begins")
+    try:
+        corpus = open_corpus(preset.data)
+    except DataError as error:
+        shipped = [path for path in loaded.layers if path.parent == shipped_folder()]
+        if any(check(path).preset.data.source == source for path in shipped):
+            return DataState(source, f"not here yet: {error}")
+        raise
+    check_beginning(corpus, window, streaming)
+    size = corpus.size("train")
+    return DataState(source, "found" if size is None else f"found, {size / 1e6:,.1f} MB of text for training")
