@@ -78,8 +78,8 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_leng
     from gpt2tui.data import xz
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.token_store import tokenize
+    from gpt2tui.evaluation.held_out import held_out_loss
     from gpt2tui.terminal_text import sanitize
-    from gpt2tui.training.evaluation import held_out_loss
 
     sample = xz.Sample()
     tokens = tokenize(sample.watch(corpus.held_out_pieces(split)), model.tokenizer)

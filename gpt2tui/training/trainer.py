@@ -24,11 +24,11 @@ from gpt2tui.device_speed import peak_flops
 from gpt2tui.durable import replace_text
 from gpt2tui.errors import Gpt2TuiError, first_line
 from gpt2tui.estimate import flops_per_token
+from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.preset import Preset
 from gpt2tui.preset_files import dumps
 from gpt2tui.training.controls import Controls, Decision
-from gpt2tui.training.evaluation import HeldOutLoss, held_out_loss
 from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gpt2tui.data.batches import evaluation_batches
-from gpt2tui.training.evaluation import HeldOutLoss, held_out_loss
+from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
 from model.config import GPT2Config
 from model.gpt2 import GPT2
 
