@@ -297,13 +297,13 @@ def _complete(parser: argparse.ArgumentParser) -> None:
 
 
 def _preset_names(**_: Any) -> list[str]:
-    from gpt2tui.preset_files import available
+    from gpt2tui.preset.files import available
 
     return [source.name for source in available()]
 
 
 def _setting_keys(**_: Any) -> list[str]:
-    from gpt2tui.preset_files import settings
+    from gpt2tui.preset.files import settings
 
     return [f"{setting.key}=" for setting in settings()]
 

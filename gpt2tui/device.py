@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from gpt2tui.errors import ResourceError, UsageError
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -17,8 +17,8 @@ from gpt2tui.training.events import Event, RunFailed, RunFinished, Warned
 if TYPE_CHECKING:
     from gpt2tui.checkpoint import Checkpoint
     from gpt2tui.data.token_store import Progress, TokenizedCorpus
-    from gpt2tui.preset import Preset
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset
+    from gpt2tui.preset.schema import Preset
     from gpt2tui.runs import Run
     from gpt2tui.tracking.subscriber import Report, Subscriber
     from gpt2tui.training.trainer import Trainer
@@ -207,8 +207,8 @@ def resumed_preset(
     run: "Run", saved: "Checkpoint | None", layers: Sequence[str | Path], overrides: Sequence[str]
 ) -> "tuple[LoadedPreset, tuple[tuple[str, object], ...]]":
     """The run's preset under what is to change. Raises CheckpointError when it no longer fits the checkpoint."""
-    from gpt2tui import preset_files
-    from gpt2tui.preset_files import LoadedPreset, flat
+    from gpt2tui.preset import files as preset_files
+    from gpt2tui.preset.files import LoadedPreset, flat
 
     path = saved.folder / "preset.toml" if saved else run.preset_file
     frozen = preset_files.load_frozen(path)
@@ -238,8 +238,9 @@ def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
     With a time budget the number of iterations belongs to the checkpoint's step. The run folder's preset is not needed,
     so that a damaged one is passed over.
     """
-    from gpt2tui import checkpoint, preset_files
-    from gpt2tui.preset_files import flat
+    from gpt2tui import checkpoint
+    from gpt2tui.preset import files as preset_files
+    from gpt2tui.preset.files import flat
 
     if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
         with contextlib.suppress(Gpt2TuiError, OSError, ValueError):

@@ -3,8 +3,9 @@
 import pytest
 from pydantic import Field
 
-from gpt2tui import preset_settings, preset_validation
-from gpt2tui.preset import Preset, Table
+from gpt2tui.preset import settings as preset_settings
+from gpt2tui.preset import validation as preset_validation
+from gpt2tui.preset.schema import Preset, Table
 
 
 class ExtraTable(Table):

@@ -15,7 +15,6 @@ import psutil
 import pytest
 import torch
 
-from gpt2tui import preset_files
 from gpt2tui.__main__ import main
 from gpt2tui.benchmark import machine, measure, subject
 from gpt2tui.benchmark.generation import generating
@@ -25,6 +24,7 @@ from gpt2tui.benchmark.training import training
 from gpt2tui.benchmark.workers import in_one_line, take_turns
 from gpt2tui.commands import bench_report
 from gpt2tui.device_speed import DeviceSpeed
+from gpt2tui.preset import files as preset_files
 from tests import tiny_runs
 
 TINY = [word for setting in tiny_runs.SETTINGS for word in ("--set", setting)]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpt2tui import preset_files
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training.update import fresh_update
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -24,7 +24,7 @@ from gpt2tui.estimate import (
     muon_flops,
     report,
 )
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.muon import orthogonalize
 from model import loss
 from model.config import GPT2Config

@@ -10,7 +10,7 @@ from gpt2tui import checkpoint, generation
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
 from gpt2tui.errors import CheckpointError
 from gpt2tui.generation import TextModel
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from model.config import GPT2Config
 from model.gpt2 import GPT2
 from tests import tiny_runs

@@ -28,8 +28,8 @@ def test_the_engine_needs_no_screen():
 
 STARTS_AT_ONCE = (
     "gpt2tui.cli",
-    "gpt2tui.preset",
-    "gpt2tui.preset_files",
+    "gpt2tui.preset.schema",
+    "gpt2tui.preset.files",
     "gpt2tui.estimate",
     "gpt2tui.runs",
     "gpt2tui.run_summary",

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from gpt2tui import checkpoint, preset_files, runs
+from gpt2tui import checkpoint, runs
 from gpt2tui.errors import DataError, DivergedError
 from gpt2tui.launch import Launch
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.tracking.jsonl import read_events
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import Event, LearningRateChanged, RunFinished, RunStarted, Step

@@ -5,11 +5,11 @@ import tomllib
 
 import pytest
 
-from gpt2tui import preset_files
 from gpt2tui.__main__ import main
 from gpt2tui.errors import PresetError
-from gpt2tui.preset_layers import read_file, values
-from gpt2tui.preset_settings import defaults, optional_tables, tables, with_table
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.layers import read_file, values
+from gpt2tui.preset.settings import defaults, optional_tables, tables, with_table
 from gpt2tui.tui.preset_difference import difference
 from gpt2tui.tui.preset_editing import PresetEditing, check
 

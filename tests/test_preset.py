@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from model.config import GPT2Config
 
 

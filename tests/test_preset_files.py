@@ -9,10 +9,10 @@ import tomllib
 
 import pytest
 
-from gpt2tui import preset_files
 from gpt2tui.errors import CheckpointError, Place, PresetError, ResourceError
-from gpt2tui.preset import Preset
-from gpt2tui.toml_positions import locate, nesting
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.layers import locate, nesting
+from gpt2tui.preset.schema import Preset
 
 
 @pytest.fixture(autouse=True)

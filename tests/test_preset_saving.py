@@ -5,9 +5,10 @@ import tomllib
 import pytest
 import tomlkit
 
-from gpt2tui import preset_files, preset_writer
 from gpt2tui.errors import ResourceError
-from gpt2tui.preset import Preset
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset import files as preset_writer
+from gpt2tui.preset.schema import Preset
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
-from gpt2tui import preset_files
-from gpt2tui.preset import GPT2_VOCAB_SIZE
-from gpt2tui.preset_catalog import shipped_folder
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.catalog import shipped_folder
+from gpt2tui.preset.schema import GPT2_VOCAB_SIZE
 
 FILES = sorted(shipped_folder().glob("*.toml"))
 PUBLISHED = {

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from gpt2tui import preset_files
 from gpt2tui.__main__ import main
 from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.folders import config_folder, runs_folder
+from gpt2tui.preset import files as preset_files
 
 
 def terminal(width, something, encoding="utf-8"):

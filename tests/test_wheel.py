@@ -30,7 +30,7 @@ def test_it_works_outside_of_the_repository(wheel, tmp_path):
     code = """
 import gpt2tui, json
 from gpt2tui.data import tokenizers
-from gpt2tui.preset_files import available, load
+from gpt2tui.preset.files import available, load
 names = [source.name for source in available() if source.shipped and load([source.name])]
 print(json.dumps([gpt2tui.__file__, names, list(tokenizers.gpt2().encode("hello world"))]))
 """

@@ -27,7 +27,7 @@ def write(name: str, svg: str) -> None:
 
 async def take() -> None:
     """Trains, looks, writes, looks again."""
-    from gpt2tui import preset_files
+    from gpt2tui.preset import files as preset_files
     from gpt2tui.tui.app import WorkbenchApp
 
     app = WorkbenchApp()

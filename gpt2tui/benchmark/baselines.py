@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Precisions, Step, Write
 from gpt2tui.data.batches import Batch
 from gpt2tui.device import Precision, autocast, choose_compilation
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.compilation import compiled
 from model.gpt2 import GPT2
 from model.huggingface import published_config, to_published

@@ -8,7 +8,7 @@ from torch import Tensor
 from gpt2tui.benchmark.job import BATCH_SIZES, Contender, Job, Precisions, Round, Write
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.generation import decoder_of
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from model.gpt2 import GPT2
 from model.sampling import generate
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,8 @@ from gpt2tui.device import Precision, choose_device, choose_precision
 from gpt2tui.device_speed import measure as measure_device
 from gpt2tui.estimate import count_memory, duration, estimate
 from gpt2tui.folders import cache_folder
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.tracking.number_format import byte_size
 
 CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpt2tui.data import tokenizers
 from gpt2tui.data.corpora import open_corpus
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 FEWEST_PASSES = 2
 

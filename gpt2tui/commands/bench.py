@@ -9,9 +9,9 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2tui import preset_files
 from gpt2tui.errors import ResourceError, UsageError
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import LoadedPreset
 
 DEFAULT_PRESET = "small"
 PARTS = ("train", "generate", "tokenize", "data")

@@ -11,7 +11,7 @@ from gpt2tui.device import choose_device, choose_precision
 from gpt2tui.device_speed import measure
 from gpt2tui.estimate import as_dict, estimate, report
 from gpt2tui.launch import resumed_preset
-from gpt2tui.preset_files import LoadedPreset, dumps
+from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.terminal_text import sanitize
 
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
-    from gpt2tui import generation, preset_files
+    from gpt2tui import generation
     from gpt2tui.commands.sample import tell_passed_over
     from gpt2tui.data.corpora import open_corpus
-    from gpt2tui.preset import DataTable
+    from gpt2tui.preset import files as preset_files
+    from gpt2tui.preset.schema import DataTable
     from gpt2tui.terminal_text import sanitize
     from gpt2tui.tracking.number_format import compact, xz_comparison
 

@@ -4,11 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpt2tui import preset_files
 from gpt2tui.commands.tables import Column, print_table
 from gpt2tui.commands.train import print_json
 from gpt2tui.errors import Mistake, PresetError
-from gpt2tui.preset import Preset
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.schema import Preset
 from gpt2tui.printable import printable_value
 from gpt2tui.terminal_text import sanitize
 

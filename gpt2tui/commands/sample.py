@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import UsageError
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 
 if TYPE_CHECKING:
     from gpt2tui.checkpoint import Checkpoint
@@ -58,7 +58,7 @@ def chosen(defaults: SamplingTable, options: argparse.Namespace) -> SamplingTabl
     try:
         return SamplingTable.model_validate({**defaults.model_dump(), **given})
     except ValidationError as error:
-        from gpt2tui.preset_files import settings
+        from gpt2tui.preset.files import settings
 
         allowed = {setting.key: setting.allowed for setting in settings()}
         mistakes = [(str(e["loc"][0]), e["input"]) for e in error.errors()]

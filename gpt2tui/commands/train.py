@@ -9,11 +9,12 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2tui import preset_files, runs
+from gpt2tui import runs
 from gpt2tui.commands.signals import Interrupted, StopSignals
 from gpt2tui.errors import UsageError
 from gpt2tui.launch import OpenedRun, Told, drive, new_run, resumed_run
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import Event, RunStarted
 

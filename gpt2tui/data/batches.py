@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.data.token_stream import TokenStream
-from gpt2tui.preset import TrainingTable
+from gpt2tui.preset.schema import TrainingTable
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, int64, shape (B, T) each; a target is the next token, or -1 to be left out."""

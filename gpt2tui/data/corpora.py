@@ -3,7 +3,7 @@
 from gpt2tui.data import hub, local_files, python_stdlib
 from gpt2tui.data.corpus import Corpus
 from gpt2tui.data.rows import STREAMING_VALIDATION_BYTES
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 WIKITEXTS = ("wikitext-103", "wikitext-2")
 

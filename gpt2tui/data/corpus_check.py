@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gpt2tui.data.corpus import Corpus, Piece
 from gpt2tui.errors import DataError, PresetError
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 
 READ_BYTES = 4 << 20
 """So much training text is read to see whether it is text."""

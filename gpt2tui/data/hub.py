@@ -15,7 +15,7 @@ from gpt2tui.data.corpus import Corpus, Position, Split, digest
 from gpt2tui.data.row_files import missing_column
 from gpt2tui.data.rows import RowCorpus, RowSource
 from gpt2tui.errors import DataError, ResourceError
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 PREFIX = "hf:"
 WIKITEXT = "Salesforce/wikitext"

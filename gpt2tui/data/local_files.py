@@ -13,7 +13,7 @@ from gpt2tui.data.rows import RowCorpus
 from gpt2tui.data.text_files import TextFile, TextFiles
 from gpt2tui.durable import sha256
 from gpt2tui.errors import DataError
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .csv or .parquet, gzipped or not"

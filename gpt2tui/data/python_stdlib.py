@@ -12,7 +12,7 @@ from gpt2tui.data.corpus import Corpus, digest, stable_hash
 from gpt2tui.data.text_files import TextFile, TextFiles
 from gpt2tui.durable import sha256
 from gpt2tui.errors import DataError
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 NAME = "python-stdlib"
 

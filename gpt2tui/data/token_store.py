@@ -35,7 +35,7 @@ from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.durable import sha256
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
-from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
+from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
 
 FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20

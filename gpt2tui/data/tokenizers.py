@@ -14,7 +14,7 @@ from gpt2tui.data.tokenizer_kinds import (
     Tokenizer,
     gpt2_ranks,
 )
-from gpt2tui.preset import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
+from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
 
 __all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "save"]
 

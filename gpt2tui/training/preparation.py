@@ -13,8 +13,8 @@ from gpt2tui.device import choose_compilation, choose_device, choose_precision, 
 from gpt2tui.durable import replace_text
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.generation import load_model
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import dumps
+from gpt2tui.preset.files import dumps
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.events import RunStarted
 from gpt2tui.training.state import TrainingState, read_numbers, restore

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 
 
 @dataclass(frozen=True)

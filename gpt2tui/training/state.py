@@ -16,8 +16,8 @@ from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision
 from gpt2tui.errors import CheckpointError
 from gpt2tui.evaluation.held_out import perplexity
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import dumps
+from gpt2tui.preset.files import dumps
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.saving import Snapshot
 from gpt2tui.training.time_budget import TimeBudget

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.schedules import decay_start, fewest_iterations
 
 LOOKS = 8  # in a whole run, if it were never to decay

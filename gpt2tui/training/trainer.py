@@ -26,8 +26,8 @@ from gpt2tui.errors import Gpt2TuiError, first_line
 from gpt2tui.estimate import flops_per_token
 from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
 from gpt2tui.generation import TextModel
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import dumps
+from gpt2tui.preset.files import dumps
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.events import (
     CheckpointSaved,

@@ -11,7 +11,7 @@ import torch
 
 from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.device import Precision, choose_precision
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.update import fresh_update
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads

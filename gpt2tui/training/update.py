@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import DivergedError
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.optimizers import Optimizers
 from model.gpt2 import GPT2
 

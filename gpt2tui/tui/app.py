@@ -43,7 +43,7 @@ from gpt2tui.tui.workbench_log import log_file
 
 # Nothing here may import presets or runs before the first paint: pydantic alone takes as long as all else.
 if TYPE_CHECKING:
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.runs import Run
 
 DRAIN_SECONDS = 0.25
@@ -383,7 +383,7 @@ class WorkbenchApp(App[int]):
 
     def train_preset(self, name: str) -> None:
         """Trains a preset by name as it is on disk."""
-        from gpt2tui import preset_files
+        from gpt2tui.preset import files as preset_files
 
         try:
             loaded = preset_files.load([name])
@@ -398,7 +398,8 @@ class WorkbenchApp(App[int]):
 
     def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
         """Shows, talks to or goes on with a run by name."""
-        from gpt2tui import preset_files, runs
+        from gpt2tui import runs
+        from gpt2tui.preset import files as preset_files
 
         try:
             run = runs.find(name)

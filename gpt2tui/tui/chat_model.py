@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.message import Message
 
 from gpt2tui.errors import CheckpointError, Gpt2TuiError
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.chat_statistics import TokenStatistics
 from gpt2tui.tui.chat_template import STOP
 from gpt2tui.tui.shown_token import ShownRival, ShownToken

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tracking.number_format import compact
 from gpt2tui.tui.chat_model import Ending, Task

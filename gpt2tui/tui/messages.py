@@ -11,7 +11,7 @@ from gpt2tui.training.events import Event
 from gpt2tui.tui.session_state import SessionState
 
 if TYPE_CHECKING:
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.runs import Run
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.estimate import Estimate, estimate
-from gpt2tui.preset import DataTable, Preset
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.preset.schema import DataTable, Preset
 from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import flat
+from gpt2tui.preset.files import flat
+from gpt2tui.preset.schema import Preset
 
 Values = Mapping[str, Any]
 """A value for the dotted key of every setting; None where it is left out, as all of an optional table may be."""

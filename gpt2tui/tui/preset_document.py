@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from gpt2tui import preset_files
 from gpt2tui.errors import Mistake, PresetError
-from gpt2tui.preset_files import LoadedPreset, PresetSource
-from gpt2tui.preset_settings import defaults
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import LoadedPreset, PresetSource
+from gpt2tui.preset.settings import defaults
 from gpt2tui.tui import preset_library
 from gpt2tui.tui.preset_editing import Checked, PresetEditing, check
 

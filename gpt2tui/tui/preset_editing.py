@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2tui.errors import Place
-from gpt2tui.preset import Preset
-from gpt2tui.preset_layers import Layer, Placed
-from gpt2tui.preset_settings import optional_tables, with_table
-from gpt2tui.preset_validation import validate
-from gpt2tui.preset_writer import too_large
+from gpt2tui.preset.files import too_large
+from gpt2tui.preset.layers import Layer, Placed
+from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.settings import optional_tables, with_table
+from gpt2tui.preset.validation import validate
 from gpt2tui.tui.preset_difference import Values, differences
 
 MOST_STEPS = 500  # of undo; each shares all but one of its values with its neighbours

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gpt2tui import preset_files
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.preset_files import PresetSource
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import PresetSource
 from gpt2tui.tracking.number_format import compact
 from gpt2tui.tui import preset_library
 from gpt2tui.tui.preset_library import Stamp

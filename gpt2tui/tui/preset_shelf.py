@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2tui import preset_files
-from gpt2tui.preset_files import LoadedPreset, PresetSource, flat
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import LoadedPreset, PresetSource, flat
 from gpt2tui.tui.preset_document import PresetDocument
 from gpt2tui.tui.preset_scan import ScannedPreset
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpt2tui import preset_files
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.preset import Preset
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.schema import Preset
 from gpt2tui.runs import Run
 from gpt2tui.tracking.jsonl import follow, read_events
 from gpt2tui.training.events import Event, RunStarted

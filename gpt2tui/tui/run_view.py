@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.runs import Run
 from gpt2tui.training.events import Event, NumIterationsChanged, RunStarted
 from gpt2tui.tui.event_lines import EventLine, event_line

@@ -1,6 +1,6 @@
 """In words: where on its schedule the learning rate is."""
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.training.schedules import phase
 
 

@@ -10,7 +10,7 @@ from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.user_settings import UserSettings
 
 if TYPE_CHECKING:
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.runs import Run
     from gpt2tui.tui.widgets.mode_bar import TrainingStatus
 

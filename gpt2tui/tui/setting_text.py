@@ -4,9 +4,9 @@ import json
 import shlex
 from typing import Any, Literal
 
-from gpt2tui.preset_files import Setting
-from gpt2tui.preset_layers import read_overrides
-from gpt2tui.preset_settings import number_text
+from gpt2tui.preset.files import Setting
+from gpt2tui.preset.layers import read_overrides
+from gpt2tui.preset.settings import number_text
 
 Kind = Literal["number", "choice", "switch", "text", "long text", "path", "list"]
 

@@ -24,7 +24,7 @@ from gpt2tui.tui.torch_loading import load_torch
 if TYPE_CHECKING:
     from gpt2tui.data.store_building import Progress
     from gpt2tui.generation import TextModel
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.runs import Run
 
 log = logging.getLogger(__name__)

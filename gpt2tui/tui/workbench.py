@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpt2tui.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpt2tui.preset_files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.runs import Run
     from gpt2tui.tui.training_session import TrainingSession
 
@@ -49,13 +49,14 @@ def run_workbench(
     if resume is not None and run_dir is not None:
         raise UsageError("--resume continues in the run's own folder; --run-dir does not go with it")
     if resume is not None:
-        from gpt2tui import preset_files, runs
+        from gpt2tui import runs
+        from gpt2tui.preset import files as preset_files
 
         run = runs.find(resume)
         layers: list[str | Path] = [run.preset_file, *presets]
         launch = Launch(preset_files.load(layers, overrides), run, layers=tuple(presets), overrides=tuple(overrides))
     elif presets or overrides:
-        from gpt2tui import preset_files
+        from gpt2tui.preset import files as preset_files
 
         preselected = preset_files.load(list(presets) or ["default"], overrides)
     _start_resource_tracker()

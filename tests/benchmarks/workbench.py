@@ -175,7 +175,7 @@ def memory(events: int = 100_000, parts: int = 10) -> dict[str, int]:
     """Resident bytes of a workbench that is sent so many step events, after each tenth of them."""
     import psutil
 
-    from gpt2tui import preset_files
+    from gpt2tui.preset import files as preset_files
     from gpt2tui.tui.app import WorkbenchApp
     from gpt2tui.tui.training_session import TrainingSession
     from tests.tui.fake_training import FakeTraining

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 
 from gpt2tui.data.corpora import open_corpus
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 
 def opened(source, **table):

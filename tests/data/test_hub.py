@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from gpt2tui import preset_files
 from gpt2tui.data import hub, token_store
 from gpt2tui.data.hub import is_title
 from gpt2tui.errors import DataError
+from gpt2tui.preset import files as preset_files
 from tests.data.corpus_files import both, opened, write_hub_folder, write_rows
 
 TRAIN = [f"training document {i}\n" for i in range(700)]

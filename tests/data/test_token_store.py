@@ -11,7 +11,7 @@ import pytest
 from gpt2tui.data import store_building, token_store, tokenizer_kinds, xz
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
-from gpt2tui.preset import DataTable, Preset, TrainingTable
+from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
 from model.config import GPT2Config
 from tests.data.corpus_files import opened, write, write_hub_folder, write_rows
 
@@ -195,7 +195,7 @@ def test_a_failed_preparation_leaves_nothing(folder, cache):
 PRESET = """
 from pathlib import Path
 from gpt2tui.data.token_store import prepare
-from gpt2tui.preset import DataTable, Preset, TrainingTable
+from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
 data = DataTable(source=sys.argv[1], tokenizer=sys.argv[3])
 preset = Preset(data=data, training=TrainingTable(sequence_length=8))
 """

@@ -7,7 +7,7 @@ from gpt2tui.data.batches import StreamBatches
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizers import build
 from gpt2tui.errors import DataError
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 from tests.data.corpus_files import opened, write_hub_folder, write_rows
 
 ROWS = [f"document {i}, with text\n" for i in range(40)]

@@ -18,7 +18,7 @@ from gpt2tui.data.tokenizer_files import merges_of
 from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE
 from gpt2tui.data.tokenizers import IncrementalDecoder
 from gpt2tui.errors import CheckpointError
-from gpt2tui.preset import DataTable
+from gpt2tui.preset.schema import DataTable
 
 KINDS = ["gpt2", "bpe", "char", "byte"]
 

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from gpt2tui import checkpoint, preset_files
+from gpt2tui import checkpoint
 from gpt2tui.folders import config_folder
+from gpt2tui.preset import files as preset_files
 from gpt2tui.run_summary import summarize
 from gpt2tui.runs import all_runs
 from tests import tiny_runs

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpt2tui.preset import Preset, TrackingTable
+from gpt2tui.preset.schema import Preset, TrackingTable
 from gpt2tui.tracking.wandb import WandbTracker
 from gpt2tui.training.events import NumIterationsChanged, RunFailed
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpt2tui import device as precision
-from gpt2tui import preset_files
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training.compilation import compiled
 from model.config import GPT2Config
 from model.gpt2 import GPT2

@@ -9,7 +9,7 @@ from gpt2tui import checkpoint, runs
 from gpt2tui.errors import DataError, ResourceError
 from gpt2tui.evaluation import held_out as evaluation
 from gpt2tui.launch import drive, new_run, resumed_run
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run_summary import summarize
 from gpt2tui.tracking.jsonl import read_events
 from gpt2tui.training import preparation, trainer

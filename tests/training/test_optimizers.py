@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gpt2tui import preset_files
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training import muon
 from gpt2tui.training.muon import Muon, orthogonalize
 from gpt2tui.training.optimizers import Optimizers

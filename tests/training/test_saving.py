@@ -6,11 +6,12 @@ import threading
 import pytest
 import torch
 
-from gpt2tui import checkpoint, preset_files, runs
+from gpt2tui import checkpoint, runs
 from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import ResourceError
 from gpt2tui.folders import cache_folder
 from gpt2tui.launch import make_trainer, new_run, resumed_run
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training import saving
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.events import CheckpointSaved, Evaluated, RunFailed, RunFinished, Step, Warned

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from gpt2tui import preset_files
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training.schedules import decay_start, fewest_iterations, learning_rate
 
 PEAK, LAST = 1e-3, 99

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from gpt2tui import checkpoint, preset_files
+from gpt2tui import checkpoint
 from gpt2tui.errors import CheckpointError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.run_summary import summarize
 from gpt2tui.tracking.jsonl import JsonLines
 from gpt2tui.training import trial

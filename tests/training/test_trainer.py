@@ -4,8 +4,9 @@ import math
 import pytest
 import torch
 
-from gpt2tui import checkpoint, preset_files
+from gpt2tui import checkpoint
 from gpt2tui.errors import CheckpointError, DivergedError, ResourceError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training.events import (
     CheckpointSaved,
     Evaluated,

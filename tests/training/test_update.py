@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gpt2tui import preset_files
 from gpt2tui.errors import DivergedError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.update import Update, fresh_update
 from model import loss as loss_module

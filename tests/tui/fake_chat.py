@@ -4,7 +4,7 @@ import math
 import threading
 from dataclasses import dataclass, field
 
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.chat_model import ChatModels
 from gpt2tui.tui.screens.chat import ChatScreen

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gpt2tui.errors import CheckpointError
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.chat_model import (
     AllAnswered,
     AnswerBegun,

@@ -8,7 +8,7 @@ import pytest
 from textual.events import Key, Paste
 from textual.screen import Screen
 
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui import chat_catalog
 from gpt2tui.tui.chat_catalog import ModelChoice
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.chat_statistics import TokenStatistics
 from gpt2tui.tui.chat_template import conversation, spoken
 from gpt2tui.tui.chat_transcript import AnswerRecord, as_markdown, notes, numbers_line, settings_line

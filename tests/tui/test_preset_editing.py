@@ -2,11 +2,11 @@
 
 import pytest
 
-from gpt2tui import preset_files
 from gpt2tui.errors import PresetError
-from gpt2tui.preset import Preset
-from gpt2tui.preset_files import flat
-from gpt2tui.preset_settings import defaults
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import flat
+from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.settings import defaults
 from gpt2tui.tui.preset_difference import differences
 from gpt2tui.tui.preset_editing import MOST_STEPS, PresetEditing, check
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from gpt2tui import preset_files
 from gpt2tui.errors import PresetError
-from gpt2tui.preset_files import PresetSource, shipped_folder
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import PresetSource, shipped_folder
 from gpt2tui.tui import preset_library
 from gpt2tui.tui.preset_document import PresetDocument
 from gpt2tui.tui.preset_scan import PresetScan

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from textual.widgets import Button, Input, Static
 
-from gpt2tui import preset_files
-from gpt2tui.preset_files import shipped_folder
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import shipped_folder
 from gpt2tui.tui.preset_costs import Found
 from gpt2tui.tui.widgets.choice import Choice
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog

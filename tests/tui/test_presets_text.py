@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from gpt2tui import preset_files
-from gpt2tui.preset_files import flat, settings
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import flat, settings
 from gpt2tui.tui.corpus_suggester import complete_path
 from gpt2tui.tui.setting_text import as_override, kind, read, short_bounds, write
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gpt2tui import preset_files
+from gpt2tui.preset import files as preset_files
 from gpt2tui.training import events
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.tui.event_lines import event_line

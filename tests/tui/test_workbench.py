@@ -6,8 +6,8 @@ from textual.app import App
 from textual.events import Resize
 from textual.geometry import Size
 
-from gpt2tui import preset_files
-from gpt2tui.preset_files import user_folder
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import user_folder
 from gpt2tui.tui.app import UnsavedDialog, WorkbenchApp
 from gpt2tui.tui.screen_bases import SteadyScreen
 from gpt2tui.tui.training_session import TrainingSession

@@ -17,7 +17,7 @@ from textual.notifications import SeverityLevel
 from textual.widgets import Input, TextArea
 
 from gpt2tui.errors import ResourceError
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tui import chat_catalog
 from gpt2tui.tui.chat_catalog import ModelChoice

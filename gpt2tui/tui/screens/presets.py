@@ -14,7 +14,7 @@ from textual.timer import Timer
 from textual.widgets import Button, Input, OptionList
 
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.preset_files import LoadedPreset, PresetSource
+from gpt2tui.preset.files import LoadedPreset, PresetSource
 from gpt2tui.printable import printable
 from gpt2tui.tui import preset_library, preset_questions
 from gpt2tui.tui.preset_difference import differences

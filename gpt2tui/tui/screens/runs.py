@@ -11,7 +11,7 @@ from textual.widgets import Button, Input
 from textual.worker import Worker, WorkerState
 
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.preset_files import LoadedPreset
+from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tracking.number_format import byte_size
 from gpt2tui.tui.messages import RunsChanged

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, duration
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tracking.number_format import byte_size, compact
 from gpt2tui.tui.preset_costs import Costs

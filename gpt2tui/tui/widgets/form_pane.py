@@ -6,7 +6,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Button, Static
 
-from gpt2tui.preset_files import Setting
+from gpt2tui.preset.files import Setting
 from gpt2tui.printable import printable
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tui.preset_document import PresetDocument

@@ -12,8 +12,8 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from gpt2tui.preset_files import Setting, settings
-from gpt2tui.preset_settings import defaults, optional_tables
+from gpt2tui.preset.files import Setting, settings
+from gpt2tui.preset.settings import defaults, optional_tables
 from gpt2tui.tui.preset_difference import Values
 from gpt2tui.tui.widgets.setting_field import SettingField
 

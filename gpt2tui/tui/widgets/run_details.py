@@ -12,7 +12,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 from gpt2tui.printable import printable
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Checkbox, Input, Label
 
-from gpt2tui.preset import SamplingTable
+from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.widgets.slider import Slider, plain_number
 
 LARGEST_SEED = 2**63 - 1

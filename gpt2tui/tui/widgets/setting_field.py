@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from gpt2tui.preset_files import Setting
+from gpt2tui.preset.files import Setting
 from gpt2tui.terminal_text import sanitize
 from gpt2tui.tui import setting_text
 from gpt2tui.tui.corpus_suggester import CorpusSuggester

@@ -21,7 +21,7 @@ class PresetSource:
 
 def shipped_folder() -> Path:
     """The presets that come with the program, never written: in a wheel, or beside a checkout's packages."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     installed = package / "presets"
     return installed if installed.is_dir() else package.parent / "presets"
 

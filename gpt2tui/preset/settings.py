@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from gpt2tui.preset import Preset
+from gpt2tui.preset.schema import Preset
 
 _TYPES = {
     "integer": "whole number",

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from gpt2tui.errors import Mistake, Place
-from gpt2tui.preset import Preset
-from gpt2tui.preset_layers import Key, Layer, prefixes
-from gpt2tui.preset_settings import Setting, optional_tables, settings, tables
+from gpt2tui.preset.layers import Key, Layer, prefixes
+from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.settings import Setting, optional_tables, settings, tables
 from gpt2tui.printable import printable, printable_value
 
 MOST_MISTAKES = 100
