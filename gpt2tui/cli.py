@@ -309,7 +309,7 @@ def _setting_keys(**_: Any) -> list[str]:
 
 
 def _run_names(**_: Any) -> list[str]:
-    from gpt2tui.runs import all_runs
+    from gpt2tui.run.folder import all_runs
 
     return [run.name for run in all_runs()]
 

@@ -9,8 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gpt2tui import checkpoint
-from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device
@@ -18,6 +16,8 @@ from gpt2tui.errors import CheckpointError
 from gpt2tui.folders import runs_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.run import checkpoint
+from gpt2tui.run.checkpoint import Checkpoint
 from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.huggingface import from_published

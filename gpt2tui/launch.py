@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from gpt2tui.errors import CheckpointError, Gpt2TuiError
+from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import Event, RunFailed, RunFinished, Warned
 
 if TYPE_CHECKING:
-    from gpt2tui.checkpoint import Checkpoint
     from gpt2tui.data.token_store import Progress, TokenizedCorpus
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.preset.schema import Preset
-    from gpt2tui.runs import Run
+    from gpt2tui.run.checkpoint import Checkpoint
+    from gpt2tui.run.folder import Run
     from gpt2tui.tracking.subscriber import Report, Subscriber
     from gpt2tui.training.trainer import Trainer
 
@@ -124,7 +124,7 @@ def _warnings(reports: list[str]) -> Iterator[Warned]:
 @contextlib.contextmanager
 def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[OpenedRun]:
     """A new run folder, locked; one in which training never began is removed again."""
-    from gpt2tui import runs
+    from gpt2tui.run import folder as runs
 
     check_device(loaded.preset)
     run = runs.create(loaded.name, folder)
@@ -154,7 +154,8 @@ def resumed_run(
     One that ended before its first checkpoint begins anew. Raises RunLockedError, CheckpointError when what was saved
     is not valid or the preset no longer fits, PresetError.
     """
-    from gpt2tui import checkpoint, runs
+    from gpt2tui.run import checkpoint
+    from gpt2tui.run import folder as runs
 
     with runs.locked(run):
         checkpoint.remove_leftovers(run.checkpoints)
@@ -176,7 +177,7 @@ def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
 
 def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls) -> "Trainer":
     """The trainer of an opened run on its prepared corpus."""
-    from gpt2tui import runs
+    from gpt2tui.run import folder as runs
     from gpt2tui.training.trainer import Trainer
 
     preset = opened.loaded.preset
@@ -194,7 +195,7 @@ def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Control
 
 def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
     """Who writes a run down: `events.jsonl` always, W&B where the preset says so."""
-    from gpt2tui.tracking.jsonl import JsonLines
+    from gpt2tui.run.events_file import JsonLines
     from gpt2tui.tracking.wandb import WandbTracker
 
     subscribers: list[Subscriber] = [JsonLines(trainer.run.events_file, report)]
@@ -238,9 +239,9 @@ def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
     With a time budget the number of iterations belongs to the checkpoint's step. The run folder's preset is not needed,
     so that a damaged one is passed over.
     """
-    from gpt2tui import checkpoint
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.files import flat
+    from gpt2tui.run import checkpoint
 
     if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
         with contextlib.suppress(Gpt2TuiError, OSError, ValueError):

@@ -15,9 +15,9 @@ import time
 import psutil
 import pytest
 
-from gpt2tui import checkpoint
 from gpt2tui.__main__ import main
 from gpt2tui.preset import files as preset_files
+from gpt2tui.run import checkpoint
 from tests import tiny_runs
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}

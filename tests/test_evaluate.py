@@ -7,10 +7,10 @@ import sysconfig
 
 import pytest
 
-from gpt2tui import runs
 from gpt2tui.__main__ import main
 from gpt2tui.data.corpus import stable_hash
 from gpt2tui.data.text_files import TextFiles
+from gpt2tui.run import folder as runs
 from tests import tiny_runs
 
 

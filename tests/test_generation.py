@@ -6,11 +6,12 @@ import shutil
 import pytest
 import torch
 
-from gpt2tui import checkpoint, generation
+from gpt2tui import generation
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
 from gpt2tui.errors import CheckpointError
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.run import checkpoint
 from model.config import GPT2Config
 from model.gpt2 import GPT2
 from tests import tiny_runs

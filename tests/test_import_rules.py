@@ -31,8 +31,8 @@ STARTS_AT_ONCE = (
     "gpt2tui.preset.schema",
     "gpt2tui.preset.files",
     "gpt2tui.estimate",
-    "gpt2tui.runs",
-    "gpt2tui.run_summary",
+    "gpt2tui.run.folder",
+    "gpt2tui.run.summary",
     "gpt2tui.commands.presets",
     "gpt2tui.commands.runs",
     "gpt2tui.tracking.console",
@@ -98,7 +98,7 @@ LAYERS = [
     },
 ]  # fmt: skip
 # The words of events are shared by all who read them, and summaries of runs are read from them.
-SHARED = {"gpt2tui.training.events", "gpt2tui.training.controls"}
+SHARED = {"gpt2tui.run.events", "gpt2tui.training.controls"}
 
 
 def layer_of(name):

@@ -4,14 +4,15 @@ import time
 
 import pytest
 
-from gpt2tui import checkpoint, runs
 from gpt2tui.errors import DataError, DivergedError
 from gpt2tui.launch import Launch
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
-from gpt2tui.tracking.jsonl import read_events
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import Event, LearningRateChanged, RunFinished, RunStarted, Step
+from gpt2tui.run.events_file import read_events
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import Event, LearningRateChanged, RunFinished, RunStarted, Step
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.training.update import Update
 from gpt2tui.tui.training_session import TrainingSession, training_stream

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2tui import checkpoint, generation, runs
+from gpt2tui import generation
 from gpt2tui.__main__ import main
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import prepare
@@ -14,8 +14,10 @@ from gpt2tui.evaluation.held_out import held_out_loss
 from gpt2tui.folders import cache_folder, runs_folder
 from gpt2tui.launch import make_trainer, resumed_run
 from gpt2tui.preset import files as preset_files
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import Evaluated, Step
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import Evaluated, Step
 from tests import tiny_runs
 
 LEGACY = Path(__file__).parent / "legacy"

@@ -9,11 +9,11 @@ import sys
 import pytest
 
 import gpt2tui
-from gpt2tui import runs
 from gpt2tui.__main__ import main
 from gpt2tui.errors import CheckpointError, RunLockedError, UsageError
-from gpt2tui.run_summary import summarize
-from gpt2tui.training import events
+from gpt2tui.run import events
+from gpt2tui.run import folder as runs
+from gpt2tui.run.summary import summarize
 from tests.tracking import event_samples
 from tests.tracking.test_jsonl import ODD_FILES
 

@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-from gpt2tui import runs
+from gpt2tui.run import folder as runs
 
 
 def attach(options: argparse.Namespace) -> int:

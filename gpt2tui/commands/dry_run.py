@@ -3,7 +3,6 @@
 import argparse
 import sys
 
-from gpt2tui import runs
 from gpt2tui.commands.train import load_preset, print_json
 from gpt2tui.data.corpus_check import check_vocabulary
 from gpt2tui.data.readiness import CHARACTERS_OF_A_TEXT, look_at_data
@@ -12,6 +11,7 @@ from gpt2tui.device_speed import measure
 from gpt2tui.estimate import as_dict, estimate, report
 from gpt2tui.launch import resumed_preset
 from gpt2tui.preset.files import LoadedPreset, dumps
+from gpt2tui.run import folder as runs
 from gpt2tui.terminal_text import sanitize
 
 

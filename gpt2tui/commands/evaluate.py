@@ -66,7 +66,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
     """Whether the corpus is the one that the model was trained with; None where the model does not say."""
-    from gpt2tui import checkpoint
+    from gpt2tui.run import checkpoint
 
     if model.saved is None:
         return None

@@ -5,10 +5,11 @@ from datetime import datetime
 
 from rich.console import Console
 
-from gpt2tui import checkpoint, runs
 from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.commands.train import print_json
-from gpt2tui.run_summary import RunSummary, summarize
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
 
 

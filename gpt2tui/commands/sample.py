@@ -9,7 +9,7 @@ from gpt2tui.errors import UsageError
 from gpt2tui.preset.schema import SamplingTable
 
 if TYPE_CHECKING:
-    from gpt2tui.checkpoint import Checkpoint
+    from gpt2tui.run.checkpoint import Checkpoint
 
 
 def sample(options: argparse.Namespace) -> int:

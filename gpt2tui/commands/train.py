@@ -9,14 +9,14 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2tui import runs
 from gpt2tui.commands.signals import Interrupted, StopSignals
 from gpt2tui.errors import UsageError
 from gpt2tui.launch import OpenedRun, Told, drive, new_run, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import Event, RunStarted
 
 if TYPE_CHECKING:
     from gpt2tui.data.token_store import Progress
@@ -90,8 +90,8 @@ def _preparation(stream: Generator[Told, None, None]) -> "Generator[Progress, No
 
 
 def _subscriber(options: argparse.Namespace, opened: OpenedRun, started: RunStarted) -> "Subscriber":
+    from gpt2tui.run.events_file import JsonStdout
     from gpt2tui.tracking.console import Console
-    from gpt2tui.tracking.jsonl import JsonStdout
 
     as_text = options.log_format == "text" or (options.log_format is None and sys.stdout.isatty())
     return Console(vocab_size=started.vocab_size, run_folder=opened.run.folder) if as_text else JsonStdout()

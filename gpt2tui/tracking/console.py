@@ -12,12 +12,7 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from gpt2tui.tracking import narration
-from gpt2tui.tracking.line_output import LineOutput
-from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.tracking.status_line import status_lines
-from gpt2tui.tracking.subscriber import Report, report_on_stderr
-from gpt2tui.training.events import (
+from gpt2tui.run.events import (
     CheckpointSaved,
     Evaluated,
     Event,
@@ -32,6 +27,11 @@ from gpt2tui.training.events import (
     Step,
     Warned,
 )
+from gpt2tui.tracking import narration
+from gpt2tui.tracking.line_output import LineOutput
+from gpt2tui.tracking.run_progress import RunProgress
+from gpt2tui.tracking.status_line import status_lines
+from gpt2tui.tracking.subscriber import Report, report_on_stderr
 
 _REFRESHES_PER_SECOND = 4
 

@@ -10,10 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
-from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.training.events import (
+from gpt2tui.run.events import (
     CheckpointSaved,
     Evaluated,
     LearningRateChanged,
@@ -24,6 +21,9 @@ from gpt2tui.training.events import (
     Sampled,
     Step,
 )
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
+from gpt2tui.tracking.run_progress import RunProgress
 
 QUIET = "bright_black"
 SAMPLE_LINES = 40

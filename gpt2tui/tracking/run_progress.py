@@ -3,8 +3,7 @@
 import statistics
 from dataclasses import dataclass, field, replace
 
-from gpt2tui.tracking.smoothing import ExponentialAverage
-from gpt2tui.training.events import (
+from gpt2tui.run.events import (
     Evaluated,
     Event,
     LearningRateChanged,
@@ -14,6 +13,7 @@ from gpt2tui.training.events import (
     RunStarted,
     Step,
 )
+from gpt2tui.tracking.smoothing import ExponentialAverage
 
 _RECENT_STEPS = 50
 

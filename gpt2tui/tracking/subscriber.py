@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from gpt2tui.run.events import Event
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.training.events import Event
 
 Report = Callable[[str], None]
 """Where a subscriber says, in one line, what went wrong with it; never raises."""

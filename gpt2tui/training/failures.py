@@ -6,7 +6,7 @@ from gpt2tui.device import is_out_of_memory
 from gpt2tui.errors import DataError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.folders import cache_folder
 from gpt2tui.preset.schema import Preset
-from gpt2tui.runs import Run
+from gpt2tui.run.folder import Run
 from gpt2tui.training.state import TrainingState
 
 

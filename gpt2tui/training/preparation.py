@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from gpt2tui import checkpoint, runs
-from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.token_store import TokenizedCorpus
@@ -15,8 +13,11 @@ from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.generation import load_model
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.checkpoint import Checkpoint, Parent
+from gpt2tui.run.events import RunStarted
 from gpt2tui.training.compilation import compiled
-from gpt2tui.training.events import RunStarted
 from gpt2tui.training.state import TrainingState, read_numbers, restore
 from gpt2tui.training.time_budget import TimeBudget
 from gpt2tui.training.trial import within_budget

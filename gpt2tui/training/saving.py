@@ -14,10 +14,11 @@ import psutil
 import torch
 from torch import Tensor
 
-from gpt2tui import checkpoint, runs
-from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.device import wait_for
 from gpt2tui.errors import ResourceError
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.checkpoint import Checkpoint, Parent
 
 NICENESS = 10
 SHARE_OF_FREE_MEMORY = 0.5  # a copy that would take more is not made

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2tui import checkpoint
-from gpt2tui.checkpoint import Checkpoint, Parent
 from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision
@@ -18,6 +16,8 @@ from gpt2tui.errors import CheckpointError
 from gpt2tui.evaluation.held_out import perplexity
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
+from gpt2tui.run import checkpoint
+from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.saving import Snapshot
 from gpt2tui.training.time_budget import TimeBudget

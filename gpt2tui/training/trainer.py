@@ -14,8 +14,6 @@ from typing import NoReturn
 import psutil
 import torch
 
-from gpt2tui import runs
-from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
@@ -28,8 +26,9 @@ from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
-from gpt2tui.training.controls import Controls, Decision
-from gpt2tui.training.events import (
+from gpt2tui.run import folder as runs
+from gpt2tui.run.checkpoint import Checkpoint
+from gpt2tui.run.events import (
     CheckpointSaved,
     Evaluated,
     Event,
@@ -43,6 +42,7 @@ from gpt2tui.training.events import (
     Step,
     Warned,
 )
+from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.failures import explained
 from gpt2tui.training.live_copy import copy_weights
 from gpt2tui.training.preparation import prepare, run_started, write_new_run, write_resumed_run

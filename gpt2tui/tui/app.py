@@ -20,8 +20,8 @@ from textual.worker import WorkerFailed
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.launch import Launch
+from gpt2tui.run.events import CheckpointSaved
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.training.events import CheckpointSaved
 from gpt2tui.tui.commands import WorkbenchCommands
 from gpt2tui.tui.control_filter import ControlFilter
 from gpt2tui.tui.messages import (
@@ -44,7 +44,7 @@ from gpt2tui.tui.workbench_log import log_file
 # Nothing here may import presets or runs before the first paint: pydantic alone takes as long as all else.
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
-    from gpt2tui.runs import Run
+    from gpt2tui.run.folder import Run
 
 DRAIN_SECONDS = 0.25
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -398,8 +398,8 @@ class WorkbenchApp(App[int]):
 
     def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
         """Shows, talks to or goes on with a run by name."""
-        from gpt2tui import runs
         from gpt2tui.preset import files as preset_files
+        from gpt2tui.run import folder as runs
 
         try:
             run = runs.find(name)

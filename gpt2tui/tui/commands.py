@@ -129,7 +129,7 @@ class WorkbenchCommands(Provider):
 
 def _names() -> tuple[list[str], list[str]]:
     """Presets and runs, the newest run first."""
-    from gpt2tui import runs  # not before somebody asks for the palette
     from gpt2tui.preset import files as preset_files
+    from gpt2tui.run import folder as runs  # not before somebody asks for the palette
 
     return [source.name for source in preset_files.available()], [run.name for run in reversed(runs.all_runs())]

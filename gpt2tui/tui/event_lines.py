@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
-from gpt2tui.training.events import (
+from gpt2tui.run.events import (
     CheckpointSaved,
     Evaluated,
     Event,
@@ -23,6 +21,8 @@ from gpt2tui.training.events import (
     RunStarted,
     Warned,
 )
+from gpt2tui.terminal_text import sanitize
+from gpt2tui.tracking.number_format import byte_size, compact, duration
 
 
 @dataclass(frozen=True)

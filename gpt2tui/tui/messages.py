@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from gpt2tui.run.events import Event
 from gpt2tui.tracking.number_format import byte_size, compact
-from gpt2tui.training.events import Event
 from gpt2tui.tui.session_state import SessionState
 
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
-    from gpt2tui.runs import Run
+    from gpt2tui.run.folder import Run
 
 
 @dataclass

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from gpt2tui.runs import Run
+from gpt2tui.run.folder import Run
 from gpt2tui.tui.run_listing import RunRow
 
 

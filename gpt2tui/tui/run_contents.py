@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt2tui import checkpoint
-from gpt2tui.checkpoint import Checkpoint
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
-from gpt2tui.run_summary import RunSummary
-from gpt2tui.runs import Run
-from gpt2tui.tracking.jsonl import read_events
+from gpt2tui.run import checkpoint
+from gpt2tui.run.checkpoint import Checkpoint
+from gpt2tui.run.events_file import read_events
+from gpt2tui.run.folder import Run
+from gpt2tui.run.summary import RunSummary
 from gpt2tui.tui.run_commands import repeat_command
 from gpt2tui.tui.run_history import RunHistory
 from gpt2tui.tui.run_listing import RunRow

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpt2tui.training.events import RunFailed, RunFinished
+from gpt2tui.run.events import RunFailed, RunFinished
 from gpt2tui.tui.run_view import RunView
 from gpt2tui.tui.session_state import ACTIVE, SessionState
 from gpt2tui.tui.widgets.mode_bar import TrainingStatus

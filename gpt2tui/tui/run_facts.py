@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
-from gpt2tui.runs import Run
-from gpt2tui.tracking.jsonl import follow, read_events
-from gpt2tui.training.events import Event, RunStarted
+from gpt2tui.run.events import Event, RunStarted
+from gpt2tui.run.events_file import follow, read_events
+from gpt2tui.run.folder import Run
 from gpt2tui.tui.run_history import RunHistory
 from gpt2tui.tui.run_view import RunView
 

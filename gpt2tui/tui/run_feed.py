@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from gpt2tui import runs
 from gpt2tui.preset.files import LoadedPreset
-from gpt2tui.runs import Run
-from gpt2tui.training.events import Event, RunStarted
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import Event, RunStarted
+from gpt2tui.run.folder import Run
 from gpt2tui.tui.run_facts import beginning, earlier_view, run_facts
 from gpt2tui.tui.run_follower import RunFollower
 from gpt2tui.tui.run_view import RunView

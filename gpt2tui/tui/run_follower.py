@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from gpt2tui.runs import Run
-from gpt2tui.training.events import Event
+from gpt2tui.run.events import Event
+from gpt2tui.run.folder import Run
 from gpt2tui.tui.run_facts import follow_run
 from gpt2tui.tui.run_view import RunView
 

@@ -10,9 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.tracking.smoothing import ExponentialAverage
-from gpt2tui.training.events import (
+from gpt2tui.run.events import (
     CheckpointSaved,
     Evaluated,
     Event,
@@ -23,6 +21,8 @@ from gpt2tui.training.events import (
     Sampled,
     Step,
 )
+from gpt2tui.tracking.run_progress import RunProgress
+from gpt2tui.tracking.smoothing import ExponentialAverage
 from gpt2tui.tui.series import Series
 
 SMOOTHINGS = (0.0, 0.5, 0.9, 0.99)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gpt2tui import runs
-from gpt2tui.run_summary import RunSummary, summarize
-from gpt2tui.runs import Run
+from gpt2tui.run import folder as runs
+from gpt2tui.run.folder import Run
+from gpt2tui.run.summary import RunSummary, summarize
 
 RowState = Literal["running here", "running elsewhere", "finished", "stopped", "failed", "crashed", "empty"]
 Signature = tuple[object, ...]

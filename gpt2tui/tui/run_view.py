@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpt2tui.preset.schema import Preset
-from gpt2tui.runs import Run
-from gpt2tui.training.events import Event, NumIterationsChanged, RunStarted
+from gpt2tui.run.events import Event, NumIterationsChanged, RunStarted
+from gpt2tui.run.folder import Run
 from gpt2tui.tui.event_lines import EventLine, event_line
 from gpt2tui.tui.run_history import RunHistory
 

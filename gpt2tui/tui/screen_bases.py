@@ -11,7 +11,7 @@ from gpt2tui.tui.user_settings import UserSettings
 
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
-    from gpt2tui.runs import Run
+    from gpt2tui.run.folder import Run
     from gpt2tui.tui.widgets.mode_bar import TrainingStatus
 
 Result = TypeVar("Result")

@@ -14,7 +14,7 @@ from gpt2tui.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
-    from gpt2tui.runs import Run
+    from gpt2tui.run.folder import Run
     from gpt2tui.tui.training_session import TrainingSession
 
 HANG_UP_MILLISECONDS = 1000
@@ -49,8 +49,8 @@ def run_workbench(
     if resume is not None and run_dir is not None:
         raise UsageError("--resume continues in the run's own folder; --run-dir does not go with it")
     if resume is not None:
-        from gpt2tui import runs
         from gpt2tui.preset import files as preset_files
+        from gpt2tui.run import folder as runs
 
         run = runs.find(resume)
         layers: list[str | Path] = [run.preset_file, *presets]

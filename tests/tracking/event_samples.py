@@ -1,6 +1,6 @@
 """Events with plausible values, for tests that care about one field."""
 
-from gpt2tui.training import events
+from gpt2tui.run import events
 
 
 def run_started(**changes):

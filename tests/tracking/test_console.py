@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2tui.tracking.console import Console, is_live_terminal
-from gpt2tui.tracking.narration import SAMPLE_LINES
-from gpt2tui.tracking.subscriber import report_on_stderr
-from gpt2tui.training.events import (
+from gpt2tui.run.events import (
     LearningRateChanged,
     NumIterationsChanged,
     Paused,
@@ -21,6 +18,9 @@ from gpt2tui.training.events import (
     RunFinished,
     Warned,
 )
+from gpt2tui.tracking.console import Console, is_live_terminal
+from gpt2tui.tracking.narration import SAMPLE_LINES
+from gpt2tui.tracking.subscriber import report_on_stderr
 
 from . import event_samples as sample
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpt2tui.errors import ResourceError
-from gpt2tui.tracking.jsonl import JsonLines, follow, read_events
-from gpt2tui.training.events import RunFinished, RunStarted, Step, Warned
+from gpt2tui.run.events import RunFinished, RunStarted, Step, Warned
+from gpt2tui.run.events_file import JsonLines, follow, read_events
 
 from . import event_samples as sample
 
@@ -31,7 +31,7 @@ def run_python(code, *arguments, **options):
     prelude = (
         "import sys, os, signal, time; from pathlib import Path\n"
         "from tests.tracking import event_samples as sample\n"
-        "from gpt2tui.tracking.jsonl import JsonLines, JsonStdout\n"
+        "from gpt2tui.run.events_file import JsonLines, JsonStdout\n"
     )
     return subprocess.run(
         [sys.executable, "-c", prelude + textwrap.dedent(code), *map(str, arguments)],

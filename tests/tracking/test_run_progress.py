@@ -1,7 +1,7 @@
 import pytest
 
+from gpt2tui.run.events import LearningRateChanged, NumIterationsChanged, Paused, Resumed
 from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.training.events import LearningRateChanged, NumIterationsChanged, Paused, Resumed
 
 from . import event_samples as sample
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from gpt2tui.preset.schema import Preset, TrackingTable
+from gpt2tui.run.events import NumIterationsChanged, RunFailed
 from gpt2tui.tracking.wandb import WandbTracker
-from gpt2tui.training.events import NumIterationsChanged, RunFailed
 
 from . import event_samples as sample
 

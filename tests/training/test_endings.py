@@ -5,16 +5,17 @@ import threading
 import pytest
 import torch
 
-from gpt2tui import checkpoint, runs
 from gpt2tui.errors import DataError, ResourceError
 from gpt2tui.evaluation import held_out as evaluation
 from gpt2tui.launch import drive, new_run, resumed_run
 from gpt2tui.preset.files import LoadedPreset
-from gpt2tui.run_summary import summarize
-from gpt2tui.tracking.jsonl import read_events
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import CheckpointSaved, Evaluated, Event, RunFailed, RunFinished, Sampled, Step, Warned
+from gpt2tui.run.events_file import read_events
+from gpt2tui.run.summary import summarize
 from gpt2tui.training import preparation, trainer
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import CheckpointSaved, Evaluated, Event, RunFailed, RunFinished, Sampled, Step, Warned
 from gpt2tui.training.saving import Saver
 from gpt2tui.training.update import Update
 from tests import tiny_runs

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from gpt2tui.training import events
+from gpt2tui.run import events
 from tests.tracking import event_samples
 
 

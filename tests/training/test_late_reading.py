@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gpt2tui.errors import DivergedError
+from gpt2tui.run.events import CheckpointSaved, Evaluated, Paused, RunFailed, Sampled, Step
 from gpt2tui.training import update
-from gpt2tui.training.events import CheckpointSaved, Evaluated, Paused, RunFailed, Sampled, Step
 from tests import tiny_runs
 
 

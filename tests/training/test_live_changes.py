@@ -6,11 +6,11 @@ import psutil
 import pytest
 import torch
 
-from gpt2tui import checkpoint
 from gpt2tui.errors import DivergedError, ResourceError
+from gpt2tui.run import checkpoint
+from gpt2tui.run.events import CheckpointSaved, LearningRateChanged, Paused, RunFinished, Step
 from gpt2tui.training import live_copy
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.events import CheckpointSaved, LearningRateChanged, Paused, RunFinished, Step
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.training.update import Update
 from tests import tiny_runs

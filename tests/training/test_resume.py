@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from gpt2tui import checkpoint
 from gpt2tui.errors import CheckpointError, DataError
-from gpt2tui.training.events import CheckpointSaved, Evaluated, RunFinished, RunStarted, Sampled, Step
+from gpt2tui.run import checkpoint
+from gpt2tui.run.events import CheckpointSaved, Evaluated, RunFinished, RunStarted, Sampled, Step
 from tests import tiny_runs
 
 HARD = ("model.dropout=0.2", "training.gradient_accumulation=3")

@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from gpt2tui import checkpoint
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.run_summary import summarize
-from gpt2tui.tracking.jsonl import JsonLines
+from gpt2tui.run import checkpoint
+from gpt2tui.run.events import NumIterationsChanged, RunFinished, Step
+from gpt2tui.run.events_file import JsonLines
+from gpt2tui.run.summary import summarize
 from gpt2tui.training import trial
-from gpt2tui.training.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.training.time_budget import TimeBudget
 from tests import tiny_runs
 

@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
-from gpt2tui import checkpoint
 from gpt2tui.errors import CheckpointError, DivergedError, ResourceError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.training.events import (
+from gpt2tui.run import checkpoint
+from gpt2tui.run.events import (  # fmt: skip
     CheckpointSaved,
     Evaluated,
     Paused,
@@ -18,7 +18,7 @@ from gpt2tui.training.events import (
     Sampled,
     Step,
     Warned,
-)  # fmt: skip
+)
 from gpt2tui.training.update import fresh_update
 from tests import tiny_runs
 

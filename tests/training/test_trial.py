@@ -3,8 +3,8 @@ import itertools
 import torch
 
 from gpt2tui.data.batches import open_batches
+from gpt2tui.run.events import RunStarted, Step
 from gpt2tui.training import trial
-from gpt2tui.training.events import RunStarted, Step
 from tests import tiny_runs
 
 

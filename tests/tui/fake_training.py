@@ -2,12 +2,12 @@
 
 import time
 
-from gpt2tui import runs
 from gpt2tui.data.store_building import Progress
 from gpt2tui.errors import DivergedError
 from gpt2tui.launch import Launch, OpenedRun
 from gpt2tui.preset.files import load
-from gpt2tui.training.events import CheckpointSaved, LearningRateChanged, Paused, Resumed, RunFinished
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import CheckpointSaved, LearningRateChanged, Paused, Resumed, RunFinished
 from tests.tracking import event_samples
 
 

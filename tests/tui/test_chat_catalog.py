@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from gpt2tui import runs
-from gpt2tui.checkpoint import folder_name
-from gpt2tui.manifest import MANIFEST, NEEDED
+from gpt2tui.run import folder as runs
+from gpt2tui.run.checkpoint import folder_name
+from gpt2tui.run.manifest import MANIFEST, NEEDED
 from gpt2tui.tui import chat_catalog
 
 

@@ -144,7 +144,7 @@ class LiveSession(TrainingSession):
         super().__init__()
         from pathlib import Path
 
-        from gpt2tui.runs import Run
+        from gpt2tui.run.folder import Run
         from gpt2tui.tracking.run_progress import RunProgress
 
         self.state = "running"

@@ -1,8 +1,8 @@
 """Reading the runs folder: only what changed, and never an exception."""
 
-from gpt2tui import runs
 from gpt2tui.errors import RunLockedError, UsageError
-from gpt2tui.training import events
+from gpt2tui.run import events
+from gpt2tui.run import folder as runs
 from gpt2tui.tui import run_listing
 from gpt2tui.tui.run_contents import read_contents
 from gpt2tui.tui.run_deletion import delete

@@ -3,8 +3,8 @@
 import json
 from types import SimpleNamespace
 
-from gpt2tui import runs
-from gpt2tui.training import events
+from gpt2tui.run import events
+from gpt2tui.run import folder as runs
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot

@@ -7,10 +7,10 @@ from textual.command import CommandList
 from textual.events import Key
 from textual.widgets import Button, Input
 
-from gpt2tui import runs
 from gpt2tui.errors import DataError
 from gpt2tui.folders import config_folder
 from gpt2tui.preset import files as preset_files
+from gpt2tui.run import folder as runs
 from gpt2tui.tui.messages import PreparationProgress, RunAttached, RunOpened, RunsChanged, SessionChanged, TrainingBegun
 from gpt2tui.tui.messages import TrainingEvents as Events
 from gpt2tui.tui.screens.help import HelpScreen, bindings_by_place

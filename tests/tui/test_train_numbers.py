@@ -3,7 +3,7 @@ import math
 import pytest
 
 from gpt2tui.preset import files as preset_files
-from gpt2tui.training import events
+from gpt2tui.run import events
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.tui.event_lines import event_line
 from gpt2tui.tui.run_numbers import DEFINITIONS, age, numbers, one_line, scientific, strip

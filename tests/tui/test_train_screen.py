@@ -5,10 +5,10 @@ import math
 import pytest
 from textual.widgets import Input
 
-from gpt2tui import runs
 from gpt2tui.errors import DivergedError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.training import events
+from gpt2tui.run import events
+from gpt2tui.run import folder as runs
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.screens.train import TrainScreen
 from gpt2tui.tui.training_session import TrainingSession

@@ -3,9 +3,9 @@
 import math
 import time
 
-from gpt2tui import runs
 from gpt2tui.launch import OpenedRun
-from gpt2tui.training import events
+from gpt2tui.run import events
+from gpt2tui.run import folder as runs
 from tests.tracking import event_samples
 
 TEXT = '''__init__(self, name=None):

@@ -12,11 +12,11 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Resize
 
-from gpt2tui import runs
 from gpt2tui.errors import Gpt2TuiError
-from gpt2tui.runs import Run
+from gpt2tui.run import folder as runs
+from gpt2tui.run.events import Event, RunStarted
+from gpt2tui.run.folder import Run
 from gpt2tui.terminal_text import sanitize
-from gpt2tui.training.events import Event, RunStarted
 from gpt2tui.tui.messages import (
     PreparationProgress,
     RunAttached,

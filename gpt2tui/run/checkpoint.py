@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2tui.durable import replace_text, sha256, sync_file, sync_folder
 from gpt2tui.errors import CheckpointError, ResourceError
-from gpt2tui.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
+from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

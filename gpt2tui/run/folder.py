@@ -19,10 +19,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 import gpt2tui
-from gpt2tui import __version__, checkpoint
+from gpt2tui import __version__
 from gpt2tui.durable import open_regular, replace_text
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.folders import runs_folder
+from gpt2tui.run import checkpoint
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"

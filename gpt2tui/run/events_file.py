@@ -14,9 +14,9 @@ from typing import BinaryIO, TextIO
 
 from gpt2tui.durable import open_regular
 from gpt2tui.errors import ResourceError
+from gpt2tui.run.events import Event, RunStarted, parse
 from gpt2tui.tracking.line_output import LineOutput
 from gpt2tui.tracking.subscriber import Report, report_on_stderr
-from gpt2tui.training.events import Event, RunStarted, parse
 
 _CHUNK = 1 << 20
 
