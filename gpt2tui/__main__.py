@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except Gpt2TuiError as error:
-        from gpt2tui.terminal_text import sanitize
+        from gpt2tui.system.terminal_text import sanitize
 
         print(f"gpt2tui: {sanitize(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -13,11 +13,11 @@ from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device
 from gpt2tui.errors import CheckpointError
-from gpt2tui.folders import runs_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
+from gpt2tui.system.files import runs_folder
 from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.huggingface import from_published

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from gpt2tui.preset.schema import Preset
     from gpt2tui.run.checkpoint import Checkpoint
     from gpt2tui.run.folder import Run
-    from gpt2tui.tracking.subscriber import Report, Subscriber
+    from gpt2tui.system.terminal_text import Report
+    from gpt2tui.tracking.subscriber import Subscriber
     from gpt2tui.training.trainer import Trainer
 
 # A resumed run may change how it goes on, not what it is.
@@ -85,7 +86,7 @@ def drive(
     prepared ends it without an event. Raises what ends a training early, see `Trainer.train`.
     """
     from gpt2tui.data.token_store import Progress, prepare
-    from gpt2tui.folders import cache_folder
+    from gpt2tui.system.files import cache_folder
     from gpt2tui.tracking.subscriber import Subscribers
 
     with opening as opened:

@@ -23,8 +23,8 @@ from gpt2tui.benchmark.measure import contenders, data_share, milliseconds, spee
 from gpt2tui.benchmark.training import training
 from gpt2tui.benchmark.workers import in_one_line, take_turns
 from gpt2tui.commands import bench_report
-from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.preset import files as preset_files
+from gpt2tui.system.device_speed import DeviceSpeed
 from tests import tiny_runs
 
 TINY = [word for setting in tiny_runs.SETTINGS for word in ("--set", setting)]

@@ -12,9 +12,9 @@ import time
 import pytest
 import torch
 
-from gpt2tui import durable
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run import checkpoint
+from gpt2tui.system import files as durable
 
 
 def write(folder, step=10, val_loss=None, fill=1.0, run_id="abc"):

@@ -9,9 +9,9 @@ from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus_check import LARGE_BYTES, check_beginning
 from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import DataError
-from gpt2tui.folders import cache_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import DataTable
+from gpt2tui.system.files import cache_folder
 from tests import tiny_runs
 from tests.data.corpus_files import write, write_rows
 

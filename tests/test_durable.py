@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gpt2tui import durable
+from gpt2tui.system import files as durable
 
 
 def test_the_umask_is_not_changed_to_read_it(tmp_path, monkeypatch):

@@ -10,8 +10,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gpt2tui import device_speed
-from gpt2tui.device_speed import DeviceSpeed, peak_flops
 from gpt2tui.estimate import (
     LOSS_CHUNK_LOGITS,
     activation_bytes,
@@ -25,6 +23,8 @@ from gpt2tui.estimate import (
     report,
 )
 from gpt2tui.preset.schema import Preset
+from gpt2tui.system import device_speed
+from gpt2tui.system.device_speed import DeviceSpeed, peak_flops
 from gpt2tui.training.muon import orthogonalize
 from model import loss
 from model.config import GPT2Config

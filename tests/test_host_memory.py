@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, threading
-from gpt2tui.host_memory import give_back_freed_memory, keep_freed_memory
+from gpt2tui.system.host_memory import give_back_freed_memory, keep_freed_memory
 if "keep" in sys.argv:
     keep_freed_memory()
 
@@ -58,7 +58,7 @@ def test_without_the_settings_the_system_is_asked_each_time():
 
 
 def test_other_systems_stay_as_they_are(monkeypatch):
-    from gpt2tui import host_memory
+    from gpt2tui.system import host_memory
 
     for error in (TypeError, OSError, AttributeError):
 

@@ -11,12 +11,12 @@ from gpt2tui.__main__ import main
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import prepare
 from gpt2tui.evaluation.held_out import held_out_loss
-from gpt2tui.folders import cache_folder, runs_folder
 from gpt2tui.launch import make_trainer, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Evaluated, Step
+from gpt2tui.system.files import cache_folder, runs_folder
 from gpt2tui.training.controls import Controls
 from tests import tiny_runs
 

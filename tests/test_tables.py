@@ -8,8 +8,8 @@ import pytest
 
 from gpt2tui.__main__ import main
 from gpt2tui.commands.tables import Column, plain, print_table
-from gpt2tui.folders import config_folder, runs_folder
 from gpt2tui.preset import files as preset_files
+from gpt2tui.system.files import config_folder, runs_folder
 
 
 def terminal(width, something, encoding="utf-8"):

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from gpt2tui.terminal_text import drop_controls, sanitize
+from gpt2tui.system.terminal_text import drop_controls, sanitize
 
 EVERY_CHARACTER = [chr(code) for code in range(sys.maxunicode + 1)]
 JOINERS = "\u200c\u200d"

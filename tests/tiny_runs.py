@@ -3,9 +3,9 @@
 import random
 
 from gpt2tui.data.token_store import prepare
-from gpt2tui.folders import cache_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
+from gpt2tui.system.files import cache_folder
 from gpt2tui.training.trainer import Trainer
 
 SETTINGS = (

@@ -13,10 +13,10 @@ from gpt2tui.benchmark.job import BATCH_SIZES, Job, Outcome
 from gpt2tui.benchmark.subject import IN_FP32, Subject, misfit
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
-from gpt2tui.device_speed import peak_flops
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import flops_per_token
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.device_speed import peak_flops
+from gpt2tui.system.terminal_text import sanitize
 
 OURS = "gpt2tui"
 

@@ -14,12 +14,12 @@ from gpt2tui.benchmark.job import BATCH_SIZES
 from gpt2tui.benchmark.machine import precision_reason
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision
-from gpt2tui.device_speed import measure as measure_device
 from gpt2tui.estimate import count_memory, duration, estimate
-from gpt2tui.folders import cache_folder
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
-from gpt2tui.tracking.number_format import byte_size
+from gpt2tui.system.device_speed import measure as measure_device
+from gpt2tui.system.files import cache_folder
+from gpt2tui.system.numbers import byte_size
 
 CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
 MOST_BUDGETS = 3  # times --seconds that one step, or one round of writing, may take

@@ -16,7 +16,7 @@ from typing import Any
 
 from gpt2tui.benchmark.job import Job, Outcome
 from gpt2tui.errors import first_line
-from gpt2tui.host_memory import keep_freed_memory
+from gpt2tui.system.host_memory import keep_freed_memory
 
 FEWEST_ROUNDS = 3
 SECONDS_TO_END = 5.0

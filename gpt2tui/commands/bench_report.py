@@ -5,7 +5,7 @@ from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.estimate import duration
-from gpt2tui.tracking.number_format import byte_size, compact
+from gpt2tui.system.numbers import byte_size, compact
 
 LEGEND = {
     "plain": "our network trained as nanoGPT does on a CPU: fp32, not compiled, all logits at once, torch's AdamW",

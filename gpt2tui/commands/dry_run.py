@@ -7,12 +7,12 @@ from gpt2tui.commands.train import load_preset, print_json
 from gpt2tui.data.corpus_check import check_vocabulary
 from gpt2tui.data.readiness import CHARACTERS_OF_A_TEXT, look_at_data
 from gpt2tui.device import choose_device, choose_precision
-from gpt2tui.device_speed import measure
 from gpt2tui.estimate import as_dict, estimate, report
 from gpt2tui.launch import resumed_preset
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.run import folder as runs
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.device_speed import measure
+from gpt2tui.system.terminal_text import sanitize
 
 
 def dry_run(options: argparse.Namespace) -> int:

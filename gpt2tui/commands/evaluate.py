@@ -19,8 +19,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from gpt2tui.data.corpora import open_corpus
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
-    from gpt2tui.terminal_text import sanitize
-    from gpt2tui.tracking.number_format import compact, xz_comparison
+    from gpt2tui.system.numbers import compact, xz_comparison
+    from gpt2tui.system.terminal_text import sanitize
 
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     tell_passed_over(model.saved)
@@ -80,7 +80,7 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_leng
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.token_store import tokenize
     from gpt2tui.evaluation.held_out import held_out_loss
-    from gpt2tui.terminal_text import sanitize
+    from gpt2tui.system.terminal_text import sanitize
 
     sample = xz.Sample()
     tokens = tokenize(sample.watch(corpus.held_out_pieces(split)), model.tokenizer)

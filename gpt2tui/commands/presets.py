@@ -9,8 +9,7 @@ from gpt2tui.commands.train import print_json
 from gpt2tui.errors import Mistake, PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
-from gpt2tui.printable import printable_value
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import printable_value, sanitize
 
 
 def list_presets(options: argparse.Namespace) -> int:

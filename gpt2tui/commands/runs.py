@@ -10,7 +10,7 @@ from gpt2tui.commands.train import print_json
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.summary import RunSummary, summarize
-from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 
 
 def list_runs(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ def sample(options: argparse.Namespace) -> int:
     """Writes each sample as it comes, or all of them as JSON; sample number n has the seed + n."""
     from gpt2tui import generation
     from gpt2tui.commands.train import print_json
-    from gpt2tui.terminal_text import sanitize
+    from gpt2tui.system.terminal_text import sanitize
 
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
@@ -42,7 +42,7 @@ def sample(options: argparse.Namespace) -> int:
 
 def tell_passed_over(saved: "Checkpoint | None") -> None:
     """Says on stderr why a better or newer checkpoint was not the one that is used."""
-    from gpt2tui.terminal_text import sanitize
+    from gpt2tui.system.terminal_text import sanitize
 
     for problem in saved.passed_over if saved else ():
         print(f"gpt2tui: {sanitize(problem)}; another checkpoint is used", file=sys.stderr)

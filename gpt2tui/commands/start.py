@@ -3,7 +3,7 @@
 import argparse
 from importlib import import_module
 
-from gpt2tui.host_memory import keep_freed_memory
+from gpt2tui.system.host_memory import keep_freed_memory
 
 
 def start(options: argparse.Namespace) -> int:

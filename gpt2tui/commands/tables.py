@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 
 PIPED_WIDTH = 200
 """Columns of a table that is not on a terminal: whoever reads it cuts it himself."""

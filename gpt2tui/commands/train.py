@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def train(options: argparse.Namespace) -> int:
     """Trains a new run, or resumes an old one. Returns the exit code."""
-    from gpt2tui.tracking.subscriber import report_on_stderr
+    from gpt2tui.system.terminal_text import report_on_stderr
 
     controls = Controls()
     with StopSignals(controls) as signals:
@@ -90,8 +90,8 @@ def _preparation(stream: Generator[Told, None, None]) -> "Generator[Progress, No
 
 
 def _subscriber(options: argparse.Namespace, opened: OpenedRun, started: RunStarted) -> "Subscriber":
-    from gpt2tui.run.events_file import JsonStdout
     from gpt2tui.tracking.console import Console
+    from gpt2tui.tracking.line_output import JsonStdout
 
     as_text = options.log_format == "text" or (options.log_format is None and sys.stdout.isatty())
     return Console(vocab_size=started.vocab_size, run_folder=opened.run.folder) if as_text else JsonStdout()

@@ -11,9 +11,9 @@ from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.row_files import RowFiles
 from gpt2tui.data.rows import RowCorpus
 from gpt2tui.data.text_files import TextFile, TextFiles
-from gpt2tui.durable import sha256
 from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
+from gpt2tui.system.files import sha256
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .csv or .parquet, gzipped or not"

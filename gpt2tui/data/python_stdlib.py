@@ -10,9 +10,9 @@ from pathlib import Path
 
 from gpt2tui.data.corpus import Corpus, digest, stable_hash
 from gpt2tui.data.text_files import TextFile, TextFiles
-from gpt2tui.durable import sha256
 from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
+from gpt2tui.system.files import sha256
 
 NAME = "python-stdlib"
 

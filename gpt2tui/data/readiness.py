@@ -7,8 +7,8 @@ from gpt2tui.data.corpora import WIKITEXTS, open_corpus
 from gpt2tui.data.corpus_check import check_beginning, check_tokens
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.errors import DataError
-from gpt2tui.folders import cache_folder
 from gpt2tui.preset.files import LoadedPreset, check, shipped_folder
+from gpt2tui.system.files import cache_folder
 
 CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
 

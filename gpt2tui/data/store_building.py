@@ -16,8 +16,8 @@ import numpy as np
 from gpt2tui.data import tokenizers, xz
 from gpt2tui.data.corpus import Corpus, Piece, Split
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
-from gpt2tui.durable import sync_file, sync_folder
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
+from gpt2tui.system.files import sync_file, sync_folder
 
 META_FILE = "meta.json"
 BUILDING = ".building"

@@ -33,9 +33,9 @@ from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
 from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, Progress, build, tokenize
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
-from gpt2tui.durable import sha256
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
+from gpt2tui.system.files import sha256
 
 FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20

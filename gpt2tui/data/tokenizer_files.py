@@ -27,8 +27,8 @@ from gpt2tui.data.tokenizer_kinds import (
     Tokenizer,
     gpt2_ranks,
 )
-from gpt2tui.durable import sync_file
 from gpt2tui.errors import CheckpointError
+from gpt2tui.system.files import sync_file
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"

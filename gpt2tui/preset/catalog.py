@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2tui.errors import PresetError
-from gpt2tui.folders import config_folder
-from gpt2tui.printable import printable, printable_value
+from gpt2tui.system.files import config_folder
+from gpt2tui.system.terminal_text import printable, printable_value
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import tomli_w
 
-from gpt2tui.durable import replace_text
 from gpt2tui.errors import CheckpointError, Mistake, PresetError, ResourceError
 from gpt2tui.preset.catalog import PresetSource, available, find, shipped_folder, user_folder
 from gpt2tui.preset.layers import (
@@ -26,7 +25,8 @@ from gpt2tui.preset.layers import (
 from gpt2tui.preset.schema import Preset, TrainingTable
 from gpt2tui.preset.settings import Setting, flat, json_schema, optional_tables, settings, tables, with_table
 from gpt2tui.preset.validation import validate
-from gpt2tui.printable import printable
+from gpt2tui.system.files import replace_text
+from gpt2tui.system.terminal_text import printable
 
 __all__ = [
     "LoadedPreset",

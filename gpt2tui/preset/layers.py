@@ -10,7 +10,7 @@ from typing import Any
 from gpt2tui.errors import Mistake, Place, PresetError
 from gpt2tui.preset.catalog import find_base, missing
 from gpt2tui.preset.settings import defaults, optional_tables, settings, with_table
-from gpt2tui.printable import printable, printable_value
+from gpt2tui.system.terminal_text import printable, printable_value
 
 MAX_BYTES = 32 * 1024  # tomllib's time grows with the square of some texts; the largest shipped preset has 2 KiB
 MAX_NESTING = 16

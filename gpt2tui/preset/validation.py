@@ -10,7 +10,7 @@ from gpt2tui.errors import Mistake, Place
 from gpt2tui.preset.layers import Key, Layer, prefixes
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, optional_tables, settings, tables
-from gpt2tui.printable import printable, printable_value
+from gpt2tui.system.terminal_text import printable, printable_value
 
 MOST_MISTAKES = 100
 

@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2tui.durable import replace_text, sha256, sync_file, sync_folder
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
+from gpt2tui.system.files import replace_text, sha256, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,18 +5,16 @@ disk has cut off stays as it is; the next event starts on a line of its own and 
 """
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO
 
-from gpt2tui.durable import open_regular
 from gpt2tui.errors import ResourceError
 from gpt2tui.run.events import Event, RunStarted, parse
-from gpt2tui.tracking.line_output import LineOutput
-from gpt2tui.tracking.subscriber import Report, report_on_stderr
+from gpt2tui.system.files import open_regular
+from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 _CHUNK = 1 << 20
 
@@ -62,20 +60,6 @@ class JsonLines:
         # A nearly full disk takes a part of the line and fails on the rest.
         while data:
             data = data[self._file.write(data) :]
-
-
-class JsonStdout:
-    """Each event as a line of JSON on stdout; a reader that goes away does not end the run."""
-
-    def __init__(self, file: TextIO | None = None, report: Report = report_on_stderr) -> None:
-        self._output = LineOutput(file or sys.stdout, report)
-
-    def handle(self, event: Event) -> None:
-        """Write the event's line."""
-        self._output.write(event.as_json())
-
-    def close(self) -> None:
-        """Nothing to let go of: stdout stays open."""
 
 
 def read_events(path: Path) -> Iterator[Event]:

@@ -20,10 +20,9 @@ from filelock import FileLock, Timeout
 
 import gpt2tui
 from gpt2tui import __version__
-from gpt2tui.durable import open_regular, replace_text
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
-from gpt2tui.folders import runs_folder
 from gpt2tui.run import checkpoint
+from gpt2tui.system.files import open_regular, replace_text, runs_folder
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"

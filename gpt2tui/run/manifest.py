@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2tui.durable import open_regular
 from gpt2tui.errors import CheckpointError
+from gpt2tui.system.files import open_regular
 
 FORMAT_VERSION = 2
 MANIFEST = "MANIFEST.json"

@@ -8,10 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt2tui.durable import open_regular
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import checkpoint, events
 from gpt2tui.run.folder import Run, is_locked
+from gpt2tui.system.files import open_regular
 
 State = Literal["running", "finished", "stopped", "failed", "crashed", "empty"]
 

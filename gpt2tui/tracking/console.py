@@ -27,11 +27,11 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
+from gpt2tui.system.terminal_text import Report, report_on_stderr
 from gpt2tui.tracking import narration
 from gpt2tui.tracking.line_output import LineOutput
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.tracking.status_line import status_lines
-from gpt2tui.tracking.subscriber import Report, report_on_stderr
 
 _REFRESHES_PER_SECOND = 4
 

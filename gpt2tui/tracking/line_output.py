@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import sys
 from typing import TextIO
 
-from gpt2tui.tracking.subscriber import Report, report_on_stderr
+from gpt2tui.run.events import Event
+from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 
 class LineOutput:
@@ -40,3 +42,17 @@ def _lead_to_null(file: TextIO) -> None:
             os.dup2(null, file.fileno())
         finally:
             os.close(null)
+
+
+class JsonStdout:
+    """Each event as a line of JSON on stdout; a reader that goes away does not end the run."""
+
+    def __init__(self, file: TextIO | None = None, report: Report = report_on_stderr) -> None:
+        self._output = LineOutput(file or sys.stdout, report)
+
+    def handle(self, event: Event) -> None:
+        """Write the event's line."""
+        self._output.write(event.as_json())
+
+    def close(self) -> None:
+        """Nothing to let go of: stdout stays open."""

@@ -21,8 +21,8 @@ from gpt2tui.run.events import (
     Sampled,
     Step,
 )
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tracking.run_progress import RunProgress
 
 QUIET = "bright_black"

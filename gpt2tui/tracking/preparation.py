@@ -8,9 +8,9 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.numbers import byte_size, compact
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tracking.console import is_live_terminal, tolerate_encoding
-from gpt2tui.tracking.number_format import byte_size, compact
 
 if TYPE_CHECKING:
     from gpt2tui.data.store_building import Progress

@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.tracking.run_progress import RunProgress
 
 _SHORTEST_BAR = 6

@@ -1,15 +1,10 @@
 """Whoever watches a run: an object that is handed each event and closed at the end."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from gpt2tui.run.events import Event
-from gpt2tui.terminal_text import sanitize
-
-Report = Callable[[str], None]
-"""Where a subscriber says, in one line, what went wrong with it; never raises."""
+from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 
 class Subscriber(Protocol):
@@ -20,14 +15,6 @@ class Subscriber(Protocol):
 
     def close(self) -> None:
         """No event will follow: let go of files, threads and the terminal. May be called twice."""
-
-
-def report_on_stderr(message: str) -> None:
-    """One line on stderr, read anew each time so that a live display that stands in for it is respected."""
-    # A stderr that is closed, full or absent (pythonw) is no reason to end a run.
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"gpt2tui: {sanitize(message, keep_newlines=False)}\n")
-        sys.stderr.flush()
 
 
 class Subscribers:

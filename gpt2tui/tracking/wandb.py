@@ -12,11 +12,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from gpt2tui.durable import open_regular
 from gpt2tui.errors import first_line
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run.events import Evaluated, Event, NumIterationsChanged, RunFailed, RunStarted, Sampled, Step
-from gpt2tui.tracking.subscriber import Report, report_on_stderr
+from gpt2tui.system.files import open_regular
+from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 _QUEUE_LENGTH = 10_000
 _INIT_TIMEOUT = 10.0

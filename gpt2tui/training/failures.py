@@ -4,9 +4,9 @@ from gpt2tui.data.batches import StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import is_out_of_memory
 from gpt2tui.errors import DataError, Gpt2TuiError, ResourceError, first_line
-from gpt2tui.folders import cache_folder
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run.folder import Run
+from gpt2tui.system.files import cache_folder
 from gpt2tui.training.state import TrainingState
 
 

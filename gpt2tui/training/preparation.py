@@ -8,7 +8,6 @@ from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name
-from gpt2tui.durable import replace_text
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.generation import load_model
 from gpt2tui.preset.files import dumps
@@ -17,6 +16,7 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.run.events import RunStarted
+from gpt2tui.system.files import replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.state import TrainingState, read_numbers, restore
 from gpt2tui.training.time_budget import TimeBudget

@@ -18,8 +18,6 @@ from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import device_name, is_out_of_memory
-from gpt2tui.device_speed import peak_flops
-from gpt2tui.durable import replace_text
 from gpt2tui.errors import Gpt2TuiError, first_line
 from gpt2tui.estimate import flops_per_token
 from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
@@ -42,6 +40,8 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
+from gpt2tui.system.device_speed import peak_flops
+from gpt2tui.system.files import replace_text
 from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.failures import explained
 from gpt2tui.training.live_copy import copy_weights

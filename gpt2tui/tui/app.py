@@ -21,7 +21,7 @@ from textual.worker import WorkerFailed
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.launch import Launch
 from gpt2tui.run.events import CheckpointSaved
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.commands import WorkbenchCommands
 from gpt2tui.tui.control_filter import ControlFilter
 from gpt2tui.tui.messages import (

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2tui.folders import runs_folder
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.files import runs_folder
+from gpt2tui.system.terminal_text import sanitize
 
 LIVE = "live"
 

@@ -13,10 +13,10 @@ from textual.message import Message
 
 from gpt2tui.errors import CheckpointError, Gpt2TuiError
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.system.host_memory import load_torch
 from gpt2tui.tui.chat_statistics import TokenStatistics
 from gpt2tui.tui.chat_template import STOP
 from gpt2tui.tui.shown_token import ShownRival, ShownToken
-from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
     from gpt2tui.generation import TextModel  # which import torch

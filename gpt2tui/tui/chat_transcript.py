@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import compact
+from gpt2tui.system.numbers import compact
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat_model import Ending, Task
 from gpt2tui.tui.chat_statistics import TokenStatistics
 

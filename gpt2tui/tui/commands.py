@@ -9,7 +9,7 @@ from textual.binding import ActiveBinding, Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.screen_bases import Workbench, workbench_of
 from gpt2tui.tui.widgets.mode_bar import MODES
 

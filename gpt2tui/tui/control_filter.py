@@ -4,7 +4,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from gpt2tui.terminal_text import drop_controls
+from gpt2tui.system.terminal_text import drop_controls
 
 
 class ControlFilter(LineFilter):

@@ -21,8 +21,8 @@ from gpt2tui.run.events import (
     RunStarted,
     Warned,
 )
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.terminal_text import sanitize
 
 
 @dataclass(frozen=True)

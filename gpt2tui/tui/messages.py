@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from gpt2tui.run.events import Event
-from gpt2tui.tracking.number_format import byte_size, compact
+from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.tui.session_state import SessionState
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rich.text import Text
 from textual.color import Color
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.plot_scale import Points, decimated, log_ticks, round_ticks, tick_label
 
 Style = Literal["solid", "faint", "dotted", "marked"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from gpt2tui.tracking.number_format import compact
+from gpt2tui.system.numbers import compact
 
 Points = Sequence[tuple[float, float]]
 

@@ -6,12 +6,12 @@ The first look at the device imports torch.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.estimate import Estimate, estimate
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import DataTable, Preset
-from gpt2tui.tui.torch_loading import load_torch
+from gpt2tui.system.device_speed import DeviceSpeed
+from gpt2tui.system.host_memory import load_torch
 
 if TYPE_CHECKING:
     from gpt2tui.data.readiness import DataState
@@ -58,7 +58,7 @@ def measure_device(preset: Preset) -> Found[DeviceSpeed]:
     """The speed of the preset's device in its precision; takes a second, and torch."""
     load_torch()
     from gpt2tui.device import choose_device, choose_precision
-    from gpt2tui.device_speed import measure
+    from gpt2tui.system.device_speed import measure
 
     try:
         device = choose_device(preset.training.device)

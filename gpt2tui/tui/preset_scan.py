@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import PresetSource
-from gpt2tui.tracking.number_format import compact
+from gpt2tui.system.numbers import compact
 from gpt2tui.tui import preset_library
 from gpt2tui.tui.preset_library import Stamp
 

@@ -2,11 +2,11 @@
 
 import shutil
 
-from gpt2tui.durable import sync_folder
 from gpt2tui.errors import ResourceError, UsageError
-from gpt2tui.printable import printable
 from gpt2tui.run import folder as runs
 from gpt2tui.run.folder import Run
+from gpt2tui.system.files import sync_folder
+from gpt2tui.system.terminal_text import printable
 
 
 def delete(run: Run) -> None:

@@ -4,8 +4,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.run_view import RunView
 from gpt2tui.tui.schedule_phase import schedule_phase
 

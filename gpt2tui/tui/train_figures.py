@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gpt2tui.tracking.number_format import byte_size, compact
+from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark
 from gpt2tui.tui.plot_scale import tick_label
 from gpt2tui.tui.run_history import RunHistory

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
-from gpt2tui.host_memory import give_back_freed_memory
 from gpt2tui.launch import Launch, OpenedRun, Told, TrainingStream, drive
 from gpt2tui.run.events import Event, Paused, Resumed, RunStarted
+from gpt2tui.system.host_memory import give_back_freed_memory, load_torch
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
 from gpt2tui.tui.session_state import ACTIVE, SessionState
-from gpt2tui.tui.torch_loading import load_torch
 
 if TYPE_CHECKING:
     from gpt2tui.data.store_building import Progress

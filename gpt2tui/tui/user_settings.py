@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2tui.durable import replace_text
-from gpt2tui.folders import config_folder
+from gpt2tui.system.files import config_folder, replace_text
 
 LARGEST_BYTES = 2**20
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt2tui.folders import cache_folder
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.files import cache_folder
+from gpt2tui.system.terminal_text import sanitize
 
 LARGEST_BYTES = 2**20
 

@@ -25,10 +25,10 @@ STEPS = 2 * EVERY + 2  # the last one ends the second that saves
 def stalls(preset_name: str, folder: Path) -> tuple[list[float], float, int]:
     """What the checkpoints of a short run cost, in seconds; the median time of its other steps; bytes of one."""
     from gpt2tui.data.token_store import prepare
-    from gpt2tui.folders import cache_folder
     from gpt2tui.preset import files as preset_files
     from gpt2tui.run import folder as runs
     from gpt2tui.run.events import CheckpointSaved, Step
+    from gpt2tui.system.files import cache_folder
     from gpt2tui.training.trainer import Trainer
 
     overrides = [

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from gpt2tui.folders import config_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
 from gpt2tui.run.folder import all_runs
 from gpt2tui.run.summary import summarize
+from gpt2tui.system.files import config_folder
 from tests import tiny_runs
 from tests.reliability.terminal import AS_BEFORE, IN_THE_WORKBENCH, Terminal, needs_tmux
 

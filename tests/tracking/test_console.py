@@ -18,9 +18,9 @@ from gpt2tui.run.events import (
     RunFinished,
     Warned,
 )
+from gpt2tui.system.terminal_text import report_on_stderr
 from gpt2tui.tracking.console import Console, is_live_terminal
 from gpt2tui.tracking.narration import SAMPLE_LINES
-from gpt2tui.tracking.subscriber import report_on_stderr
 
 from . import event_samples as sample
 

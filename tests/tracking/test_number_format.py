@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 
 
 @pytest.mark.parametrize(

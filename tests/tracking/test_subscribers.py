@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from gpt2tui.tracking.subscriber import Subscribers, report_on_stderr
+from gpt2tui.system.terminal_text import report_on_stderr
+from gpt2tui.tracking.subscriber import Subscribers
 
 from . import event_samples as sample
 

@@ -8,12 +8,12 @@ import torch
 
 from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import ResourceError
-from gpt2tui.folders import cache_folder
 from gpt2tui.launch import make_trainer, new_run, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import CheckpointSaved, Evaluated, RunFailed, RunFinished, Step, Warned
+from gpt2tui.system.files import cache_folder
 from gpt2tui.training import saving
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.saving import Buffers

@@ -4,11 +4,10 @@ import json
 import math
 import time
 
-from gpt2tui.durable import sha256
-from gpt2tui.folders import runs_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint, events, manifest
 from gpt2tui.run.folder import Run
+from gpt2tui.system.files import runs_folder, sha256
 
 START = 1_769_860_800.0
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from textual.app import App
 from textual.widgets import Input
 
-from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.preset.files import settings, user_folder
+from gpt2tui.system.device_speed import DeviceSpeed
 from gpt2tui.tui import preset_costs
 from gpt2tui.tui.preset_costs import Found
 from gpt2tui.tui.screens import presets as presets_screen

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import psutil
 
-from gpt2tui.folders import runs_folder
+from gpt2tui.system.files import runs_folder
 from gpt2tui.tui import chat_model, preset_costs
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.chat_model import ChatModels

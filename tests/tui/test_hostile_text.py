@@ -12,10 +12,10 @@ from textual.geometry import Size
 from textual.widgets import Input, Static, TextArea
 
 from gpt2tui.errors import DataError
-from gpt2tui.folders import config_folder, runs_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
+from gpt2tui.system.files import config_folder, runs_folder
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.training_session import TrainingSession
 from gpt2tui.tui.user_settings import UserSettings

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.preset import files as preset_files
+from gpt2tui.system.device_speed import DeviceSpeed
 from gpt2tui.tui.preset_costs import Found, corpus_key, costs, device_key
 from gpt2tui.tui.widgets.estimator import _column, _strip, is_strip
 

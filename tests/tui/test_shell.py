@@ -8,9 +8,9 @@ from textual.events import Key
 from textual.widgets import Button, Input
 
 from gpt2tui.errors import DataError
-from gpt2tui.folders import config_folder
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
+from gpt2tui.system.files import config_folder
 from gpt2tui.tui.messages import PreparationProgress, RunAttached, RunOpened, RunsChanged, SessionChanged, TrainingBegun
 from gpt2tui.tui.messages import TrainingEvents as Events
 from gpt2tui.tui.screens.help import HelpScreen, bindings_by_place

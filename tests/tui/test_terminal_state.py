@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from gpt2tui.folders import cache_folder, runs_folder
+from gpt2tui.system.files import cache_folder, runs_folder
 
 PROGRAM = """
 import sys

@@ -18,7 +18,7 @@ from textual.widgets import Input, TextArea
 
 from gpt2tui.errors import ResourceError
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui import chat_catalog
 from gpt2tui.tui.chat_catalog import ModelChoice
 from gpt2tui.tui.chat_model import (

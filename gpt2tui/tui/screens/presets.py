@@ -15,7 +15,7 @@ from textual.widgets import Button, Input, OptionList
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset, PresetSource
-from gpt2tui.printable import printable
+from gpt2tui.system.terminal_text import printable
 from gpt2tui.tui import preset_library, preset_questions
 from gpt2tui.tui.preset_difference import differences
 from gpt2tui.tui.preset_document import PresetDocument

@@ -12,8 +12,8 @@ from textual.worker import Worker, WorkerState
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size
+from gpt2tui.system.numbers import byte_size
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.preset_difference import difference
 from gpt2tui.tui.run_commands import longer_command

@@ -16,7 +16,7 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.folder import Run
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.messages import (
     PreparationProgress,
     RunAttached,

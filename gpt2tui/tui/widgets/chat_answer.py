@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat_catalog import ModelChoice
 from gpt2tui.tui.chat_model import AnswerRequest, Ending, ModelFacts
 from gpt2tui.tui.chat_statistics import TokenStatistics

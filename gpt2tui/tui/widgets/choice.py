@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 
 CHOSEN, CHOSEN_FOCUSED = "$foreground on $surface-lighten-2 bold", "$button-color-foreground on $primary bold"
 OTHER, WRONG = "$foreground 60%", "$text-error strike"

@@ -12,8 +12,8 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Button
 
-from gpt2tui.device_speed import DeviceSpeed
 from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.system.device_speed import DeviceSpeed
 from gpt2tui.tui import preset_costs
 from gpt2tui.tui.own_thread import in_own_thread
 from gpt2tui.tui.preset_costs import CorpusKey, DeviceKey, Found

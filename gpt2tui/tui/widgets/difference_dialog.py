@@ -10,7 +10,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from gpt2tui.printable import printable
+from gpt2tui.system.terminal_text import printable
 from gpt2tui.tui.preset_difference import Difference
 from gpt2tui.tui.setting_text import write
 from gpt2tui.tui.widgets.dialogs import Dialog

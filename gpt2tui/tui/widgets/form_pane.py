@@ -7,8 +7,7 @@ from textual.content import Content
 from textual.widgets import Button, Static
 
 from gpt2tui.preset.files import Setting
-from gpt2tui.printable import printable
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.preset_document import PresetDocument
 from gpt2tui.tui.preset_editing import Checked
 from gpt2tui.tui.setting_text import as_override

@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark, draw, message
 
 __all__ = ["Figure", "Line", "LinePlot", "VerticalMark"]

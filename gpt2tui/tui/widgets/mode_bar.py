@@ -9,8 +9,8 @@ from rich.text import Text
 from textual.app import RenderResult
 from textual.widget import Widget
 
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import duration
+from gpt2tui.system.numbers import duration
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.session_state import SessionState
 
 MODES = {"presets": "Presets", "train": "Train", "chat": "Chat", "runs": "Runs"}

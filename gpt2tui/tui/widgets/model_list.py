@@ -11,8 +11,8 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import compact
+from gpt2tui.system.numbers import compact
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat_catalog import ModelChoice
 
 SIGNS = {"live": "●", "best": "★", "newest": "▸"}

@@ -13,9 +13,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from gpt2tui.preset.schema import Preset
-from gpt2tui.printable import printable
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.preset_difference import Difference
 from gpt2tui.tui.run_contents import RunContents
 from gpt2tui.tui.run_listing import RunRow

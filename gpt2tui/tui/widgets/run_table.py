@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable
 
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.run_listing import RowState, RunRow
 
 STATES: dict[RowState, tuple[str, str]] = {

@@ -9,8 +9,8 @@ from textual.style import Style
 from textual.widgets import Static
 
 from gpt2tui.run.events import Sampled
-from gpt2tui.terminal_text import sanitize
-from gpt2tui.tracking.number_format import compact
+from gpt2tui.system.numbers import compact
+from gpt2tui.system.terminal_text import sanitize
 
 
 class SampleTimeline(Vertical):

@@ -12,7 +12,7 @@ from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from gpt2tui.preset.files import Setting
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui import setting_text
 from gpt2tui.tui.corpus_suggester import CorpusSuggester
 from gpt2tui.tui.widgets.choice import Choice

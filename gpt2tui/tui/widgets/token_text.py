@@ -17,7 +17,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from gpt2tui.terminal_text import sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat_statistics import SMALLEST_PROBABILITY
 from gpt2tui.tui.shown_token import ShownToken
 from gpt2tui.tui.token_layout import TokenLayout

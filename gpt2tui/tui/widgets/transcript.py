@@ -9,7 +9,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from gpt2tui.tracking.number_format import compact
+from gpt2tui.system.numbers import compact
 from gpt2tui.tui.chat_catalog import ModelChoice
 from gpt2tui.tui.chat_model import AnswerBegun, AnswerEnded, AnswerFailed, AnswerGrew, AnswerRequest, ModelFacts
 from gpt2tui.tui.chat_template import spoken

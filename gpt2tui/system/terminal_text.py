@@ -4,6 +4,12 @@ GPT-2's vocabulary holds every byte, so a model can write ESC or OSC 52 (which s
 name can hold anything but a slash. What a terminal would obey becomes a visible sign; what it hides goes.
 """
 
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\N{SYMBOL FOR DELETE}"}
@@ -51,3 +57,44 @@ def drop_controls(text: str) -> str:
     For text that already has its place in a line, where a sign in place of what took no cell would move the rest.
     """
     return text if text.isprintable() else text.translate(_NOTHING)
+
+
+# ---- values from outside, made fit for a line of a message: short, and nothing that a terminal obeys
+
+
+LONGEST_VALUE = 60
+
+
+def printable(text: str | Path, longest: int = 4096) -> str:
+    """The text as one harmless line, cut off after `longest` characters."""
+    text = str(text)
+    return sanitize(text[:longest], keep_newlines=False) + ("…" if len(text) > longest else "")
+
+
+def printable_value(value: Any) -> str:
+    """A value of TOML much as the file has it, at most about 60 characters."""
+    match value:
+        case str():
+            return f'"{printable(value, LONGEST_VALUE)}"'
+        case bool():
+            return "true" if value else "false"
+        case int() if abs(value) >= 10**40:  # Python refuses to print very long integers
+            return "an integer of more than 40 digits"
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return "a table"
+        case _:
+            return printable(str(value), LONGEST_VALUE)  # numbers, dates and times
+
+
+Report = Callable[[str], None]
+"""Where a subscriber says, in one line, what went wrong with it; never raises."""
+
+
+def report_on_stderr(message: str) -> None:
+    """One line on stderr, read anew each time so that a live display that stands in for it is respected."""
+    # A stderr that is closed, full or absent (pythonw) is no reason to end a run.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"gpt2tui: {sanitize(message, keep_newlines=False)}\n")
+        sys.stderr.flush()

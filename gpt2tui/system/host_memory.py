@@ -2,6 +2,9 @@
 
 import contextlib
 import ctypes  # psutil reads how much memory there is; how the C library keeps it is set by the library itself
+import gc
+import sys
+from importlib import import_module
 
 # Of <malloc.h>; glibc's manual, "Malloc Tunable Parameters".
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
@@ -25,3 +28,17 @@ def give_back_freed_memory() -> None:
     """Once, to the system: for the end of a training in a process that goes on."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+# ---- torch, brought into a process that has a screen
+
+
+def load_torch() -> None:
+    """Imports torch, and everything that came with it leaves the garbage collector's sight.
+
+    It is some hundred thousand objects that stay until the end. Each full collection would look at all of them and
+    hold up the screen, a fifth of a second at a time. Once only: what is garbage at that moment stays too.
+    """
+    if "torch" not in sys.modules:
+        import_module("torch")
+        gc.freeze()
