@@ -162,6 +162,6 @@ def test_a_run_is_sampled_from_its_own_checkpoints_and_any_checkpoint_by_its_pat
     foreign = run.run.checkpoints / "step-00000016"
     shutil.copytree(other.run.checkpoints / foreign.name, foreign)
     model = generation.load(str(run.run.folder), "cpu")
-    assert model.saved.run_id == run.run_id
+    assert model.saved.run_id == run.state.run_id
     assert "of another run" in model.saved.passed_over[0]
-    assert generation.load(str(foreign), "cpu").saved.run_id == other.run_id
+    assert generation.load(str(foreign), "cpu").saved.run_id == other.state.run_id

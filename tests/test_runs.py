@@ -68,7 +68,7 @@ def test_run_json_tells_what_a_repetition_needs():
 HOLD = """
 import sys
 from pathlib import Path
-from gpt2tui import runs
+from gpt2tui.run import folder as runs
 with runs.locked(runs.Run(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()

@@ -58,7 +58,7 @@ def _opening(options: argparse.Namespace) -> contextlib.AbstractContextManager[O
 
 def _show(stream: Generator[Told, None, None], options: argparse.Namespace, signals: StopSignals) -> None:
     """Iterates over the training and shows on stderr how its data is prepared, on stdout its events."""
-    from gpt2tui.tracking.preparation import show_preparation
+    from gpt2tui.tracking.console import show_preparation
     from gpt2tui.tracking.subscriber import Subscribers
 
     opened = next(stream)
@@ -91,7 +91,7 @@ def _preparation(stream: Generator[Told, None, None]) -> "Generator[Progress, No
 
 def _subscriber(options: argparse.Namespace, opened: OpenedRun, started: RunStarted) -> "Subscriber":
     from gpt2tui.tracking.console import Console
-    from gpt2tui.tracking.line_output import JsonStdout
+    from gpt2tui.tracking.subscriber import JsonStdout
 
     as_text = options.log_format == "text" or (options.log_format is None and sys.stdout.isatty())
     return Console(vocab_size=started.vocab_size, run_folder=opened.run.folder) if as_text else JsonStdout()

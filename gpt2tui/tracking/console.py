@@ -3,13 +3,15 @@
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from gpt2tui.run.events import (
@@ -27,11 +29,14 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
-from gpt2tui.system.terminal_text import Report, report_on_stderr
+from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.terminal_text import Report, report_on_stderr, sanitize
 from gpt2tui.tracking import narration
-from gpt2tui.tracking.line_output import LineOutput
 from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.tracking.status_line import status_lines
+from gpt2tui.tracking.subscriber import LineOutput
+
+if TYPE_CHECKING:
+    from gpt2tui.data.store_building import Progress
 
 _REFRESHES_PER_SECOND = 4
 
@@ -163,3 +168,139 @@ class _Status:
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         yield self._console.status(options.max_width)
+
+
+# ---- the two lines at the bottom of a terminal while a run goes on: how far, and how well
+
+_SHORTEST_BAR = 6
+_GAP = "   "
+
+
+def status_lines(progress: RunProgress, width: int, seconds_gone: float, unicode: bool = True) -> Text:
+    """Two lines of at most `width` cells; where it is narrow the bar goes, and the rightmost numbers."""
+    text = Text(no_wrap=True, overflow="crop", end="")
+    text.append_text(_how_far(progress, width, seconds_gone, unicode))
+    text.append("\n")
+    text.append_text(_how_well(progress, width))
+    return text
+
+
+def bar(fraction: float, width: int, unicode: bool = True, style: str = "green") -> Text:
+    """A bar of exactly `width` cells; its two parts differ in shape, to be told apart without colour."""
+    full, half, empty = ("━", "╸", "─") if unicode else ("=", "", "-")
+    halves = round(fraction * width * 2)
+    done = full * (halves // 2) + (half if halves % 2 else "")
+    return Text.assemble((done, style), (empty * (width - len(done)), "bright_black"))
+
+
+def _how_far(progress: RunProgress, width: int, seconds_gone: float, unicode: bool) -> Text:
+    left = Text.assemble("step ", (f"{progress.step:,}", "bold"), f" of {progress.num_iterations:,} ")
+    right = Text.assemble(f" {progress.fraction:4.0%}  ", _time(progress, seconds_gone))
+    space = width - left.cell_len - right.cell_len
+    style = "yellow" if progress.paused else "green"
+    middle = bar(progress.fraction, space, unicode, style) if space >= _SHORTEST_BAR else Text(" " * max(0, space))
+    return _fit([left + middle + right], width, "") if space >= 0 else _fit([left.copy(), right], width, "")
+
+
+def _time(progress: RunProgress, seconds_gone: float) -> tuple[str, str]:
+    if progress.paused:
+        return "paused", "bold yellow"
+    if 0 < progress.num_iterations <= progress.step:
+        return "reading the held-out text", ""
+    if progress.seconds_left is None:
+        return f"{duration(seconds_gone)} so far", ""
+    return f"{duration(progress.seconds_left)} left", ""
+
+
+def _how_well(progress: RunProgress, width: int) -> Text:
+    loss = progress.train_loss.value
+    if loss is None:
+        return _fit([Text("waiting for the first step", style="bright_black")], width, _GAP)
+    parts = [Text.assemble("loss ", (f"{loss:.3f}", "bold cyan"))]
+    if progress.evaluation is not None:
+        bits, xz = progress.evaluation.bits_per_byte, progress.xz_bits_per_byte
+        parts.append(Text.assemble((f"{bits:.3f}", "bold magenta"), " bits/byte"))
+        if xz:
+            parts.append(Text(f"{bits / xz:.2f} of xz"))
+    if progress.tokens_per_second is not None:
+        parts.append(Text.assemble((compact(progress.tokens_per_second), "bold"), " tokens/s"))
+    if progress.memory_bytes is not None:
+        parts.append(Text.assemble((byte_size(progress.memory_bytes), "bold"), " memory"))
+    return _fit(parts, width, _GAP)
+
+
+def _fit(parts: list[Text], width: int, gap: str) -> Text:
+    """As many of the parts as fit on one line, at least a piece of the first."""
+    line = parts[0].copy()
+    for part in parts[1:]:
+        if line.cell_len + len(gap) + part.cell_len > width:
+            break
+        line = line + Text(gap) + part
+    line.truncate(width)
+    return line
+
+
+# ---- the preparation of data as it goes on: a bar a stage on a terminal, one line a stage anywhere else
+
+_BAR_WIDTH = 24
+_STAGE_WIDTH = 20
+
+
+Prepared = TypeVar("Prepared")
+
+
+def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: TextIO | None = None) -> Prepared:
+    """Run `preparation` to its end, drawing what it yields on `file` (stderr), and return what it returns.
+
+    What it raises passes through, with the terminal as it was.
+    """
+    file = file or sys.stderr
+    tolerate_encoding(file)
+    return _draw(preparation, file) if is_live_terminal(file) else _tell(preparation, file)
+
+
+def _tell(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
+    told: set[str] = set()
+    while True:
+        try:
+            progress = next(preparation)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        if progress.stage not in told:
+            told.add(progress.stage)
+            total = "" if progress.total is None else f": {_amount(progress.total, progress.unit)}"
+            print(f"{sanitize(progress.stage, keep_newlines=False)}{total}", file=file, flush=True)
+
+
+def _draw(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
+    console = RichConsole(file=file, force_terminal=True, markup=False, emoji=False, highlight=False)
+    stage, how_far = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[how_far]"))
+    with Bars(stage, BarColumn(_BAR_WIDTH), how_far, console=console, redirect_stdout=False) as bars:
+        tasks: dict[str, TaskID] = {}
+        while True:
+            try:
+                progress = next(preparation)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if progress.stage not in tasks:
+                for earlier in bars.tasks:
+                    if earlier.total is None:  # it was not known, and is over: a full bar, not one that still moves
+                        bars.update(earlier.id, total=earlier.completed)
+                name = sanitize(progress.stage, keep_newlines=False)
+                tasks[progress.stage] = bars.add_task(f"{name:<{_STAGE_WIDTH}}", total=None, how_far="")
+            bars.update(
+                tasks[progress.stage], completed=progress.done, total=progress.total, how_far=_amount_done(progress)
+            )
+
+
+def _amount_done(progress: "Progress") -> str:
+    if progress.total is None:
+        return _amount(progress.done, progress.unit) if progress.done else ""
+    fraction = min(1.0, progress.done / progress.total) if progress.total else 1.0
+    return f"{fraction:4.0%} of {_amount(progress.total, progress.unit)}"
+
+
+def _amount(count: int, unit: str) -> str:
+    if unit in ("B", "byte", "bytes"):
+        return byte_size(count)
+    return f"{compact(count)} {sanitize(unit, keep_newlines=False)}"

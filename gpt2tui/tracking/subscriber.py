@@ -1,7 +1,10 @@
 """Whoever watches a run: an object that is handed each event and closed at the end."""
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from gpt2tui.run.events import Event
 from gpt2tui.system.terminal_text import Report, report_on_stderr
@@ -48,3 +51,55 @@ class Subscribers:
 
 def _describe(subscriber: Subscriber, error: Exception) -> str:
     return f"{type(subscriber).__name__} failed ({type(error).__name__}: {error})"
+
+
+# ---- lines on a stream that may go away: a closed pipe or a full disk ends the lines, not the run
+
+
+class LineOutput:
+    """Writes and flushes lines until the stream fails, then no more.
+
+    A reader that has closed its end (`| head`) has seen enough and is not worth a word; any other failure is
+    reported once. Afterwards the file descriptor leads to the null device, because Python flushes stdout once
+    more on exit and would turn the same failure into exit code 120.
+    """
+
+    def __init__(self, file: TextIO, report: Report = report_on_stderr) -> None:
+        self._file: TextIO | None = file
+        self._report = report
+
+    def write(self, line: str) -> None:
+        """Write `line` and a newline."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                self._report(f"cannot write the log: {error}; training goes on without it")
+            _lead_to_null(self._file)
+            self._file = None
+
+
+def _lead_to_null(file: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):  # not every stream has a descriptor
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, file.fileno())
+        finally:
+            os.close(null)
+
+
+class JsonStdout:
+    """Each event as a line of JSON on stdout; a reader that goes away does not end the run."""
+
+    def __init__(self, file: TextIO | None = None, report: Report = report_on_stderr) -> None:
+        self._output = LineOutput(file or sys.stdout, report)
+
+    def handle(self, event: Event) -> None:
+        """Write the event's line."""
+        self._output.write(event.as_json())
+
+    def close(self) -> None:
+        """Nothing to let go of: stdout stays open."""

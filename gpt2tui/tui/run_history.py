@@ -21,8 +21,7 @@ from gpt2tui.run.events import (
     Sampled,
     Step,
 )
-from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.tracking.smoothing import ExponentialAverage
+from gpt2tui.tracking.run_progress import ExponentialAverage, RunProgress
 from gpt2tui.tui.series import Series
 
 SMOOTHINGS = (0.0, 0.5, 0.9, 0.99)

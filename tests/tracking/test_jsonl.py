@@ -31,7 +31,8 @@ def run_python(code, *arguments, **options):
     prelude = (
         "import sys, os, signal, time; from pathlib import Path\n"
         "from tests.tracking import event_samples as sample\n"
-        "from gpt2tui.run.events_file import JsonLines, JsonStdout\n"
+        "from gpt2tui.run.events_file import JsonLines\n"
+        "from gpt2tui.tracking.subscriber import JsonStdout\n"
     )
     return subprocess.run(
         [sys.executable, "-c", prelude + textwrap.dedent(code), *map(str, arguments)],

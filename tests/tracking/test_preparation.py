@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 from rich.cells import cell_len
 
-from gpt2tui.tracking import preparation
-from gpt2tui.tracking.preparation import show_preparation
+from gpt2tui.tracking import console as preparation
+from gpt2tui.tracking.console import show_preparation
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gpt2tui.tracking.smoothing import ExponentialAverage
+from gpt2tui.tracking.run_progress import ExponentialAverage
 
 
 def test_average_of_hand_computed_values():

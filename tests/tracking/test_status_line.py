@@ -1,8 +1,8 @@
 import pytest
 
 from gpt2tui.run.events import Paused
+from gpt2tui.tracking.console import bar, status_lines
 from gpt2tui.tracking.run_progress import RunProgress
-from gpt2tui.tracking.status_line import bar, status_lines
 
 from . import event_samples as sample
 

@@ -227,7 +227,7 @@ def test_out_of_memory_for_the_copy_of_a_checkpoint_writes_it_before_the_next_st
 
 
 def test_a_stop_is_obeyed_within_a_batch_of_an_evaluation_which_is_then_not_told(tmp_path, monkeypatch):
-    run = tiny_runs.trainer(tmp_path, "training.eval_iterations=1000", "data.validation_fraction=0.5")
+    run = tiny_runs.trainer(tmp_path, "training.eval_tokens=1000000", "data.validation_fraction=0.5")
     read, batches = [], trainer.evaluation_batches
 
     def counted(*arguments):

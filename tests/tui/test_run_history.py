@@ -4,7 +4,7 @@ import random
 import pytest
 
 from gpt2tui.run import events
-from gpt2tui.tracking.smoothing import ExponentialAverage
+from gpt2tui.tracking.run_progress import ExponentialAverage
 from gpt2tui.tui.run_history import SMOOTHINGS, RunHistory
 from gpt2tui.tui.series import Series
 from tests.tracking import event_samples
