@@ -19,8 +19,7 @@ from gpt2tui.run.events import RunStarted
 from gpt2tui.system.files import replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.state import TrainingState, read_numbers, restore
-from gpt2tui.training.time_budget import TimeBudget
-from gpt2tui.training.trial import within_budget
+from gpt2tui.training.trial import TimeBudget, within_budget
 from gpt2tui.training.update import fresh_update
 
 

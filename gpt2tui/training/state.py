@@ -20,7 +20,7 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.saving import Snapshot
-from gpt2tui.training.time_budget import TimeBudget
+from gpt2tui.training.trial import TimeBudget
 from gpt2tui.training.update import Update
 from model.gpt2 import GPT2
 from model.huggingface import published_config, published_views

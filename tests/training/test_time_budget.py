@@ -9,7 +9,7 @@ from gpt2tui.run.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.run.events_file import JsonLines
 from gpt2tui.run.summary import summarize
 from gpt2tui.training import trial
-from gpt2tui.training.time_budget import TimeBudget
+from gpt2tui.training.trial import TimeBudget
 from tests import tiny_runs
 
 WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iterations=3")
