@@ -36,7 +36,7 @@ STARTS_AT_ONCE = (
     "gpt2tui.commands.presets",
     "gpt2tui.commands.runs",
     "gpt2tui.tracking.console",
-    "gpt2tui.tui.workbench",
+    "gpt2tui.tui.start",
     "gpt2tui.tui.app",
     "gpt2tui.tui.screens.presets",
     "gpt2tui.tui.screens.train",

@@ -15,7 +15,7 @@ from gpt2tui.run.events_file import read_events
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.training.update import Update
-from gpt2tui.tui.training_session import TrainingSession, training_stream
+from gpt2tui.tui.session import TrainingSession, training_stream
 from tests import tiny_runs
 
 

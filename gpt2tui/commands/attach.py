@@ -9,5 +9,5 @@ from gpt2tui.run import folder as runs
 def attach(options: argparse.Namespace) -> int:
     """Opens the workbench on a run's events and follows them; returns the exit code. Raises UsageError."""
     run = runs.find(options.run)
-    code: int = import_module("gpt2tui.tui.workbench").run_workbench(attach=run)
+    code: int = import_module("gpt2tui.tui.start").run_workbench(attach=run)
     return code

@@ -15,7 +15,7 @@ def start(options: argparse.Namespace) -> int:
     keep_freed_memory()
     if not options.headless:
         # By name, because the screen is not to be imported before somebody wants it.
-        workbench = import_module("gpt2tui.tui.workbench")
+        workbench = import_module("gpt2tui.tui.start")
         code: int = workbench.run_workbench(
             options.preset, options.overrides, resume=options.resume, run_dir=options.run_dir
         )

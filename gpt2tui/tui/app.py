@@ -22,8 +22,7 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.launch import Launch
 from gpt2tui.run.events import CheckpointSaved
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.commands import WorkbenchCommands
-from gpt2tui.tui.control_filter import ControlFilter
+from gpt2tui.tui.base import Workbench
 from gpt2tui.tui.messages import (
     PreparationProgress,
     RunAttached,
@@ -33,13 +32,13 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
-from gpt2tui.tui.screen_bases import Workbench
-from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.palette import WorkbenchCommands
+from gpt2tui.tui.session import TrainingSession
+from gpt2tui.tui.settings import UserSettings
+from gpt2tui.tui.terminal import ControlFilter, log_file
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar, TrainingStatus
-from gpt2tui.tui.workbench_log import log_file
 
 # Nothing here may import presets or runs before the first paint: pydantic alone takes as long as all else.
 if TYPE_CHECKING:
@@ -373,7 +372,7 @@ class WorkbenchApp(App[int]):
 
     def action_help(self) -> None:
         """Shows the keys of this screen and of the app."""
-        from gpt2tui.tui.screens.help import HelpScreen
+        from gpt2tui.tui.help import HelpScreen
 
         self.push_screen(HelpScreen(self.screen))
 

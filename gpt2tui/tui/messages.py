@@ -8,7 +8,7 @@ from textual.message import Message
 
 from gpt2tui.run.events import Event
 from gpt2tui.system.numbers import byte_size, compact
-from gpt2tui.tui.session_state import SessionState
+from gpt2tui.tui.session import SessionState
 
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset

@@ -11,8 +11,8 @@ from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.run.summary import RunSummary
+from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.run_commands import repeat_command
-from gpt2tui.tui.run_history import RunHistory
 from gpt2tui.tui.run_listing import RunRow
 
 

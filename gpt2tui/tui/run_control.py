@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gpt2tui.run.events import RunFailed, RunFinished
 from gpt2tui.tui.run_view import RunView
-from gpt2tui.tui.session_state import ACTIVE, SessionState
+from gpt2tui.tui.session import ACTIVE, SessionState
 from gpt2tui.tui.widgets.mode_bar import TrainingStatus
 
 TRAINING: frozenset[SessionState] = frozenset({"running", "pausing", "paused"})

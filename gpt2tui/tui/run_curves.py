@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpt2tui.tui.run_history import RunHistory
-from gpt2tui.tui.series import Series
+from gpt2tui.tui.history import RunHistory, Series
 from gpt2tui.tui.widgets.line_plot import Line
 
 SMOOTHING = 0.9

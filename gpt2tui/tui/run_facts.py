@@ -13,7 +13,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.events_file import follow, read_events
 from gpt2tui.run.folder import Run
-from gpt2tui.tui.run_history import RunHistory
+from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.run_view import RunView
 
 

@@ -9,7 +9,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.run.events import Event, NumIterationsChanged, RunStarted
 from gpt2tui.run.folder import Run
 from gpt2tui.tui.event_lines import EventLine, event_line
-from gpt2tui.tui.run_history import RunHistory
+from gpt2tui.tui.history import RunHistory
 
 LOG_LINES = 2000
 

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpt2tui.system.numbers import byte_size, compact
+from gpt2tui.tui.history import RunHistory, Series
 from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark
 from gpt2tui.tui.plot_scale import tick_label
-from gpt2tui.tui.run_history import RunHistory
 from gpt2tui.tui.run_view import RunView
-from gpt2tui.tui.series import Series
 
 PLOTS = ("loss", "lr", "grad", "tok/s", "memory")
 DEFINITIONS = {

@@ -7,7 +7,7 @@ from textual.content import Content
 from textual.style import Style
 
 from gpt2tui.tui import train_figures
-from gpt2tui.tui.run_history import SMOOTHINGS
+from gpt2tui.tui.history import SMOOTHINGS
 from gpt2tui.tui.run_view import RunView
 from gpt2tui.tui.train_figures import PLOTS, Comparison, LossOptions, neighbour
 from gpt2tui.tui.widgets.line_plot import LinePlot

@@ -177,7 +177,7 @@ def memory(events: int = 100_000, parts: int = 10) -> dict[str, int]:
 
     from gpt2tui.preset import files as preset_files
     from gpt2tui.tui.app import WorkbenchApp
-    from gpt2tui.tui.training_session import TrainingSession
+    from gpt2tui.tui.session import TrainingSession
     from tests.tui.fake_training import FakeTraining
 
     measured: dict[str, int] = {}

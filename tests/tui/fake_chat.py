@@ -8,7 +8,7 @@ from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.chat_model import ChatModels
 from gpt2tui.tui.screens.chat import ChatScreen
-from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.settings import UserSettings
 
 WORDS = (
     "the", " quick", " brown", " fox", " jumps", " over", " a", " lazy", " dog", ",", " and", " sleeps", ".\n",

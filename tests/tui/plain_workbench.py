@@ -8,7 +8,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input
 
 from gpt2tui.tui.app import WorkbenchApp
-from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar
 from tests.tui.fake_training import FakeTraining

@@ -12,7 +12,7 @@ from gpt2tui.tui import preset_costs
 from gpt2tui.tui.preset_costs import Found
 from gpt2tui.tui.screens import presets as presets_screen
 from gpt2tui.tui.screens.presets import PresetsScreen
-from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.settings import UserSettings
 from gpt2tui.tui.widgets import cost_panel
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from tests.tui.looking import settled, until

@@ -8,7 +8,7 @@ from textual.app import App
 from textual.screen import Screen
 
 from gpt2tui.tui.screens.runs import RunsScreen
-from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.settings import UserSettings
 from gpt2tui.tui.widgets.run_table import RunTable
 
 

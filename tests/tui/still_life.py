@@ -13,8 +13,8 @@ from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.chat_model import ChatModels
 from gpt2tui.tui.preset_costs import Found
 from gpt2tui.tui.screens.chat import ChatScreen
-from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.session import TrainingSession
+from gpt2tui.tui.settings import UserSettings
 from tests.tui.fake_chat import FakeModel
 from tests.tui.fake_runs import START, write_run
 from tests.tui.fake_training import launch

@@ -5,7 +5,7 @@ import pytest
 from gpt2tui.errors import CheckpointError
 from gpt2tui.tui import chat_catalog
 from gpt2tui.tui.chat_catalog import ModelChoice
-from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, text_of
 from tests.tui.fake_chat import FakeModel

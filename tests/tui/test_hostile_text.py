@@ -17,10 +17,10 @@ from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import config_folder, runs_folder
 from gpt2tui.tui.app import WorkbenchApp
-from gpt2tui.tui.training_session import TrainingSession
-from gpt2tui.tui.user_settings import UserSettings
+from gpt2tui.tui.session import TrainingSession
+from gpt2tui.tui.settings import UserSettings
+from gpt2tui.tui.terminal import log_file, terminal_for_the_screen
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
-from gpt2tui.tui.workbench_log import log_file, terminal_for_the_screen
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import FakeTraining
 from tests.tui.looking import settled, until

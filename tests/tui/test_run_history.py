@@ -5,8 +5,7 @@ import pytest
 
 from gpt2tui.run import events
 from gpt2tui.tracking.run_progress import ExponentialAverage
-from gpt2tui.tui.run_history import SMOOTHINGS, RunHistory
-from gpt2tui.tui.series import Series
+from gpt2tui.tui.history import SMOOTHINGS, RunHistory, Series
 from tests.tracking import event_samples
 
 

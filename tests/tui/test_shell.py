@@ -11,9 +11,9 @@ from gpt2tui.errors import DataError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import config_folder
+from gpt2tui.tui.help import HelpScreen, bindings_by_place
 from gpt2tui.tui.messages import PreparationProgress, RunAttached, RunOpened, RunsChanged, SessionChanged, TrainingBegun
 from gpt2tui.tui.messages import TrainingEvents as Events
-from gpt2tui.tui.screens.help import HelpScreen, bindings_by_place
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from tests.tui.fake_training import FakeTraining, diverged
 from tests.tui.looking import until
@@ -338,7 +338,7 @@ def test_the_palette_has_keys_presets_and_runs():
     runs.create("old").info_file.write_text("{}")
 
     async def story(app, pilot):
-        from gpt2tui.tui.commands import WorkbenchCommands
+        from gpt2tui.tui.palette import WorkbenchCommands
 
         provider = WorkbenchCommands(app.screen)
         await provider.startup()

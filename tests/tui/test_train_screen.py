@@ -11,7 +11,7 @@ from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.screens.train import TrainScreen
-from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.event_log import EventLog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot

@@ -6,7 +6,7 @@ import pytest
 
 from gpt2tui.errors import DataError, UsageError
 from gpt2tui.run.events import CheckpointSaved, Evaluated, LearningRateChanged, Paused, RunFinished, Step
-from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.session import TrainingSession
 from tests.tui.fake_training import FakeTraining, diverged, launch
 
 

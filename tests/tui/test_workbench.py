@@ -9,8 +9,8 @@ from textual.geometry import Size
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import user_folder
 from gpt2tui.tui.app import UnsavedDialog, WorkbenchApp
-from gpt2tui.tui.screen_bases import SteadyScreen
-from gpt2tui.tui.training_session import TrainingSession
+from gpt2tui.tui.base import SteadyScreen
+from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.preset_form import PresetForm
 from tests.tui.fake_training import FakeTraining
 from tests.tui.looking import until

@@ -20,6 +20,7 @@ from gpt2tui.errors import ResourceError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui import chat_catalog
+from gpt2tui.tui.base import ModeScreen, in_own_thread
 from gpt2tui.tui.chat_catalog import ModelChoice
 from gpt2tui.tui.chat_model import (
     AllAnswered,
@@ -36,8 +37,6 @@ from gpt2tui.tui.chat_template import conversation
 from gpt2tui.tui.chat_transcript import as_markdown
 from gpt2tui.tui.chosen_models import ChosenModels
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
-from gpt2tui.tui.own_thread import in_own_thread
-from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.chat_answer import ChatAnswer
 from gpt2tui.tui.widgets.dialogs import TextDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter

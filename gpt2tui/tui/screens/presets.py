@@ -17,13 +17,13 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset, PresetSource
 from gpt2tui.system.terminal_text import printable
 from gpt2tui.tui import preset_library, preset_questions
+from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.preset_difference import differences
 from gpt2tui.tui.preset_document import PresetDocument
 from gpt2tui.tui.preset_editing import Checked
 from gpt2tui.tui.preset_questions import Question
 from gpt2tui.tui.preset_scan import PresetScan, ScannedPreset
 from gpt2tui.tui.preset_shelf import PresetShelf
-from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.cost_panel import CostPanel
 from gpt2tui.tui.widgets.difference_dialog import Comparison, DifferenceDialog
 from gpt2tui.tui.widgets.field_input import FieldInput

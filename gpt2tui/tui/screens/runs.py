@@ -14,6 +14,7 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.system.numbers import byte_size
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.preset_difference import difference
 from gpt2tui.tui.run_commands import longer_command
@@ -21,7 +22,6 @@ from gpt2tui.tui.run_deletion import delete
 from gpt2tui.tui.run_listing import RunRow
 from gpt2tui.tui.run_marks import RunMarks
 from gpt2tui.tui.run_reading import ContentsRead, Listed, RunReader
-from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.widgets.curves_plot import CurvesPlot
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput

@@ -17,6 +17,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.folder import Run
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import (
     PreparationProgress,
     RunAttached,
@@ -29,7 +30,6 @@ from gpt2tui.tui.run_control import RunControl, attached_status
 from gpt2tui.tui.run_facts import read_history
 from gpt2tui.tui.run_feed import RunFeed
 from gpt2tui.tui.run_view import RunView
-from gpt2tui.tui.screen_bases import ModeScreen
 from gpt2tui.tui.train_figures import Comparison
 from gpt2tui.tui.train_plots import TrainPlots
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
+from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.run_curves import CURVES, curve_lines
-from gpt2tui.tui.run_history import RunHistory
 from gpt2tui.tui.widgets.line_plot import LinePlot
 
 

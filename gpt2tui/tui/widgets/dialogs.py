@@ -14,7 +14,7 @@ from textual.widgets import Button, Input, Static
 from textual.widgets.button import ButtonVariant
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.screen_bases import SteadyScreen
+from gpt2tui.tui.base import SteadyScreen
 
 Answer = TypeVar("Answer")
 AnyApp = App[Any]

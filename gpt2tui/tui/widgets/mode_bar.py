@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from gpt2tui.system.numbers import duration
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.session_state import SessionState
+from gpt2tui.tui.session import SessionState
 
 MODES = {"presets": "Presets", "train": "Train", "chat": "Chat", "runs": "Runs"}
 BAR_WIDTHS = (14, 6)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
 from gpt2tui.launch import Launch, OpenedRun, Told, TrainingStream, drive
@@ -18,7 +18,6 @@ from gpt2tui.run.events import Event, Paused, Resumed, RunStarted
 from gpt2tui.system.host_memory import give_back_freed_memory, load_torch
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
-from gpt2tui.tui.session_state import ACTIVE, SessionState
 
 if TYPE_CHECKING:
     from gpt2tui.data.store_building import Progress
@@ -225,3 +224,11 @@ def _work(stream: TrainingStream, launch: Launch, controls: Controls, told: "deq
         controls.end()
         give_back_freed_memory()
         told.append(_Ended(error))
+
+
+# ---- the states of the training that this process owns
+
+SessionState = Literal["idle", "preparing", "running", "pausing", "paused", "stopping", "finished", "failed"]
+
+ACTIVE: frozenset[SessionState] = frozenset({"preparing", "running", "pausing", "paused", "stopping"})
+"""Those in which a thread trains, or is about to, and no second training may begin."""

@@ -10,7 +10,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.screen_bases import Workbench, workbench_of
+from gpt2tui.tui.base import Workbench, workbench_of
 from gpt2tui.tui.widgets.mode_bar import MODES
 
 # Textual's own, of every screen.

@@ -15,7 +15,7 @@ from gpt2tui.errors import UsageError
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.run.folder import Run
-    from gpt2tui.tui.training_session import TrainingSession
+    from gpt2tui.tui.session import TrainingSession
 
 HANG_UP_MILLISECONDS = 1000
 ENDING_SECONDS = 2.0  # of a training thread that has told its end
@@ -42,7 +42,7 @@ def run_workbench(
         )
     from gpt2tui.launch import Launch
     from gpt2tui.tui.app import WorkbenchApp
-    from gpt2tui.tui.workbench_log import terminal_for_the_screen
+    from gpt2tui.tui.terminal import terminal_for_the_screen
 
     preselected: LoadedPreset | None = None
     launch: Launch | None = None
