@@ -40,7 +40,7 @@ STARTS_AT_ONCE = (
     "gpt2tui.tui.app",
     "gpt2tui.tui.screens.presets",
     "gpt2tui.tui.screens.train",
-    "gpt2tui.tui.screens.chat",
+    "gpt2tui.tui.chat.screen",
     "gpt2tui.tui.screens.runs",
 )
 

@@ -25,7 +25,7 @@ PINNED = {
         "textual",
         "every failed worker and every bug goes through it: the first becomes a dialog, both are logged",
     ),
-    ("gpt2tui.tui.screens.chat", "_forward_event"): (
+    ("gpt2tui.tui.chat.screen", "_forward_event"): (
         "textual.screen:Screen",
         "textual",
         "a key event that a screen posts on arrives behind keys typed later; only here is it passed on in order",

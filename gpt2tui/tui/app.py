@@ -63,7 +63,7 @@ def _train_screen() -> Screen[Any]:
 
 
 def _chat_screen() -> Screen[Any]:
-    from gpt2tui.tui.screens.chat import ChatScreen
+    from gpt2tui.tui.chat.screen import ChatScreen
 
     return ChatScreen()
 

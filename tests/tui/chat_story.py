@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.chat.models import ModelChoice
 from tests.tui.fake_chat import ChatApp, FakeModel
 from tests.tui.looking import until
 from tests.tui.plain_workbench import first_mode

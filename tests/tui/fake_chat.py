@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.app import WorkbenchApp
-from gpt2tui.tui.chat_model import ChatModels
-from gpt2tui.tui.screens.chat import ChatScreen
+from gpt2tui.tui.chat.engine import ChatModels
+from gpt2tui.tui.chat.screen import ChatScreen
 from gpt2tui.tui.settings import UserSettings
 
 WORDS = (

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import psutil
 
 from gpt2tui.system.files import runs_folder
-from gpt2tui.tui import chat_model, preset_costs
+from gpt2tui.tui import preset_costs
 from gpt2tui.tui.app import WorkbenchApp
-from gpt2tui.tui.chat_model import ChatModels
+from gpt2tui.tui.chat import engine
+from gpt2tui.tui.chat.engine import ChatModels
+from gpt2tui.tui.chat.screen import ChatScreen
 from gpt2tui.tui.preset_costs import Found
-from gpt2tui.tui.screens.chat import ChatScreen
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.settings import UserSettings
 from tests.tui.fake_chat import FakeModel
@@ -51,7 +52,7 @@ def arrange(monkeypatch, folder):
     time.tzset()
     monkeypatch.setattr(time, "time", lambda: NOW)
     ticks = itertools.count()
-    monkeypatch.setattr(chat_model, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 64))
+    monkeypatch.setattr(engine, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 64))
     monkeypatch.setattr(preset_costs, "measure_device", lambda preset: Found(SPEED))
     corpus = SimpleNamespace(source="", state="prepared", train_tokens=3_400_000, vocab_size=None)
     monkeypatch.setattr(preset_costs, "look_at_corpus", lambda loaded: Found(corpus))

@@ -7,7 +7,7 @@ import pytest
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import folder_name
 from gpt2tui.run.manifest import MANIFEST, NEEDED
-from gpt2tui.tui import chat_catalog
+from gpt2tui.tui.chat import models as chat_models
 
 
 def save(run, step, val_loss=None):
@@ -34,22 +34,22 @@ def kinds(choices):
 def test_a_run_lists_its_best_its_newest_then_the_others_backwards(run):
     for step, loss in ((100, 4.0), (200, 3.0), (300, 3.5), (400, None)):
         save(run, step, loss)
-    assert kinds(chat_catalog.saved_models()) == [(200, "best"), (400, "newest"), (300, ""), (100, "")]
+    assert kinds(chat_models.saved_models()) == [(200, "best"), (400, "newest"), (300, ""), (100, "")]
 
 
 def test_damaged_checkpoints_and_runs_without_any_are_left_out(run):
     save(run, 100, 4.0)
     (run.checkpoints / folder_name(200)).mkdir()
     runs.create("empty").info_file.write_text("{}")
-    assert kinds(chat_catalog.saved_models()) == [(100, "best")]
+    assert kinds(chat_models.saved_models()) == [(100, "best")]
 
 
 def test_a_reference_may_be_a_checkpoint_a_run_folder_or_a_runs_name(run):
     save(run, 100, 3.0)
     save(run, 200, 3.5)
-    choices = chat_catalog.saved_models()
+    choices = chat_models.saved_models()
     newest = str(run.checkpoints / folder_name(200))
-    assert chat_catalog.meant_by(newest, choices).step == 200
+    assert chat_models.meant_by(newest, choices).step == 200
     for reference in (str(run.folder), str(run.folder.resolve()), run.name):
-        assert chat_catalog.meant_by(reference, choices).step == 100  # a run means its best
-    assert chat_catalog.meant_by("gpt2", choices) is None
+        assert chat_models.meant_by(reference, choices).step == 100  # a run means its best
+    assert chat_models.meant_by("gpt2", choices) is None

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from gpt2tui.tui.chat_model import load_checkpoint
+from gpt2tui.tui.chat.engine import load_checkpoint
 from tests.tiny_runs import trainer
 from tests.tui.fake_chat import ChatApp
 from tests.tui.plain_workbench import first_mode

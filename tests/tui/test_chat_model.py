@@ -8,7 +8,7 @@ import pytest
 
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.tui.chat_model import (
+from gpt2tui.tui.chat.engine import (
     AllAnswered,
     AnswerBegun,
     AnswerEnded,

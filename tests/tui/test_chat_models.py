@@ -3,8 +3,8 @@
 import pytest
 
 from gpt2tui.errors import CheckpointError
-from gpt2tui.tui import chat_catalog
-from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.chat import models as chat_models
+from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, text_of
@@ -14,11 +14,11 @@ from tests.tui.looking import until
 
 @pytest.fixture(autouse=True)
 def saved(monkeypatch):
-    monkeypatch.setattr(chat_catalog, "saved_models", lambda: list(SAVED))
+    monkeypatch.setattr(chat_models, "saved_models", lambda: list(SAVED))
 
 
 def test_without_any_model_it_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(chat_catalog, "saved_models", list)
+    monkeypatch.setattr(chat_models, "saved_models", list)
 
     async def story(pilot, screen):
         await pilot.press("a", "enter")
@@ -87,7 +87,7 @@ def test_a_model_is_one_line_however_narrow_and_long_the_list(tmp_path, monkeypa
     choices = [ModelChoice(f"/runs/長い名前-{'x' * 40}/{n}", "長い名前" * 9, n * 1_117, 2.0698) for n in range(1, 30)]
     choices[0] = ModelChoice("/runs/b", choices[0].group, 1_234_567, 0.0698, is_best=True)
     choices[1] = ModelChoice("/runs/n", choices[0].group, 12, 0.0698, is_newest=True)
-    monkeypatch.setattr(chat_catalog, "saved_models", lambda: choices)
+    monkeypatch.setattr(chat_models, "saved_models", lambda: choices)
 
     async def story(pilot, screen):
         models = screen.query_one("ModelList")
@@ -183,7 +183,7 @@ def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypat
     session = LiveSession()
     session.state, session.run, run = "idle", None, session.run
     own = ModelChoice("/runs/live-run/step-400", "live-run", 400, 3.5, is_best=True)
-    monkeypatch.setattr(chat_catalog, "saved_models", lambda: [*SAVED, own])
+    monkeypatch.setattr(chat_models, "saved_models", lambda: [*SAVED, own])
 
     async def story(pilot, screen):
         async def at(state):

@@ -9,10 +9,10 @@ from textual.events import Key, Paste
 from textual.screen import Screen
 
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.tui import chat_catalog
-from gpt2tui.tui.chat_catalog import ModelChoice
+from gpt2tui.tui.chat import models as chat_models
+from gpt2tui.tui.chat.models import ModelChoice
+from gpt2tui.tui.chat.token_text import RivalsLine
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
-from gpt2tui.tui.widgets.rivals_line import RivalsLine
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, short, text_of
 from tests.tui.fake_chat import WORDS, ChatApp, FakeModel
 from tests.tui.looking import settled, until
@@ -20,7 +20,7 @@ from tests.tui.looking import settled, until
 
 @pytest.fixture(autouse=True)
 def saved(monkeypatch):
-    monkeypatch.setattr(chat_catalog, "saved_models", lambda: list(SAVED))
+    monkeypatch.setattr(chat_models, "saved_models", lambda: list(SAVED))
 
 
 def test_enter_continues_the_prompt_with_the_first_model_and_says_how(tmp_path):
@@ -344,7 +344,7 @@ def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_p
 
 def test_nothing_hostile_reaches_the_screen_from_names_texts_rivals_or_failures(tmp_path, monkeypatch):
     evil = ModelChoice(f"/runs/{HOSTILE}", HOSTILE, 5, 1.0, is_best=True)
-    monkeypatch.setattr(chat_catalog, "saved_models", lambda: [evil])
+    monkeypatch.setattr(chat_models, "saved_models", lambda: [evil])
 
     async def story(pilot, screen):
         screen.prompt.text = "a"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gpt2tui.tui.chat_statistics import TokenStatistics, surprise
+from gpt2tui.tui.chat.engine import TokenStatistics, surprise
 
 
 def of(*probabilities):

@@ -5,9 +5,8 @@ from datetime import datetime
 import pytest
 
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.tui.chat_statistics import TokenStatistics
-from gpt2tui.tui.chat_template import conversation, spoken
-from gpt2tui.tui.chat_transcript import AnswerRecord, as_markdown, notes, numbers_line, settings_line
+from gpt2tui.tui.chat.engine import TokenStatistics, conversation, spoken
+from gpt2tui.tui.chat.record import AnswerRecord, as_markdown, notes, numbers_line, settings_line
 
 WHEN = datetime(2026, 1, 31, 14, 2)
 SAMPLING = SamplingTable(temperature=0.7, top_k=0, top_p=0.9, seed=5)

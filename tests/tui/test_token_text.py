@@ -8,9 +8,8 @@ from rich.cells import cell_len
 from textual.app import App
 from textual.containers import VerticalScroll
 
-from gpt2tui.tui.shown_token import ShownToken
-from gpt2tui.tui.token_layout import TokenLayout
-from gpt2tui.tui.widgets.token_text import TokenText, heat
+from gpt2tui.tui.chat.engine import ShownToken
+from gpt2tui.tui.chat.token_text import TokenLayout, TokenText, heat
 
 
 def laid_out(width, *texts):

@@ -19,10 +19,9 @@ from textual.widgets import Input, TextArea
 from gpt2tui.errors import ResourceError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui import chat_catalog
 from gpt2tui.tui.base import ModeScreen, in_own_thread
-from gpt2tui.tui.chat_catalog import ModelChoice
-from gpt2tui.tui.chat_model import (
+from gpt2tui.tui.chat import models as chat_models
+from gpt2tui.tui.chat.engine import (
     AllAnswered,
     AnswerFailed,
     AnswerRequest,
@@ -31,24 +30,21 @@ from gpt2tui.tui.chat_model import (
     ModelUnusable,
     Task,
     answer,
+    conversation,
     load_model,
 )
-from gpt2tui.tui.chat_template import conversation
-from gpt2tui.tui.chat_transcript import as_markdown
-from gpt2tui.tui.chosen_models import ChosenModels
+from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
+from gpt2tui.tui.chat.models import ChosenModels, ModelChoice
+from gpt2tui.tui.chat.prompt import PromptArea
+from gpt2tui.tui.chat.record import as_markdown
+from gpt2tui.tui.chat.sampling import SamplingPanel
+from gpt2tui.tui.chat.token_text import RivalsLine, TokenText
+from gpt2tui.tui.chat.transcript import ChatAnswer, Transcript
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
-from gpt2tui.tui.widgets.chat_answer import ChatAnswer
 from gpt2tui.tui.widgets.dialogs import TextDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
-from gpt2tui.tui.widgets.model_list import ModelList
-from gpt2tui.tui.widgets.model_picker import ModelPicker
-from gpt2tui.tui.widgets.prompt_area import PromptArea
-from gpt2tui.tui.widgets.rivals_line import RivalsLine
-from gpt2tui.tui.widgets.sampling_panel import SamplingPanel
 from gpt2tui.tui.widgets.text_saving import ask_and_write
-from gpt2tui.tui.widgets.token_text import TokenText
-from gpt2tui.tui.widgets.transcript import Transcript
 
 LONGEST_TEXT = 100_000
 REFRESH_SECONDS = 5.0
@@ -81,7 +77,7 @@ class ChatScreen(ModeScreen):
         Binding("slash", "filter", "Filter the models", key_display="/", show=False),
         Binding("ctrl+l", "clear", "Clear", tooltip="Forget the transcript", show=False),
     ]
-    CSS_PATH = "chat.tcss"
+    CSS_PATH = "screen.tcss"
 
     # Not ClassVar: Textual declares them as variables of an instance.
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
@@ -197,7 +193,7 @@ class ChatScreen(ModeScreen):
 
     def _list_models(self) -> None:
         try:
-            choices = chat_catalog.saved_models()
+            choices = chat_models.saved_models()
         except OSError:
             choices = []
         self.post_message(ModelsListed(choices))
@@ -221,7 +217,7 @@ class ChatScreen(ModeScreen):
         session = self.workbench.session
         if session.state not in ("running", "pausing", "paused") or session.run is None:
             return None
-        return chat_catalog.live(session.run.name, session.progress.step)
+        return chat_models.live(session.run.name, session.progress.step)
 
     def _take_wanted(self, listed: bool) -> None:
         self._update_chosen()

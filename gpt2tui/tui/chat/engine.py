@@ -1,6 +1,7 @@
 """Models that write in the chat, in a thread: loading, at most two in memory, and streaming in small batches."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,12 +15,74 @@ from textual.message import Message
 from gpt2tui.errors import CheckpointError, Gpt2TuiError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.host_memory import load_torch
-from gpt2tui.tui.chat_statistics import TokenStatistics
-from gpt2tui.tui.chat_template import STOP
-from gpt2tui.tui.shown_token import ShownRival, ShownToken
 
 if TYPE_CHECKING:
     from gpt2tui.generation import TextModel  # which import torch
+
+
+@dataclass(frozen=True)
+class ShownRival:
+    """A token that could have stood there, and the model's own probability for it."""
+
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A token on the screen; `probability` is None for what the model was given, such as the prompt."""
+
+    text: str
+    probability: float | None = None
+    rivals: tuple[ShownRival, ...] = ()
+
+
+SMALLEST_PROBABILITY = 1e-45
+"""fp32 has nothing smaller but 0, whose surprise would be infinite."""
+
+
+def surprise(probability: float) -> float:
+    """-ln p, in nats: what a token of that probability costs; never infinite."""
+    return -math.log(max(probability, SMALLEST_PROBABILITY))
+
+
+@dataclass
+class TokenStatistics:
+    """Sums over the tokens of a text, under the model's own distribution (temperature 1, nothing cut off)."""
+
+    tokens: int = 0
+    _probabilities: float = 0.0
+    _nats: float = 0.0
+
+    def add(self, probability: float) -> None:
+        """Counts one token."""
+        self.tokens += 1
+        self._probabilities += probability
+        self._nats += surprise(probability)
+
+    @property
+    def mean_probability(self) -> float | None:
+        """The arithmetic mean of the tokens' probabilities; None without tokens."""
+        return self._probabilities / self.tokens if self.tokens else None
+
+    @property
+    def loss(self) -> float | None:
+        """The mean surprise, nats a token, as in training; None without tokens."""
+        return self._nats / self.tokens if self.tokens else None
+
+    @property
+    def perplexity(self) -> float | None:
+        """exp(loss): among how many equally likely tokens the model could just as well have chosen."""
+        return None if self.loss is None else math.exp(min(self.loss, 700.0))  # beyond, a double overflows
+
+    def bits_per_byte(self, text_bytes: int) -> float | None:
+        """The surprise of all tokens in bits, over the bytes of their text; None for an empty text."""
+        return self._nats / math.log(2) / text_bytes if text_bytes else None
+
+    def is_guessing(self, vocab_size: int) -> bool:
+        """Whether the text of some length is hardly likelier than one of tokens drawn at random: a loss near ln V."""
+        return self.loss is not None and self.tokens >= 8 and self.loss > 0.9 * math.log(vocab_size)
+
 
 log = logging.getLogger(__name__)
 
@@ -295,3 +358,26 @@ def _said(error: Exception) -> str:
         return str(error)
     log.exception("the chat failed on a bug", exc_info=error)
     return f"{type(error).__name__}: {error}"
+
+
+# ---- a conversation as one text, for who wants to pretend that a base model was taught to answer
+
+USER = "User: "
+MODEL = "\nAssistant:"
+STOP = "\nUser:"
+"""Where the model begins to speak for the person, its turn is over."""
+
+
+def turn(prompt: str) -> str:
+    """What is put around one prompt."""
+    return f"{USER}{prompt}{MODEL}"
+
+
+def conversation(history: Sequence[tuple[str, str]], prompt: str) -> str:
+    """The text to continue: earlier prompts with what the model made of them, then this one."""
+    return "".join(f"{turn(asked)}{spoken(answered)}\n" for asked, answered in history) + turn(prompt)
+
+
+def spoken(written: str) -> str:
+    """What the model wrote before it began to speak for the person."""
+    return written.partition(STOP)[0].rstrip()

@@ -8,8 +8,7 @@ from datetime import datetime
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.chat_model import Ending, Task
-from gpt2tui.tui.chat_statistics import TokenStatistics
+from gpt2tui.tui.chat.engine import Ending, Task, TokenStatistics
 
 ENDINGS: dict[Ending, str] = {
     "document": "end of document",

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import accumulate
+from typing import ClassVar, NamedTuple
 
+from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
 from textual import events
+from textual.app import RenderResult
 from textual.binding import Binding, BindingType
 from textual.color import Color
 from textual.containers import ScrollableContainer
@@ -18,9 +22,121 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.chat_statistics import SMALLEST_PROBABILITY
-from gpt2tui.tui.shown_token import ShownToken
-from gpt2tui.tui.token_layout import TokenLayout
+from gpt2tui.tui.chat.engine import SMALLEST_PROBABILITY, ShownToken, surprise
+
+TAB = "    "
+
+
+class Run(NamedTuple):
+    """A stretch of one token on one line."""
+
+    text: str
+    token: int
+
+
+@dataclass
+class TokenLayout:
+    """Tokens laid out in a width; more can be added at the end without laying out the rest again.
+
+    Breaks at newlines, else after the last space that fits, else within a word. White space is kept as it is,
+    since in code it means something; the one space at which a line is broken may hang beyond the width.
+    """
+
+    width: int
+
+    def __post_init__(self) -> None:
+        self.lines: list[list[Run]] = [[]]
+        self._column = 0
+        self._tokens = 0
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Lays out further tokens after those already there."""
+        for text in texts:
+            for number, part in enumerate(text.replace("\t", TAB).split("\n")):
+                if number:
+                    self._break()
+                self._place(part)
+            self._tokens += 1
+
+    @property
+    def height(self) -> int:
+        """How many lines there are."""
+        return len(self.lines)
+
+    def place_of(self, token: int) -> tuple[int, int] | None:
+        """(line, column) where a token begins; None when it has nothing to see."""
+        for y in range(self.height):
+            for found, x in self.starts(y):
+                if found == token:
+                    return y, x
+        return None
+
+    def starts(self, y: int) -> list[tuple[int, int]]:
+        """(token, column) of each run of a line."""
+        columns = accumulate((cell_len(run.text) for run in self.lines[y]), initial=0)
+        return [(run.token, column) for run, column in zip(self.lines[y], columns, strict=False)]
+
+    def token_at(self, x: int, y: int) -> int | None:
+        """The token at a place; right of a line's end its last one. None where there is none."""
+        if not 0 <= y < len(self.lines):
+            return None
+        found = None
+        for run in self.lines[y]:
+            found = run.token
+            x -= cell_len(run.text)
+            if x < 0:
+                break
+        return found
+
+    def _place(self, text: str) -> None:
+        while text:
+            room = self.width - self._column
+            if cell_len(text) <= room:
+                self._put(text)
+                return
+            fitting = chop_cells(text, room)[0] if room > 0 else ""
+            if cell_len(fitting) > room:  # a wide character in a single column
+                fitting = ""
+            hanging = text.startswith(" ", len(fitting))
+            cut = len(fitting) + 1 if hanging else fitting.rfind(" ") + 1
+            if cut == 0:
+                if self._carry_word():
+                    continue
+                cut = len(fitting) or (0 if self._column else 1)  # one word as long as the line
+            self._put(text[:cut])
+            text = text[cut:]
+            self._break()
+
+    def _put(self, text: str) -> None:
+        if text:
+            self.lines[-1].append(Run(text, self._tokens))
+            self._column += cell_len(text)
+
+    def _break(self) -> None:
+        self.lines.append([])
+        self._column = 0
+
+    def _carry_word(self) -> bool:
+        """Takes the word that the line ends with, which goes on, to a new line; False when it is the whole line."""
+        line = self.lines[-1]
+        whole = "".join(run.text for run in line)
+        start = whole.rfind(" ") + 1
+        if start == 0 or not whole[:start].strip():  # indentation alone stays with its word
+            return False
+        carried: list[Run] = []
+        while line and len(whole) > start:
+            run = line.pop()
+            begin = len(whole) - len(run.text)
+            whole = whole[:begin]
+            if begin < start:
+                line.append(Run(run.text[: start - begin], run.token))
+                run = Run(run.text[start - begin :], run.token)
+            if run.text:
+                carried.insert(0, run)
+        self.lines.append(carried)
+        self._column = sum(cell_len(run.text) for run in carried)
+        return True
+
 
 HOTTEST_BITS = 10.0
 """The surprise at which the heat map's scale ends: one in a thousand."""
@@ -236,3 +352,58 @@ def _between(scale: list[Color], position: float) -> Color:
     scaled = position * (len(scale) - 1)
     lower = min(int(scaled), len(scale) - 2)
     return scale[lower].blend(scale[lower + 1], scaled - lower)
+
+
+# ---- what stood under the cursor of the heat map, and what could have stood there instead
+
+BITS_A_NAT = 1.4426950408889634
+LONGEST_TOKEN = 24
+BAR_WIDTH = 8
+
+
+class RivalsLine(Widget):
+    """Two lines: the token with its probability and surprise, and its five likeliest rivals."""
+
+    DEFAULT_CSS = """
+    RivalsLine { height: 2; padding: 0 2; color: $foreground; background: $surface;
+        text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+
+    token: reactive[ShownToken | None] = reactive(None)
+
+    def render(self) -> RenderResult:
+        """The token above its rivals; the one that was written is marked."""
+        token = self.token
+        muted = Style(dim=True)
+        if token is None or token.probability is None:
+            return Text("point at a token: arrow keys in the text, or the mouse", muted, no_wrap=True)
+        nats = surprise(token.probability)
+        line = Text(no_wrap=True, overflow="ellipsis", end="")
+        line.append(visible(token.text), Style(bold=True, reverse=True))
+        line.append(f"  p {percent(token.probability)}")
+        line.append(f"  surprise {nats:.2f} nats, {nats * BITS_A_NAT:.1f} bits", muted)
+        rank = next((n for n, rival in enumerate(token.rivals, 1) if rival.text == token.text), None)
+        if token.rivals:
+            line.append(f"  {'likeliest' if rank == 1 else f'rank {rank}' if rank else 'below the likeliest'}", muted)
+        line.append("\n")
+        for number, rival in enumerate(token.rivals):
+            written = rival.text == token.text
+            line.append("   " if number else "")
+            line.append(visible(rival.text), Style(bold=True, underline=written))
+            line.append(f" {percent(rival.probability)}", muted)
+        return line
+
+
+def visible(text: str) -> str:
+    """A token with its white space to be seen, short, and on one line."""
+    shown = sanitize(text[:LONGEST_TOKEN]).replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
+    return (shown or "∅") + ("…" if len(text) > LONGEST_TOKEN else "")
+
+
+def percent(probability: float) -> str:
+    """`97 %`, `3.1 %`, `0.02 %`, `<0.01 %`."""
+    value = 100 * probability
+    if 0 < value < 0.01:
+        return "<0.01 %"
+    digits = 0 if value >= 9.95 else 1 if value >= 0.95 else 2
+    return f"{value:.{digits}f} %"
