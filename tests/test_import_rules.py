@@ -38,7 +38,7 @@ STARTS_AT_ONCE = (
     "gpt2tui.tracking.console",
     "gpt2tui.tui.start",
     "gpt2tui.tui.app",
-    "gpt2tui.tui.screens.presets",
+    "gpt2tui.tui.presets.screen",
     "gpt2tui.tui.screens.train",
     "gpt2tui.tui.chat.screen",
     "gpt2tui.tui.screens.runs",

@@ -10,8 +10,7 @@ from gpt2tui.errors import PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.layers import read_file, values
 from gpt2tui.preset.settings import defaults, optional_tables, tables, with_table
-from gpt2tui.tui.preset_difference import difference
-from gpt2tui.tui.preset_editing import PresetEditing, check
+from gpt2tui.tui.presets.values import PresetEditing, check, difference
 
 from .optional_table import ExtendedPreset, ExtraTable, extra_table  # noqa: F401
 

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 def _presets_screen() -> Screen[Any]:
-    from gpt2tui.tui.screens.presets import PresetsScreen
+    from gpt2tui.tui.presets.screen import PresetsScreen
 
     return PresetsScreen()
 

@@ -8,13 +8,13 @@ from textual.widgets import Input
 
 from gpt2tui.preset.files import settings, user_folder
 from gpt2tui.system.device_speed import DeviceSpeed
-from gpt2tui.tui import preset_costs
-from gpt2tui.tui.preset_costs import Found
-from gpt2tui.tui.screens import presets as presets_screen
-from gpt2tui.tui.screens.presets import PresetsScreen
+from gpt2tui.tui.presets import cost_panel
+from gpt2tui.tui.presets import costs as preset_costs
+from gpt2tui.tui.presets import screen as presets_screen
+from gpt2tui.tui.presets.costs import Found
+from gpt2tui.tui.presets.form import PresetForm
+from gpt2tui.tui.presets.screen import PresetsScreen
 from gpt2tui.tui.settings import UserSettings
-from gpt2tui.tui.widgets import cost_panel
-from gpt2tui.tui.widgets.preset_form import PresetForm
 from tests.tui.looking import settled, until
 
 LOOK = 0.05

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import psutil
 
 from gpt2tui.system.files import runs_folder
-from gpt2tui.tui import preset_costs
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.chat import engine
 from gpt2tui.tui.chat.engine import ChatModels
 from gpt2tui.tui.chat.screen import ChatScreen
-from gpt2tui.tui.preset_costs import Found
+from gpt2tui.tui.presets import costs as preset_costs
+from gpt2tui.tui.presets.costs import Found
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.settings import UserSettings
 from tests.tui.fake_chat import FakeModel

@@ -7,8 +7,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import flat
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import defaults
-from gpt2tui.tui.preset_difference import differences
-from gpt2tui.tui.preset_editing import MOST_STEPS, PresetEditing, check
+from gpt2tui.tui.presets.values import MOST_STEPS, PresetEditing, check, differences
 
 
 def command_line(*overrides):

@@ -6,8 +6,8 @@ import pytest
 
 from gpt2tui.preset import files as preset_files
 from gpt2tui.system.device_speed import DeviceSpeed
-from gpt2tui.tui.preset_costs import Found, corpus_key, costs, device_key
-from gpt2tui.tui.widgets.estimator import _column, _strip, is_strip
+from gpt2tui.tui.presets.costs import Found, corpus_key, costs, device_key
+from gpt2tui.tui.presets.estimator import _column, _strip, is_strip
 
 SHAPE = (
     "model.vocab_size=4096",

@@ -7,9 +7,9 @@ import pytest
 from gpt2tui.errors import PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import PresetSource, shipped_folder
-from gpt2tui.tui import preset_library
-from gpt2tui.tui.preset_document import PresetDocument
-from gpt2tui.tui.preset_scan import PresetScan
+from gpt2tui.tui.presets import library as preset_library
+from gpt2tui.tui.presets.document import PresetDocument
+from gpt2tui.tui.presets.library import PresetScan
 
 from .presets_app import own_preset
 

@@ -7,13 +7,12 @@ from textual.widgets import Button, Input, Static
 
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import shipped_folder
-from gpt2tui.tui.preset_costs import Found
-from gpt2tui.tui.widgets.choice import Choice
+from gpt2tui.tui.presets.costs import Found
+from gpt2tui.tui.presets.estimator import Estimator
+from gpt2tui.tui.presets.field import Choice
+from gpt2tui.tui.presets.form import PresetForm
+from gpt2tui.tui.presets.list import DifferenceDialog, PresetList
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
-from gpt2tui.tui.widgets.difference_dialog import DifferenceDialog
-from gpt2tui.tui.widgets.estimator import Estimator
-from gpt2tui.tui.widgets.preset_form import PresetForm
-from gpt2tui.tui.widgets.preset_list import PresetList
 from tests.optional_table import extra_table  # noqa: F401
 from tests.tui.looking import screen_text, settled, until
 from tests.tui.presets_app import SPEED, PresetsApp, drive, own_preset, write

@@ -6,14 +6,13 @@ import pytest
 
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import flat, settings
-from gpt2tui.tui.corpus_suggester import complete_path
-from gpt2tui.tui.setting_text import as_override, kind, read, short_bounds, write
+from gpt2tui.tui.presets.field import as_override, complete_path, field_kind, read, short_bounds, write
 
 BY_KEY = {setting.key: setting for setting in settings()}
 
 
 def test_every_kind_of_setting_has_its_widget():
-    kinds = {key: kind(setting) for key, setting in BY_KEY.items()}
+    kinds = {key: field_kind(setting) for key, setting in BY_KEY.items()}
     assert set(kinds.values()) == {"number", "choice", "switch", "text", "long text", "path", "list"}
     assert kinds["data.source"] == "path"
     assert kinds["sampling.prompt"] == "long text"
@@ -22,7 +21,7 @@ def test_every_kind_of_setting_has_its_widget():
 @pytest.mark.parametrize("key", BY_KEY)
 def test_a_shown_default_reads_as_itself(key):
     setting = BY_KEY[key]
-    if kind(setting) != "switch":
+    if field_kind(setting) != "switch":
         assert read(setting, write(setting.default)) == setting.default
 
 

@@ -10,8 +10,8 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import user_folder
 from gpt2tui.tui.app import UnsavedDialog, WorkbenchApp
 from gpt2tui.tui.base import SteadyScreen
+from gpt2tui.tui.presets.form import PresetForm
 from gpt2tui.tui.session import TrainingSession
-from gpt2tui.tui.widgets.preset_form import PresetForm
 from tests.tui.fake_training import FakeTraining
 from tests.tui.looking import until
 from tests.tui.plain_workbench import first_mode

@@ -16,7 +16,7 @@ from gpt2tui.system.numbers import byte_size
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
-from gpt2tui.tui.preset_difference import difference
+from gpt2tui.tui.presets.values import difference
 from gpt2tui.tui.run_commands import longer_command
 from gpt2tui.tui.run_deletion import delete
 from gpt2tui.tui.run_listing import RunRow

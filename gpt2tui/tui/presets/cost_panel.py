@@ -14,10 +14,10 @@ from textual.widgets import Button
 
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.system.device_speed import DeviceSpeed
-from gpt2tui.tui import preset_costs
 from gpt2tui.tui.base import in_own_thread, workbench_of
-from gpt2tui.tui.preset_costs import CorpusKey, DeviceKey, Found
-from gpt2tui.tui.widgets.estimator import Estimator, is_strip
+from gpt2tui.tui.presets import costs as preset_costs
+from gpt2tui.tui.presets.costs import CorpusKey, DeviceKey, Found
+from gpt2tui.tui.presets.estimator import Estimator, is_strip
 
 if TYPE_CHECKING:
     from gpt2tui.data.readiness import DataState

@@ -16,22 +16,20 @@ from textual.widgets import Button, Input, OptionList
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset, PresetSource
 from gpt2tui.system.terminal_text import printable
-from gpt2tui.tui import preset_library, preset_questions
 from gpt2tui.tui.base import ModeScreen
-from gpt2tui.tui.preset_difference import differences
-from gpt2tui.tui.preset_document import PresetDocument
-from gpt2tui.tui.preset_editing import Checked
-from gpt2tui.tui.preset_questions import Question
-from gpt2tui.tui.preset_scan import PresetScan, ScannedPreset
-from gpt2tui.tui.preset_shelf import PresetShelf
-from gpt2tui.tui.widgets.cost_panel import CostPanel
-from gpt2tui.tui.widgets.difference_dialog import Comparison, DifferenceDialog
+from gpt2tui.tui.presets import library as preset_library
+from gpt2tui.tui.presets import questions as preset_questions
+from gpt2tui.tui.presets.cost_panel import CostPanel
+from gpt2tui.tui.presets.document import PresetDocument, PresetShelf
+from gpt2tui.tui.presets.field import SettingField
+from gpt2tui.tui.presets.form import FormPane
+from gpt2tui.tui.presets.library import PresetScan, ScannedPreset
+from gpt2tui.tui.presets.list import Comparison, DifferenceDialog, PresetList
+from gpt2tui.tui.presets.questions import Question
+from gpt2tui.tui.presets.values import Checked, differences
 from gpt2tui.tui.widgets.field_input import FieldInput
-from gpt2tui.tui.widgets.form_pane import FormPane
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
-from gpt2tui.tui.widgets.preset_list import PresetList
-from gpt2tui.tui.widgets.setting_field import SettingField
 
 FIRST_PRESET = "small"
 FILTER_SECONDS = 0.15  # of no typing, after which the list follows
@@ -76,7 +74,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         Binding("f8", "next_mistake", "Next mistake", show=False),
         Binding("escape", "back", "Back", show=False, tooltip="one step: form, filter, list"),
     ]
-    CSS_PATH = "presets.tcss"
+    CSS_PATH = "screen.tcss"
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,9 +7,8 @@ knows it, or None when nothing was changed. They raise what `preset_library` rai
 from collections.abc import Awaitable, Callable
 
 from gpt2tui.system.terminal_text import printable
-from gpt2tui.tui import preset_library
-from gpt2tui.tui.preset_document import PresetDocument
-from gpt2tui.tui.preset_shelf import PresetShelf
+from gpt2tui.tui.presets import library as preset_library
+from gpt2tui.tui.presets.document import PresetDocument, PresetShelf
 from gpt2tui.tui.widgets.dialogs import AnyApp, ConfirmDialog, TextDialog
 
 WRITE, SAVE_AS = "!Write", "Save as …"

@@ -4,18 +4,20 @@ Shipped presets are never touched; the user's own live in one folder.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpt2tui.errors import Mistake, PresetError, ResourceError
+from gpt2tui.errors import Gpt2TuiError, Mistake, PresetError, ResourceError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import PresetSource, flat, settings, shipped_folder, user_folder
 from gpt2tui.preset.layers import read_file, values
 from gpt2tui.preset.settings import tables
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text, sync_folder
+from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import printable
-from gpt2tui.tui.preset_difference import Values, differences
+from gpt2tui.tui.presets.values import Values, differences
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
@@ -134,3 +136,42 @@ def nearest_shipped(name: str, values: Values) -> tuple[str, Values] | None:
 def _refuse_shipped(source: PresetSource) -> None:
     if source.shipped or source.path.resolve().is_relative_to(shipped_folder().resolve()):
         raise PresetError(f"{source.name} is a shipped preset, which is never changed; duplicate it")
+
+
+# ---- looks at the folders of presets: which there are, how large their models are, which are broken. For a thread
+
+
+@dataclass(frozen=True)
+class ScannedPreset:
+    """A preset's size in a few characters, empty while it is not known, and whether its file is wrong."""
+
+    source: PresetSource
+    size: str = ""
+    broken: bool = False
+
+
+class PresetScan:
+    """Reads only files that have changed since it last looked."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[PresetSource, Stamp], ScannedPreset] = {}
+
+    def look(self, extra: Iterable[PresetSource] = ()) -> list[ScannedPreset]:
+        """All presets that can be named, and `extra` ones that still exist."""
+        sources = preset_files.available()
+        paths = {source.path for source in sources}
+        elsewhere = [source for source in extra if source.path not in paths and source.path.exists()]
+        found = {}
+        for source in (*elsewhere, *sources):
+            key = (source, stamp(source.path))
+            found[key] = self._known.get(key) or _scan(source)
+        self._known = found
+        return list(found.values())
+
+
+def _scan(source: PresetSource) -> ScannedPreset:
+    try:
+        count = preset_files.check(source.path).preset.known_parameters
+    except Gpt2TuiError:
+        return ScannedPreset(source, broken=True)
+    return ScannedPreset(source, compact(count) if count else "")

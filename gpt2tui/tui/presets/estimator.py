@@ -12,7 +12,7 @@ from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, duration
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.preset_costs import Costs
+from gpt2tui.tui.presets.costs import Costs
 
 # Muennighoff et al. 2023, section 6: up to about 4 epochs, repeated data is nearly as good as new data.
 HARMLESS_EPOCHS = 4

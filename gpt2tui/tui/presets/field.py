@@ -1,0 +1,388 @@
+"""One setting in the form: its name, the widget that fits its kind, unit and bounds, and under it what is wrong."""
+
+import asyncio
+import json
+import shlex
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.suggester import Suggester
+from textual.widget import Widget
+from textual.widgets import Input, TextArea
+
+from gpt2tui.preset.files import Setting
+from gpt2tui.preset.layers import read_overrides
+from gpt2tui.preset.settings import number_text
+from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.tui.widgets.field_input import FieldInput
+
+CHOSEN, CHOSEN_FOCUSED = "$foreground on $surface-lighten-2 bold", "$button-color-foreground on $primary bold"
+OTHER, WRONG_CHOICE = "$foreground 60%", "$text-error strike"
+
+
+class Choice(Widget, can_focus=True):
+    """A row of values; arrows, h and l, space and the mouse choose. One that is none of them stands before, in red."""
+
+    DEFAULT_CSS = """
+    Choice { height: 1; width: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "step(-1)", "Previous value", show=False),
+        Binding("right,l", "step(1)", "Next value", show=False),
+        Binding("space,enter", "step(1, True)", "Next value", show=False),
+        Binding("home", "end(0)", "First value", show=False),
+        Binding("end", "end(-1)", "Last value", show=False),
+    ]
+
+    value: reactive[str] = reactive("", layout=True)
+
+    @dataclass
+    class Changed(Message):
+        """A person has chosen another value."""
+
+        choice: "Choice"
+        value: str
+
+    def __init__(self, choices: Sequence[str], value: str) -> None:
+        super().__init__()
+        self.choices = tuple(choices)
+        self.set_reactive(Choice.value, value)
+
+    def render(self) -> Content:
+        """The values side by side."""
+        chosen = CHOSEN_FOCUSED if self.has_focus else CHOSEN
+        parts = []
+        if self.value not in self.choices:
+            parts.append(Content.styled(f" {sanitize(self.value, keep_newlines=False)} ", WRONG_CHOICE))
+        parts += [Content.styled(f" {choice} ", chosen if choice == self.value else OTHER) for choice in self.choices]
+        return Content("").join(parts)
+
+    def action_step(self, by: int, around: bool = False) -> None:
+        """Chooses the next value, or the one before; at an end it stays, or goes on at the other."""
+        at = self.choices.index(self.value) + by if self.value in self.choices else 0
+        self.choose(at % len(self.choices) if around else min(max(at, 0), len(self.choices) - 1))
+
+    def action_end(self, at: int) -> None:
+        """Chooses the first or the last value."""
+        self.choose(at)
+
+    def choose(self, at: int) -> None:
+        """Takes the value at this place and tells it, when it is another."""
+        if self.choices[at] != self.value:
+            self.value = self.choices[at]
+            self.post_message(self.Changed(self, self.value))
+
+    def on_click(self, event: events.Click) -> None:
+        """Chooses the value under the mouse."""
+        start = 0 if self.value in self.choices else len(self.value) + 2
+        for at, choice in enumerate(self.choices):
+            if start <= event.x < start + len(choice) + 2:
+                self.choose(at)
+            start += len(choice) + 2
+
+
+LABEL_WIDTH = 24
+NUMBER_WIDTH = 12
+SWITCH = ("off", "on")
+# Colours of the theme by name: component classes would be styled anew, four for each field, at every change of focus.
+NAME, CHANGED, WRONG, HINT = "$foreground 80%", "$text-warning", "$text-error", "$foreground 45%"
+
+
+class SettingField(Widget):
+    """Draws the words itself and holds only the editor as a widget: a form of fifty is there at once."""
+
+    DEFAULT_CSS = """
+    SettingField {
+        height: 1;
+        layout: horizontal;
+        &:focus-within { background: $foreground 6%; }
+        & > * { margin: 0 0 0 24; }
+        & > Input.-textual-compact { width: 1fr; padding: 0 1; background: $foreground 5%; }
+        & > Input:focus { background: $foreground 12%; }
+        & > TextArea { width: 1fr; height: 3; padding: 0 1; border: none; background: $foreground 5%; }
+        & > TextArea:focus { border: none; background: $foreground 12%; }
+        &.-number > Input.-textual-compact { width: 12; }
+    }
+    """
+
+    @dataclass
+    class Changed(Message):
+        """A person has changed the setting to this value, which may be of the wrong type."""
+
+        field: "SettingField"
+        key: str
+        value: Any
+
+    def __init__(self, setting: Setting, value: Any) -> None:
+        kind = field_kind(setting)
+        super().__init__(id=f"field-{setting.key.replace('.', '-')}", classes=f"-{kind.replace(' ', '-')}")
+        self.set_class(setting.is_table, "-table")
+        self.setting = setting
+        self.kind = kind
+        self._value = value
+        self._changed = False
+        self._mistake = ""
+        self._lines: list[str] = []
+        self.editor = self._make_editor()
+
+    def compose(self) -> ComposeResult:
+        """Only the editor; the rest is drawn."""
+        yield self.editor
+
+    def on_mount(self) -> None:
+        """Takes the height that the editor needs."""
+        self._fit()
+
+    def show(self, value: Any, changed: bool) -> None:
+        """Shows a value that came from elsewhere: another preset, undo. What is typed and means it stays."""
+        if changed != self._changed:
+            self._changed = changed
+            self.refresh()
+        if type(value) is type(self._value) and value == self._value:
+            return
+        self._value = value
+        match self.editor:
+            case Choice():
+                self.editor.value = self._as_choice(value)
+            case _:
+                self._write(self._as_text(value))
+
+    def complain(self, mistake: str) -> None:
+        """Shows what is wrong with the value under it; empty when nothing is."""
+        if mistake != self._mistake:
+            self._mistake = mistake
+            self._fit()
+            self.refresh()
+
+    @property
+    def mistake(self) -> str:
+        """What is wrong with the value, as it is shown."""
+        return self._mistake
+
+    def render(self) -> Content:
+        """Name, unit and bounds on the first line, the mistake on those under the editor."""
+        mark, colour = ("✗", WRONG) if self._mistake else ("*", CHANGED) if self._changed else (" ", NAME)
+        name = self.setting.key.rpartition(".")[2]
+        label = f"{mark} [{name}]" if self.setting.is_table else f"{mark} {name}"
+        bold = " bold" if self.has_focus_within else ""
+        parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], colour + bold)]
+        if self.kind == "number":
+            room = self.size.width - LABEL_WIDTH - NUMBER_WIDTH - 1
+            parts += [Content(" " * (NUMBER_WIDTH + 1)), Content.styled(self._hint(room), HINT)]
+        lines = [Content("").join(parts)] + [Content("")] * (self._editor_height - 1)
+        lines += [Content(" " * LABEL_WIDTH) + Content.styled(line, WRONG) for line in self._lines]
+        return Content("\n").join(lines)
+
+    def on_resize(self) -> None:
+        """Breaks the mistake into lines of the new width."""
+        self._fit()
+
+    @on(events.Click)
+    def focus_editor(self) -> None:
+        """A click on the name is one on the editor."""
+        if not self.has_focus_within:
+            self.editor.focus()
+
+    @on(Choice.Changed)
+    def chosen(self, event: Choice.Changed) -> None:
+        """Another value was chosen."""
+        event.stop()
+        self._take(SWITCH.index(event.value) == 1 if self.kind == "switch" else event.value)
+
+    @on(Input.Changed)
+    @on(TextArea.Changed)
+    def typed(self, event: Input.Changed | TextArea.Changed) -> None:
+        """Another text was typed. One that is only what the value looks like changes nothing."""
+        event.stop()
+        text = event.text_area.text if isinstance(event, TextArea.Changed) else event.value
+        if text != self._as_text(self._value):
+            self._take(read(self.setting, text))
+
+    @property
+    def _editor_height(self) -> int:
+        return 3 if self.kind == "long text" else 1
+
+    def _take(self, value: Any) -> None:
+        self._value = value
+        self.post_message(self.Changed(self, self.setting.key, value))
+
+    def _write(self, text: str) -> None:
+        with self.prevent(Input.Changed, TextArea.Changed):
+            if isinstance(self.editor, Input):
+                self.editor.value = text
+            elif isinstance(self.editor, TextArea):
+                self.editor.text = text
+
+    def _make_editor(self) -> Choice | Input | TextArea:
+        match self.kind:
+            case "choice":
+                return Choice(self.setting.choices, self._as_choice(self._value))
+            case "switch":
+                return Choice(SWITCH, self._as_choice(self._value))
+            case "long text":
+                return TextArea(self._as_text(self._value), compact=True, soft_wrap=True, highlight_cursor_line=False)
+            case _:
+                return FieldInput(
+                    self._as_text(self._value),
+                    placeholder="left out" if self.setting.default is None else "",
+                    suggester=CorpusSuggester() if self.kind == "path" else None,
+                    compact=True,
+                )
+
+    def _as_choice(self, value: Any) -> str:
+        if self.kind == "switch" and isinstance(value, bool):
+            return SWITCH[value]
+        return write(value)
+
+    def _as_text(self, value: Any) -> str:
+        return sanitize(write(value), keep_newlines=self.kind == "long text")
+
+    def _hint(self, room: int) -> str:
+        """Unit and bounds where they fit, else the unit, else the bounds; the rest stands at the bottom."""
+        unit, bounds = self.setting.unit, short_bounds(self.setting)
+        both = ", ".join(part for part in (unit, bounds) if part)
+        return next((hint for hint in (both, unit, bounds) if hint and len(hint) <= room), "")
+
+    def _fit(self) -> None:
+        width = max(self.size.width - LABEL_WIDTH, 10)
+        self._lines = textwrap.wrap(sanitize(self._mistake, keep_newlines=False), width)
+        self.styles.height = self._editor_height + len(self._lines)
+
+
+# ---- a setting's value <-> the text that a person types, and its bounds in a few characters
+
+Kind = Literal["number", "choice", "switch", "text", "long text", "path", "list"]
+
+LONG_TEXT = 10_000  # a text that may have so many characters may have lines
+UNBOUNDED = 10**9  # what the schema says where only sense is the limit; not worth a column
+PATHS = frozenset({"data.source"})
+
+
+def field_kind(setting: Setting) -> Kind:
+    """Which widget a setting is edited with."""
+    if setting.choices:
+        return "choice"
+    if setting.type == "true or false":
+        return "switch"
+    if setting.type == "list of texts":
+        return "list"
+    if setting.type != "text":
+        return "number"
+    if setting.key in PATHS:
+        return "path"
+    return "long text" if setting.limits.get("maxLength", 0) >= LONG_TEXT else "text"
+
+
+def read(setting: Setting, text: str) -> Any:
+    """The value that a typed text stands for; None where an empty one leaves the setting out.
+
+    What is not of the setting's type comes back as it was typed, for the validation to refuse.
+    """
+    match field_kind(setting):
+        case "number":
+            return _number(setting, text.strip())
+        case "list":
+            return [part.strip() for part in text.split(",") if part.strip()]
+        case _:
+            return text
+
+
+def write(value: Any) -> str:
+    """The text to edit a value with; `read` gives the value back, except for items of a list with a comma."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return ", ".join(str(item) for item in value)
+        case int() if abs(value) >= 10**40:  # Python refuses to print very long integers
+            return "an integer of more than 40 digits"
+        case _:
+            return str(value)
+
+
+def as_override(key: str, value: Any) -> str:
+    """The setting as words of a shell: `--set optimizer.lr=0.001`; TOML has no word for a left-out one."""
+    if value is None:
+        return f"{key} is left out"
+    if isinstance(value, str):
+        layer, _ = read_overrides([f"{key}={value}"])
+        plain = [placed.value for placed in layer.values()] == [value] and value == value.strip() != ""
+        text = value if plain else json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, list):
+        text = json.dumps(value, ensure_ascii=False)
+    else:
+        text = write(value)
+    return f"--set {shlex.quote(f'{key}={text}')}"
+
+
+def short_bounds(setting: Setting) -> str:
+    """The bounds of a number as `1 to 1,024`, `≥ 0`, `0 to <1`, `>0 to 10`; empty for all other kinds."""
+    if field_kind(setting) != "number":
+        return ""
+    above, below = "exclusiveMinimum" in setting.limits, "exclusiveMaximum" in setting.limits
+    least = setting.limits.get("exclusiveMinimum" if above else "minimum")
+    most = setting.limits.get("exclusiveMaximum" if below else "maximum")
+    if least is None or most is None:
+        return setting.bounds
+    if most >= UNBOUNDED:
+        return f"{'>' if above else '≥'} {number_text(least)}"
+    return f"{'>' if above else ''}{number_text(least)} to {'<' if below else ''}{number_text(most)}"
+
+
+def _number(setting: Setting, text: str) -> Any:
+    if not text and setting.default is None:
+        return None
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+# ---- completes what one types as a corpus: the names the program knows, then files and folders
+
+NAMES = ("python-stdlib", "wikitext-103", "wikitext-2", "hf:")
+MOST_ENTRIES = 5000  # of a folder; in a larger one nobody completes by sight
+
+
+class CorpusSuggester(Suggester):
+    """Looks into folders off the event loop; never remembers, since files come and go."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The typed text made longer, or None."""
+        if not value:
+            return None
+        named = next((name for name in NAMES if name.startswith(value)), None)
+        return named or await asyncio.to_thread(complete_path, value)
+
+
+def complete_path(typed: str) -> str | None:
+    """The first entry, by name, of the folder typed so far that goes on from what is typed; None without one."""
+    folder, slash, start = typed.rpartition("/")
+    if typed.startswith("hf:") or any(sign in typed for sign in "*?["):
+        return None
+    try:
+        entries = Path(f"{folder}/" if slash else ".").expanduser().iterdir()
+        names = sorted(
+            entry.name + ("/" if entry.is_dir() else "")
+            for entry, _ in zip(entries, range(MOST_ENTRIES), strict=False)
+            if entry.name.startswith(start) and (start or not entry.name.startswith("."))
+        )
+    except (OSError, RuntimeError, ValueError):  # no such folder, no such user's home, a null byte
+        return None
+    return f"{folder}{slash}{names[0]}" if names and names[0].isprintable() else None

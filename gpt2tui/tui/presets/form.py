@@ -1,0 +1,247 @@
+"""The form of a preset, made from the schema: a field for each setting, under the TOML tables."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Button, Input, Static
+
+from gpt2tui.preset.files import Setting, settings
+from gpt2tui.preset.settings import defaults, optional_tables
+from gpt2tui.system.terminal_text import printable, sanitize
+from gpt2tui.tui.presets.document import PresetDocument
+from gpt2tui.tui.presets.field import SettingField, as_override
+from gpt2tui.tui.presets.values import Checked, Values
+
+FIRST_TABLES = {"", "model", "data", "optimizer"}
+
+
+class PresetForm(VerticalScroll, can_focus=False):
+    """All settings. It shows what it is told and posts `SettingField.Changed`; it knows nothing of files."""
+
+    DEFAULT_CSS = """
+    PresetForm { scrollbar-size-vertical: 1; }
+    PresetForm > SettingField.-table { margin: 1 0 0 0; }
+    PresetForm > .form-table { color: $text-primary; text-style: bold; height: 1; margin: 1 0 0 0; padding: 0 2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "app.focus_previous", "Previous field", show=False),
+        Binding("down", "app.focus_next", "Next field", show=False),
+        Binding("pageup", "page(-1)", "Table before", show=False),
+        Binding("pagedown", "page(1)", "Next table", show=False),
+    ]
+
+    @dataclass
+    class FieldFocused(Message):
+        """Another setting has the focus."""
+
+        setting: Setting
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fields: dict[str, SettingField] = {}
+        self._values: Values = defaults()
+        self._changed: Collection[str] = ()
+        self._mistakes: Mapping[str, str] = {}
+
+    def on_mount(self) -> None:
+        """The fields come when the screen has been painted, those that one sees first: it is there sooner for it."""
+        self.call_after_refresh(self._mount_first)
+
+    async def _mount_first(self) -> None:
+        await self._mount_tables(FIRST_TABLES)
+        self.call_after_refresh(self._mount_others)
+
+    async def _mount_others(self) -> None:
+        await self._mount_tables({setting.table for setting in settings()} - FIRST_TABLES)
+
+    async def _mount_tables(self, names: Collection[str]) -> None:
+        """A line for each table, and its fields."""
+        made: list[Widget] = []
+        for table, members in groupby(settings(), key=lambda setting: setting.table):
+            if table not in names:
+                continue
+            if table and table not in optional_tables():
+                made.append(Static(f"[{table}]", markup=False, classes="form-table"))
+            for setting in members:
+                self._fields[setting.key] = SettingField(setting, self._values[setting.key])
+                made.append(self._fields[setting.key])
+        await self.mount_all(made)
+        self.show(self._values, self._changed)
+        self.complain(self._mistakes)
+
+    def show(self, values: Values, changed: Collection[str]) -> None:
+        """Shows these values, those of `changed` marked."""
+        self._values, self._changed = values, changed
+        for field in self.fields():
+            field.show(values[field.setting.key], field.setting.key in changed)
+            field.display = field.setting.is_table or values.get(field.setting.table, True)
+
+    def complain(self, mistakes: Mapping[str, str]) -> None:
+        """Shows each mistake under its field."""
+        self._mistakes = mistakes
+        for field in self.fields():
+            field.complain(mistakes.get(field.setting.key, ""))
+
+    def fields(self) -> list[SettingField]:
+        """The fields in the schema's order."""
+        return list(self._fields.values())
+
+    def field(self, key: str) -> SettingField:
+        """The field of a setting."""
+        return self._fields[key]
+
+    def focus_field(self, key: str | None = None) -> None:
+        """Puts the focus into a field, else into the first below the description."""
+        field = self._fields.get(key or settings()[1].key)
+        if field is not None:  # it may not be there yet
+            field.editor.focus()
+
+    def action_page(self, by: int) -> None:
+        """Goes to the first field of the next table, or of the one before."""
+        fields = self.fields()
+        at = next((number for number, field in enumerate(fields) if field.has_focus_within), 0)
+        firsts = [
+            number
+            for number, field in enumerate(fields)
+            if number == 0 or field.setting.table != fields[number - 1].setting.table
+        ]
+        beyond = [number for number in firsts if (number > at if by > 0 else number < at)]
+        if beyond:
+            field = fields[beyond[0] if by > 0 else beyond[-1]]
+            field.editor.focus(scroll_visible=False)
+            self.scroll_to(y=field.virtual_region.y - 1, animate=False)  # with the table's name above it
+
+    @on(Input.Submitted)
+    def go_on(self, event: Input.Submitted) -> None:
+        """Enter goes on to the next field."""
+        event.stop()
+        self.screen.focus_next()
+
+    @on(events.DescendantFocus)
+    def tell_focused(self, event: events.DescendantFocus) -> None:
+        """Tells whose field has the focus now."""
+        field = next((node for node in event.widget.ancestors_with_self if isinstance(node, SettingField)), None)
+        if field is not None:
+            self.post_message(self.FieldFocused(field.setting))
+
+
+# ---- the form of a preset with what stands around it: its name and state, its file's mistakes, help for one setting
+
+TOOLS = {"Save as": "save_as", "Duplicate": "duplicate", "Rename": "rename", "Delete": "delete", "Revert": "revert"}
+"""Buttons for the mouse, and the screen's actions that they do; keys and the palette have them all."""
+
+
+class FormPane(Vertical):
+    """Shows one document. What a person changes in the form comes as `SettingField.Changed`."""
+
+    DEFAULT_CSS = """
+    FormPane #preset-file { height: auto; max-height: 8; padding: 0 2; color: $text-warning; display: none; }
+    FormPane #preset-file.-shown { display: block; }
+    FormPane #preset-tools { height: 1; layout: horizontal; padding: 0 1; }
+    FormPane #preset-tools Button { min-width: 4; margin: 0 1 0 0; background: transparent; color: $text-muted; }
+    FormPane #preset-tools Button:hover { background: $foreground 10%; color: $foreground; }
+    FormPane #setting-help { height: 6; padding: 0 2; border-top: solid $foreground 15%; }
+    """
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._document: PresetDocument | None = None
+        self._titles = ("", "")
+
+    def compose(self) -> ComposeResult:
+        """Buttons, mistakes of the file, the form, help."""
+        with Container(id="preset-tools"):
+            for label, action in TOOLS.items():
+                button = Button(label, compact=True, action=f"screen.{action}", id=f"tool-{action}")
+                button.can_focus = False
+                yield button
+        yield Static("", id="preset-file", markup=False)
+        yield PresetForm()
+        yield Static("", id="setting-help", markup=False)
+
+    @property
+    def form(self) -> PresetForm:
+        """The fields."""
+        return self.query_one(PresetForm)
+
+    @property
+    def focused_field(self) -> SettingField | None:
+        """The field in which one types."""
+        return next((field for field in self.form.fields() if field.has_focus_within), None)
+
+    def show(self, document: PresetDocument) -> None:
+        """Shows another document, or what another file says; its values follow with `show_values`."""
+        self._document = document
+        lines = [document.unreadable] if document.unreadable else list(map(str, document.file_mistakes))
+        notes = self.query_one("#preset-file", Static)
+        notes.update(Content(sanitize("\n".join(lines))))
+        notes.set_class(bool(lines), "-shown")
+        self.form.disabled = bool(document.unreadable)
+        self.form.display = not document.unreadable
+
+    def show_values(self, checked: Checked) -> None:
+        """The document's values as they are now, and what is wrong with them."""
+        if self._document is None:
+            return
+        self.form.show(self._document.editing.values, self._document.editing.changed_keys)
+        self.form.complain(checked.mistakes)
+        self._show_title(self._document, len(checked.mistakes))
+
+    def focus_next_mistake(self) -> None:
+        """Goes to the next field that is wrong."""
+        fields = self.form.fields()
+        at = next((number for number, field in enumerate(fields) if field.has_focus_within), -1)
+        wrong = [field for field in (*fields[at + 1 :], *fields[: at + 1]) if field.mistake]
+        if wrong:
+            wrong[0].editor.focus()
+
+    @on(PresetForm.FieldFocused)
+    def field_focused(self, message: PresetForm.FieldFocused) -> None:
+        """Explains the setting at the bottom; what is typed in it is a step of its own."""
+        if self._document is not None:
+            self._document.editing.end_step()
+        self.explain(message.setting)
+
+    def explain(self, setting: Setting | None) -> None:
+        """Help for a setting, and its form on the command line; else the preset's description."""
+        if self._document is None:
+            return
+        values = self._document.editing.values
+        if setting is None:
+            words = Content(" ".join(sanitize(str(values["description"])).split()))
+        else:
+            override = printable(as_override(setting.key, values[setting.key]), 200)
+            allowed = setting.allowed + ("; may be left out" if setting.default is None else "")
+            words = Content.assemble(
+                setting.help, "\n", (override, "$text-accent"), (f"  {allowed}", "$foreground 45%")
+            )
+        # Its size is fixed: a layout of the whole screen at each key would be felt.
+        self.query_one("#setting-help", Static).update(words, layout=False)
+
+    def _show_title(self, document: PresetDocument, wrong: int) -> None:
+        count = len(document.editing.changed_keys)
+        words = [printable(document.name, 40)]
+        words += ["shipped, read-only"] if document.source.shipped else []
+        words += [f"{count} unsaved change{'s' if count > 1 else ''}"] if count else []
+        state = Content.styled("valid", "$text-success")
+        if document.unreadable:
+            state = Content.styled("cannot be read", "$text-error")
+        elif wrong:
+            state = Content.styled(f"{wrong} mistake{'s' if wrong > 1 else ''} · F8 next", "$text-error")
+        title = " · ".join(words)
+        if (title, state.plain) == self._titles:
+            return  # a new title draws all of the form again
+        self._titles = title, state.plain
+        self.border_title, self.border_subtitle = Content(title), state
+        for action in ("rename", "delete"):
+            self.query_one(f"#tool-{action}").disabled = document.source.shipped
+        self.query_one("#tool-revert").disabled = not count
