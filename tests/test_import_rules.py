@@ -41,7 +41,7 @@ STARTS_AT_ONCE = (
     "gpt2tui.tui.presets.screen",
     "gpt2tui.tui.screens.train",
     "gpt2tui.tui.chat.screen",
-    "gpt2tui.tui.screens.runs",
+    "gpt2tui.tui.runs.screen",
 )
 
 

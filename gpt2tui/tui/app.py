@@ -69,7 +69,7 @@ def _chat_screen() -> Screen[Any]:
 
 
 def _runs_screen() -> Screen[Any]:
-    from gpt2tui.tui.screens.runs import RunsScreen
+    from gpt2tui.tui.runs.screen import RunsScreen
 
     return RunsScreen()
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from textual.app import App
 from textual.screen import Screen
 
-from gpt2tui.tui.screens.runs import RunsScreen
+from gpt2tui.tui.runs.screen import RunsScreen
+from gpt2tui.tui.runs.table import RunTable
 from gpt2tui.tui.settings import UserSettings
-from gpt2tui.tui.widgets.run_table import RunTable
 
 
 class RunsApp(App[None]):

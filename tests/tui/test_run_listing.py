@@ -3,11 +3,9 @@
 from gpt2tui.errors import RunLockedError, UsageError
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
-from gpt2tui.tui import run_listing
-from gpt2tui.tui.run_contents import read_contents
-from gpt2tui.tui.run_deletion import delete
-from gpt2tui.tui.run_listing import RunListing
-from gpt2tui.tui.widgets.run_table import COLUMNS, fitting, matches, sort_rows
+from gpt2tui.tui.runs import library as library
+from gpt2tui.tui.runs.library import RunListing, delete_run, read_contents
+from gpt2tui.tui.runs.table import COLUMNS, fitting, matches, sort_rows
 from tests.tui.fake_runs import append, write_run
 
 import pytest  # isort: skip
@@ -19,8 +17,8 @@ def states(rows):
 
 def test_only_a_run_that_changed_is_read_again(monkeypatch):
     a, _ = write_run("a"), write_run("b")
-    read, real = [], run_listing.summarize
-    monkeypatch.setattr(run_listing, "summarize", lambda run: read.append(run.name) or real(run))
+    read, real = [], library.summarize
+    monkeypatch.setattr(library, "summarize", lambda run: read.append(run.name) or real(run))
     listing = RunListing()
     listing.read()
     listing.read()
@@ -68,7 +66,7 @@ def test_contents_name_each_problem():
 
 def test_deleting_takes_the_whole_folder_and_nothing_else():
     run, other = write_run("a"), write_run("b")
-    delete(run)
+    delete_run(run)
     assert not run.folder.exists()
     assert other.events_file.exists()
 
@@ -76,7 +74,7 @@ def test_deleting_takes_the_whole_folder_and_nothing_else():
 def test_a_running_run_is_never_deleted():
     run = write_run("a")
     with runs.locked(run), pytest.raises(RunLockedError):
-        delete(run)
+        delete_run(run)
     assert run.info_file.exists()
 
 
@@ -85,7 +83,7 @@ def test_a_link_is_not_followed_into_deletion():
     link = run.folder.with_name("b")
     link.symlink_to(run.folder.name)
     with pytest.raises(UsageError, match="link"):
-        delete(runs.Run(link))
+        delete_run(runs.Run(link))
     assert run.events_file.exists()
 
 

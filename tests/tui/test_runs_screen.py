@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
+from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
-from gpt2tui.tui.widgets.run_details import RunDetails
 from tests.tui.fake_runs import append, write_run
 from tests.tui.looking import screen_text
 from tests.tui.runs_app import RunsApp, drive, settle

@@ -13,7 +13,7 @@ from textual.widgets import DataTable
 
 from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.run_listing import RowState, RunRow
+from gpt2tui.tui.runs.library import RowState, RunRow
 
 STATES: dict[RowState, tuple[str, str]] = {
     "running here": ("●", "success"),

@@ -16,9 +16,8 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.presets.values import Difference
-from gpt2tui.tui.run_contents import RunContents
-from gpt2tui.tui.run_listing import RunRow
-from gpt2tui.tui.widgets.run_table import MARK
+from gpt2tui.tui.runs.library import RunContents, RunRow
+from gpt2tui.tui.runs.table import MARK
 
 LONGEST_SAMPLE = 1000
 LONGEST_VALUE = 60

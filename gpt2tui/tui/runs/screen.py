@@ -17,19 +17,15 @@ from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.presets.values import difference
-from gpt2tui.tui.run_commands import longer_command
-from gpt2tui.tui.run_deletion import delete
-from gpt2tui.tui.run_listing import RunRow
-from gpt2tui.tui.run_marks import RunMarks
-from gpt2tui.tui.run_reading import ContentsRead, Listed, RunReader
-from gpt2tui.tui.widgets.curves_plot import CurvesPlot
+from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
+from gpt2tui.tui.runs.details import RunDetails
+from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, delete_run, longer_command
+from gpt2tui.tui.runs.table import COLUMNS, RunTable, matches, sort_rows
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
-from gpt2tui.tui.widgets.run_details import RunDetails
-from gpt2tui.tui.widgets.run_table import COLUMNS, RunTable, matches, sort_rows
 
 REFRESH_SECONDS = 3.0
 SETTLE_SECONDS = 0.12  # a cursor that moves on does not read every run it passes
@@ -61,7 +57,7 @@ class RunsScreen(ModeScreen):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012
 
-    CSS_PATH = "runs.tcss"
+    CSS_PATH = "screen.tcss"
 
     def __init__(self) -> None:
         super().__init__()
@@ -400,7 +396,7 @@ class RunsScreen(ModeScreen):
 
     @work(thread=True, group="deleting", exit_on_error=False)
     def _delete_in_thread(self, row: RunRow) -> None:
-        delete(row.run)
+        delete_run(row.run)
         self.post_message(RunsChanged())
 
     def _say(self, text: str) -> None:

@@ -1,0 +1,338 @@
+"""The runs folder as rows for a table: read again only where something on disk has changed."""
+
+import itertools
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from textual.message import Message
+from textual.screen import Screen
+from textual.worker import Worker
+
+from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.schema import Preset
+from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
+from gpt2tui.run.checkpoint import Checkpoint
+from gpt2tui.run.events_file import read_events
+from gpt2tui.run.folder import Run
+from gpt2tui.run.summary import RunSummary, summarize
+from gpt2tui.system.files import sync_folder
+from gpt2tui.system.terminal_text import printable
+from gpt2tui.tui.history import RunHistory
+
+
+@dataclass
+class RunContents:
+    """What is in a run folder as of `summary`; `problems` says in a line each what could not be read."""
+
+    run: Run
+    summary: RunSummary
+    preset: Preset | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    history: RunHistory = field(default_factory=RunHistory)
+    repeat: str = ""
+    problems: list[str] = field(default_factory=list)
+
+
+def read_contents(row: "RunRow") -> RunContents:
+    """Reads the whole run. Raises nothing that a damaged or vanishing folder could cause."""
+    run = row.run
+    contents = RunContents(run, row.summary, repeat=repeat_command(run))
+    try:
+        contents.preset = preset_files.check(run.preset_file).preset
+        contents.history.grad_clip = contents.preset.optimizer.grad_clip
+    except Gpt2TuiError as error:
+        contents.problems.append(str(error))
+    try:
+        contents.info = run.info()
+        contents.checkpoints = checkpoint.saved_in(run.checkpoints)
+        contents.problems += checkpoint.problems_in(run.checkpoints)
+        for event in read_events(run.events_file):
+            contents.history.add(event)
+    except Gpt2TuiError as error:
+        contents.problems.append(str(error))
+    except OSError as error:
+        contents.problems.append(f"{error.filename}: {error.strerror}")
+    return contents
+
+
+RowState = Literal["running here", "running elsewhere", "finished", "stopped", "failed", "crashed", "empty"]
+Signature = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run as the list shows it; `state` says which program, if any, trains it now."""
+
+    run: Run
+    summary: RunSummary
+    state: RowState
+
+    @property
+    def name(self) -> str:
+        """The folder's name in the runs folder, unique there; `Run.name` of a link is the name of where it leads."""
+        return self.run.folder.name
+
+    @property
+    def running(self) -> bool:
+        """Whether some process trains it now."""
+        return self.state in ("running here", "running elsewhere")
+
+    @property
+    def has_done_all_steps(self) -> bool:
+        """Whether it is over because there is nothing left of its preset."""
+        total = self.summary.num_iterations
+        return self.state == "finished" and total is not None and self.summary.step >= total
+
+
+class RunListing:
+    """All runs in the runs folder; remembers what it has read, so that only runs that change are read again.
+
+    Not for two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[Signature, RunSummary]] = {}
+
+    def read(self, here: Path | None = None) -> list[RunRow]:
+        """A row for each run; `here` is the folder of the run that this program trains. Raises nothing."""
+        known, rows = self._known, []
+        self._known = {}
+        for run in runs.all_runs():
+            signature = _signature(run)
+            before = known.get(run.folder)
+            summary = before[1] if before and before[0] == signature else summarize(run)
+            self._known[run.folder] = signature, summary
+            rows.append(RunRow(run, summary, _state(summary, run, here)))
+        return rows
+
+
+def _signature(run: Run) -> Signature:
+    """Equal as long as the summary would come out the same."""
+    return (
+        runs.is_locked(run),
+        *_stamp(run.events_file),
+        *_stamp(run.info_file),
+        *_stamp(run.checkpoints),
+    )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _state(summary: RunSummary, run: Run, here: Path | None) -> RowState:
+    if summary.state != "running":
+        return summary.state
+    return "running here" if here is not None and run.folder.resolve() == here.resolve() else "running elsewhere"
+
+
+# ---- what has been read of the runs, and what is to be read next, so that reading never takes much of a core
+
+REST = 10  # after work of t seconds, the same work rests for REST * t: reading never takes more than a tenth of a core
+MOST_CONTENTS = 24
+
+
+class RunLibrary:
+    """The rows of all runs, and the contents of those that were shown last."""
+
+    def __init__(self) -> None:
+        self.rows: list[RunRow] = []
+        self._contents: dict[Path, RunContents] = {}
+        self._list_rests_until = 0.0
+        self._run_rests_until: dict[Path, float] = {}
+
+    @property
+    def list_is_due(self) -> bool:
+        """Whether the folder may be read again."""
+        return time.monotonic() >= self._list_rests_until
+
+    def take_rows(self, rows: list[RunRow], seconds: float) -> None:
+        """All runs as they are now; reading them took so many seconds."""
+        self.rows = rows
+        self._list_rests_until = time.monotonic() + REST * seconds
+
+    def take_contents(self, folder: Path, contents: RunContents, seconds: float) -> None:
+        """A run as it is now; reading it took so many seconds."""
+        self._contents.pop(folder, None)
+        self._contents[folder] = contents
+        self._run_rests_until[folder] = time.monotonic() + REST * seconds
+        while len(self._contents) > MOST_CONTENTS:
+            oldest = next(iter(self._contents))
+            del self._contents[oldest]
+
+    def contents(self, row: RunRow) -> RunContents | None:
+        """What was read of a run, None while nothing was."""
+        return self._contents.get(row.run.folder)
+
+    def next_to_read(self, wanted: Sequence[RunRow]) -> RunRow | None:
+        """The first of the runs that is not read, or has changed since and has rested."""
+        now = time.monotonic()
+        for row in wanted:
+            known = self.contents(row)
+            if known is None:
+                return row
+            if known.summary != row.summary and now >= self._run_rests_until.get(row.run.folder, 0.0):
+                return row
+        return None
+
+
+# ---- reading runs in threads that belong to a screen: never two lists, or two runs, at once
+
+
+@dataclass
+class Listed(Message):
+    """The runs folder has been read."""
+
+    rows: list[RunRow]
+    seconds: float
+
+
+@dataclass
+class ContentsRead(Message):
+    """A run has been read."""
+
+    folder: Path
+    contents: RunContents
+    seconds: float
+
+
+class RunReader:
+    """Posts `Listed` and `ContentsRead` to its screen, which gives them back to `take` and what failed to `give_up`."""
+
+    def __init__(self, screen: Screen[Any]) -> None:
+        self.library = RunLibrary()
+        self.listing = RunListing()
+        self._screen = screen
+        self._busy: set[str] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being read."""
+        return bool(self._busy)
+
+    def list_runs(self, here: Path | None) -> None:
+        """Reads the folder; `here` is the run that this process trains."""
+        self._start("listing", partial(self._list, here))
+
+    def read_first_of(self, wanted: Sequence[RunRow]) -> None:
+        """Reads the first of the runs that has to be read."""
+        row = self.library.next_to_read(wanted)
+        if row is not None:
+            self._start("reading", partial(self._read, row))
+
+    def take(self, message: Listed | ContentsRead) -> None:
+        """Keeps what was read."""
+        if isinstance(message, Listed):
+            self._busy.discard("listing")
+            self.library.take_rows(message.rows, message.seconds)
+        else:
+            self._busy.discard("reading")
+            self.library.take_contents(message.folder, message.contents, message.seconds)
+
+    def give_up(self, worker: Worker[Any]) -> None:
+        """A thread has ended on an error; the next one may try."""
+        self._busy.discard(worker.group)
+
+    def _start(self, group: str, work: Callable[[], None]) -> None:
+        if group not in self._busy and self._screen.is_attached:
+            self._busy.add(group)
+            self._screen.run_worker(work, thread=True, group=group, exit_on_error=False)
+
+    def _list(self, here: Path | None) -> None:
+        started = time.monotonic()
+        rows = self.listing.read(here)
+        self._screen.post_message(Listed(rows, time.monotonic() - started))
+
+    def _read(self, row: RunRow) -> None:
+        started = time.monotonic()
+        contents = read_contents(row)
+        self._screen.post_message(ContentsRead(row.run.folder, contents, time.monotonic() - started))
+
+
+# ---- the commands that repeat a run or go on with it, as one pastes them into a shell
+
+
+def repeat_command(run: Run) -> str:
+    """Trains the same model again into a folder of its own.
+
+    The run's frozen preset is named, not the presets of the first command line: those may have changed since, and a
+    run that was started from a form was never on a command line. A time budget is already turned into iterations in it.
+    """
+    return shell_line(
+        ["gpt2tui", "--headless", "--preset", str(run.preset_file), "--run-dir", str(_free_folder(run.folder))]
+    )
+
+
+def resume_command(run: Run) -> str:
+    """Goes on with the run from its newest valid checkpoint."""
+    return shell_line(["gpt2tui", "--headless", "--resume", str(run.folder)])
+
+
+def longer_command(row: RunRow) -> str:
+    """Goes on with a run that has done all its steps, for as many again."""
+    return f"{resume_command(row.run)} --set training.num_iterations={2 * row.summary.step}"
+
+
+def shell_line(words: list[str]) -> str:
+    """The words as one line for the platform's shell; pasted, it can do nothing but run that command."""
+    if os.name == "nt":
+        return subprocess.list2cmdline(words)
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """`word` for a POSIX shell. Control characters would act while one pastes them, inside quotes too."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = "".join(
+        f"\\{character}"
+        if character in "\\'"
+        else character
+        if character.isprintable()
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+        for character in word
+    )
+    return f"$'{escaped}'"
+
+
+def _free_folder(folder: Path) -> Path:
+    """A name beside `folder` at which there is nothing yet."""
+    for number in itertools.count(2):
+        candidate = folder.with_name(f"{folder.name}-repeat{number if number > 2 else ''}")
+        if not candidate.exists():
+            return candidate
+    raise AssertionError("there are infinitely many numbers")
+
+
+# ---- deletes a run folder for good, and never one that some process trains
+
+
+def delete_run(run: Run) -> None:
+    """Raises RunLockedError while a process holds the run, UsageError for a link, ResourceError when the disk refuses.
+
+    run.json goes first, under the lock: from then on the folder is no run that anybody could start to resume.
+    """
+    if run.folder.is_symlink():
+        raise UsageError(f"{printable(run.folder)} is a link to a folder elsewhere; remove the link or that folder")
+    try:
+        with runs.locked(run):
+            run.info_file.unlink()
+            sync_folder(run.folder)
+        shutil.rmtree(run.folder)
+    except OSError as error:
+        raise ResourceError(f"{printable(run.folder)} could not be deleted: {error.strerror or error}") from error
