@@ -39,7 +39,7 @@ STARTS_AT_ONCE = (
     "gpt2tui.tui.start",
     "gpt2tui.tui.app",
     "gpt2tui.tui.presets.screen",
-    "gpt2tui.tui.screens.train",
+    "gpt2tui.tui.train.screen",
     "gpt2tui.tui.chat.screen",
     "gpt2tui.tui.runs.screen",
 )

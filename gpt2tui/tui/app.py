@@ -57,7 +57,7 @@ def _presets_screen() -> Screen[Any]:
 
 
 def _train_screen() -> Screen[Any]:
-    from gpt2tui.tui.screens.train import TrainScreen
+    from gpt2tui.tui.train.screen import TrainScreen
 
     return TrainScreen()
 

@@ -5,10 +5,8 @@ import pytest
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.training.schedules import learning_rate
-from gpt2tui.tui.event_lines import event_line
-from gpt2tui.tui.run_numbers import DEFINITIONS, age, numbers, one_line, scientific, strip
-from gpt2tui.tui.run_view import RunView
-from gpt2tui.tui.schedule_phase import schedule_phase
+from gpt2tui.tui.train.numbers import DEFINITIONS, age, numbers, one_line, schedule_phase, scientific, strip
+from gpt2tui.tui.train.view import RunView, event_line
 from tests.tracking import event_samples
 from tests.tui.train_story import DEVICE_MEMORY, story
 

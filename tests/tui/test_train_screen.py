@@ -10,13 +10,13 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.tui.app import WorkbenchApp
-from gpt2tui.tui.screens.train import TrainScreen
 from gpt2tui.tui.session import TrainingSession
-from gpt2tui.tui.widgets.event_log import EventLog
+from gpt2tui.tui.train.log import EventLog
+from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
+from gpt2tui.tui.train.samples import SampleTimeline
+from gpt2tui.tui.train.screen import TrainScreen
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
-from gpt2tui.tui.widgets.numbers_panel import NumbersPanel, NumbersStrip
-from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
 from tests.tracking import event_samples
 from tests.tui.fake_runs import append, write_run
 from tests.tui.fake_training import launch

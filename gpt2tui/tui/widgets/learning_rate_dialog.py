@@ -2,8 +2,8 @@
 
 import math
 
-from gpt2tui.tui.run_numbers import scientific
-from gpt2tui.tui.run_view import RunView
+from gpt2tui.tui.train.numbers import scientific
+from gpt2tui.tui.train.view import RunView
 from gpt2tui.tui.widgets.dialogs import TextDialog
 
 LARGEST_FACTOR = 100.0

@@ -26,22 +26,19 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
-from gpt2tui.tui.run_control import RunControl, attached_status
-from gpt2tui.tui.run_facts import read_history
-from gpt2tui.tui.run_feed import RunFeed
-from gpt2tui.tui.run_view import RunView
-from gpt2tui.tui.train_figures import Comparison
-from gpt2tui.tui.train_plots import TrainPlots
+from gpt2tui.tui.train.feed import RunFeed, read_history
+from gpt2tui.tui.train.log import EventLog
+from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
+from gpt2tui.tui.train.plots import Comparison, TrainPlots
+from gpt2tui.tui.train.samples import SampleTimeline
+from gpt2tui.tui.train.view import RunControl, RunView, attached_status
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
-from gpt2tui.tui.widgets.event_log import EventLog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.learning_rate_dialog import LearningRateDialog
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.mode_bar import ModeBar
-from gpt2tui.tui.widgets.numbers_panel import NumbersPanel, NumbersStrip
 from gpt2tui.tui.widgets.run_picker import NOTHING, RunPicker
-from gpt2tui.tui.widgets.sample_timeline import SampleTimeline
 
 # One plot a tick: redrawing all at once would hold up a key press, and more often would cost the training time.
 TICK_SECONDS = 1.0
@@ -76,7 +73,7 @@ class TrainScreen(ModeScreen):
         Binding("escape", "back", "Back", show=False, tooltip="leave a pane, or go back to this process's training"),
     ]
 
-    CSS_PATH = "train.tcss"
+    CSS_PATH = "screen.tcss"
 
     def __init__(self) -> None:
         super().__init__()

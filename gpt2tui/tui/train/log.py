@@ -12,8 +12,7 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.event_lines import EventLine
-from gpt2tui.tui.run_view import LOG_LINES
+from gpt2tui.tui.train.view import LOG_LINES, EventLine
 from gpt2tui.tui.widgets.field_input import FieldInput
 
 _SHOWN = 300
