@@ -7,10 +7,19 @@ import pytest
 from textual.app import App
 from textual.color import Color
 
-from gpt2tui.tui import plot_drawing
-from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark, draw, shown_points
-from gpt2tui.tui.plot_scale import decimated, log_ticks, round_ticks, tick_label
+from gpt2tui.tui.widgets import plot_drawing
 from gpt2tui.tui.widgets.line_plot import LinePlot
+from gpt2tui.tui.widgets.plot_drawing import (
+    Figure,
+    Line,
+    VerticalMark,
+    decimated,
+    draw,
+    log_ticks,
+    round_ticks,
+    shown_points,
+    tick_label,
+)
 
 RAMP = [(x, 1.0 + x) for x in range(100)]
 

@@ -41,10 +41,9 @@ from gpt2tui.tui.chat.sampling import SamplingPanel
 from gpt2tui.tui.chat.token_text import RivalsLine, TokenText
 from gpt2tui.tui.chat.transcript import ChatAnswer, Transcript
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
-from gpt2tui.tui.widgets.dialogs import TextDialog
+from gpt2tui.tui.widgets.dialogs import TextDialog, ask_and_write
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
-from gpt2tui.tui.widgets.text_saving import ask_and_write
 
 LONGEST_TEXT = 100_000
 REFRESH_SECONDS = 5.0

@@ -9,10 +9,9 @@ from textual.style import Style
 
 from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.tui.history import SMOOTHINGS, RunHistory, Series
-from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark
-from gpt2tui.tui.plot_scale import tick_label
 from gpt2tui.tui.train.view import RunView
 from gpt2tui.tui.widgets.line_plot import LinePlot
+from gpt2tui.tui.widgets.plot_drawing import Figure, Line, VerticalMark, tick_label
 
 LOWER_PLOTS = ("lr", "grad", "tok/s")
 

@@ -32,13 +32,11 @@ from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
 from gpt2tui.tui.train.plots import Comparison, TrainPlots
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.view import RunControl, RunView, attached_status
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog
+from gpt2tui.tui.widgets.dialogs import NOTHING, ConfirmDialog, LearningRateDialog, RunPicker
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
-from gpt2tui.tui.widgets.learning_rate_dialog import LearningRateDialog
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.mode_bar import ModeBar
-from gpt2tui.tui.widgets.run_picker import NOTHING, RunPicker
 
 # One plot a tick: redrawing all at once would hold up a key press, and more often would cost the training time.
 TICK_SECONDS = 1.0

@@ -9,7 +9,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.plot_drawing import Figure, Line, VerticalMark, draw, message
+from gpt2tui.tui.widgets.plot_drawing import Figure, Line, VerticalMark, draw, message
 
 __all__ = ["Figure", "Line", "LinePlot", "VerticalMark"]
 
