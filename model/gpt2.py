@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
-from model.embedding import tied_embedding
+from model.cpu import Linear, linear, tied_embedding
 from model.kv_cache import KVCache
-from model.linear import Linear, linear
 from model.loss import Reduction, linear_cross_entropy
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from model.eager_cpu import on_eager_cpu
+from model.cpu import on_eager_cpu
 
 Reduction = Literal["mean", "sum", "none"]
 

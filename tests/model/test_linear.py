@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.linear import FEW_ROWS, LARGE, Linear, linear
+from model.cpu import FEW_ROWS, LARGE, Linear, linear
 
 OUT, IN = 1024, 512
 
