@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpt2tui.data.token_store import Progress, TokenizedCorpus
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.preset.schema import Preset
+    from gpt2tui.preset.settings import Difference
     from gpt2tui.run.checkpoint import Checkpoint
     from gpt2tui.run.folder import Run
     from gpt2tui.system.terminal_text import Report
@@ -64,8 +65,8 @@ class OpenedRun:
     run: "Run"
     loaded: "LoadedPreset"
     resume_from: "Checkpoint | None" = None
-    changed: tuple[tuple[str, object], ...] = ()
-    """Settings of a resumed run that are no longer what its checkpoint's preset says: keys and new values."""
+    changed: "tuple[Difference, ...]" = ()
+    """Settings of a resumed run that are no longer what its checkpoint's preset says."""
     learning_rate_factor: float | None = None
     """What the schedule is to be multiplied by; None is as the checkpoint has it."""
 
@@ -207,22 +208,24 @@ def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
 
 def resumed_preset(
     run: "Run", saved: "Checkpoint | None", layers: Sequence[str | Path], overrides: Sequence[str]
-) -> "tuple[LoadedPreset, tuple[tuple[str, object], ...]]":
-    """The run's preset under what is to change. Raises CheckpointError when it no longer fits the checkpoint."""
+) -> "tuple[LoadedPreset, tuple[Difference, ...]]":
+    """The run's preset under what is to change, and what differs from the checkpoint's preset.
+
+    Raises CheckpointError when it no longer fits the checkpoint.
+    """
     from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.files import LoadedPreset, flat
+    from gpt2tui.preset.files import LoadedPreset
+    from gpt2tui.preset.settings import difference
 
     path = saved.folder / "preset.toml" if saved else run.preset_file
     frozen = preset_files.load_frozen(path)
-    name = run.info().get("preset", run.name)
     newest = _newest_preset(run, saved, frozen) if saved else path
     loaded = preset_files.load(layers, overrides, frozen=newest)
-    before, after = flat(frozen), flat(loaded.preset)
-    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    if misfits := [key for key in changed if key.startswith(FIXED)]:
-        lines = [f"  {key}: the run has {before.get(key)!r}, the preset {after.get(key)!r}" for key in misfits]
+    changed = difference(frozen, loaded.preset)
+    if changed_fixed_settings := [change for change in changed if change.key.startswith(FIXED)]:
+        lines = [f"  {c.key}: the run has {c.left!r}, the preset {c.right!r}" for c in changed_fixed_settings]
         raise CheckpointError(
-            f"the run {run.name} cannot go on with this preset, which would be another model or other data:\n"
+            f"the run {run.name} cannot be resumed with this preset, which would be another model or other data:\n"
             + "\n".join(lines)
             + "\nleave these settings as they are, or start a new run"
         )
@@ -231,22 +234,22 @@ def resumed_preset(
             f"training.num_iterations = {loaded.preset.training.num_iterations}, but the run {run.name} "
             f"has been trained for {saved.step} already; ask for more, or sample it as it is"
         )
-    return LoadedPreset(name, loaded.preset, loaded.layers), tuple((key, after.get(key)) for key in changed)
+    return LoadedPreset(run.info().get("preset", run.name), loaded.preset, loaded.layers), tuple(changed)
 
 
 def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
     """The run folder's preset, which knows what a resumption has changed since the checkpoint; else the checkpoint's.
 
     With a time budget the number of iterations belongs to the checkpoint's step. The run folder's preset is not needed,
-    so that a damaged one is passed over.
+    so that a damaged one is skipped.
     """
     from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.files import flat
+    from gpt2tui.preset.settings import difference
     from gpt2tui.run import checkpoint
 
     if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
         with contextlib.suppress(Gpt2TuiError, OSError, ValueError):
-            before, now = flat(frozen), flat(preset_files.load_frozen(run.preset_file))
-            if all(before.get(key) == now.get(key) for key in {**before, **now} if key.startswith(FIXED)):
+            changed = difference(frozen, preset_files.load_frozen(run.preset_file))
+            if not any(change.key.startswith(FIXED) for change in changed):
                 return run.preset_file
     return saved.folder / "preset.toml"

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gpt2tui"
+MODEL = PACKAGE.parent / "model"
+SCREENS = ("presets", "train", "chat", "runs")
 SCREEN = {"textual", "plotext"}
 HEAVY = {"torch", "datasets", "transformers", "wandb"}
 
@@ -84,45 +86,6 @@ def test_what_few_need_is_imported_by_those_alone_and_late(heavy):
     assert found == NEEDS[heavy]
 
 
-LAYERS = [
-    {"tui"},
-    {"cli", "__main__", "commands", "signals"},
-    {"launch", "benchmark"},
-    {"tracking", "run_summary"},
-    {"training", "generation", "evaluation"},
-    {"data", "checkpoint", "manifest", "runs", "run", "estimate", "device_speed", "device"},
-    {
-        "preset", "preset_files", "preset_catalog", "preset_layers", "preset_settings", "preset_validation",
-        "preset_writer", "toml_positions", "printable", "terminal_text", "folders", "durable", "errors",
-        "host_memory", "system",
-    },
-]  # fmt: skip
-# The words of events are shared by all who read them, and summaries of runs are read from them.
-SHARED = {"gpt2tui.run.events", "gpt2tui.training.controls"}
-
-
-def layer_of(name):
-    return next((number for number, names in enumerate(LAYERS) if name in names), None)
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_imports_point_downwards(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own == "__init__":
-        return
-    assert layer_of(own) is not None, f"{own} is in no layer: add it where it belongs"
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gpt2tui."):
-            modules = [node.module]
-        elif isinstance(node, ast.ImportFrom) and node.module == "gpt2tui":
-            modules = [f"gpt2tui.{alias.name}" for alias in node.names if alias.name != "__version__"]
-        else:
-            continue
-        for module in modules:
-            if module not in SHARED:
-                assert layer_of(own) <= layer_of(module.split(".")[1]), f"{path} must not import {module}"
-
-
 def import_graph(*packages):
     """Module to the modules of `packages` that it imports: anywhere in it, in functions and for types too."""
     files = {}
@@ -155,7 +118,7 @@ def loop_in(graph):
 
 
 def test_no_import_loops():
-    graph = import_graph(PACKAGE, PACKAGE.parent / "model")
+    graph = import_graph(PACKAGE, MODEL)
     loop = loop_in(graph)
     assert loop is None, f"an import loop, which may be one of types only: {' <- '.join(loop)}"
 
@@ -169,3 +132,98 @@ def test_a_loop_is_found(tmp_path):
     assert set(loop_in(import_graph(package))) == {"house.one", "house.two"}
     (package / "two.py").write_text("")
     assert loop_in(import_graph(package)) is None
+
+
+def everything_imported():
+    """Module to all full names that it imports, other packages' too; in functions and for types as well."""
+    imported = {}
+    for package in (PACKAGE, MODEL):
+        for path in package.rglob("*.py"):
+            parts = path.relative_to(package.parent).with_suffix("").parts
+            names = imported.setdefault(".".join(parts[:-1] if parts[-1] == "__init__" else parts), set())
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    names.update(alias.name for alias in node.names)
+                elif isinstance(node, ast.ImportFrom):
+                    names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return imported
+
+
+IMPORTED = everything_imported()
+
+# A room imports from its own row and from those below it.
+LAYERS = [
+    {"tui"},
+    {"cli", "__main__", "commands"},
+    {"launch", "benchmark"},
+    {"tracking", "training"},
+    {"generation", "evaluation"},
+    {"data", "estimate", "device"},
+    {"run"},
+    {"preset"},
+    {"system", "errors"},
+]
+
+
+def layer_of(name):
+    return next((number for number, names in enumerate(LAYERS) if name in names), None)
+
+
+def room_of(module):
+    """The first part below gpt2tui; None for the package itself and for what is not ours."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "gpt2tui" and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("module", sorted(module for module in IMPORTED if room_of(module)))
+def test_imports_point_downwards(module):
+    own = layer_of(room_of(module))
+    assert own is not None, f"{module} is in no layer: add its room where it belongs"
+    for name in IMPORTED[module]:
+        if room_of(name) and name != "gpt2tui.__version__":
+            assert own <= layer_of(room_of(name)), f"{module} must not import {name}"
+
+
+def importers_of(*prefixes):
+    """The modules that import something that begins with one of the prefixes."""
+    return {
+        module
+        for module, names in IMPORTED.items()
+        if any(f"{name}.".startswith(f"{prefix}.") for name in names for prefix in prefixes)
+    }
+
+
+def below(*prefixes):
+    return {module for module in IMPORTED if any(f"{module}.".startswith(f"{prefix}.") for prefix in prefixes)}
+
+
+def test_the_rules_see_what_is_there():
+    assert "gpt2tui.training.trainer" in importers_of("torch")
+    assert "gpt2tui.tui.app" in importers_of("textual")
+    assert "gpt2tui.tui.chat.screen" in below("gpt2tui.tui.chat")
+
+
+def test_the_network_knows_nothing_of_the_program():
+    assert not importers_of("gpt2tui") & below("model")
+
+
+def test_only_the_screens_draw_with_textual_and_plotext():
+    assert importers_of("textual", "plotext") <= below("gpt2tui.tui")
+
+
+def test_a_screen_may_import_torch_but_presets_and_the_system_may_not():
+    assert not importers_of("torch") & below("gpt2tui.preset", "gpt2tui.system") - MEASURES_THE_DEVICE
+
+
+# It multiplies matrices to see how fast that is: torch is imported when somebody asks for that.
+MEASURES_THE_DEVICE = {"gpt2tui.system.device_speed"}
+
+
+def test_nobody_below_asks_a_command():
+    assert importers_of("gpt2tui.commands") <= below("gpt2tui.cli", "gpt2tui.__main__", "gpt2tui.commands")
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_four_screens_do_not_know_each_other(screen):
+    others = [f"gpt2tui.tui.{other}" for other in SCREENS if other != screen]
+    assert not importers_of(*others) & below(f"gpt2tui.tui.{screen}")

@@ -66,8 +66,8 @@ def _show(stream: Generator[Told, None, None], options: argparse.Namespace, sign
     if options.resume and opened.resume_from is None:
         print("no checkpoint was saved yet: the run begins at step 0", file=sys.stderr)
     if opened.changed:
-        changes = ", ".join(f"{key} = {value!r}" for key, value in opened.changed)
-        print(f"goes on with {changes}", file=sys.stderr)
+        changes = ", ".join(f"{change.key} = {change.right!r}" for change in opened.changed)
+        print(f"resumed with {changes}", file=sys.stderr)
     started = show_preparation(_preparation(stream))
     signals.training = True
     shown = Subscribers([_subscriber(options, opened, started)])

@@ -181,3 +181,26 @@ def _bounds(described: dict[str, Any]) -> str:
 def number_text(value: float) -> str:
     """A bound in digits, with commas between thousands."""
     return f"{int(value):,}" if value == int(value) else f"{value:,}"
+
+
+Values = Mapping[str, Any]
+"""A value for the dotted key of every setting; None where it is left out, as all of an optional table may be."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting that two presets have differently; None where a preset leaves it to the program."""
+
+    key: str
+    left: Any
+    right: Any
+
+
+def differences(left: Values, right: Values) -> list[Difference]:
+    """The settings whose values differ, in the order of the schema."""
+    return [Difference(key, left[key], right[key]) for key in left if left[key] != right[key]]
+
+
+def difference(left: Preset, right: Preset) -> list[Difference]:
+    """`differences` of two presets."""
+    return differences(flat(left), flat(right))

@@ -6,8 +6,8 @@ from gpt2tui.errors import PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import flat
 from gpt2tui.preset.schema import Preset
-from gpt2tui.preset.settings import defaults
-from gpt2tui.tui.presets.values import MOST_STEPS, PresetEditing, check, differences
+from gpt2tui.preset.settings import defaults, differences
+from gpt2tui.tui.presets.values import MOST_STEPS, PresetEditing, check
 
 
 def command_line(*overrides):

@@ -15,11 +15,11 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from gpt2tui.preset.files import Setting, settings
-from gpt2tui.preset.settings import defaults, optional_tables
+from gpt2tui.preset.settings import Values, defaults, optional_tables
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.presets.document import PresetDocument
 from gpt2tui.tui.presets.field import SettingField, as_override
-from gpt2tui.tui.presets.values import Checked, Values
+from gpt2tui.tui.presets.values import Checked
 
 FIRST_TABLES = {"", "model", "data", "optimizer"}
 

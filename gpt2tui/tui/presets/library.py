@@ -12,12 +12,11 @@ from gpt2tui.errors import Gpt2TuiError, Mistake, PresetError, ResourceError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import PresetSource, flat, settings, shipped_folder, user_folder
 from gpt2tui.preset.layers import read_file, values
-from gpt2tui.preset.settings import tables
+from gpt2tui.preset.settings import Values, differences, tables
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text, sync_folder
 from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import printable
-from gpt2tui.tui.presets.values import Values, differences
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 

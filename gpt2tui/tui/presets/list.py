@@ -14,10 +14,10 @@ from textual.reactive import Reactive
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from gpt2tui.preset.settings import Difference
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.presets.document import PresetRow
 from gpt2tui.tui.presets.field import write
-from gpt2tui.tui.presets.values import Difference
 from gpt2tui.tui.widgets.dialogs import Dialog
 
 

@@ -15,6 +15,7 @@ from textual.widgets import Button, Input, OptionList
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset, PresetSource
+from gpt2tui.preset.settings import differences
 from gpt2tui.system.terminal_text import printable
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.presets import library as preset_library
@@ -26,7 +27,7 @@ from gpt2tui.tui.presets.form import FormPane
 from gpt2tui.tui.presets.library import PresetScan, ScannedPreset
 from gpt2tui.tui.presets.list import Comparison, DifferenceDialog, PresetList
 from gpt2tui.tui.presets.questions import Question
-from gpt2tui.tui.presets.values import Checked, differences
+from gpt2tui.tui.presets.values import Checked
 from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar

@@ -13,9 +13,9 @@ from textual.content import Content
 from textual.widgets import Static
 
 from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.settings import Difference
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 from gpt2tui.system.terminal_text import printable, sanitize
-from gpt2tui.tui.presets.values import Difference
 from gpt2tui.tui.runs.library import RunContents, RunRow
 from gpt2tui.tui.runs.table import MARK
 

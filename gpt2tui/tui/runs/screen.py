@@ -12,11 +12,11 @@ from textual.worker import Worker, WorkerState
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.preset.settings import difference
 from gpt2tui.system.numbers import byte_size
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
-from gpt2tui.tui.presets.values import difference
 from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
 from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, delete_run, longer_command

@@ -1,1 +1,0 @@
-"""The four modes, a screen each."""
