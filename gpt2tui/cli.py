@@ -22,7 +22,7 @@ examples:
   gpt2tui --headless --preset small --set optimizer.lr=1e-3 --dry-run
   gpt2tui --headless --resume 2026-01-31-120000-small     go on where a run stopped
   gpt2tui sample runs/2026-01-31-120000-small --prompt "def" --temperature 0.8
-  gpt2tui bench --against plain                           how fast this machine trains, writes and tokenizes
+  gpt2tui bench --against nanogpt                         how fast this machine trains, writes and tokenizes
   gpt2tui presets show small                              every setting, with what it means in `presets keys`
 """
 
@@ -266,8 +266,8 @@ def _add_bench(commands: Any) -> None:
         "--against",
         action="append",
         default=[],
-        choices=("plain", "transformers"),
-        help="plain: our network the way nanoGPT trains on a CPU; transformers: GPT2LMHeadModel, as people run it "
+        choices=("nanogpt", "transformers"),
+        help="nanogpt: our network the way nanoGPT trains on a CPU; transformers: GPT2LMHeadModel, as people run it "
         "and at its best; repeatable",
     )
     parser.add_argument(
@@ -281,7 +281,7 @@ def _add_bench(commands: Any) -> None:
         type=float,
         default=10.0,
         metavar="S",
-        help="measuring time for each part and contender, warm-up not counted; at least 3 rounds (default: 10)",
+        help="measuring time for each part and candidate, warm-up not counted; at least 3 rounds (default: 10)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 

@@ -103,7 +103,7 @@ def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
     """Decides `[training] compile`.
 
     "auto" compiles on CUDA from 500 iterations on, and on a CPU from 5,000 on if products are in bf16: there a
-    compiler fuses the casts (6 layers, 384 wide: 681 to 475 ms a step), while in fp32 it gains at most 6 %.
+    compiler fuses the casts (6 layers, 384 wide: 681 to 475 ms per step), while in fp32 it gains at most 6 %.
     """
     asked = preset.training.compile
     fewest = ITERATIONS_WORTH_COMPILING.get((device.type, choose_precision(preset, device)))

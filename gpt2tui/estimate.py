@@ -152,7 +152,7 @@ def muon_flops(preset: Preset, precision: Precision) -> float:
 def count_memory(preset: Preset, config: GPT2Config, precision: Precision) -> Memory:
     """Bytes on one device under autocast: weights, gradients and moments are fp32, products in the precision.
 
-    AdamW keeps two moments, 8 bytes a parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
+    AdamW keeps two moments, 8 bytes per parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
     matrices. In fp16 and bf16 autocast keeps a cast copy of every matrix until the backward pass used it.
     """
     parts, size = count_parameters(config), 4 if precision == "fp32" else 2

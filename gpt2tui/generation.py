@@ -33,7 +33,7 @@ WritingPrecision = Literal["auto", "fp32", "fp16"]
 
 
 @dataclass(frozen=True)
-class Rival:
+class TokenAlternative:
     """A token that could have stood in a place, with the model's own probability for it."""
 
     token: int
@@ -48,7 +48,9 @@ class Piece:
     token: int
     text: str
     probability: float  # under the model's own distribution, before temperature and truncation
-    rivals: tuple[Rival, ...] = ()  # the likeliest tokens in its place, itself among them if it is one of them
+    alternatives: tuple[
+        TokenAlternative, ...
+    ] = ()  # the likeliest tokens in its place, itself among them if it is one of them
 
 
 @dataclass(frozen=True)
@@ -88,19 +90,19 @@ class TextModel:
 
     @property
     def vocab_size(self) -> int:
-        """Among how many tokens the model chooses: guessing costs ln of this, in nats a token."""
+        """Among how many tokens the model chooses: guessing costs ln of this, in nats per token."""
         return int(self.model.wte.num_embeddings)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text is."""
         return len(self.tokenizer.encode(text))
 
-    def stream(self, prompt: str, sampling: SamplingTable, rivals: int = 0) -> Iterator[Piece]:
+    def stream(self, prompt: str, sampling: SamplingTable, alternatives: int = 0) -> Iterator[Piece]:
         """Continues `prompt` token by token until `max_length` tokens or the end of the document.
 
         An empty prompt starts a new document; one longer than the context keeps its end. The random numbers come
         from a generator of its own, so that writing beside a training does not change the training. Each piece
-        has the `rivals` likeliest tokens with it; the text is the same with and without them.
+        has the `alternatives` likeliest tokens with it; the text is the same with and without them.
         """
         ids = [int(i) for i in self.tokenizer.encode(prompt)] or [self.tokenizer.eot]
         generator = torch.Generator().manual_seed(sampling.seed)
@@ -118,12 +120,12 @@ class TextModel:
         ):
             token = int(chosen.token)
             text = "" if token == self.tokenizer.eot else decoder.feed([token])
-            likeliest = self._likeliest(chosen.logits, rivals)[0] if rivals else ()
+            likeliest = self._likeliest(chosen.logits, alternatives)[0] if alternatives else ()
             yield Piece(token, text, float(chosen.probability), likeliest)
         if rest := decoder.flush():
             yield Piece(-1, rest, 1.0)
 
-    def read(self, text: str, rivals: int = 0) -> Iterator[Piece]:
+    def read(self, text: str, alternatives: int = 0) -> Iterator[Piece]:
         """The tokens of a text that others wrote, each with the probability the model gave it.
 
         The text stands at the beginning of a document, as in training. Where it outgrows the context, the older
@@ -134,7 +136,7 @@ class TextModel:
         first, known = 0, 0  # where the window begins, and the last token that has been told
         while known < len(ids) - 1:
             window = ids[first : first + self.n_positions + 1]
-            for position, probability, likeliest in self._probabilities(window, known - first, rivals):
+            for position, probability, likeliest in self._probabilities(window, known - first, alternatives):
                 token = int(window[position + 1])
                 yield Piece(token, decoder.feed([token]), probability, likeliest)
             known = first + len(window) - 1
@@ -142,7 +144,9 @@ class TextModel:
         if rest := decoder.flush():
             yield Piece(-1, rest, 1.0)
 
-    def _probabilities(self, window: Tensor, start: int, rivals: int) -> Iterator[tuple[int, float, tuple[Rival, ...]]]:
+    def _probabilities(
+        self, window: Tensor, start: int, alternatives: int
+    ) -> Iterator[tuple[int, float, tuple[TokenAlternative, ...]]]:
         """(position, probability of the token after it, the likeliest there) in a window (T + 1,) from `start` on."""
         device = self.model.wte.weight.device
         with torch.inference_mode():
@@ -153,11 +157,11 @@ class TextModel:
                 logits = self.model.logits(part).float()  # (P, V)
                 following = window[start + offset + 1 :][: len(part)].to(device)  # (P,)
                 chosen = logits.softmax(-1).gather(-1, following[:, None]).squeeze(-1).tolist()
-            likeliest = self._likeliest(logits, rivals)
+            likeliest = self._likeliest(logits, alternatives)
             for row, probability in enumerate(chosen):
-                yield start + offset + row, probability, likeliest[row] if rivals else ()
+                yield start + offset + row, probability, likeliest[row] if alternatives else ()
 
-    def _likeliest(self, logits: Tensor, count: int) -> list[tuple[Rival, ...]]:
+    def _likeliest(self, logits: Tensor, count: int) -> list[tuple[TokenAlternative, ...]]:
         """The `count` likeliest tokens of each row of logits (P, V), likeliest first."""
         if count == 0:
             return []
@@ -165,7 +169,7 @@ class TextModel:
             probabilities, tokens = logits.float().softmax(-1).topk(min(count, logits.size(-1)))  # (P, count)
         return [
             tuple(
-                Rival(token, self.tokenizer.decode([token]), probability)
+                TokenAlternative(token, self.tokenizer.decode([token]), probability)
                 for token, probability in zip(row_tokens, row_probabilities, strict=True)
             )
             for row_tokens, row_probabilities in zip(tokens.tolist(), probabilities.tolist(), strict=True)

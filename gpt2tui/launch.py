@@ -71,16 +71,16 @@ class OpenedRun:
     """What the schedule is to be multiplied by; None is as the checkpoint has it."""
 
 
-Told = Union[OpenedRun, "Progress", Event]
+Emitted = Union[OpenedRun, "Progress", Event]
 """What a training tells: once its run folder, then how far the preparation is, then its events."""
 
-TrainingStream = Callable[[Launch, Controls], Iterator[Told]]
+TrainingStream = Callable[[Launch, Controls], Iterator[Emitted]]
 """How a training is driven; tests put a stream of their own here."""
 
 
 def drive(
     opening: contextlib.AbstractContextManager[OpenedRun], controls: Controls, report: "Report | None" = None
-) -> Generator[Told, None, None]:
+) -> Generator[Emitted, None, None]:
     """Trains in the run that `opening` gives; the thread is that of the caller, who closes it when it ends early.
 
     Trackers say through `report` what goes wrong with them, without it by a warning in the stream. A stop while data is

@@ -25,7 +25,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _is_large_on_cpu(x: Tensor, weight: Tensor) -> bool:
     return (
-        on_eager_cpu(x)
+        is_eager_cpu(x)
         and x.dtype == weight.dtype == torch.float32
         and weight.numel() >= LARGE
         and not torch.is_autocast_enabled("cpu")
@@ -50,7 +50,7 @@ def tied_embedding(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     differentiated = torch.is_grad_enabled() and weight.requires_grad
     # A GPU would add in an order that changes from run to run.
-    if not differentiated or not on_eager_cpu(weight):
+    if not differentiated or not is_eager_cpu(weight):
         return F.embedding(tokens, weight), weight
     return _TiedEmbedding.apply(tokens, weight)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -79,6 +79,6 @@ class _TiedEmbedding(torch.autograd.Function):
 # ---- where our own care about memory pays: a GPU has other costs, and a compiler fuses by itself
 
 
-def on_eager_cpu(tensor: Tensor) -> bool:
+def is_eager_cpu(tensor: Tensor) -> bool:
     """Whether a CPU is about to run these very lines on the tensor."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from model.cpu import on_eager_cpu
+from model.cpu import is_eager_cpu
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -106,7 +106,7 @@ class _InAdvance(torch.autograd.Function):
             wanted = ctx.needs_input_grad[:2]
             _, *gradients = _losses_and_gradients(hidden, weight, targets, scale, ctx.dtype, wanted)
         # A CPU may look whether there is anything to scale; on a GPU that would mean to wait for it.
-        if not on_eager_cpu(grad_output) or grad_output != 1:
+        if not is_eager_cpu(grad_output) or grad_output != 1:
             gradients = [gradient if gradient is None else gradient * grad_output for gradient in gradients]
         return *gradients, None, None, None
 
@@ -155,7 +155,7 @@ def _pads(weight: Tensor) -> bool:
 
 
 def _in_place(weight: Tensor) -> bool:
-    return on_eager_cpu(weight) and weight.dtype == torch.float32
+    return is_eager_cpu(weight) and weight.dtype == torch.float32
 
 
 def _room_for_logits(rows: int, weight: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def _losses_and_logit_gradients_(logits: Tensor, targets: Tensor, scale: Tensor 
     counts = targets >= 0
     targets = targets.clamp(min=0)
     losses = []
-    rows = max(1, SLICE_LOGITS // logits.size(1)) if on_eager_cpu(logits) else len(logits)
+    rows = max(1, SLICE_LOGITS // logits.size(1)) if is_eager_cpu(logits) else len(logits)
     for piece, target, counted in zip(
         torch.split(logits, rows),
         torch.split(targets, rows),

@@ -19,7 +19,7 @@ from gpt2tui.__main__ import main
 from gpt2tui.benchmark import machine, measure, subject
 from gpt2tui.benchmark.generation import generating
 from gpt2tui.benchmark.job import Job, Outcome, Round
-from gpt2tui.benchmark.measure import contenders, data_share, milliseconds, speed_ratio
+from gpt2tui.benchmark.measure import candidates, data_share, milliseconds, speed_ratio
 from gpt2tui.benchmark.training import training
 from gpt2tui.benchmark.workers import in_one_line, take_turns
 from gpt2tui.commands import bench_report
@@ -33,9 +33,9 @@ PARTS = ("--parts", "train,tokenize,data", "--seconds", "0.1")
 OTHERS = ("transformers", "wandb", "textual", "plotext")  # which a machine may not have
 
 
-def job(contender, *overrides, seed=1337):
+def job(candidate, *overrides, seed=1337):
     loaded = preset_files.load(["default"], [*tiny_runs.SETTINGS, f"training.seed={seed}", *overrides])
-    return Job("train", contender, subject.resolve(loaded).preset)
+    return Job("train", candidate, subject.resolve(loaded).preset)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def document(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.setenv("GPT2TUI_CACHE", str(folder / "cache"))
         patch.syspath_prepend(str(folder))
-        code = main(["bench", "--preset", "default", *TINY, "--against", "plain", *PARTS, "--json"])
+        code = main(["bench", "--preset", "default", *TINY, "--against", "nanogpt", *PARTS, "--json"])
     assert code == 0
     return json.loads(output.getvalue())  # all of stdout is one document
 
@@ -64,7 +64,7 @@ def test_json_has_its_keys_and_null_for_what_is_not_known(document):
     assert measured["model"]["vocab_size"] == 257
     assert (measured["tokens_per_step"], measured["tokens"], measured["precision"]) == (32, "random", "fp32")
     ours, plain = measured["train"]["rows"]
-    assert (ours["contender"], plain["contender"]) == ("gpt2tui", "plain")
+    assert (ours["candidate"], plain["candidate"]) == ("gpt2tui", "nanogpt")
     assert ours["speed_ratio"] is None
     assert plain["speed_ratio"] > 0
     for row in (ours, plain):
@@ -95,7 +95,7 @@ def test_people_read_the_same_numbers_with_units(document, capsys):
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "x as fast" in shown
-    assert "plain: our network trained as nanoGPT does" in shown
+    assert "nanogpt: our network trained as nanoGPT does" in shown
     assert f"{measured['train']['rows'][0]['first_loss']:.4f} nats" in shown
     assert "MFU" not in shown  # nobody knows it of a CPU
 
@@ -160,7 +160,7 @@ def test_writing_is_counted_in_tokens_of_all_texts(bench, sampling, monkeypatch)
     pytest.importorskip("transformers")
 
     def in_this_process(jobs, seconds, tell):
-        return {each.contender: Outcome(rounds=[generating(each)[1](seconds)]) for each in jobs}
+        return {each.candidate: Outcome(rounds=[generating(each)[1](seconds)]) for each in jobs}
 
     monkeypatch.setattr(measure, "take_turns", in_this_process)
     settings = [word for setting in sampling for word in ("--set", f"sampling.{setting}")]
@@ -169,12 +169,12 @@ def test_writing_is_counted_in_tokens_of_all_texts(bench, sampling, monkeypatch)
     )
     written = document["presets"][0]["generate"]
     assert (code, written["prompt_tokens"], written["new_tokens"]) == (0, 4, 12)
-    contenders = [(row["contender"], row["batch_size"]) for row in written["rows"]]
-    assert contenders == [("gpt2tui", 1), ("transformers", 1), ("gpt2tui", 16), ("transformers", 16)]
+    candidates = [(row["candidate"], row["batch_size"]) for row in written["rows"]]
+    assert candidates == [("gpt2tui", 1), ("transformers", 1), ("gpt2tui", 16), ("transformers", 16)]
     for row in written["rows"]:
         assert row["tokens_per_second"] == pytest.approx(12 * row["batch_size"] / row["ms"]["median"] * 1000)
         assert 0 < row["ms_to_first_token"] < row["ms"]["p90"]
-        assert (row["speed_ratio"] is None) == (row["contender"] == "gpt2tui")
+        assert (row["speed_ratio"] is None) == (row["candidate"] == "gpt2tui")
     bench_report.print_part("generate", written)
 
 
@@ -217,10 +217,10 @@ def test_what_does_not_fit_is_skipped_with_the_reason(bench, speed, reason, monk
 
 
 def test_contenders_of_a_part():
-    both = ["plain", "transformers"]
-    assert contenders("train", both, "fp32") == ["gpt2tui", "plain", "transformers", "transformers-best"]
-    assert contenders("generate", both, "fp32") == ["gpt2tui", "transformers"]
-    assert contenders("generate", both, "bf16") == ["gpt2tui", "transformers", "transformers-best"]
+    both = ["nanogpt", "transformers"]
+    assert candidates("train", both, "fp32") == ["gpt2tui", "nanogpt", "transformers", "transformers-best"]
+    assert candidates("generate", both, "fp32") == ["gpt2tui", "transformers"]
+    assert candidates("generate", both, "bf16") == ["gpt2tui", "transformers", "transformers-best"]
 
 
 def test_the_precision_has_a_reason(monkeypatch):

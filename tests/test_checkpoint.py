@@ -112,7 +112,7 @@ def test_the_newest_valid_one_is_found_by_its_step_when_newer_ones_are_damaged(t
     os.utime(tmp_path / "step-00000900", (2e9, 2e9))
     chosen = checkpoint.newest(tmp_path)
     assert chosen.step == 1000
-    assert len(chosen.passed_over) == 2
+    assert len(chosen.skipped) == 2
 
 
 def test_no_valid_checkpoint_says_what_is_wrong_with_each(tmp_path):
@@ -290,8 +290,8 @@ def test_a_checkpoint_of_another_run_is_never_newest_or_best_and_is_named(shared
     assert [c.step for c in checkpoint.saved_in(shared)] == [1, 2]
     for chosen, step in ((checkpoint.newest(shared), 2), (checkpoint.best(shared), 1)):
         assert chosen.step == step
-        assert chosen.passed_over == (f"{shared / 'step-00000003'} is a checkpoint of another run (other)",)
-    assert checkpoint.problems_in(shared) == list(chosen.passed_over)
+        assert chosen.skipped == (f"{shared / 'step-00000003'} is a checkpoint of another run (other)",)
+    assert checkpoint.problems_in(shared) == list(chosen.skipped)
     assert checkpoint.verify(shared / "step-00000003").run_id == "other"  # by its own path it is still to be had
 
 
@@ -312,7 +312,7 @@ def test_a_checkpoint_of_another_run_is_moved_aside_instead_of_replaced(shared):
     assert checkpoint.newest(shared).step == 3
     aside = shared / "other-run-step-00000003"
     assert checkpoint.verify(aside).run_id == "other"
-    assert str(aside) in written.passed_over[0]
+    assert str(aside) in written.skipped[0]
 
 
 def test_a_file_that_cannot_be_read_is_damaged_and_an_older_checkpoint_is_used(tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_a_file_that_cannot_be_read_is_damaged_and_an_older_checkpoint_is_used(t
     monkeypatch.setattr(checkpoint, "sha256", sha256)
     chosen = checkpoint.newest(tmp_path)
     assert chosen.step == 1
-    assert "model.safetensors cannot be read: Input/output error" in chosen.passed_over[0]
+    assert "model.safetensors cannot be read: Input/output error" in chosen.skipped[0]
 
 
 def test_one_that_is_deleted_while_it_is_read_is_looked_for_anew_without_a_word(tmp_path, monkeypatch):
@@ -343,7 +343,7 @@ def test_one_that_is_deleted_while_it_is_read_is_looked_for_anew_without_a_word(
     monkeypatch.setattr(checkpoint, "verify", saved_and_pruned_meanwhile)
     for choose in (checkpoint.best, checkpoint.newest):
         chosen = choose(tmp_path)
-        assert (chosen.step, chosen.passed_over) == (2, ())
+        assert (chosen.step, chosen.skipped) == (2, ())
         shutil.rmtree(tmp_path / "step-00000002")
         write(tmp_path, 1, val_loss=1.0)
 

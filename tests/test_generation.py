@@ -1,4 +1,4 @@
-"""What a text model tells besides its text: rivals for each token, and how likely the tokens of a given text are."""
+"""What a text model gives besides its text: alternatives to each token, and how likely the tokens of a text are."""
 
 import dataclasses
 import shutil
@@ -32,34 +32,34 @@ SAMPLING = SamplingTable(max_length=40, temperature=1.0, top_k=0)
 def test_text_and_probabilities_are_the_same_with_and_without_rivals():
     model = text_model()
     plain = [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING)]
-    assert plain == [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING, rivals=5)]
+    assert plain == [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING, alternatives=5)]
 
 
 def test_there_are_no_rivals_unless_asked_for():
-    assert all(p.rivals == () for p in text_model().stream("ab", SAMPLING))
+    assert all(p.alternatives == () for p in text_model().stream("ab", SAMPLING))
 
 
 def test_rivals_are_the_likeliest_tokens_in_that_place_likeliest_first():
     model = text_model()
-    (piece,) = model.stream("ab", SAMPLING.model_copy(update={"max_length": 1, "temperature": 0.0}), rivals=5)
+    (piece,) = model.stream("ab", SAMPLING.model_copy(update={"max_length": 1, "temperature": 0.0}), alternatives=5)
     with torch.no_grad():
         odds = model.model(torch.tensor([list(b"ab")]))[0, -1].softmax(-1)
     expected, tokens = odds.topk(5)
-    assert [r.token for r in piece.rivals] == tokens.tolist()
-    assert [r.probability for r in piece.rivals] == pytest.approx(expected.tolist(), rel=1e-5)
-    assert piece.rivals[0].token == piece.token  # temperature 0 takes the likeliest
-    assert piece.rivals[0].probability == pytest.approx(piece.probability)
+    assert [r.token for r in piece.alternatives] == tokens.tolist()
+    assert [r.probability for r in piece.alternatives] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert piece.alternatives[0].token == piece.token  # temperature 0 takes the likeliest
+    assert piece.alternatives[0].probability == pytest.approx(piece.probability)
 
 
 def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_a_document():
     model = text_model()
-    pieces = list(model.read("hello", rivals=2))
+    pieces = list(model.read("hello", alternatives=2))
     ids = torch.tensor([[256, *b"hello"]])
     with torch.no_grad():
         own = model.model(ids[:, :-1]).softmax(-1)[0].gather(-1, ids[0, 1:, None]).squeeze(-1)
     assert "".join(p.text for p in pieces) == "hello"
     assert [p.probability for p in pieces] == pytest.approx(own.tolist(), rel=1e-5)
-    assert all(len(p.rivals) == 2 for p in pieces)
+    assert all(len(p.alternatives) == 2 for p in pieces)
 
 
 def uncached_probabilities(model, ids):
@@ -112,11 +112,11 @@ def test_weights_beyond_fp16_stay_as_they_are():
 def test_rivals_and_probabilities_come_from_what_writes():
     model = text_model()
     rounded = dataclasses.replace(model, decoder=generation.decoder_of(model.model, "fp16"))
-    pieces = list(rounded.stream("ab", SAMPLING, rivals=257))
+    pieces = list(rounded.stream("ab", SAMPLING, alternatives=257))
     for piece in pieces:
-        assert {rival.token: rival.probability for rival in piece.rivals}[piece.token] == pytest.approx(
-            piece.probability
-        )
+        assert {alternative.token: alternative.probability for alternative in piece.alternatives}[
+            piece.token
+        ] == pytest.approx(piece.probability)
     exact = list(model.stream("ab", SAMPLING))
     assert pieces[1].probability != exact[1].probability
     assert pieces[1].probability == pytest.approx(exact[1].probability, rel=0.1)
@@ -137,7 +137,7 @@ def test_a_run_that_prunes_while_its_best_checkpoint_is_loaded_gives_the_next_on
     monkeypatch.setattr(generation, "load_model", beside_a_training)
     model = generation.load(str(trainer.run.folder), "cpu")
     assert model.saved.step != first.step
-    assert model.saved.passed_over == ()
+    assert model.saved.skipped == ()
 
 
 def test_a_checkpoint_that_stays_and_cannot_be_loaded_is_an_error_at_once(tmp_path, monkeypatch):
@@ -163,5 +163,5 @@ def test_a_run_is_sampled_from_its_own_checkpoints_and_any_checkpoint_by_its_pat
     shutil.copytree(other.run.checkpoints / foreign.name, foreign)
     model = generation.load(str(run.run.folder), "cpu")
     assert model.saved.run_id == run.state.run_id
-    assert "of another run" in model.saved.passed_over[0]
+    assert "of another run" in model.saved.skipped[0]
     assert generation.load(str(foreign), "cpu").saved.run_id == other.state.run_id

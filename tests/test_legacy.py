@@ -10,7 +10,7 @@ from gpt2tui import generation
 from gpt2tui.__main__ import main
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import prepare
-from gpt2tui.evaluation.held_out import held_out_loss
+from gpt2tui.evaluation.validation import validation_loss
 from gpt2tui.launch import make_trainer, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
@@ -56,7 +56,7 @@ def test_it_has_the_loss_that_was_recorded_with_it(run):
     preset = preset_files.load_frozen(model.saved.folder / "preset.toml")
     corpus = tiny_runs.finish(prepare(preset, cache_folder()))
     batches = evaluation_batches(corpus.validation, 8, preset.training.sequence_length, None)
-    loss = held_out_loss(model.model, batches, model.tokenizer.token_bytes())
+    loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())
     assert loss.tokens == LOSSES["whole_val_tokens"]
     assert loss.val_loss == pytest.approx(LOSSES["whole_val_loss"], rel=1e-5)
 

@@ -71,7 +71,7 @@ def test_the_published_sizes_read_as_much_as_they_say(name, tokens_per_parameter
     preset = shipped(name)
     tokens = preset.tokens_per_step * preset.training.num_iterations
     assert tokens / PUBLISHED[name][0] == pytest.approx(tokens_per_parameter, rel=0.01)
-    assert f"{tokens_per_parameter} tokens a parameter" in " ".join(preset.description.split())
+    assert f"{tokens_per_parameter} tokens per parameter" in " ".join(preset.description.split())
     assert f"{tokens / 1e9:.1f} billion tokens" in preset.description
 
 

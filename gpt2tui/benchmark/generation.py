@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from gpt2tui.benchmark.job import BATCH_SIZES, Contender, Job, Precisions, Round, Write
+from gpt2tui.benchmark.job import BATCH_SIZES, Candidate, Job, Precisions, Round, Write
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.generation import decoder_of
 from gpt2tui.preset.schema import Preset
@@ -24,19 +24,19 @@ def lengths(preset: Preset) -> tuple[int, int]:
     return prompt, max(1, min(MOST_TOKENS, n_positions - prompt))
 
 
-def generating(job: Job) -> Contender:
-    """Lets one contender write; prompts and sampling settings are the same for all, the weights random.
+def generating(job: Job) -> Candidate:
+    """Lets one candidate write; prompts and sampling settings are the same for all, the weights random.
 
     Times the first token and the whole of each batch size: "first 1", "all 1", "first 16", "all 16".
     """
     device = torch.device(job.preset.training.device)
     length, count = lengths(job.preset)
-    if job.contender == "gpt2tui":
+    if job.candidate == "gpt2tui":
         write, precision = our_write(job.preset, device)
     else:
         from gpt2tui.benchmark.baselines import transformers_write
 
-        write, precision = transformers_write(job.preset, device, best=job.contender == "transformers-best")
+        write, precision = transformers_write(job.preset, device, best=job.candidate == "transformers-best")
     generator = torch.Generator().manual_seed(job.preset.sampling.seed)
     prompts = torch.randint(job.preset.model.vocab_size or 0, (max(BATCH_SIZES), length), generator=generator)
 

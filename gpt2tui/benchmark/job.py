@@ -17,15 +17,15 @@ BATCH_SIZES = (1, 16)
 
 @dataclass(frozen=True)
 class Job:
-    """What a contender is to do. The preset has its vocabulary, device and precision filled in."""
+    """What a candidate is to do. The preset has its vocabulary, device and precision filled in."""
 
     part: Literal["train", "generate"]
-    contender: str
+    candidate: str
     preset: Preset
     tokens: tuple[str, str] | None = None
     """The file of prepared tokens and their dtype; None: random ones."""
     settle: bool = False
-    """Whether a round begins with work that is not measured, because another contender had the machine."""
+    """Whether a round begins with work that is not measured, because another candidate had the machine."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Round:
     memory: dict[str, int | None]
 
 
-Contender = tuple[dict[str, Any], Callable[[float], Round]]
+Candidate = tuple[dict[str, Any], Callable[[float], Round]]
 """A model that is warmed up: what is known of it, and a function that works for about so many seconds."""
 
 
 @dataclass
 class Outcome:
-    """What became of a contender; one that `failed`, and why, may have rounds from before."""
+    """What became of a candidate; one that `failed`, and why, may have rounds from before."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)

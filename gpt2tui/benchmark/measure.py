@@ -10,7 +10,7 @@ import numpy as np
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import lengths
 from gpt2tui.benchmark.job import BATCH_SIZES, Job, Outcome
-from gpt2tui.benchmark.subject import IN_FP32, Subject, misfit
+from gpt2tui.benchmark.subject import IN_FP32, Subject, unsuitable
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
 from gpt2tui.errors import DataError
@@ -39,17 +39,17 @@ def measure(
         yield "generate", {"skipped": skipped, "prompt_tokens": prompt, "new_tokens": count, **sampling, "rows": rows}
     if "tokenize" in parts:
         kind = subject.preset.data.tokenizer
-        _tell(f"{subject.name}: tokenizing the embedded corpus")
+        _report(f"{subject.name}: tokenizing the embedded corpus")
         try:
             yield "tokenize", {"skipped": None, **tokenization.measure(kind, subject.preset.model.vocab_size, seconds)}
         except DataError as error:
             yield "tokenize", {"skipped": str(error)}
 
 
-def contenders(part: str, against: Sequence[str], precision: str) -> list[str]:
-    """Who takes part, we first. `plain` only trains; in fp32 `transformers` writes at its best already."""
+def candidates(part: str, against: Sequence[str], precision: str) -> list[str]:
+    """Who takes part, we first. `nanogpt` only trains; in fp32 `transformers` writes at its best already."""
     peers = {
-        "plain": part == "train" and "plain" in against,
+        "nanogpt": part == "train" and "nanogpt" in against,
         "transformers": "transformers" in against,
         "transformers-best": "transformers" in against and (part == "train" or precision != "fp32"),
     }
@@ -57,11 +57,11 @@ def contenders(part: str, against: Sequence[str], precision: str) -> list[str]:
 
 
 def training_rows(subject: Subject, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """A row a contender: tokens and milliseconds of a step, model FLOPs utilisation, the loss of the first step."""
+    """A row a candidate: tokens and milliseconds of a step, model FLOPs utilisation, the loss of the first step."""
     rows = []
     for row, outcome in _rows(outcomes, "step", subject.preset.tokens_per_step):
-        row["precision"] = "fp32" if row["contender"] in IN_FP32 else subject.precision
-        row["optimizer"] = subject.preset.optimizer.name if row["contender"] == OURS else "adamw"
+        row["precision"] = "fp32" if row["candidate"] in IN_FP32 else subject.precision
+        row["optimizer"] = subject.preset.optimizer.name if row["candidate"] == OURS else "adamw"
         row["mfu"] = _mfu(subject, row["precision"], row["tokens_per_second"])
         rows.append(row | {key: outcome.facts.get(key) for key in ("compile_seconds", "first_loss", "note")})
     return rows
@@ -70,7 +70,7 @@ def training_rows(subject: Subject, outcomes: Mapping[str, Outcome]) -> list[dic
 def generating_rows(
     subject: Subject, outcomes: Mapping[str, Outcome], batch_size: int, count: int
 ) -> list[dict[str, Any]]:
-    """A row a contender: tokens and milliseconds of writing `count` tokens after each prompt of a batch."""
+    """A row a candidate: tokens and milliseconds of writing `count` tokens after each prompt of a batch."""
     rows = []
     for row, outcome in _rows(outcomes, f"all {batch_size}", batch_size * count):
         first = milliseconds([s for measured in outcome.rounds for s in measured.seconds[f"first {batch_size}"]])
@@ -111,7 +111,7 @@ def _rows(outcomes: Mapping[str, Outcome], what: str, tokens: int) -> Iterator[t
         every = [seconds for measured in by_round[name] for seconds in measured]
         unknown = dict.fromkeys(("host_bytes", "device_allocated_bytes", "device_reserved_bytes"))
         row = {
-            "contender": name,
+            "candidate": name,
             "failed": outcome.failed,
             "tokens_per_second": tokens / statistics.median(every) if every else None,
             "speed_ratio": None if name == OURS else speed_ratio(by_round[OURS], by_round[name]),
@@ -131,15 +131,15 @@ def _mfu(subject: Subject, precision: Any, tokens_per_second: float | None) -> f
 def _turns(
     subject: Subject, part: Literal["train", "generate"], against: Sequence[str], seconds: float
 ) -> tuple[str | None, dict[str, Outcome]]:
-    """Why the part is skipped, or what became of each contender."""
-    names = contenders(part, against, subject.precision)
-    if reason := misfit(subject, part, names, seconds):
+    """Why the part is skipped, or what became of each candidate."""
+    names = candidates(part, against, subject.precision)
+    if reason := unsuitable(subject, part, names, seconds):
         return reason, {}
     verb = "training" if part == "train" else "writing"
-    _tell(f"{subject.name}: {verb}, {', '.join(names)}: {seconds:g} s each once warmed up")
+    _report(f"{subject.name}: {verb}, {', '.join(names)}: {seconds:g} s each once warmed up")
     jobs = [Job(part, name, subject.preset, subject.tokens, settle=len(names) > 1) for name in names]
-    return None, take_turns(jobs, seconds, _tell)
+    return None, take_turns(jobs, seconds, _report)
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(sanitize(text), file=sys.stderr, flush=True)

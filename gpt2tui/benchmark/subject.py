@@ -24,7 +24,7 @@ from gpt2tui.system.numbers import byte_size
 CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
 MOST_BUDGETS = 3  # times --seconds that one step, or one round of writing, may take
 LONGEST_ADVISED = 300  # seconds
-IN_FP32 = ("plain", "transformers")  # whatever the precision of our training
+IN_FP32 = ("nanogpt", "transformers")  # whatever the precision of our training
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,23 @@ def resolve(loaded: LoadedPreset) -> Subject:
     return Subject(loaded.name, decided, device, precision, tokens, facts)
 
 
-def misfit(
-    subject: Subject, part: Literal["train", "generate"], contenders: Sequence[str], seconds: float
+def unsuitable(
+    subject: Subject, part: Literal["train", "generate"], candidates: Sequence[str], seconds: float
 ) -> str | None:
     """Why this part does not fit into free memory, or not nearly into so many seconds; None when it does."""
     speed = _speed(subject.device, subject.precision if part == "train" else "fp32")  # which weights are in
     step = subject.preset.with_training(num_iterations=1, time_budget=0.0)
     costs = estimate(step, vocab_size=subject.preset.model.vocab_size or 0, train_tokens=None, device=speed)
     if part == "train":
-        needed, takes, what = sum(_training_bytes(subject, name) for name in contenders), costs.seconds, "one step"
+        needed, takes, what = sum(_training_bytes(subject, name) for name in candidates), costs.seconds, "one step"
     else:
         # in fp32, and in fp16 beside it
-        needed, takes, what = 6 * costs.parameters.total * len(contenders), None, "writing once with each batch size"
+        needed, takes, what = 6 * costs.parameters.total * len(candidates), None, "writing once with each batch size"
         if speed.flops_per_second_achievable:  # a token is read once: a third of the work of training on it
             flops = costs.flops_per_token / 3 * sum(BATCH_SIZES) * sum(lengths(subject.preset))
             takes = flops / speed.flops_per_second_achievable
     if speed.memory_free_bytes is not None and needed > speed.memory_free_bytes:
-        them = f" for {len(contenders)} models side by side" if len(contenders) > 1 else ""
+        them = f" for {len(candidates)} models side by side" if len(candidates) > 1 else ""
         return f"needs about {byte_size(needed)} of memory{them}; {byte_size(speed.memory_free_bytes)} are free"
     if takes is not None and takes > MOST_BUDGETS * seconds:
         least = math.ceil(takes / MOST_BUDGETS)
@@ -98,11 +98,11 @@ def misfit(
 _speed = functools.cache(measure_device)
 
 
-def _training_bytes(subject: Subject, contender: str) -> int:
-    """What a contender's training takes; all but ours hold the logits, their logarithms and their gradient."""
+def _training_bytes(subject: Subject, candidate: str) -> int:
+    """What a candidate's training takes; all but ours hold the logits, their logarithms and their gradient."""
     preset = subject.preset
-    memory = count_memory(preset, preset.model, "fp32" if contender in IN_FP32 else subject.precision)
-    if contender == "gpt2tui":
+    memory = count_memory(preset, preset.model, "fp32" if candidate in IN_FP32 else subject.precision)
+    if candidate == "gpt2tui":
         return memory.total
     positions = preset.training.batch_size * preset.training.sequence_length
     return memory.total - memory.loss + 3 * 4 * positions * (preset.model.vocab_size or 0)

@@ -10,19 +10,19 @@ import numpy.typing as npt
 import torch
 
 from gpt2tui.benchmark.baselines import compile_as_a_run_does
-from gpt2tui.benchmark.job import Contender, Facts, Job, Round, Step
+from gpt2tui.benchmark.job import Candidate, Facts, Job, Round, Step
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision
-from gpt2tui.training.trial import within_budget
-from gpt2tui.training.update import PendingResult, fresh_update
+from gpt2tui.training.probe import within_budget
+from gpt2tui.training.update import AsyncStepMetrics, fresh_update
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
 RANDOM_TOKENS = 2**20
 
 
-def training(job: Job) -> Contender:
-    """One contender's way of training; all of them see the same batches. Times a "step", and getting its "batch"."""
+def training(job: Job) -> Candidate:
+    """One candidate's way of training; all of them see the same batches. Times a "step", and getting its "batch"."""
     device = torch.device(job.preset.training.device)
     batches = open_batches(job)
     update, facts = _way(job, device, batches)
@@ -88,25 +88,25 @@ def open_batches(job: Job) -> Batches:
 
 
 def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]:
-    if job.contender == "plain":
+    if job.candidate == "nanogpt":
         from gpt2tui.benchmark.baselines import plain_step
 
         return plain_step(job.preset, device), {}
-    if job.contender != "gpt2tui":
+    if job.candidate != "gpt2tui":
         from gpt2tui.benchmark.baselines import transformers_step
 
-        return transformers_step(job.preset, device, best=job.contender == "transformers-best")
+        return transformers_step(job.preset, device, best=job.candidate == "transformers-best")
     precision = cast(Precision, job.preset.training.precision)
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
     update = fresh_update(preset, device, precision)
     update.forward, facts = compile_as_a_run_does(update.model, preset)
-    unread: list[PendingResult] = []
+    unread: list[AsyncStepMetrics] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:
         result = update.begin(micro_batches, number)
         if unread:
             unread.pop().read()
-        if update.reads_late:
+        if update.async_metrics:
             unread.append(result)
         return lambda: result.read().train_loss
 

@@ -1,6 +1,6 @@
-"""Each contender in a process of its own, taking turns: A B A B.
+"""Each candidate in a process of its own, taking turns: A B A B.
 
-So the peak memory is the contender's alone, what one does to torch's settings does not reach another, a crash is a line
+So the peak memory is the candidate's alone, what one does to torch's settings does not reach another, a crash is a line
 in the report, and a machine that slows down slows all of them.
 """
 
@@ -24,13 +24,13 @@ ROUNDS = 8  # wanted; slow steps make them fewer
 
 
 def take_turns(jobs: Sequence[Job], seconds: float, tell: Callable[[str], None]) -> dict[str, Outcome]:
-    """Runs the jobs side by side, each measured for about `seconds` and three rounds at least; by contender."""
-    outcomes = {job.contender: Outcome() for job in jobs}
+    """Runs the jobs side by side, each measured for about `seconds` and three rounds at least; by candidate."""
+    outcomes = {job.candidate: Outcome() for job in jobs}
     with contextlib.ExitStack() as stack:
         workers = {}
         for job in jobs:
-            workers[job.contender] = _Worker(job)
-            stack.callback(workers[job.contender].end)
+            workers[job.candidate] = _Worker(job)
+            stack.callback(workers[job.candidate].end)
         for name, worker in workers.items():
             outcomes[name].facts, outcomes[name].failed = worker.receive()
             tell(f"  {name} " + ("is warmed up" if outcomes[name].failed is None else "failed"))
@@ -46,7 +46,7 @@ def take_turns(jobs: Sequence[Job], seconds: float, tell: Callable[[str], None])
 
 
 class _Worker:
-    """A child process with one contender."""
+    """A child process with one candidate."""
 
     def __init__(self, job: Job) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -84,12 +84,12 @@ class _Worker:
 
 
 def work(connection: Any, job: Job) -> None:
-    """The life of a worker: prepares its contender, then answers each number of seconds with a round."""
+    """The life of a worker: prepares its candidate, then answers each number of seconds with a round."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())  # the compiler's semaphores want to be given back
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # other libraries talk; what went wrong travels through the connection
         os.dup2(nowhere, stream)
-    if job.contender == "gpt2tui" and job.part == "train":
+    if job.candidate == "gpt2tui" and job.part == "train":
         keep_freed_memory()  # as a run does
     try:
         from gpt2tui.benchmark.generation import generating

@@ -8,7 +8,7 @@ from gpt2tui.estimate import duration
 from gpt2tui.system.numbers import byte_size, compact
 
 LEGEND = {
-    "plain": "our network trained as nanoGPT does on a CPU: fp32, not compiled, all logits at once, torch's AdamW",
+    "nanogpt": "our network trained as nanoGPT does on a CPU: fp32, not compiled, all logits at once, torch's AdamW",
     "transformers": "GPT2LMHeadModel as people run it: fp32, not compiled, its own loss, torch's AdamW, its generate()",
     "transformers-best": "the same with our precision, compiled if ours is, AdamW fused",
 }
@@ -71,15 +71,15 @@ def _table(rows: Sequence[Row], cells: Sequence[Cell]) -> None:
     if known:
         shown = zip(*([value or "" for value in values] for _, values in known), strict=True)
         print_table([Column(header, right=bool(header)) for header, _ in known], list(shown))
-    notes = {f"{row['contender']} failed: {row['failed']}": None for row in rows if row["failed"]}
-    notes |= {f"{row['contender']}: {row['note']}": None for row in rows if row.get("note")}
-    notes |= {f"{row['contender']}: {LEGEND[row['contender']]}": None for row in rows if row["contender"] in LEGEND}
+    notes = {f"{row['candidate']} failed: {row['failed']}": None for row in rows if row["failed"]}
+    notes |= {f"{row['candidate']}: {row['note']}": None for row in rows if row.get("note")}
+    notes |= {f"{row['candidate']}: {LEGEND[row['candidate']]}": None for row in rows if row["candidate"] in LEGEND}
     for note in notes:
         _say(f"    {note}")
 
 
 _FIRST: list[Cell] = [
-    ("", lambda row: "    " + row["contender"]),
+    ("", lambda row: "    " + row["candidate"]),
     ("batch", lambda row: str(row["batch_size"]) if "batch_size" in row else None),
     ("tokens/s", lambda row: _number(row["tokens_per_second"])),
     ("gpt2tui is", lambda row: None if row["speed_ratio"] is None else f"{row['speed_ratio']:.2f}x as fast"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
     from gpt2tui import generation
-    from gpt2tui.commands.sample import tell_passed_over
+    from gpt2tui.commands.sample import say_skipped
     from gpt2tui.data.corpora import open_corpus
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
@@ -23,7 +23,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from gpt2tui.system.terminal_text import sanitize
 
     model = generation.load(options.checkpoint, options.device, precision="fp32")
-    tell_passed_over(model.saved)
+    say_skipped(model.saved)
     preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved else None
     table = preset.data if preset else None
     if table is None and options.source is None:
@@ -79,14 +79,14 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_leng
     from gpt2tui.data import xz
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.token_store import tokenize
-    from gpt2tui.evaluation.held_out import held_out_loss
+    from gpt2tui.evaluation.validation import validation_loss
     from gpt2tui.system.terminal_text import sanitize
 
     sample = xz.Sample()
-    tokens = tokenize(sample.watch(corpus.held_out_pieces(split)), model.tokenizer)
+    tokens = tokenize(sample.watch(corpus.split_pieces(split)), model.tokenizer)
     print(f"measuring on {len(tokens):,} tokens, the {split} split of {sanitize(corpus.name)}", file=sys.stderr)
     batches = evaluation_batches(tokens, 8, sequence_length, None)
-    loss = held_out_loss(model.model, batches, model.tokenizer.token_bytes())
+    loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())
     bits = sample.bits_per_byte()
     return {
         "tokens": loss.tokens,

@@ -22,7 +22,7 @@ def sample(options: argparse.Namespace) -> int:
         raise UsageError("--num-samples must be at least 1")
     chosen(SamplingTable(), options)  # a mistake in the options is told before a large model is loaded
     model = generation.load(options.checkpoint, options.device, options.precision)
-    tell_passed_over(model.saved)
+    say_skipped(model.saved)
     sampling = chosen(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
     if options.json:
@@ -40,11 +40,11 @@ def sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def tell_passed_over(saved: "Checkpoint | None") -> None:
+def say_skipped(saved: "Checkpoint | None") -> None:
     """Says on stderr why a better or newer checkpoint was not the one that is used."""
     from gpt2tui.system.terminal_text import sanitize
 
-    for problem in saved.passed_over if saved else ():
+    for problem in saved.skipped if saved else ():
         print(f"gpt2tui: {sanitize(problem)}; another checkpoint is used", file=sys.stderr)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpt2tui.commands.signals import Interrupted, StopSignals
 from gpt2tui.errors import UsageError
-from gpt2tui.launch import OpenedRun, Told, drive, new_run, resumed_run
+from gpt2tui.launch import Emitted, OpenedRun, drive, new_run, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
@@ -56,7 +56,7 @@ def _opening(options: argparse.Namespace) -> contextlib.AbstractContextManager[O
     return resumed_run(runs.find(options.resume), options.preset, options.overrides)
 
 
-def _show(stream: Generator[Told, None, None], options: argparse.Namespace, signals: StopSignals) -> None:
+def _show(stream: Generator[Emitted, None, None], options: argparse.Namespace, signals: StopSignals) -> None:
     """Iterates over the training and shows on stderr how its data is prepared, on stdout its events."""
     from gpt2tui.tracking.console import show_preparation
     from gpt2tui.tracking.subscriber import Subscribers
@@ -79,7 +79,7 @@ def _show(stream: Generator[Told, None, None], options: argparse.Namespace, sign
         shown.close()
 
 
-def _preparation(stream: Generator[Told, None, None]) -> "Generator[Progress, None, RunStarted]":
+def _preparation(stream: Generator[Emitted, None, None]) -> "Generator[Progress, None, RunStarted]":
     """The reports of the preparation; returns the first event."""
     for told in stream:
         if isinstance(told, RunStarted):

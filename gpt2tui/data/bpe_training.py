@@ -15,7 +15,7 @@ WORD_CHARACTERS = 128
 grows with the square of a word's length; shorter ones are left whole where they do not fill an aligned block."""
 
 # GPT-2's, with two changes for code: a name keeps the one character before it (.name, _name, "name) and
-# digits come in threes at most. On Python source 3.67 bytes a token at 4,096 tokens, where GPT-2's own
+# digits come in threes at most. On Python source 3.67 bytes per token at 4,096 tokens, where GPT-2's own
 # pattern has 3.54.
 PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 

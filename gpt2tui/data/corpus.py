@@ -51,7 +51,7 @@ class Corpus(ABC):
         Raises DataError when the text cannot be read.
         """
 
-    def held_out_pieces(self, split: Split = "validation") -> Iterator[Piece]:
+    def split_pieces(self, split: Split = "validation") -> Iterator[Piece]:
         """The validation or test split in pieces, ended after `held_out_limit` bytes."""
         total = 0
         for piece in self.pieces(split):

@@ -22,7 +22,7 @@ def check_beginning(corpus: Corpus, window: int, streaming: bool) -> None:
     if train < window and not streaming:
         raise too_short(corpus.name, f"at most {train:,} tokens to train on", window)
     if (corpus.size("train") or 0) <= LARGE_BYTES:
-        held_out = _most_tokens(corpus.held_out_pieces(), window)
+        held_out = _most_tokens(corpus.split_pieces(), window)
         if held_out < window:
             raise too_short(corpus.name, f"at most {held_out:,} tokens held out", window)
 

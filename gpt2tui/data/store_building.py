@@ -50,7 +50,7 @@ def build(
             tokenizer = yield from _build_tokenizer(pool, corpus, table, vocab_size)
             splits: dict[str, dict[str, Any]] = {}
             sample = xz.Sample()
-            pieces = sample.watch(corpus.held_out_pieces())
+            pieces = sample.watch(corpus.split_pieces())
             splits["validation"] = yield from _write(building, "validation", pieces, corpus, tokenizer)
             bits_per_byte = pool.submit(sample.bits_per_byte)
             if not table.streaming:

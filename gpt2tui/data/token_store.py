@@ -62,7 +62,7 @@ class TokenizedCorpus:
     train_documents: int
     validation_documents: int
     xz_bits_per_byte: float | None
-    """What `xz -9` needs for the held-out text, in bits a byte; None when that is too long to try."""
+    """What `xz -9` needs for the held-out text, in bits per byte; None when that is too long to try."""
     notices: tuple[str, ...]
     """What fell back or came out smaller than asked for, a sentence each, to be shown."""
     streaming: bool

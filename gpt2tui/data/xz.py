@@ -26,14 +26,14 @@ class Sample:
             yield piece
 
     def bits_per_byte(self) -> float | None:
-        """The size of `xz -9` of the joined text, in bits a byte of text; None for too much text or none."""
+        """The size of `xz -9` of the joined text, in bits per byte of text; None for too much text or none."""
         if not 0 < self._bytes <= LIMIT_BYTES:
             return None
         return bits_per_byte(b"".join(self._parts))
 
 
 def bits_per_byte(text: bytes) -> float:
-    """The size of `xz -9` of some bytes, in bits a byte."""
+    """The size of `xz -9` of some bytes, in bits per byte."""
     # Preset 9 sets up for 64 MB; a dictionary as long as the text gives the same size without the memory.
     dictionary = max(_SMALLEST_DICTIONARY, 1 << (len(text) - 1).bit_length())
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]

@@ -20,14 +20,14 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Placed:
+class SourcedValue:
     """A value and where it was written."""
 
     value: Any
     place: Place
 
 
-Layer = dict[Key, Placed]
+Layer = dict[Key, SourcedValue]
 
 
 def read_file(path: Path) -> tuple[list[Path], Layer]:
@@ -84,7 +84,9 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
         elif len(override) > MAX_BYTES or len(key) > MAX_NESTING or nesting(text) > MAX_NESTING:
             mistakes.append(Mistake("too long or too deeply nested", shown, place=place))
         else:
-            layer = merge(layer, {path: Placed(leaf, place) for path, leaf in _leaves(_override_value(text), key)})
+            layer = merge(
+                layer, {path: SourcedValue(leaf, place) for path, leaf in _leaves(_override_value(text), key)}
+            )
     return layer, mistakes
 
 
@@ -148,25 +150,25 @@ def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], La
     return [*paths, path], merge(base_layer, layer), mistakes
 
 
-def parse(path: Path, text: str) -> tuple[Layer, Placed | None]:
+def parse(path: Path, text: str) -> tuple[Layer, SourcedValue | None]:
     """The settings of a file's text, and apart from them what it says that it extends.
 
     Raises PresetError when it is not TOML.
     """
     values, lines = _parse_toml(path, text)
     layer = {
-        key: Placed(leaf, Place(printable(path), _line(key, lines)))
+        key: SourcedValue(leaf, Place(printable(path), _line(key, lines)))
         for first, value in values.items()
         for key, leaf in ([((first,), value)] if first == "extends" else _leaves(value, (first,)))
     }
     return layer, layer.pop(("extends",), None)
 
 
-def _wrong_base(base: Placed, message: str) -> Mistake:
+def _wrong_base(base: SourcedValue, message: str) -> Mistake:
     return Mistake(message, "extends", base.value, place=base.place)
 
 
-def _base_path(base: Placed, path: Path, chain: tuple[Path, ...]) -> Path:
+def _base_path(base: SourcedValue, path: Path, chain: tuple[Path, ...]) -> Path:
     shown = printable_value(base.value)
     if not isinstance(base.value, str) or not base.value:
         raise PresetError(f"{shown} is not the name of a preset or a path to one")

@@ -79,7 +79,7 @@ def write(
     `tensors` maps a file's stem ("model", "training_state") to its named tensors, `documents` a file's name to its
     text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises ResourceError when the folder
     is gone, the disk is full or cannot be written; what was there before stays as it was. A checkpoint of another run
-    that has the place of this one is moved aside, which `passed_over` of the result says.
+    that has the place of this one is moved aside, which `skipped` of the result says.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -116,7 +116,7 @@ def write(
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return replace(written, folder=final, passed_over=moved)
+    return replace(written, folder=final, skipped=moved)
 
 
 def verify(folder: Path) -> Checkpoint:
@@ -160,7 +160,7 @@ def best_of(saved: Collection[Checkpoint]) -> Checkpoint | None:
 
 
 def newest(checkpoints: Path) -> Checkpoint:
-    """The newest checkpoint whose digests hold; what is wrong with others is in its `passed_over`.
+    """The newest checkpoint whose digests hold; what is wrong with others is in its `skipped`.
 
     Raises CheckpointError when there is none, saying why.
     """
@@ -277,7 +277,7 @@ def _first_valid(checkpoints: Path, in_order: Callable[[list[Checkpoint]], list[
         vanished = False
         for checkpoint in in_order(saved):
             try:
-                return replace(verify(checkpoint.folder), passed_over=tuple(problems))
+                return replace(verify(checkpoint.folder), skipped=tuple(problems))
             except CheckpointError as error:
                 if checkpoint.folder.exists():
                     problems.append(str(error))

@@ -52,7 +52,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Step(Event):
-    """One update of the weights. `train_loss` is in nats a token, the mean over the whole step."""
+    """One update of the weights. `train_loss` is in nats per token, the mean over the whole step."""
 
     name: ClassVar[str] = "step"
     step: int
@@ -70,7 +70,7 @@ class Step(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
-    """The held-out loss in nats a token, the same tokens each time; `whole` when it covered all held-out text.
+    """The held-out loss in nats per token, the same tokens each time; `whole` when it covered all held-out text.
 
     `best`: it is the lowest so far over the fixed validation sample. `best_val_loss` is that lowest, this one included;
     None while none was finite. A loss over all held-out text is never compared with those over the sample.

@@ -66,7 +66,7 @@ class Checkpoint:
     parent: Parent | None = None
     data_fingerprint: str | None = None
     """Of the corpus it was trained on; format 1 has it in trainer.json only."""
-    passed_over: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     """What was wrong with others that might have been chosen before it, or stood in its place."""
 
     @property

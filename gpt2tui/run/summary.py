@@ -62,16 +62,16 @@ def _read(run: Run) -> RunSummary:
     ending: events.RunFinished | events.RunFailed | None = None
     best_val_loss: float | None = None
     first_time: float | None = None
-    sittings: list[_Sitting] = []
+    sessions: list[_Session] = []
     for line in _lines(run.events_file):
         if '"event": "step"' in line:
             last_line = line
             continue
         event = events.parse(line)
         if isinstance(event, events.RunStarted):
-            if sittings:
-                last_step = sittings[-1].reach(last_line) or last_step
-            sittings.append(_Sitting(event.time, event.time))
+            if sessions:
+                last_step = sessions[-1].reach(last_line) or last_step
+            sessions.append(_Session(event.time, event.time))
             last_line = ""
             started, ending, best_val_loss = event, None, event.best_val_loss
             evaluations = [e for e in evaluations if e.step <= event.step]
@@ -85,10 +85,10 @@ def _read(run: Run) -> RunSummary:
             best_val_loss = event.best_val_loss if isinstance(event, events.RunFinished) else best_val_loss
         if event is not None:
             first_time = first_time or event.time
-            if sittings:
-                sittings[-1].end = event.time
-    if sittings:
-        last_step = sittings[-1].reach(last_line) or last_step
+            if sessions:
+                sessions[-1].end = event.time
+    if sessions:
+        last_step = sessions[-1].reach(last_line) or last_step
     message = None
     if is_locked(run):
         state: State = "running"
@@ -104,7 +104,7 @@ def _read(run: Run) -> RunSummary:
         preset=started.preset if started else run.info().get("preset"),
         state=state,
         started=first_time,
-        seconds=sum(sitting.end - sitting.start for sitting in sittings) if sittings else None,
+        seconds=sum(session.end - session.start for session in sessions) if sessions else None,
         step=last_step.step if last_step else 0,
         num_iterations=started.num_iterations if started else None,
         parameters=started.parameters if started else None,
@@ -121,14 +121,14 @@ def _read(run: Run) -> RunSummary:
 
 
 @dataclass
-class _Sitting:
-    """From one RunStarted to the last event before the next: what lies between two sittings is no time of the run."""
+class _Session:
+    """From one RunStarted to the last event before the next: what lies between two sessions is no time of the run."""
 
     start: float
     end: float
 
     def reach(self, line: str) -> events.Step | None:
-        """Takes the last step's line, if there is one, into the sitting; returns the step."""
+        """Takes the last step's line, if there is one, into the session; returns the step."""
         step = events.parse(line) if line else None
         if not isinstance(step, events.Step):
             return None

@@ -256,10 +256,10 @@ def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: T
     """
     file = file or sys.stderr
     tolerate_encoding(file)
-    return _draw(preparation, file) if is_live_terminal(file) else _tell(preparation, file)
+    return _draw(preparation, file) if is_live_terminal(file) else _print_stages(preparation, file)
 
 
-def _tell(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
+def _print_stages(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
     told: set[str] = set()
     while True:
         try:

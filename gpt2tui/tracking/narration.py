@@ -49,7 +49,7 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
         guess = f"{math.log(vocab_size):.2f}"
         lines.append(
             Text(
-                f"loss: nats a token, smoothed; guessing among {vocab_size:,} tokens costs {guess}",
+                f"loss: nats per token, smoothed; guessing among {vocab_size:,} tokens costs {guess}",
                 style=QUIET,
             )
         )

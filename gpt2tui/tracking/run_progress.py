@@ -55,7 +55,7 @@ class RunProgress:
     num_iterations: int = 0
     tokens_per_step: int = 0
     train_loss: ExponentialAverage = field(default_factory=ExponentialAverage)
-    """In nats a token, smoothed over about the last 20 steps."""
+    """In nats per token, smoothed over about the last 20 steps."""
     recent_step_seconds: tuple[float, ...] = ()
     memory_bytes: int | None = None
     """The device's memory in use if it has its own, else the process's."""

@@ -18,8 +18,8 @@ from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.run.events import RunStarted
 from gpt2tui.system.files import replace_text
 from gpt2tui.training.compilation import compiled
+from gpt2tui.training.probe import TimeBudget, within_budget
 from gpt2tui.training.state import TrainingState, read_numbers, restore
-from gpt2tui.training.trial import TimeBudget, within_budget
 from gpt2tui.training.update import fresh_update
 
 
@@ -36,7 +36,7 @@ def prepare(
     device = choose_device(preset.training.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and events are those of the thread's device
-    state = go_on(run, preset, corpus, device, resume_from) if resume_from else begin(preset, corpus, device)
+    state = resume(run, preset, corpus, device, resume_from) if resume_from else begin(preset, corpus, device)
     notices: list[str | None] = [*state.notices, *corpus.notices]
     if state.done:
         notices.insert(
@@ -64,7 +64,7 @@ def begin(preset: Preset, corpus: TokenizedCorpus, device: torch.device) -> Trai
     return TrainingState(preset, device, precision, batches, update, time_budget=time_budget)
 
 
-def go_on(
+def resume(
     run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint
 ) -> TrainingState:
     """A run as a checkpoint has it. Raises CheckpointError or DataError when it does not fit."""
@@ -85,7 +85,7 @@ def go_on(
         raise CheckpointError(f"{saved.folder} holds another [model] than the preset asks for: {weights.config!r}")
     update.model.load_state_dict(weights.state_dict())
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
-    notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.passed_over]
+    notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
     notices += restore(tensors, update.optimizers, device)
     if update.scaler is not None and numbers["scaler"] is not None:
         update.scaler.load_state_dict(numbers["scaler"])

@@ -13,14 +13,14 @@ from gpt2tui.data.batches import Batches, StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision
 from gpt2tui.errors import CheckpointError
-from gpt2tui.evaluation.held_out import perplexity
+from gpt2tui.evaluation.validation import perplexity
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.training.optimizers import Optimizers
+from gpt2tui.training.probe import TimeBudget
 from gpt2tui.training.saving import Snapshot
-from gpt2tui.training.trial import TimeBudget
 from gpt2tui.training.update import Update
 from model.gpt2 import GPT2
 from model.huggingface import published_config, published_views

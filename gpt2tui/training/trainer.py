@@ -20,7 +20,7 @@ from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import device_name, is_out_of_memory
 from gpt2tui.errors import Gpt2TuiError, first_line
 from gpt2tui.estimate import flops_per_token
-from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
+from gpt2tui.evaluation.validation import ValidationLoss, validation_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
@@ -48,7 +48,7 @@ from gpt2tui.training.live_copy import copy_weights
 from gpt2tui.training.preparation import prepare, run_started, write_new_run, write_resumed_run
 from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
-from gpt2tui.training.update import PendingResult, Update
+from gpt2tui.training.update import AsyncStepMetrics, Update
 from model.gpt2 import GPT2
 
 
@@ -87,7 +87,7 @@ class Trainer:
         self._asked = preset
         self._state: TrainingState | None = None
         self._open = False  # between RunStarted and the ending
-        self._unread: tuple[int, PendingResult] | None = None
+        self._unread: tuple[int, AsyncStepMetrics] | None = None
         self._clock = 0.0  # when the step began, or the one before it was told
         self._session_start = 0.0  # time.monotonic(), less the seconds of earlier sessions
         self._process = psutil.Process()
@@ -197,7 +197,7 @@ class Trainer:
         if not self._open:
             return
         try:
-            yield from self._tell(self.saver.wait())
+            yield from self._saved_events(self.saver.wait())
         except BaseException as bug:  # it must not hide why the run ends; Ctrl-C again does not wait
             yield Warned(message=f"the last checkpoint was not saved: {type(bug).__name__}: {first_line(bug)}")
         self._open = False
@@ -217,17 +217,17 @@ class Trainer:
         self.state.step += 1
         before, self._unread = self._unread, (self.step, result)
         if before is not None:
-            yield self._told(*before)
-        if not self.update.reads_late:
+            yield self._step_event(*before)
+        if not self.update.async_metrics:
             yield from self._read()
 
     def _read(self) -> Iterator[Step]:
         """The step that has not been told yet, if there is one. Raises DivergedError."""
         if self._unread is not None:
             unread, self._unread = self._unread, None
-            yield self._told(*unread)
+            yield self._step_event(*unread)
 
-    def _told(self, step: int, pending: PendingResult) -> Step:
+    def _step_event(self, step: int, pending: AsyncStepMetrics) -> Step:
         result = pending.read()
         before, self._clock = self._clock, time.perf_counter()
         seconds = self._clock - before
@@ -276,7 +276,7 @@ class Trainer:
         """Does what was asked for and waits while paused; returns whether training goes on."""
         paused = False
         while True:
-            yield from self._tell(self.saver.finished())
+            yield from self._saved_events(self.saver.finished())
             decision = self.controls.decide()
             yield from self._change_learning_rate(decision.learning_rate_factor)
             if decision.stop:
@@ -292,7 +292,7 @@ class Trainer:
                 yield Paused(step=self.step)
             self.controls.wait(0.5)
         if paused:
-            yield from self._tell(self.saver.wait())
+            yield from self._saved_events(self.saver.wait())
             yield Resumed(step=self.step)
         return True
 
@@ -365,7 +365,7 @@ class Trainer:
         )
         batches = itertools.takewhile(lambda _: not self.controls.stopping, batches)
         token_bytes = self.corpus.tokenizer.token_bytes()
-        loss: HeldOutLoss = held_out_loss(self.model, batches, token_bytes, self.state.precision)
+        loss: ValidationLoss = validation_loss(self.model, batches, token_bytes, self.state.precision)
         if self.controls.stopping:
             return None
         # Losses over different texts do not compare: the best one is found among those over the fixed sample.
@@ -389,7 +389,7 @@ class Trainer:
 
     def _save(self, must: bool) -> Iterator[Event]:
         """Saves a checkpoint beside the training; with `must`, waits for it and raises ResourceError when it fails."""
-        yield from self._tell(self.saver.wait())
+        yield from self._saved_events(self.saver.wait())
         if self.state.saved_step == self.step:
             return
         started = time.perf_counter()
@@ -406,9 +406,9 @@ class Trainer:
             saved = self.saver.wait()
             if must and saved is not None and saved.error is not None:
                 raise saved.error
-            yield from self._tell(saved)
+            yield from self._saved_events(saved)
 
-    def _tell(self, saved: Saved | None) -> Iterator[Event]:
+    def _saved_events(self, saved: Saved | None) -> Iterator[Event]:
         """What has become of a checkpoint, if one was being saved; a failure does not end the run."""
         if saved is None:
             return
@@ -419,7 +419,7 @@ class Trainer:
                 seconds=saved.seconds,
                 bytes=saved.checkpoint.bytes,
             )
-            for notice in saved.checkpoint.passed_over:
+            for notice in saved.checkpoint.skipped:
                 yield Warned(message=notice)
         else:
             self.state.saved_step = None if self.state.saved_step == saved.step else self.state.saved_step

@@ -16,7 +16,7 @@ from model.gpt2 import GPT2
 
 
 @dataclass(frozen=True)
-class UpdateResult:
+class StepMetrics:
     """The mean loss in nats per token, the gradient's norm before clipping, and AdamW's learning rate."""
 
     train_loss: float
@@ -24,7 +24,7 @@ class UpdateResult:
     learning_rate: float
 
 
-class PendingResult:
+class AsyncStepMetrics:
     """What an update gave, before anybody has waited for the device to know it."""
 
     def __init__(
@@ -41,7 +41,7 @@ class PendingResult:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
 
-    def read(self) -> UpdateResult:
+    def read(self) -> StepMetrics:
         """The numbers; waits for the device. Raises DivergedError when the loss or the gradient is not finite.
 
         Not for the gradient of a loss scaled by more than 1: then the scale was too large, which happens now and then.
@@ -55,7 +55,7 @@ class PendingResult:
                 f"{grad_norm}. The checkpoints are intact; resume from one with a lower "
                 "optimizer.lr, or a longer warm-up"
             )
-        return UpdateResult(train_loss, grad_norm, self.learning_rate)
+        return StepMetrics(train_loss, grad_norm, self.learning_rate)
 
 
 class Update:
@@ -72,18 +72,18 @@ class Update:
         self.no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         """The context for every micro-batch of a step but the last, after which ranks may add up their gradients."""
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
-        self.reads_late = device.type == "cuda"
+        self.async_metrics = device.type == "cuda"
         """Whether results are to be read only after the next update has begun, so that the device never idles."""
 
     def follow(self, preset: Preset) -> None:
         """Another preset from the next update on, which differs in where the schedule ends."""
         self.optimizers.preset = preset
 
-    def run(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> UpdateResult:
+    def run(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> StepMetrics:
         """The update that follows `iteration` earlier ones, and what it gave: `begin` and `read`."""
         return self.begin(micro_batches, iteration).read()
 
-    def begin(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> PendingResult:
+    def begin(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> AsyncStepMetrics:
         """The update that follows `iteration` earlier ones, on micro-batches of (inputs, targets) on the CPU.
 
         Both are (B, T) int64; a negative target does not count, and the loss is the mean over all that do. After a loss
@@ -96,8 +96,8 @@ class Update:
         loss = self._forward_backward(micro_batches)
         norm = self._gradient_norm()
         scale = None if self.scaler is None else self.scaler.scale(torch.ones_like(loss))
-        pending = PendingResult(loss, norm, learning_rate, iteration, scale)
-        if self.reads_late:
+        pending = AsyncStepMetrics(loss, norm, learning_rate, iteration, scale)
+        if self.async_metrics:
             self._clip(norm)
             self.optimizers.step(found_inf=1.0 - (loss.isfinite() & norm.isfinite()).float())
         else:
@@ -142,7 +142,7 @@ class Update:
         """Scales a gradient of this norm down to the preset's limit, if there is one."""
         limit = self.optimizers.preset.optimizer.grad_clip
         # A GPU would have to be waited for before one knows whether there is anything to clip.
-        if limit and (self.reads_late or not norm <= limit):
+        if limit and (self.async_metrics or not norm <= limit):
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
 
 

@@ -54,20 +54,20 @@ class WorkbenchCommands(Provider):
         return workbench_of(self.app)
 
     def _entries(self) -> Iterator[Entry]:
-        yield from self._of_the_keys()
-        yield from self._of_modes()
-        yield from self._of_training()
+        yield from self._key_entries()
+        yield from self._mode_entries()
+        yield from self._training_entries()
         presets, run_names = self._names
         for name in presets:
-            yield from self._of_preset(name)
+            yield from self._preset_entries(name)
         for name in run_names:
-            yield from self._of_run(name)
+            yield from self._run_entries(name)
 
-    def _of_the_keys(self) -> Iterator[Entry]:
+    def _key_entries(self) -> Iterator[Entry]:
         """Each described binding of the screen in front, also of the letters that an input in focus would take."""
         told: set[str] = set()
         active_bindings = list(self.screen.active_bindings.values())
-        active_bindings += [self._of_the_screen(binding) for binding in Binding.make_bindings(self.screen.BINDINGS)]
+        active_bindings += [self._screen_entries(binding) for binding in Binding.make_bindings(self.screen.BINDINGS)]
         for active in active_bindings:
             binding, node = active.binding, active.node
             of_textual = type(node).__module__.startswith("textual.") or binding.action in SKIPPED
@@ -86,11 +86,11 @@ class WorkbenchCommands(Provider):
                 act,
             )
 
-    def _of_the_screen(self, binding: Binding) -> ActiveBinding:
+    def _screen_entries(self, binding: Binding) -> ActiveBinding:
         enabled = bool(self.screen.check_action(*parse(binding.action)[1:]))
         return ActiveBinding(self.screen, binding, enabled, binding.tooltip)
 
-    def _of_modes(self) -> Iterator[Entry]:
+    def _mode_entries(self) -> Iterator[Entry]:
         for number, (mode, label) in enumerate(MODES.items(), start=1):
 
             def act(mode: str = mode) -> None:
@@ -98,7 +98,7 @@ class WorkbenchCommands(Provider):
 
             yield Entry(f"Go to {label}", f"the mode · {number}", act)
 
-    def _of_training(self) -> Iterator[Entry]:
+    def _training_entries(self) -> Iterator[Entry]:
         app = self._workbench
         session = app.session
         if session.state == "running":
@@ -115,12 +115,12 @@ class WorkbenchCommands(Provider):
         if session.active:
             yield Entry("Training: stop and save", "it can go on later", session.stop)
 
-    def _of_preset(self, name: str) -> Iterator[Entry]:
+    def _preset_entries(self, name: str) -> Iterator[Entry]:
         shown = sanitize(name, keep_newlines=False)
         yield Entry(f"Train {shown}", "a new run of this preset", lambda: self._workbench.train_preset(name), False)
         yield Entry(f"Edit preset {shown}", "in the form", lambda: self._workbench.open_preset(name), False)
 
-    def _of_run(self, name: str) -> Iterator[Entry]:
+    def _run_entries(self, name: str) -> Iterator[Entry]:
         app, shown = self._workbench, sanitize(name, keep_newlines=False)
         yield Entry(f"Show run {shown}", "on the Train screen", lambda: app.act_on_run(name, "attach"), False)
         yield Entry(f"Chat with run {shown}", "its best checkpoint", lambda: app.act_on_run(name, "chat"), False)

@@ -1,4 +1,4 @@
-"""The training that this process owns: its thread, its states, and what it has told.
+"""The training that this process owns: its thread, its states, and what it has emitted.
 
 The thread only appends to a deque and reports its own end; everything else happens in the thread of the screen, which
 drains the deque a few times a second. A session outlives the screens, and one session never trains twice at once.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
-from gpt2tui.launch import Launch, OpenedRun, Told, TrainingStream, drive
+from gpt2tui.launch import Emitted, Launch, OpenedRun, TrainingStream, drive
 from gpt2tui.run.events import Event, Paused, Resumed, RunStarted
 from gpt2tui.system.host_memory import give_back_freed_memory, load_torch
 from gpt2tui.tracking.run_progress import RunProgress
@@ -54,7 +54,7 @@ class _Ended:
     error: BaseException | None
 
 
-def training_stream(launch: Launch, controls: Controls) -> Iterator[Told]:
+def training_stream(launch: Launch, controls: Controls) -> Iterator[Emitted]:
     """Trains, in the thread that iterates."""
     load_torch()
     yield from drive(launch.open(), controls)
@@ -73,7 +73,7 @@ class TrainingSession:
         self.failure: Failure | None = None
         self._stream = stream
         self._controls = Controls()
-        self._told: deque[Told | _Ended] = deque()
+        self._queue: deque[Emitted | _Ended] = deque()
         self._thread: threading.Thread | None = None
         self._state_told: SessionState = "idle"
 
@@ -97,11 +97,11 @@ class TrainingSession:
         self.progress = RunProgress()
         self.failure = None
         self._controls = Controls()
-        self._told = deque()
+        self._queue = deque()
         self.state = "preparing"
         # A daemon, so that a second request to quit need not wait for a download.
         self._thread = threading.Thread(
-            target=_work, args=(self._stream, launch, self._controls, self._told), name="training", daemon=True
+            target=_work, args=(self._stream, launch, self._controls, self._queue), name="training", daemon=True
         )
         self._thread.start()
 
@@ -158,21 +158,21 @@ class TrainingSession:
         return replace(self.launch, resume=self.run, run_dir=None, learning_rate_factor=factor)
 
     def drain(self) -> Drained:
-        """Takes what the thread has told since the last time, and moves the state accordingly."""
+        """Takes what the thread has emitted since the last time, and moves the state accordingly."""
         opened: OpenedRun | None = None
         latest: Progress | None = None
         events: list[Event] = []
-        while self._told:
-            told = self._told.popleft()
-            if isinstance(told, Event):
-                events.append(told)
-                self._follow(told)
-            elif isinstance(told, _Ended):
-                self._end(told.error)
-            elif isinstance(told, OpenedRun):
-                opened, self.run = told, told.run
+        while self._queue:
+            emitted = self._queue.popleft()
+            if isinstance(emitted, Event):
+                events.append(emitted)
+                self._follow(emitted)
+            elif isinstance(emitted, _Ended):
+                self._end(emitted.error)
+            elif isinstance(emitted, OpenedRun):
+                opened, self.run = emitted, emitted.run
             else:
-                latest = self.preparation = told
+                latest = self.preparation = emitted
         changed, self._state_told = self.state != self._state_told, self.state
         return Drained(opened, latest, tuple(events), changed)
 
@@ -202,13 +202,13 @@ class TrainingSession:
         self.state = "failed"
 
 
-def _work(stream: TrainingStream, launch: Launch, controls: Controls, told: "deque[Told | _Ended]") -> None:
+def _work(stream: TrainingStream, launch: Launch, controls: Controls, emitted: "deque[Emitted | _Ended]") -> None:
     """The body of the training thread."""
     error: BaseException | None = None
     try:
-        story: Iterator[Told] = stream(launch, controls)
+        story: Iterator[Emitted] = stream(launch, controls)
         for item in story:
-            told.append(item)
+            emitted.append(item)
             # While data is prepared there is nothing to save: a stop ends the preparation between two of its reports.
             if controls.stopping and not isinstance(item, Event):
                 break
@@ -223,7 +223,7 @@ def _work(stream: TrainingStream, launch: Launch, controls: Controls, told: "deq
     finally:
         controls.end()
         give_back_freed_memory()
-        told.append(_Ended(error))
+        emitted.append(_Ended(error))
 
 
 # ---- the states of the training that this process owns

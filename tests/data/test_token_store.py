@@ -368,7 +368,7 @@ def test_find_prepared_does_not_ask_the_hub(tmp_path, cache, monkeypatch):
 
 def test_held_out_tokens_of_another_tokenizer(folder, cache):
     corpus, _ = run(preset(folder, "bpe"), cache)
-    assert tokenize(opened(folder).held_out_pieces(), corpus.tokenizer).tolist() == corpus.validation.tolist()
+    assert tokenize(opened(folder).split_pieces(), corpus.tokenizer).tolist() == corpus.validation.tolist()
 
 
 def test_meta_json_describes_the_files(folder, cache):

@@ -84,7 +84,7 @@ def test_a_whole_run_in_plain_lines():
     assert plain(*WHOLE_RUN, vocab_size=4096, run_folder=RUN_FOLDER).splitlines() == [
         "gpt2tui small  20260102-030405-small",
         "3.21M parameters on cpu in bf16, 2,000 steps of 2,048 tokens (4.1M in all)",
-        "loss: nats a token, smoothed; guessing among 4,096 tokens costs 8.32",
+        "loss: nats per token, smoothed; guessing among 4,096 tokens costs 8.32",
         "bits/byte: of the validation text, of which xz -9 makes 1.51",
         "",
         "step 1       loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:20 left",

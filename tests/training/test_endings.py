@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpt2tui.errors import DataError, ResourceError
-from gpt2tui.evaluation import held_out as evaluation
+from gpt2tui.evaluation import validation as evaluation
 from gpt2tui.launch import drive, new_run, resumed_run
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import checkpoint
@@ -197,7 +197,7 @@ def test_out_of_memory_while_evaluating_is_a_warning_and_no_number(tmp_path, mon
     def failing(*arguments, **named):
         raise error
 
-    monkeypatch.setattr(trainer, "held_out_loss", failing)
+    monkeypatch.setattr(trainer, "validation_loss", failing)
     told = list(tiny_runs.trainer(tmp_path).train())
     assert isinstance(told[-1], RunFinished)
     assert not any(isinstance(e, Evaluated) for e in told)
@@ -209,7 +209,7 @@ def test_a_bug_while_evaluating_is_not_taken_for_missing_memory(tmp_path, monkey
     def failing(*arguments, **named):
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(trainer, "held_out_loss", failing)
+    monkeypatch.setattr(trainer, "validation_loss", failing)
     with pytest.raises(RuntimeError, match="odd"):
         list(tiny_runs.trainer(tmp_path).train())
 
@@ -272,9 +272,9 @@ def losses(monkeypatch, *values):
     found = iter(values)
 
     def invented(model, batches, *arguments):
-        return evaluation.HeldOutLoss(next(found), 1, 1)
+        return evaluation.ValidationLoss(next(found), 1, 1)
 
-    monkeypatch.setattr(trainer, "held_out_loss", invented)
+    monkeypatch.setattr(trainer, "validation_loss", invented)
 
 
 def bests(events):

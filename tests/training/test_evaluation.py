@@ -5,20 +5,20 @@ import pytest
 import torch
 
 from gpt2tui.data.batches import evaluation_batches
-from gpt2tui.evaluation.held_out import HeldOutLoss, held_out_loss
+from gpt2tui.evaluation.validation import ValidationLoss, validation_loss
 from model.config import GPT2Config
 from model.gpt2 import GPT2
 
 
 def test_bits_per_byte_of_a_hand_computed_case():
-    loss = HeldOutLoss(nats=10 * math.log(2), tokens=4, bytes=5)
+    loss = ValidationLoss(nats=10 * math.log(2), tokens=4, bytes=5)
     assert loss.bits_per_byte == 2.0
     assert loss.val_loss == 2.5 * math.log(2)
     assert math.isclose(loss.perplexity, 2**2.5)
 
 
 def test_a_loss_too_large_for_a_perplexity_is_infinite():
-    assert HeldOutLoss(nats=1e6, tokens=1, bytes=1).perplexity == math.inf
+    assert ValidationLoss(nats=1e6, tokens=1, bytes=1).perplexity == math.inf
 
 
 def test_sums_equal_transformers_cross_entropy_over_the_counted_targets():
@@ -29,7 +29,7 @@ def test_sums_equal_transformers_cross_entropy_over_the_counted_targets():
     targets[2, 3:] = -1
     lengths = np.array([0, 1, 2, 3, 4, 5, 6])
     before = torch.get_rng_state()
-    result = held_out_loss(model, [(inputs, targets)], lengths)
+    result = validation_loss(model, [(inputs, targets)], lengths)
     assert torch.equal(before, torch.get_rng_state())
     assert model.training
     logits = model.eval()(inputs)
@@ -47,7 +47,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(eval_tokens):
     model = GPT2(GPT2Config(vocab_size=7, n_positions=8, n_embd=8, n_layer=1, n_head=2))
     tokens = np.random.default_rng(0).integers(0, 7, 1003, dtype=np.uint16)  # the last window is not full
     losses = [
-        held_out_loss(model, evaluation_batches(tokens, batch_size, 8, eval_tokens), np.ones(7, dtype=np.int64))
+        validation_loss(model, evaluation_batches(tokens, batch_size, 8, eval_tokens), np.ones(7, dtype=np.int64))
         for batch_size in (1, 3, 8)
     ]
     assert {loss.tokens for loss in losses} == {1002 if eval_tokens is None else 96}

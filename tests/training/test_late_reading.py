@@ -15,7 +15,7 @@ def late(monkeypatch):
     begin = update.Update.begin
 
     def reading_late(self, *arguments):
-        self.reads_late = True
+        self.async_metrics = True
         return begin(self, *arguments)
 
     monkeypatch.setattr(update.Update, "begin", reading_late)

@@ -103,7 +103,7 @@ def test_a_step_that_diverged_is_not_handed_out(tmp_path, monkeypatch):
     begin = Update.begin
 
     def reading_late(self, *arguments):
-        self.reads_late = True  # as on CUDA
+        self.async_metrics = True  # as on CUDA
         return begin(self, *arguments)
 
     monkeypatch.setattr(Update, "begin", reading_late)

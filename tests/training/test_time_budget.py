@@ -8,8 +8,8 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.run.events_file import JsonLines
 from gpt2tui.run.summary import summarize
-from gpt2tui.training import trial
-from gpt2tui.training.trial import TimeBudget
+from gpt2tui.training import probe as probe
+from gpt2tui.training.probe import TimeBudget
 from tests import tiny_runs
 
 WSD = ("schedule.name=wsd", "schedule.decay_fraction=0.4", "schedule.warmup_iterations=3")
@@ -60,8 +60,8 @@ SETTINGS = (*WSD, "training.num_iterations=60", "training.time_budget=10", "trai
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The trial expects 0.5 s a step, the run takes half of that: 20 steps become 40."""
-    monkeypatch.setattr(trial, "step_seconds", lambda *_: 0.5)
+    """The probe expects 0.5 s per step, the run takes half of that: 20 steps become 40."""
+    monkeypatch.setattr(probe, "step_seconds", lambda *_: 0.5)
     add = TimeBudget.add
     monkeypatch.setattr(TimeBudget, "add", lambda self, seconds: add(self, 0.25))
 

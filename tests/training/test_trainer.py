@@ -273,7 +273,7 @@ def test_a_trainer_json_from_elsewhere_is_a_checkpoint_error(tmp_path, change):
 def test_gradients_are_clipped_as_torch_does_it(limit, late):
     preset = preset_files.load(["test"], [f"optimizer.grad_clip={limit}", "model.vocab_size=300"]).preset
     update = fresh_update(preset, torch.device("cpu"), "fp32")
-    update.reads_late = late
+    update.async_metrics = late
     tokens = torch.randint(0, 300, (2, preset.training.sequence_length))
     update.model(tokens, tokens).backward()
     before = [parameter.grad.clone() for parameter in update.model.parameters()]

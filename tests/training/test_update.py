@@ -25,7 +25,7 @@ SCALE = 2.0**10
 
 def new_update(*overrides, late=False, scaled=False):
     update = fresh_update(preset_files.load(["default"], [*SETTINGS, *overrides]).preset, torch.device("cpu"), "fp32")
-    update.reads_late = late
+    update.async_metrics = late
     if scaled:
         update.scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
     return update

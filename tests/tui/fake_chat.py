@@ -27,7 +27,7 @@ class FakePiece:
     token: int
     text: str
     probability: float
-    rivals: tuple[FakeRival, ...] = ()
+    alternatives: tuple[FakeRival, ...] = ()
 
 
 @dataclass
@@ -48,7 +48,7 @@ class FakeModel:
     def count_tokens(self, text):
         return len(text.split())
 
-    def stream(self, prompt, sampling, rivals=0):
+    def stream(self, prompt, sampling, alternatives=0):
         for n in range(sampling.max_length):
             if n == self.ends_after:
                 return
@@ -56,15 +56,17 @@ class FakeModel:
                 raise RuntimeError("[/bold] out of \x1b]52;c;luck\x07")
             if self.gate is not None:
                 self.gate.wait(5)
-            yield self._piece((sampling.seed + n) % len(self.words), rivals)
+            yield self._piece((sampling.seed + n) % len(self.words), alternatives)
 
-    def read(self, text, rivals=0):
+    def read(self, text, alternatives=0):
         for n, word in enumerate(text.split(" ")):
-            yield FakePiece(n, (" " if n else "") + word, 0.5**n, self._piece(n % len(self.words), rivals).rivals)
+            yield FakePiece(
+                n, (" " if n else "") + word, 0.5**n, self._piece(n % len(self.words), alternatives).alternatives
+            )
 
-    def _piece(self, token, rivals):
+    def _piece(self, token, alternatives):
         probability = self.odds or 0.02 + 0.97 * abs(math.sin(token * 1.7)) ** 2
-        others = [self.words[(token + k) % len(self.words)] for k in range(rivals)]
+        others = [self.words[(token + k) % len(self.words)] for k in range(alternatives)]
         return FakePiece(
             token,
             self.words[token],

@@ -19,7 +19,7 @@ class PlainScreen(Screen):
     """Keeps the messages that it is sent."""
 
     BINDINGS = [Binding("w", "wave", "Wave", tooltip="say hello")]  # noqa: RUF012
-    HELP = "loss: nats a token"
+    HELP = "loss: nats per token"
 
     def __init__(self):
         super().__init__()

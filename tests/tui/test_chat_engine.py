@@ -38,7 +38,7 @@ def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
     written, read, again = answers
     assert written.failure is None
     assert written.statistics.tokens > 0
-    assert all(len(t.rivals) == 5 for t in written.token_text.tokens if t.probability is not None and t.text)
+    assert all(len(t.alternatives) == 5 for t in written.token_text.tokens if t.probability is not None and t.text)
     assert read.statistics.tokens == len("brown fox")
     assert read.whole == "brown fox"
     assert again.ending in ("length", "document")

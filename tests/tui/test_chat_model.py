@@ -46,8 +46,8 @@ def test_an_answer_is_told_from_its_beginning_to_its_end_in_few_batches():
 
 def test_statistics_of_a_batch_do_not_change_after_it_was_told():
     class Slow(FakeModel):
-        def stream(self, prompt, sampling, rivals=0):
-            for piece in super().stream(prompt, sampling, rivals):
+        def stream(self, prompt, sampling, alternatives=0):
+            for piece in super().stream(prompt, sampling, alternatives):
                 threading.Event().wait(0.004)
                 yield piece
 
@@ -58,8 +58,8 @@ def test_statistics_of_a_batch_do_not_change_after_it_was_told():
 
 def test_a_rest_that_is_no_token_is_shown_and_not_counted():
     class Cut(FakeModel):
-        def stream(self, prompt, sampling, rivals=0):
-            piece = self._piece(0, rivals)
+        def stream(self, prompt, sampling, alternatives=0):
+            piece = self._piece(0, alternatives)
             yield piece
             yield type(piece)(-1, "\ufffd", 1.0)
 
@@ -73,8 +73,8 @@ def test_two_answers_take_turns():
     order = []
 
     class Watched(FakeModel):
-        def stream(self, prompt, sampling, rivals=0):
-            for piece in super().stream(prompt, sampling, rivals):
+        def stream(self, prompt, sampling, alternatives=0):
+            for piece in super().stream(prompt, sampling, alternatives):
                 order.append(self.source)
                 yield piece
 

@@ -11,7 +11,7 @@ from textual.screen import Screen
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.models import ModelChoice
-from gpt2tui.tui.chat.token_text import RivalsLine
+from gpt2tui.tui.chat.token_text import AlternativesLine
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, short, text_of
 from tests.tui.fake_chat import WORDS, ChatApp, FakeModel
@@ -127,8 +127,8 @@ def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
         await done(pilot)
 
     class Slow(FakeModel):
-        def stream(self, prompt, sampling, rivals=0):
-            for piece in super().stream(prompt, sampling, rivals):
+        def stream(self, prompt, sampling, alternatives=0):
+            for piece in super().stream(prompt, sampling, alternatives):
                 time.sleep(0.01)
                 yield piece
 
@@ -158,12 +158,12 @@ def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
         assert not ended.is_set()
 
     class Endless(FakeModel):
-        def stream(self, prompt, sampling, rivals=0):
+        def stream(self, prompt, sampling, alternatives=0):
             begun.set()
             try:
                 while True:
                     time.sleep(0.005)
-                    yield self._piece(0, rivals)
+                    yield self._piece(0, alternatives)
             finally:
                 ended.set()
 
@@ -248,14 +248,14 @@ def test_the_heat_map_shows_five_rivals_under_the_cursor(tmp_path):
         await pilot.pause()
         text = screen.answers[0].token_text
         assert text.heat_map
-        rivals = screen.query_one(RivalsLine)
-        assert rivals.display
-        assert rivals.token == text.tokens[2]
-        shown = str(rivals.render())
-        assert shown.count("%") == 6  # the token itself and five rivals
+        alternatives = screen.query_one(AlternativesLine)
+        assert alternatives.display
+        assert alternatives.token == text.tokens[2]
+        shown = str(alternatives.render())
+        assert shown.count("%") == 6  # the token itself and five alternatives
         await pilot.press("h")
         assert not text.heat_map
-        assert not rivals.display
+        assert not alternatives.display
 
     driven(tmp_path, story, load=short())
 

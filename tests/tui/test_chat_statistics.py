@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gpt2tui.tui.chat.engine import TokenStatistics, surprise
+from gpt2tui.tui.chat.engine import TokenStatistics, surprisal
 
 
 def of(*probabilities):
@@ -27,7 +27,7 @@ def test_without_tokens_or_bytes_nothing_is_known():
 
 
 def test_a_probability_that_has_vanished_surprises_much_but_not_infinitely():
-    assert 100 < surprise(0.0) < 110
+    assert 100 < surprisal(0.0) < 110
     assert math.isfinite(of(*[0.0] * 10).perplexity)
 
 

@@ -308,7 +308,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
         assert not set(text) & {"\x1b", "\x07", "\u202e"}
         assert "*" not in app.presets.query_one("#form-pane").border_title  # shown otherwise is not changed
         assert app.presets.unsaved_changes() is None
-        app.presets.select_preset(next(row.id for row in app.presets.shelf.rows() if "31m" in row.name))
+        app.presets.select_preset(next(row.id for row in app.presets.open_presets.rows() if "31m" in row.name))
         await until(pilot, lambda: not app.form.display and "TOML" in screen_text(app))
         assert "not TOML" in app.presets.query_one("#preset-file", Static).content.plain  # lines break on the screen
         assert not set(screen_text(app)) & {"\x1b", "\x07", "\u202e"}

@@ -158,6 +158,6 @@ def test_the_evaluation_of_all_text_does_not_bend_the_curve():
 
 
 def test_bytes_per_token_follow_from_loss_and_bits_per_byte():
-    # 2 bits a token at 0.5 bits a byte: 4 bytes a token.
+    # 2 bits a token at 0.5 bits per byte: 4 bytes per token.
     history = RunHistory.of([event_samples.evaluated(1, val_loss=2 * math.log(2), bits_per_byte=0.5)])
     assert history.bytes_per_token == pytest.approx(4.0)

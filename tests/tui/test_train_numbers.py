@@ -6,7 +6,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.tui.train.numbers import DEFINITIONS, age, numbers, one_line, schedule_phase, scientific, strip
-from gpt2tui.tui.train.view import RunView, event_line
+from gpt2tui.tui.train.view import DisplayedRun, event_line
 from tests.tracking import event_samples
 from tests.tui.train_story import DEVICE_MEMORY, story
 
@@ -29,19 +29,19 @@ def shown(view, now=None):
 
 @pytest.fixture
 def view():
-    view = RunView()
+    view = DisplayedRun()
     view.know(preset("model.vocab_size=4096"), 10_500_000)
     view.memory_total_bytes = 16_000_000_000
     return view
 
 
 def test_every_number_has_a_definition():
-    assert [number.key for number in numbers(RunView())] == list(DEFINITIONS)
+    assert [number.key for number in numbers(DisplayedRun())] == list(DEFINITIONS)
 
 
 def test_numbers_of_a_run_without_events_are_dashes(view):
     assert shown(view)["train"] == ("–", "uniform guess: ln V = 8.32")
-    assert shown(RunView())["lr"] == ("–", "")
+    assert shown(DisplayedRun())["lr"] == ("–", "")
 
 
 def test_numbers_by_hand(view):
@@ -86,7 +86,7 @@ def test_an_end_that_a_time_budget_moved_moves_the_phases():
     begun = [event_samples.run_started(num_iterations=1000), event_samples.step(50)]
     moved = events.NumIterationsChanged(step=50, num_iterations=500)
     for order in ("events first", "preset first"):
-        view = RunView()
+        view = DisplayedRun()
         if order == "preset first":
             view.know(preset(), None)
         view.add(begun)

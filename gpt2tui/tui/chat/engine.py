@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ShownRival:
+class ShownAlternative:
     """A token that could have stood there, and the model's own probability for it."""
 
     text: str
@@ -34,14 +34,14 @@ class ShownToken:
 
     text: str
     probability: float | None = None
-    rivals: tuple[ShownRival, ...] = ()
+    alternatives: tuple[ShownAlternative, ...] = ()
 
 
 SMALLEST_PROBABILITY = 1e-45
-"""fp32 has nothing smaller but 0, whose surprise would be infinite."""
+"""fp32 has nothing smaller but 0, whose surprisal would be infinite."""
 
 
-def surprise(probability: float) -> float:
+def surprisal(probability: float) -> float:
     """-ln p, in nats: what a token of that probability costs; never infinite."""
     return -math.log(max(probability, SMALLEST_PROBABILITY))
 
@@ -58,7 +58,7 @@ class TokenStatistics:
         """Counts one token."""
         self.tokens += 1
         self._probabilities += probability
-        self._nats += surprise(probability)
+        self._nats += surprisal(probability)
 
     @property
     def mean_probability(self) -> float | None:
@@ -67,7 +67,7 @@ class TokenStatistics:
 
     @property
     def loss(self) -> float | None:
-        """The mean surprise, nats a token, as in training; None without tokens."""
+        """The mean surprisal, nats per token, as in training; None without tokens."""
         return self._nats / self.tokens if self.tokens else None
 
     @property
@@ -76,7 +76,7 @@ class TokenStatistics:
         return None if self.loss is None else math.exp(min(self.loss, 700.0))  # beyond, a double overflows
 
     def bits_per_byte(self, text_bytes: int) -> float | None:
-        """The surprise of all tokens in bits, over the bytes of their text; None for an empty text."""
+        """The surprisal of all tokens in bits, over the bytes of their text; None for an empty text."""
         return self._nats / math.log(2) / text_bytes if text_bytes else None
 
     def is_guessing(self, vocab_size: int) -> bool:
@@ -87,7 +87,7 @@ class TokenStatistics:
 log = logging.getLogger(__name__)
 
 MODELS_IN_MEMORY = 2
-RIVALS = 5
+ALTERNATIVES = 5
 SECONDS_BETWEEN_BATCHES = 0.05
 LONGEST_TAIL = 200  # in which the end of a turn is looked for: longer than any token
 
@@ -281,9 +281,9 @@ class _Writer:
             request = self.request
             self.post(AnswerBegun(request.number, ModelFacts.of(model), model.count_tokens(request.prompt)))
             self._pieces = (
-                model.stream(request.prompt, request.sampling, RIVALS)
+                model.stream(request.prompt, request.sampling, ALTERNATIVES)
                 if request.task == "write"
-                else model.read(request.prompt, RIVALS)
+                else model.read(request.prompt, ALTERNATIVES)
             )
         except Exception as error:
             self.post(AnswerFailed(self.request.number, _said(error)))
@@ -298,7 +298,7 @@ class _Writer:
         try:
             piece = next(self._pieces, None)
         except Exception as error:
-            self._tell()
+            self._post_grown()
             self.post(AnswerFailed(self.request.number, _said(error)))
             return False
         now = time.perf_counter()
@@ -307,14 +307,16 @@ class _Writer:
             return self._end(self._natural_ending())
         if piece.token >= 0:  # else the rest of a character that stayed incomplete
             self.statistics.add(piece.probability)
-        rivals = tuple(ShownRival(rival.text, rival.probability) for rival in piece.rivals)
-        self._waiting.append(ShownToken(piece.text, piece.probability, rivals))
+        alternatives = tuple(
+            ShownAlternative(alternative.text, alternative.probability) for alternative in piece.alternatives
+        )
+        self._waiting.append(ShownToken(piece.text, piece.probability, alternatives))
         if self.request.asked is not None:
             self._tail = (self._tail + piece.text)[-LONGEST_TAIL:]
             if STOP in self._tail:
                 return self._end("turn")
         if now - self._told_at >= SECONDS_BETWEEN_BATCHES:
-            self._tell()
+            self._post_grown()
         return True
 
     def _model(self) -> "TextModel | None":
@@ -341,11 +343,11 @@ class _Writer:
         close = getattr(self._pieces, "close", None)
         if close is not None:
             close()
-        self._tell()
+        self._post_grown()
         self.post(AnswerEnded(self.request.number, ending))
         return False
 
-    def _tell(self) -> None:
+    def _post_grown(self) -> None:
         self._told_at = time.perf_counter()
         if self._waiting:
             self.post(AnswerGrew(self.request.number, self._waiting, replace(self.statistics), self.seconds))

@@ -90,7 +90,7 @@ def meant_by(reference: str, choices: list[ModelChoice]) -> ModelChoice | None:
 # ---- which models one can talk to, and which one or two of them answer. No screen, no files
 
 
-class ChosenModels:
+class SelectedModels:
     """The models of the list, the first that answers, and perhaps a second beside it."""
 
     def __init__(self) -> None:

@@ -79,7 +79,7 @@ def as_markdown(answers: Sequence[AnswerRecord], when: datetime) -> str:
     """The transcript as a Markdown document; texts stand in fences that nothing in them can end."""
     lines = [f"# A chat with GPT-2, {when:%Y-%m-%d %H:%M}", ""]
     for answer in answers:
-        how = settings_line(answer.sampling) if answer.task == "write" else "surprise of a given text"
+        how = settings_line(answer.sampling) if answer.task == "write" else "surprisal of a given text"
         lines += [f"## {_plain(answer.model)}", "", f"{how}", ""]
         if answer.task == "write":
             lines += ["Prompt:" if answer.prompt else "Prompt: (empty, a new document)", ""]

@@ -34,11 +34,11 @@ from gpt2tui.tui.chat.engine import (
     load_model,
 )
 from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
-from gpt2tui.tui.chat.models import ChosenModels, ModelChoice
+from gpt2tui.tui.chat.models import ModelChoice, SelectedModels
 from gpt2tui.tui.chat.prompt import PromptArea
 from gpt2tui.tui.chat.record import as_markdown
 from gpt2tui.tui.chat.sampling import SamplingPanel
-from gpt2tui.tui.chat.token_text import RivalsLine, TokenText
+from gpt2tui.tui.chat.token_text import AlternativesLine, TokenText
 from gpt2tui.tui.chat.transcript import ChatAnswer, Transcript
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
 from gpt2tui.tui.widgets.dialogs import TextDialog, ask_and_write
@@ -66,7 +66,9 @@ class ChatScreen(ModeScreen):
         Binding("ctrl+r", "regenerate", "Again", tooltip="The last prompt again, with the next seed"),
         Binding("ctrl+g", "measure", "Surprise", tooltip="How surprised the model is by each token of the text typed"),
         Binding("ctrl+s", "save", "Save", tooltip="The transcript as Markdown", show=False),
-        Binding("h,ctrl+t", "heat_map", "Heat", tooltip="Tokens coloured by probability, rivals under the cursor"),
+        Binding(
+            "h,ctrl+t", "heat_map", "Heat", tooltip="Tokens coloured by probability, alternatives under the cursor"
+        ),
         Binding("c", "copy", "Copy", tooltip="The last text, also over ssh"),
         Binding("m", "more", "Go on", tooltip="Where the last text ended", show=False),
         Binding("s", "settings", "Settings", tooltip="Models and sliders, where there is no room for them", show=False),
@@ -85,7 +87,7 @@ class ChatScreen(ModeScreen):
     def __init__(self, models: ChatModels | None = None) -> None:
         super().__init__()
         self._models = models or ChatModels()
-        self.chosen = ChosenModels()
+        self.chosen = SelectedModels()
         """Which models there are, and which of them answer."""
         self._next_number = 0
         self._stop: threading.Event | None = None  # of the answers under way, None while there are none
@@ -124,14 +126,14 @@ class ChatScreen(ModeScreen):
                 yield SamplingPanel(id="sampling")
             with Vertical(id="talk"):
                 yield Transcript(id="transcript")
-                yield RivalsLine()
+                yield AlternativesLine()
                 yield PromptArea(id="prompt", placeholder="how a text begins")
         yield KeyFooter()
 
     def on_mount(self) -> None:
         """Reads what there is to talk to, and goes on reading while in front."""
         self.prompt.border_title = "prompt"
-        self.prompt.border_subtitle = "⏎ continue · \\⏎ new line · ^g surprise"
+        self.prompt.border_subtitle = "⏎ continue · \\⏎ new line · ^g surprisal"
         self.set_interval(REFRESH_SECONDS, self._refresh_models)
         self._refresh_models()
         self.set_focus(self.prompt)
@@ -376,10 +378,10 @@ class ChatScreen(ModeScreen):
     # ---- looking, keeping
 
     @on(TokenText.Pointed)
-    def show_rivals(self, event: TokenText.Pointed) -> None:
+    def show_alternatives(self, event: TokenText.Pointed) -> None:
         """What could have stood there."""
         self.set_class(True, "-heat")
-        self.query_one(RivalsLine).token = event.token
+        self.query_one(AlternativesLine).token = event.token
 
     def action_heat_map(self) -> None:
         """Colours all texts by probability, or no longer."""

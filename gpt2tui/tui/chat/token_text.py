@@ -22,7 +22,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.chat.engine import SMALLEST_PROBABILITY, ShownToken, surprise
+from gpt2tui.tui.chat.engine import SMALLEST_PROBABILITY, ShownToken, surprisal
 
 TAB = "    "
 
@@ -139,7 +139,7 @@ class TokenLayout:
 
 
 HOTTEST_BITS = 10.0
-"""The surprise at which the heat map's scale ends: one in a thousand."""
+"""The surprisal at which the heat map's scale ends: one in a thousand."""
 
 
 def heat(probability: float) -> float:
@@ -267,7 +267,7 @@ class TokenText(Widget, can_focus=True):
         """The cursor starts at the first token that the model rated."""
         if on and self.cursor is None:
             self.cursor = self._nearest(0, 1)
-        self._tell()
+        self._post_pointed()
 
     def watch_cursor(self, cursor: int | None) -> None:
         """Keeps the cursor's line in view."""
@@ -275,7 +275,7 @@ class TokenText(Widget, can_focus=True):
             return
         if self.has_focus and (place := self.laid_out(self.size.width).place_of(cursor)) is not None:
             self._scroll_into_view(*place)
-        self._tell()
+        self._post_pointed()
 
     def _scroll_into_view(self, line: int, column: int) -> None:
         for container in self.ancestors:
@@ -289,7 +289,7 @@ class TokenText(Widget, can_focus=True):
         """Tells where the cursor stands."""
         if self.cursor is None and self.heat_map:
             self.cursor = self._nearest(0, 1)
-        self._tell()
+        self._post_pointed()
 
     def action_move(self, by: int) -> None:
         """To the next token to the left or to the right."""
@@ -324,7 +324,7 @@ class TokenText(Widget, can_focus=True):
 
     def on_leave(self) -> None:
         """Back to what is under the cursor."""
-        self._tell()
+        self._post_pointed()
 
     def on_click(self, event: events.Click) -> None:
         """Puts the cursor under the mouse."""
@@ -342,7 +342,7 @@ class TokenText(Widget, can_focus=True):
             start += by
         return None
 
-    def _tell(self) -> None:
+    def _post_pointed(self) -> None:
         if self.heat_map and self.has_focus and self.cursor is not None and self.cursor < len(self.tokens):
             self.post_message(self.Pointed(self, self.tokens[self.cursor]))
 
@@ -361,36 +361,36 @@ LONGEST_TOKEN = 24
 BAR_WIDTH = 8
 
 
-class RivalsLine(Widget):
-    """Two lines: the token with its probability and surprise, and its five likeliest rivals."""
+class AlternativesLine(Widget):
+    """Two lines: the token with its probability and surprisal, and its five likeliest alternatives."""
 
     DEFAULT_CSS = """
-    RivalsLine { height: 2; padding: 0 2; color: $foreground; background: $surface;
+    AlternativesLine { height: 2; padding: 0 2; color: $foreground; background: $surface;
         text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     token: reactive[ShownToken | None] = reactive(None)
 
     def render(self) -> RenderResult:
-        """The token above its rivals; the one that was written is marked."""
+        """The token above its alternatives; the one that was written is marked."""
         token = self.token
         muted = Style(dim=True)
         if token is None or token.probability is None:
             return Text("point at a token: arrow keys in the text, or the mouse", muted, no_wrap=True)
-        nats = surprise(token.probability)
+        nats = surprisal(token.probability)
         line = Text(no_wrap=True, overflow="ellipsis", end="")
         line.append(visible(token.text), Style(bold=True, reverse=True))
         line.append(f"  p {percent(token.probability)}")
-        line.append(f"  surprise {nats:.2f} nats, {nats * BITS_A_NAT:.1f} bits", muted)
-        rank = next((n for n, rival in enumerate(token.rivals, 1) if rival.text == token.text), None)
-        if token.rivals:
+        line.append(f"  surprisal {nats:.2f} nats, {nats * BITS_A_NAT:.1f} bits", muted)
+        rank = next((n for n, alternative in enumerate(token.alternatives, 1) if alternative.text == token.text), None)
+        if token.alternatives:
             line.append(f"  {'likeliest' if rank == 1 else f'rank {rank}' if rank else 'below the likeliest'}", muted)
         line.append("\n")
-        for number, rival in enumerate(token.rivals):
-            written = rival.text == token.text
+        for number, alternative in enumerate(token.alternatives):
+            written = alternative.text == token.text
             line.append("   " if number else "")
-            line.append(visible(rival.text), Style(bold=True, underline=written))
-            line.append(f" {percent(rival.probability)}", muted)
+            line.append(visible(alternative.text), Style(bold=True, underline=written))
+            line.append(f" {percent(alternative.probability)}", muted)
         return line
 
 

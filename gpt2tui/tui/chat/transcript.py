@@ -62,7 +62,7 @@ class ChatAnswer(Vertical):
 
     def compose(self) -> ComposeResult:
         """Head, note, text, foot."""
-        how = settings_line(self.request.sampling) if self.request.task == "write" else "surprise of each token"
+        how = settings_line(self.request.sampling) if self.request.task == "write" else "surprisal of each token"
         yield Static(_head(self._model, how), classes="answer-head")
         yield Static("", classes="answer-note", markup=False)
         yield self.token_text

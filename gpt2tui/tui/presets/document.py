@@ -52,7 +52,7 @@ class PresetDocument:
         return LoadedPreset(self.name, preset, (self.source.path,)) if preset else None
 
     def reload(self) -> None:
-        """Takes what the file says now, as a step that can be undone."""
+        """Takes what the file says now, as per step that can be undone."""
         before = self.editing
         self._read()
         if not self.unreadable:
@@ -117,7 +117,7 @@ class PresetRow:
     broken: bool = False
 
 
-class PresetShelf:
+class OpenPresets:
     """The presets of the folders as they were last looked at, and those opened from elsewhere.
 
     A document is kept from the first look at its preset on, with its edits; its path is what tells it from others.

@@ -100,7 +100,7 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
         lines += _shares(dataclasses.asdict(e.parameters), compact, width)
         lines.append(Content(""))
     lines += [
-        _row("tokens a step", f"{e.tokens_per_step:,}", width),
+        _row("tokens per step", f"{e.tokens_per_step:,}", width),
         _row("tokens in all", compact(e.tokens), width),
         _barred("per parameter", _short(e.tokens_per_parameter), _chinchilla(e), width),
         _row(" Chinchilla optimum", f"≈ {CHINCHILLA_TOKENS_PER_PARAMETER}{' ' * (BAR_WIDTH + 1)}", width, DIM),
@@ -134,7 +134,7 @@ def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
     rows = [
         Content.assemble(
             (f"{about}{e.parameters.total:,}", "bold"), (" parameters  ", MUTED),
-            f"{e.tokens_per_step:,}", (" tokens a step, ", MUTED), compact(e.tokens), (" in all", MUTED),
+            f"{e.tokens_per_step:,}", (" tokens per step, ", MUTED), compact(e.tokens), (" in all", MUTED),
         ),
         Content.assemble(
             _short(e.tokens_per_parameter),

@@ -121,13 +121,13 @@ class PresetForm(VerticalScroll, can_focus=False):
             self.scroll_to(y=field.virtual_region.y - 1, animate=False)  # with the table's name above it
 
     @on(Input.Submitted)
-    def go_on(self, event: Input.Submitted) -> None:
+    def focus_next(self, event: Input.Submitted) -> None:
         """Enter goes on to the next field."""
         event.stop()
         self.screen.focus_next()
 
     @on(events.DescendantFocus)
-    def tell_focused(self, event: events.DescendantFocus) -> None:
+    def announce_focus(self, event: events.DescendantFocus) -> None:
         """Tells whose field has the focus now."""
         field = next((node for node in event.widget.ancestors_with_self if isinstance(node, SettingField)), None)
         if field is not None:
@@ -206,7 +206,7 @@ class FormPane(Vertical):
 
     @on(PresetForm.FieldFocused)
     def field_focused(self, message: PresetForm.FieldFocused) -> None:
-        """Explains the setting at the bottom; what is typed in it is a step of its own."""
+        """Explains the setting at the bottom; what is typed in it is per step of its own."""
         if self._document is not None:
             self._document.editing.end_step()
         self.explain(message.setting)

@@ -21,7 +21,7 @@ from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.presets import library as preset_library
 from gpt2tui.tui.presets import questions as preset_questions
 from gpt2tui.tui.presets.cost_panel import CostPanel
-from gpt2tui.tui.presets.document import PresetDocument, PresetShelf
+from gpt2tui.tui.presets.document import OpenPresets, PresetDocument
 from gpt2tui.tui.presets.field import SettingField
 from gpt2tui.tui.presets.form import FormPane
 from gpt2tui.tui.presets.library import PresetScan, ScannedPreset
@@ -53,7 +53,7 @@ class PresetsScreen(ModeScreen):
 Every preset keeps its unsaved changes, marked *, until the workbench is left. A shipped preset can be changed and
 trained, and saved under another name; its own file is never written.
 A mistake stands under its field in the words of the command line; what is not valid is neither saved nor trained.
-parameters: every trained number, the tied embedding counted once. tokens a step: batch_size x gradient_accumulation x
+parameters: every trained number, the tied embedding counted once. tokens per step: batch_size x gradient_accumulation x
 sequence_length. memory: on one device at the end of a forward pass. time: training steps only, from a measured speed.
 Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss for the compute (Hoffmann et al. 2022).
 """
@@ -79,7 +79,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     def __init__(self) -> None:
         super().__init__()
-        self.shelf = PresetShelf()
+        self.open_presets = OpenPresets()
         """All presets, and the documents of those that were opened."""
         self._scan = PresetScan()
         self._current: PresetDocument | None = None
@@ -106,11 +106,11 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     def on_mount(self) -> None:
         """Opens the preset of the command line, else the one of last time, and begins to look at the folders."""
-        self.shelf.list_again()
+        self.open_presets.list_again()
         self._refresh_list()
         preselected = self.workbench.preselected
         if preselected is not None:
-            self._open(self.shelf.open_loaded(preselected))
+            self._open(self.open_presets.open_loaded(preselected))
         else:
             self.select_preset(self.workbench.settings.preset or FIRST_PRESET)
         self.query_one(PresetList).focus()
@@ -126,13 +126,13 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     def select_preset(self, name: str) -> None:
         """Shows a preset by name, or by the path of its file; else the first there is."""
-        source = self.shelf.named(name, otherwise=FIRST_PRESET)
+        source = self.open_presets.named(name, otherwise=FIRST_PRESET)
         if source is not None:
-            self._open(self.shelf.document(source))
+            self._open(self.open_presets.document(source))
 
     def unsaved_changes(self) -> str | None:
         """What leaving the workbench would lose, in a sentence."""
-        names = [document.name for document in self.shelf.documents if document.changed]
+        names = [document.name for document in self.open_presets.documents if document.changed]
         if not names:
             return None
         shown = ", ".join(printable(name, 40) for name in names[:5])
@@ -156,9 +156,9 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     @on(OptionList.OptionHighlighted, "#preset-list")
     def choose(self, event: OptionList.OptionHighlighted) -> None:
         """The cursor is on another preset."""
-        source = next((s for s in self.shelf.sources if str(s.path) == event.option_id), None)
+        source = next((s for s in self.open_presets.sources if str(s.path) == event.option_id), None)
         if source is not None and (self._current is None or self._current.source.path != source.path):
-            self._open(self.shelf.document(source))
+            self._open(self.open_presets.document(source))
 
     @on(OptionList.OptionSelected, "#preset-list")
     def enter_form(self) -> None:
@@ -175,20 +175,20 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     @on(Input.Submitted, "#preset-filter")
     def filter_done(self) -> None:
         """Enter takes the first of them."""
-        rows = self.shelf.rows(self._filter.value)
+        rows = self.open_presets.rows(self._filter.value)
         if rows and (self._current is None or str(self._current.source.path) not in {row.id for row in rows}):
             self.select_preset(rows[0].id)
         self.query_one(PresetList).focus()
 
     def _refresh_list(self) -> None:
-        self.query_one(PresetList).show(self.shelf.rows(self._filter.value))
+        self.query_one(PresetList).show(self.open_presets.rows(self._filter.value))
 
     # ---- the files
 
     def _look(self) -> None:
         if self.app.screen is self and not self._looking:
             self._looking = True
-            self._scan_folders([document.source for document in self.shelf.documents])
+            self._scan_folders([document.source for document in self.open_presets.documents])
 
     @work(thread=True, group="preset-scan")
     def _scan_folders(self, extra: Sequence[PresetSource]) -> None:
@@ -201,9 +201,9 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     @on(Scanned)
     def show_scanned(self, message: Scanned) -> None:
         """The folders as they are now; what was written by others is taken, or asked about."""
-        self.shelf.take(message.presets)
+        self.open_presets.take(message.presets)
         self._refresh_list()
-        for document in self.shelf.documents:
+        for document in self.open_presets.documents:
             if document.moved_on:
                 self._moved_on(document)
 
@@ -215,7 +215,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         if stamp is None:
             self._asked_about.add((document.source.path, stamp))
             if not document.changed and document is not self._current:
-                self.shelf.drop(document)
+                self.open_presets.drop(document)
             else:
                 self.notify(f"{name} was deleted on disk; saving writes it again", severity="warning", markup=False)
         elif not document.changed:
@@ -225,7 +225,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
                 self._show_document()
         elif document is self._current and self.app.screen is self:
             self._asked_about.add((document.source.path, stamp))
-            self._ask(preset_questions.settle_with_disk)
+            self._ask(preset_questions.reconcile_with_disk)
 
     # ---- showing
 
@@ -239,7 +239,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     def _remember(self) -> None:
         if self._current is not None:
-            reference = self.shelf.reference(self._current)
+            reference = self.open_presets.reference(self._current)
             self.workbench.settings.remember("preset", reference)
 
     def _show_document(self) -> None:
@@ -312,7 +312,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
             self.notify("nothing to redo", timeout=2, markup=False)
 
     def action_revert(self) -> None:
-        """Shows the saved values again, as a step that can be undone."""
+        """Shows the saved values again, as per step that can be undone."""
         if self._current is not None and self._current.changed:
             self._current.editing.replace(self._current.editing.saved)
             self._show_values()
@@ -377,7 +377,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         if self._current is None:
             return
         try:
-            reference = await question(self.app, self.shelf, self._current)
+            reference = await question(self.app, self.open_presets, self._current)
         except Gpt2TuiError as error:
             self.workbench.show_error("Nothing was changed", str(error))
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpt2tui.errors import Place
 from gpt2tui.preset.files import too_large
-from gpt2tui.preset.layers import Layer, Placed
+from gpt2tui.preset.layers import Layer, SourcedValue
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Values, differences, optional_tables, with_table
 from gpt2tui.preset.validation import validate
@@ -25,7 +25,9 @@ class Checked:
 def check(values: Values) -> Checked:
     """Validates as the command line does; what is wrong with no single setting stands at the description."""
     form = Place("form")
-    layer: Layer = {tuple(key.split(".")): Placed(value, form) for key, value in values.items() if value is not None}
+    layer: Layer = {
+        tuple(key.split(".")): SourcedValue(value, form) for key, value in values.items() if value is not None
+    }
     preset, found = validate(layer)
     if preset is not None:
         reason = too_large(preset)
@@ -87,7 +89,7 @@ class PresetEditing:
             self._after.clear()
 
     def end_step(self) -> None:
-        """The next change is a step of its own, also of the same setting."""
+        """The next change is per step of its own, also of the same setting."""
         self._open = None
 
     def undo(self) -> bool:

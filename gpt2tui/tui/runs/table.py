@@ -192,7 +192,7 @@ class RunTable(DataTable[Text]):
                 self.move_cursor(row=max(0, index), animate=False, scroll=False)
             self.scroll_to(y=old_scroll, animate=False, immediate=True)
             self.call_after_refresh(self.move_cursor)  # to where it is: scrolled into view
-        self._tell()
+        self._post_pointed()
 
     def _relabel(self) -> None:
         """The header again, for another sort order."""
@@ -227,7 +227,7 @@ class RunTable(DataTable[Text]):
         colour = self.app.theme_variables.get(name, "")
         return colour[:7] if colour.startswith("#") else ""
 
-    def _tell(self) -> None:
+    def _post_pointed(self) -> None:
         row = self.pointed
         self._pointed = row.name if row else None
         self.post_message(self.Pointed(row))
@@ -242,7 +242,7 @@ class RunTable(DataTable[Text]):
         event.stop()
         row = self.pointed
         if (row.name if row else None) != self._pointed:
-            self._tell()
+            self._post_pointed()
 
     def action_select_cursor(self) -> None:
         """Enter."""

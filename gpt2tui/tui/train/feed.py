@@ -1,4 +1,4 @@
-"""What the Train screen is told of runs: of this process's training by messages, of another's by its file."""
+"""What the Train screen is emitted of runs: of this process's training by messages, of another's by its file."""
 
 import asyncio
 import itertools
@@ -19,23 +19,23 @@ from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.events_file import follow, read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.tui.history import RunHistory
-from gpt2tui.tui.train.view import RunView
+from gpt2tui.tui.train.view import DisplayedRun
 
 
-class RunFeed:
+class RunSource:
     """Keeps the training of this process and perhaps a run of another one, and which of them is on show.
 
     The coroutines read files in threads; everything else answers at once.
     """
 
     def __init__(self) -> None:
-        self.view = RunView()
+        self.view = DisplayedRun()
         """What is on show."""
-        self.live: RunView | None = None
+        self.live: DisplayedRun | None = None
         """The training of this process, the last one after its end."""
         self.locked = True
         """Whether the attached run is held by a process."""
-        self._follower = RunFollower()
+        self._follower = EventTail()
         self._told_before_history: list[Event] | None = None
 
     @property
@@ -55,14 +55,14 @@ class RunFeed:
     def begin(self, loaded: LoadedPreset, resumed: Run | None) -> None:
         """Shows a training that begins; one that goes on waits for its history until `learn` has read it."""
         self._follower.end()
-        self.view = self.live = RunView(run=resumed, waiting="preparing")
+        self.view = self.live = DisplayedRun(run=resumed, waiting="preparing")
         self.live.know(loaded.preset, None)
         self._told_before_history = [] if resumed else None
 
     def receive(self, events: Sequence[Event], run: Run | None) -> Sequence[Event]:
         """Takes events of this process's training; returns those that are to be added to `live` now."""
         if self.live is None:
-            self.view = self.live = RunView(run=run)
+            self.view = self.live = DisplayedRun(run=run)
         if any(isinstance(event, RunStarted) for event in events):
             self.live.waiting = "waiting for the first step"
         if self._told_before_history is not None:
@@ -70,7 +70,7 @@ class RunFeed:
             return ()
         return events
 
-    async def learn(self, view: RunView, started: RunStarted) -> bool:
+    async def learn(self, view: DisplayedRun, started: RunStarted) -> bool:
         """Adds what is not in the events, and for a resumed run what was before; whether that was so."""
         run = view.run
         if run is None:
@@ -83,8 +83,8 @@ class RunFeed:
         earlier = await asyncio.to_thread(earlier_view, run, beginning(started))
         view.history, view.log = earlier.history, earlier.log
         view.know(view.preset, view.train_bytes)
-        told, self._told_before_history = self._told_before_history, None
-        view.add(told)
+        emitted, self._told_before_history = self._told_before_history, None
+        view.add(emitted)
         return True
 
     # ---- a run of another process
@@ -92,11 +92,11 @@ class RunFeed:
     def attach(self, run: Run) -> Callable[[], None]:
         """Shows a run from its file; returns the body of the thread that follows it."""
         self.locked = True
-        self.view = RunView(attached=True, run=run, waiting="reading its events")
+        self.view = DisplayedRun(attached=True, run=run, waiting="reading its events")
         return self._follower.begin(run)
 
     def drain(self) -> tuple[bool, Sequence[Event]]:
-        """What the file has told since the last time: whether the run was found, and its new events."""
+        """What the file has emitted since the last time: whether the run was found, and its new events."""
         found, events = self._follower.drain()
         if not self.view.attached:
             return False, ()
@@ -132,35 +132,35 @@ class RunFeed:
 # ---- a run of another process, read from its file in a thread as it grows
 
 
-class RunFollower:
+class EventTail:
     """Follows one run at a time. All but the thread's body is for the screen's thread."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._told: deque[RunView | Event] = deque()
+        self._queue: deque[DisplayedRun | Event] = deque()
 
     def begin(self, run: Run) -> Callable[[], None]:
         """Leaves what was followed before; returns the body of the thread that is to follow this run."""
         self.end()
-        self._stop, self._told = threading.Event(), deque()
-        return partial(_follow, run, self._stop, self._told)
+        self._stop, self._queue = threading.Event(), deque()
+        return partial(_follow, run, self._stop, self._queue)
 
     def end(self) -> None:
         """Lets the thread come to its end."""
         self._stop.set()
 
-    def drain(self) -> tuple[RunView | None, list[Event]]:
-        """What the thread has told since the last time: once the run as it was found, then its new events."""
-        told = [self._told.popleft() for _ in range(len(self._told))]
-        found = next((item for item in told if isinstance(item, RunView)), None)
-        return found, [item for item in told if isinstance(item, Event)]
+    def drain(self) -> tuple[DisplayedRun | None, list[Event]]:
+        """What the thread has emitted since the last time: once the run as it was found, then its new events."""
+        emitted = [self._queue.popleft() for _ in range(len(self._queue))]
+        found = next((item for item in emitted if isinstance(item, DisplayedRun)), None)
+        return found, [item for item in emitted if isinstance(item, Event)]
 
 
-def _follow(run: Run, stop: threading.Event, told: deque[RunView | Event]) -> None:
+def _follow(run: Run, stop: threading.Event, emitted: deque[DisplayedRun | Event]) -> None:
     for item in follow_run(run, stop):
         if stop.is_set():
             return
-        told.append(item)
+        emitted.append(item)
 
 
 # ---- what a run's folder and this machine say about a run, beside its events. Reads files: not for the screen's thread
@@ -195,17 +195,17 @@ def run_facts(run: Run, device: str) -> RunFacts:
     )
 
 
-def earlier_view(run: Run, before: float) -> RunView:
+def earlier_view(run: Run, before: float) -> DisplayedRun:
     """What the run's file tells of the time before `before`, when a process went on with it."""
-    view = RunView(run=run)
+    view = DisplayedRun(run=run)
     if run.events_file.exists():
         view.add(event for event in read_events(run.events_file) if event.time < before)
     return view
 
 
-def follow_run(run: Run, stop: threading.Event) -> Iterator[RunView | Event]:
+def follow_run(run: Run, stop: threading.Event) -> Iterator[DisplayedRun | Event]:
     """The run as its file has it now, all at once, then each event as it is written, until `stop` is set."""
-    view = RunView(attached=True, run=run, waiting="no events yet")
+    view = DisplayedRun(attached=True, run=run, waiting="no events yet")
     there = 0
     if run.events_file.exists():
         now = threading.Event()

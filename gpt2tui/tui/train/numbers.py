@@ -14,7 +14,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.schedules import phase
-from gpt2tui.tui.train.view import RunView
+from gpt2tui.tui.train.view import DisplayedRun
 
 DEFINITIONS = {
     "train": "The training loss: the mean cross-entropy of the step's tokens in nats, smoothed over about the last 20 "
@@ -49,7 +49,7 @@ class Number:
     """How full, for a bar."""
 
 
-def numbers(view: RunView, now: float | None = None) -> list[Number]:
+def numbers(view: DisplayedRun, now: float | None = None) -> list[Number]:
     """All rows, in the order of `DEFINITIONS`; what is not known is a dash."""
     now = time.time() if now is None else now
     return [
@@ -58,7 +58,7 @@ def numbers(view: RunView, now: float | None = None) -> list[Number]:
     ]  # fmt: skip
 
 
-def strip(view: RunView, now: float | None = None) -> tuple[list[Number], list[Number]]:
+def strip(view: DisplayedRun, now: float | None = None) -> tuple[list[Number], list[Number]]:
     """Two lines of short numbers for a narrow screen."""
     by_key = {number.key: number for number in numbers(view, now)}
     short = {key: Number(key, n.value, _short_note(key, n.note), n.style) for key, n in by_key.items()}
@@ -68,7 +68,7 @@ def strip(view: RunView, now: float | None = None) -> tuple[list[Number], list[N
     )
 
 
-def one_line(view: RunView) -> list[Number]:
+def one_line(view: DisplayedRun) -> list[Number]:
     """The few numbers for a very small screen, the most important first."""
     history = view.history
     progress = history.progress
@@ -98,14 +98,14 @@ def scientific(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def _train(view: RunView) -> Number:
+def _train(view: DisplayedRun) -> Number:
     loss = view.history.progress.train_loss.value
     vocab_size = view.preset.model.vocab_size if view.preset else None
     note = f"uniform guess: ln V = {math.log(vocab_size):.2f}" if vocab_size else ""
     return Number("train", _digits(loss), note, "primary")
 
 
-def _val(view: RunView) -> Number:
+def _val(view: DisplayedRun) -> Number:
     last, best = view.history.evaluation, view.history.best
     if last is None:
         return Number("val", "–", _first_evaluation(view), "success")
@@ -121,7 +121,7 @@ def _val(view: RunView) -> Number:
     return Number("val", _digits(last.val_loss), note, "success")
 
 
-def _first_evaluation(view: RunView) -> str:
+def _first_evaluation(view: DisplayedRun) -> str:
     if view.preset is None or view.history.started is None:
         return ""
     frequency = view.preset.training.eval_frequency
@@ -130,13 +130,13 @@ def _first_evaluation(view: RunView) -> str:
     return f"first at {(view.history.progress.step // frequency + 1) * frequency:,}; e: now"
 
 
-def _bits_per_byte(view: RunView) -> Number:
+def _bits_per_byte(view: DisplayedRun) -> Number:
     last, xz = view.history.evaluation, view.history.progress.xz_bits_per_byte
     note = "" if xz is None else f"xz {xz:.2f}" if last is None else xz_comparison(last.bits_per_byte, xz)
     return Number("bits/B", _digits(last.bits_per_byte if last else None), note, "success")
 
 
-def _learning_rate(view: RunView) -> Number:
+def _learning_rate(view: DisplayedRun) -> Number:
     step = view.history.step
     if step is None:
         return Number("lr", "–")
@@ -144,7 +144,7 @@ def _learning_rate(view: RunView) -> Number:
     return Number("lr", scientific(step.learning_rate), note)
 
 
-def _grad_norm(view: RunView) -> Number:
+def _grad_norm(view: DisplayedRun) -> Number:
     step, share = view.history.step, view.history.clipped_fraction
     if step is None:
         return Number("grad", "–")
@@ -154,7 +154,7 @@ def _grad_norm(view: RunView) -> Number:
     return Number("grad", f"{step.grad_norm:.2f}", note, "warning" if share is not None and share > 0.5 else "")
 
 
-def _speed(view: RunView) -> Number:
+def _speed(view: DisplayedRun) -> Number:
     progress, step = view.history.progress, view.history.step
     if progress.tokens_per_second is None or progress.seconds_per_step is None:
         return Number("speed", "–")
@@ -169,7 +169,7 @@ def _step_time(seconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds < 10_000 else f"{seconds:.1f} s"
 
 
-def _memory(view: RunView) -> Number:
+def _memory(view: DisplayedRun) -> Number:
     used, peak, total = view.history.progress.memory_bytes, view.history.peak_memory_bytes, view.memory_total_bytes
     if used is None:
         return Number("memory", "–")
@@ -182,28 +182,28 @@ def _memory(view: RunView) -> Number:
     return Number("memory", value, note, "error" if used > 0.9 * total else "", fraction=min(1.0, used / total))
 
 
-def _checkpoint(view: RunView, now: float) -> Number:
+def _checkpoint(view: DisplayedRun, now: float) -> Number:
     saved = view.history.checkpoint
     if saved is None:
         return Number("ckpt", "none", "k: save one now" if not view.attached else "")
     return Number("ckpt", f"@{saved.step:,}", f"{age(now - saved.time)} ago, {byte_size(saved.bytes)}")
 
 
-def _wandb(view: RunView) -> Number:
+def _wandb(view: DisplayedRun) -> Number:
     if view.preset is None:
         return Number("wandb", "–")
     mode = view.preset.tracking.wandb
     return Number("wandb", "off") if mode == "disabled" else Number("wandb", mode, f"{view.history.logged:,} rows")
 
 
-def _data(view: RunView) -> Number:
+def _data(view: DisplayedRun) -> Number:
     if view.preset is None:
         return Number("data", "–")
     source = sanitize(view.preset.data.source, keep_newlines=False).rstrip("/").rpartition("/")[2]
     return Number("data", source, _seen(view))
 
 
-def _seen(view: RunView) -> str:
+def _seen(view: DisplayedRun) -> str:
     step, bytes_per_token = view.history.step, view.history.bytes_per_token
     if step is None:
         return ""
@@ -276,7 +276,7 @@ class NumbersPanel(Vertical):
             row.tooltip = Content(f"{key}: {definition}")
             yield row
 
-    def show(self, view: RunView, title: Content, note: Content) -> None:
+    def show(self, view: DisplayedRun, title: Content, note: Content) -> None:
         """The numbers as they are now; the border says the title and the note."""
         if (title, note) != self._titles:
             self._titles = (title, note)
@@ -299,7 +299,7 @@ class NumbersStrip(Static):
         self._rows = 0
         self.tooltip = Content("\n".join(f"{key}: {definition}" for key, definition in DEFINITIONS.items()))
 
-    def show(self, view: RunView, lines: int) -> None:
+    def show(self, view: DisplayedRun, lines: int) -> None:
         """The numbers that fit into so many lines."""
         width = self.content_size.width or 1
         rows = strip(view) if lines > 1 else (one_line(view),)

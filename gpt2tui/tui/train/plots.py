@@ -9,7 +9,7 @@ from textual.style import Style
 
 from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.tui.history import SMOOTHINGS, RunHistory, Series
-from gpt2tui.tui.train.view import RunView
+from gpt2tui.tui.train.view import DisplayedRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.plot_drawing import Figure, Line, VerticalMark, tick_label
 
@@ -38,16 +38,16 @@ class TrainPlots:
         """Where there is a plot."""
         return {"all": ("main", "lower", "memory"), "one": ("main",), "none": ()}[self.room]
 
-    def draw(self, view: RunView, note: str) -> None:
+    def draw(self, view: DisplayedRun, note: str) -> None:
         """Draws all; `note` is said beside the names of the plots, in place of their keys."""
         for place in self.places:
             self._draw(place, view, note)
 
-    def behind(self, view: RunView) -> set[str]:
+    def behind(self, view: DisplayedRun) -> set[str]:
         """The places that do not show all of the run yet."""
         return {place for place in self.places if self._versions.get(place) != view.version}
 
-    def draw_next(self, view: RunView, note: str) -> None:
+    def draw_next(self, view: DisplayedRun, note: str) -> None:
         """Draws one of those that are behind, each in its turn, the loss in every second."""
         turns = ("main", "lower", "main", "memory") if self.room == "all" else self.places
         behind = self.behind(view)
@@ -81,14 +81,14 @@ class TrainPlots:
         elif plot in LOWER_PLOTS:
             self.lower = plot
 
-    def _draw(self, place: str, view: RunView, note: str) -> None:
+    def _draw(self, place: str, view: DisplayedRun, note: str) -> None:
         plot = {"main": "loss" if self.room == "all" else self.main, "lower": self.lower, "memory": "memory"}[place]
         self._versions[place] = view.version
         widget = self._plot_of(place)
         widget.figure = figure(plot, view, self.options, self.comparison)
         widget.name_it(self._title(place, plot, view, note), DEFINITIONS[plot])
 
-    def _title(self, place: str, plot: str, view: RunView, note: str) -> Content:
+    def _title(self, place: str, plot: str, view: DisplayedRun, note: str) -> Content:
         if place == "memory":
             return Content("GPU memory" if len(view.history.device_memory) else "memory of the process")
         if place == "main" and self.room == "all":
@@ -110,7 +110,7 @@ def _tab(plot: str, shown: bool) -> Content:
 
 PLOTS = ("loss", "lr", "grad", "tok/s", "memory")
 DEFINITIONS = {
-    "loss": "Training loss of each step (faint) and smoothed, and the held-out loss, in nats a token.",
+    "loss": "Training loss of each step (faint) and smoothed, and the held-out loss, in nats per token.",
     "lr": "The learning rate of AdamW at each step.",
     "grad": "The norm of the gradient before clipping, at each step.",
     "tok/s": "Tokens trained on a second, by the time of each step alone.",
@@ -142,7 +142,7 @@ class LossOptions:
     smoothing: float = 0.9
 
 
-def figure(plot: str, view: RunView, options: LossOptions, comparison: Comparison | None = None) -> Figure:
+def figure(plot: str, view: DisplayedRun, options: LossOptions, comparison: Comparison | None = None) -> Figure:
     """The figure of one of `PLOTS`."""
     marks = tuple(VerticalMark(mark.step, mark.text if plot == "loss" else "") for mark in view.history.marks)
     if comparison and view.run and comparison.name == view.run.name:

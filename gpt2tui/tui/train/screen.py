@@ -26,12 +26,12 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
-from gpt2tui.tui.train.feed import RunFeed, read_history
+from gpt2tui.tui.train.feed import RunSource, read_history
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
 from gpt2tui.tui.train.plots import Comparison, TrainPlots
 from gpt2tui.tui.train.samples import SampleTimeline
-from gpt2tui.tui.train.view import RunControl, RunView, attached_status
+from gpt2tui.tui.train.view import DisplayedRun, RunControl, attached_status
 from gpt2tui.tui.widgets.dialogs import NOTHING, ConfirmDialog, LearningRateDialog, RunPicker
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
@@ -75,13 +75,13 @@ class TrainScreen(ModeScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.feed = RunFeed()
+        self.feed = RunSource()
         """What is on show, and what else is told of."""
         self.plots = TrainPlots(lambda place: self.query_one(f"#{place}", LinePlot))
         self._control_shown: RunControl | None = None
 
     @property
-    def view(self) -> RunView:
+    def view(self) -> DisplayedRun:
         """The run on show."""
         return self.feed.view
 
@@ -173,7 +173,7 @@ class TrainScreen(ModeScreen):
             self._add(live, events)
 
     @work(group="facts")
-    async def _learn(self, view: RunView, started: RunStarted) -> None:
+    async def _learn(self, view: DisplayedRun, started: RunStarted) -> None:
         """Reads what is not in the events."""
         has_history = await self.feed.learn(view, started)
         if has_history and view is self.view:
@@ -237,7 +237,7 @@ class TrainScreen(ModeScreen):
         self._refresh_keys()
         self._draw()
 
-    def _add(self, view: RunView, events: Sequence[Event]) -> None:
+    def _add(self, view: DisplayedRun, events: Sequence[Event]) -> None:
         samples = len(view.history.samples)
         lines = view.add(events)
         if view is not self.view:
@@ -248,7 +248,7 @@ class TrainScreen(ModeScreen):
             self.query_one(SampleTimeline).show(view.history.samples)
         self._refresh_keys()
 
-    def _changed(self, view: RunView) -> None:
+    def _changed(self, view: DisplayedRun) -> None:
         view.version += 1
         if view is self.view and view.history.step is None:
             self._draw()

@@ -91,7 +91,7 @@ LOG_LINES = 2000
 
 
 @dataclass
-class RunView:
+class DisplayedRun:
     """A run on show: its curves, its log, and what its folder says about it (None is what is not known yet)."""
 
     attached: bool = False
@@ -165,7 +165,7 @@ class RunControl:
     resumable: bool
 
     @classmethod
-    def of(cls, view: RunView, state: SessionState, shown: bool, locked: bool) -> "RunControl":
+    def of(cls, view: DisplayedRun, state: SessionState, shown: bool, locked: bool) -> "RunControl":
         """For the run on show; `shown` is false while there is none."""
         ending = view.history.ending
         done = isinstance(ending, RunFinished) and ending.reason == "done"
@@ -194,7 +194,7 @@ class RunControl:
         return self.shown if action in _OF_A_RUN else True
 
 
-def attached_status(view: RunView, locked: bool) -> TrainingStatus | None:
+def attached_status(view: DisplayedRun, locked: bool) -> TrainingStatus | None:
     """Where another process's run is; None for a run of this one. `locked`: some process still holds it."""
     if not view.attached or view.run is None:
         return None

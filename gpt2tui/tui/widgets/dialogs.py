@@ -20,7 +20,7 @@ from gpt2tui.errors import ResourceError
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import SteadyScreen
 from gpt2tui.tui.train.numbers import scientific
-from gpt2tui.tui.train.view import RunView
+from gpt2tui.tui.train.view import DisplayedRun
 
 Answer = TypeVar("Answer")
 AnyApp = App[Any]
@@ -226,7 +226,7 @@ LARGEST_FACTOR = 100.0
 class LearningRateDialog(TextDialog):
     """Returns a text that `float` reads as more than 0 and at most LARGEST_FACTOR, None on escape."""
 
-    def __init__(self, view: RunView) -> None:
+    def __init__(self, view: DisplayedRun) -> None:
         step = view.history.step
         now = f"The last step trained at {scientific(step.learning_rate)}. " if step else ""
         text = f"{now}The schedule is multiplied from the next step on by (1: the preset's own):"

@@ -50,7 +50,7 @@ def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch
     return statistics.median(durations[WARM_UP_STEPS:])
 
 
-# ---- steps that were really taken correct what a trial before the run has promised
+# ---- steps that were really taken correct what a probe before the run has promised
 
 LOOKS = 8  # in a whole run, if it were never to decay
 WORTH_A_CHANGE = 0.02  # of num_iterations

@@ -4,16 +4,16 @@ import torch
 
 from gpt2tui.data.batches import open_batches
 from gpt2tui.run.events import RunStarted, Step
-from gpt2tui.training import trial
+from gpt2tui.training import probe as probe
 from tests import tiny_runs
 
 
 def fitted(tmp_path, monkeypatch, seconds_per_step, *overrides):
     ticks = itertools.count()
-    monkeypatch.setattr(trial.time, "perf_counter", lambda: next(ticks) * seconds_per_step)
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(ticks) * seconds_per_step)
     trainer = tiny_runs.trainer(tmp_path, *overrides)
     batches = open_batches(trainer.corpus, trainer.preset.training)
-    return trial.within_budget(trainer.preset, batches, torch.device("cpu")).training
+    return probe.within_budget(trainer.preset, batches, torch.device("cpu")).training
 
 
 def test_iterations_shrink_to_what_fits(tmp_path, monkeypatch):
@@ -48,11 +48,11 @@ def test_a_moment_in_which_others_work_does_not_count(tmp_path, monkeypatch):
     batches = open_batches(trainer.corpus, trainer.preset.training)
     seconds = [9.0, 9.0, *[1.0, 1.0, 5.0] * 5]  # warm-up, then a third of the steps slow
     ticks = itertools.accumulate(itertools.chain.from_iterable((0.0, s) for s in seconds))
-    monkeypatch.setattr(trial.time, "perf_counter", lambda: next(ticks))
-    assert trial.step_seconds(trainer.preset, batches, torch.device("cpu"), "fp32") == 1.0
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(ticks))
+    assert probe.step_seconds(trainer.preset, batches, torch.device("cpu"), "fp32") == 1.0
 
 
 def test_the_time_of_a_step_is_measured_in_that_format(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     batches = open_batches(trainer.corpus, trainer.preset.training)
-    assert trial.step_seconds(trainer.preset, batches, torch.device("cpu"), "bf16") > 0
+    assert probe.step_seconds(trainer.preset, batches, torch.device("cpu"), "bf16") > 0

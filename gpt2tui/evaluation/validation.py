@@ -18,7 +18,7 @@ def perplexity(val_loss: float) -> float:
 
 
 @dataclass(frozen=True)
-class HeldOutLoss:
+class ValidationLoss:
     """Sums over the tokens that were predicted: nats, how many tokens, how many UTF-8 bytes they stand for."""
 
     nats: float
@@ -27,7 +27,7 @@ class HeldOutLoss:
 
     @property
     def val_loss(self) -> float:
-        """Mean nats a token; NaN of no tokens."""
+        """Mean nats per token; NaN of no tokens."""
         return self.nats / self.tokens if self.tokens else math.nan
 
     @property
@@ -45,12 +45,12 @@ class HeldOutLoss:
 
 
 @torch.no_grad()
-def held_out_loss(
+def validation_loss(
     model: GPT2,
     batches: Iterable[tuple[Tensor, Tensor]],
     token_bytes: np.ndarray,
     precision: Precision = "fp32",
-) -> HeldOutLoss:
+) -> ValidationLoss:
     """The loss over all targets of `batches` (inputs (B, T), targets (B, T) with -1 for "not counted").
 
     Draws nothing from any random generator and leaves the model in the mode it was in. `token_bytes` (V,) holds the
@@ -71,4 +71,4 @@ def held_out_loss(
             text_bytes += int(lengths[counted].sum())
     finally:
         model.train(was_training)
-    return HeldOutLoss(nats, tokens, text_bytes)
+    return ValidationLoss(nats, tokens, text_bytes)
