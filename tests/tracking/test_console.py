@@ -21,8 +21,7 @@ from gpt2tui.run.events import (
 from gpt2tui.system.terminal_text import report_on_stderr
 from gpt2tui.tracking.console import Console, is_live_terminal
 from gpt2tui.tracking.narration import SAMPLE_LINES
-
-from . import event_samples as sample
+from tests.tracking import event_samples as sample
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_FOLDER = Path("runs/20260102-030405-small")

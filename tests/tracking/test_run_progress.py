@@ -2,8 +2,7 @@ import pytest
 
 from gpt2tui.run.events import LearningRateChanged, NumIterationsChanged, Paused, Resumed
 from gpt2tui.tracking.run_progress import RunProgress
-
-from . import event_samples as sample
+from tests.tracking import event_samples as sample
 
 
 def after(*events):

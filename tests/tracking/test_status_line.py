@@ -3,8 +3,7 @@ import pytest
 from gpt2tui.run.events import Paused
 from gpt2tui.tracking.console import bar, status_lines
 from gpt2tui.tracking.run_progress import RunProgress
-
-from . import event_samples as sample
+from tests.tracking import event_samples as sample
 
 
 def progress_after(*events):

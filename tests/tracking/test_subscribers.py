@@ -5,8 +5,7 @@ import pytest
 
 from gpt2tui.system.terminal_text import report_on_stderr
 from gpt2tui.tracking.subscriber import Subscribers
-
-from . import event_samples as sample
+from tests.tracking import event_samples as sample
 
 
 class Recorder:

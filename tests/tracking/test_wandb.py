@@ -12,8 +12,7 @@ import pytest
 from gpt2tui.preset.schema import Preset, TrackingTable
 from gpt2tui.run.events import NumIterationsChanged, RunFailed
 from gpt2tui.tracking.wandb import WandbTracker
-
-from . import event_samples as sample
+from tests.tracking import event_samples as sample
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -174,7 +174,7 @@ WRITE_FOR_EVER = """
     import sys, torch
     from pathlib import Path
     sys.path.insert(0, {root!r})
-    from tests.test_checkpoint import write
+    from tests.run.test_checkpoint import write
     step = 0
     while True:
         step += 1
@@ -214,7 +214,7 @@ def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_no_litter(tmp_p
         from pathlib import Path
         sys.path.insert(0, {str(pytestconfig.rootpath)!r})
         from gpt2tui.errors import ResourceError
-        from tests.test_checkpoint import write
+        from tests.run.test_checkpoint import write
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
         try:

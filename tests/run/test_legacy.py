@@ -20,7 +20,7 @@ from gpt2tui.system.files import cache_folder, runs_folder
 from gpt2tui.training.controls import Controls
 from tests import tiny_runs
 
-LEGACY = Path(__file__).parent / "legacy"
+LEGACY = Path(__file__).parents[1] / "legacy"
 LOSSES = json.loads((LEGACY / "format-1.json").read_text())
 
 

@@ -14,8 +14,8 @@ from gpt2tui.errors import CheckpointError, RunLockedError, UsageError
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.run.summary import summarize
+from tests.run.test_events_file import ODD_FILES
 from tests.tracking import event_samples
-from tests.tracking.test_jsonl import ODD_FILES
 
 
 def started_run(name="tiny", *written):

@@ -13,7 +13,7 @@ from gpt2tui.tui.presets.field import Choice
 from gpt2tui.tui.presets.form import PresetForm
 from gpt2tui.tui.presets.list import DifferenceDialog, PresetList
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
-from tests.optional_table import extra_table  # noqa: F401
+from tests.preset.optional_table import extra_table  # noqa: F401
 from tests.tui.looking import screen_text, settled, until
 from tests.tui.presets_app import SPEED, PresetsApp, drive, own_preset, write
 

@@ -10,8 +10,7 @@ from gpt2tui.preset.files import PresetSource, shipped_folder
 from gpt2tui.tui.presets import library as preset_library
 from gpt2tui.tui.presets.document import PresetDocument
 from gpt2tui.tui.presets.library import PresetScan
-
-from .presets_app import own_preset
+from tests.tui.presets_app import own_preset
 
 
 def own(name, text=""):

@@ -13,8 +13,7 @@ import pytest
 from gpt2tui.errors import ResourceError
 from gpt2tui.run.events import RunFinished, RunStarted, Step, Warned
 from gpt2tui.run.events_file import JsonLines, follow, read_events
-
-from . import event_samples as sample
+from tests.tracking import event_samples as sample
 
 REPOSITORY = Path(__file__).parents[2]
 

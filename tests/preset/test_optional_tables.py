@@ -11,8 +11,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.layers import read_file, values
 from gpt2tui.preset.settings import defaults, difference, optional_tables, tables, with_table
 from gpt2tui.tui.presets.values import PresetEditing, check
-
-from .optional_table import ExtendedPreset, ExtraTable, extra_table  # noqa: F401
+from tests.preset.optional_table import ExtendedPreset, ExtraTable, extra_table  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("extra_table")
 
