@@ -85,8 +85,8 @@ def test_a_preset_never_changes():
 def test_presets_and_estimates_need_no_torch():
     heavy = {"torch", "datasets", "transformers", "wandb", "textual"}
     program = (
-        "import sys, gpt2tui.preset, gpt2tui.preset_files, gpt2tui.estimate, gpt2tui.device_speed\n"
-        "gpt2tui.preset_files.settings()\n"
+        "import sys, gpt2tui.preset.files, gpt2tui.estimate, gpt2tui.system.device_speed\n"
+        "gpt2tui.preset.files.settings()\n"
         f"print(sorted({heavy!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

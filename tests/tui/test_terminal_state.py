@@ -19,14 +19,14 @@ from gpt2tui.system.files import cache_folder, runs_folder
 
 PROGRAM = """
 import sys
-from gpt2tui.tui import app, workbench
+from gpt2tui.tui import app, start
 from tests.tui.fake_training import FakeTraining, launch
 from tests.tui.plain_workbench import PlainWorkbench
 
 fake = FakeTraining({fake})
 app.WorkbenchApp = lambda **arguments: PlainWorkbench(fake, **arguments | {{"launch": launch()}})
 {extra}
-sys.exit(workbench.run_workbench())
+sys.exit(start.run_workbench())
 """
 HANGING = """
 def hang(launch, controls):

@@ -126,6 +126,6 @@ def test_live_weights_count_among_the_two(live):
 
 
 def test_the_chat_imports_no_torch_before_somebody_talks():
-    program = "import sys, gpt2tui.tui.screens.chat\nprint('torch' in sys.modules)"
+    program = "import sys, gpt2tui.tui.chat.screen\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
