@@ -29,7 +29,13 @@ PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are held together while a text is read: 26 MB with GPT-2's vocabulary
 
+SHARE_OF_FREE_MEMORY = 0.5  # of a device: a model that needs more, with one text, is not put there beside a training
+ON_CPU_BESIDE_TRAINING = "on the CPU: a training needs the GPU's memory"
+
 WritingPrecision = Literal["auto", "fp32", "fp16"]
+GpuUse = Literal["all", "spare", "none"]
+"""How much of a CUDA device's memory a model may take: what it needs; only where clearly more than that is free, as
+beside a training; none, as before a training's first step, which shows what the training needs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,13 @@ class TextModel:
     """The checkpoint it came from, when it is one of ours."""
     decoder: Decoder | None = None
     """Reads what is written from 16-bit weights, where that is faster."""
+    placement_note: str | None = None
+    """Why it is on another device than the one asked for; None when it is not."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.wte.weight.device
 
     @property
     def n_positions(self) -> int:
@@ -187,17 +200,18 @@ class TextModel:
         return Continuation(prompt, "".join(p.text for p in pieces), count, seconds, count / seconds, first)
 
 
-def load(reference: str, device: str = "auto", precision: WritingPrecision = "auto") -> TextModel:
+def load(reference: str, device: str = "auto", precision: WritingPrecision = "auto", gpu: GpuUse = "all") -> TextModel:
     """Loads a checkpoint folder, a run (its best checkpoint, else its newest), a Hugging Face GPT-2, or a Hub id.
 
-    `precision` is that of the weights while one text is written: see `decoder_of`.
+    `precision` is that of the weights while one text is written: see `decoder_of`. A model that `gpu` does not allow
+    on a CUDA device is loaded on the CPU, and its `placement_note` says so.
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2.
     """
     chosen_device = choose_device(device)
     for _ in range(checkpoint.ATTEMPTS):
         folder, saved = _find(reference)
         try:
-            return _load(folder, saved, chosen_device, precision)
+            return _load(folder, saved, chosen_device, precision, gpu)
         except (CheckpointError, OSError):
             # The run beside us may have deleted it, or saved it anew; what is still there is what is wrong.
             if saved is None or checkpoint.is_still(saved):
@@ -205,15 +219,42 @@ def load(reference: str, device: str = "auto", precision: WritingPrecision = "au
     raise CheckpointError(f"{reference}: the checkpoints are deleted faster than they can be read; try again")
 
 
-def _load(folder: Path, saved: Checkpoint | None, device: torch.device, precision: WritingPrecision) -> TextModel:
+def _load(
+    folder: Path, saved: Checkpoint | None, device: torch.device, precision: WritingPrecision, gpu: GpuUse
+) -> TextModel:
     sampling = preset_files.load_frozen(folder / "preset.toml").sampling if saved else SamplingTable()
-    model = load_model(folder).to(device).eval()
+    model = load_model(folder)
+    allowed = allowed_device(model, device, gpu)
+    note = None if allowed == device else ON_CPU_BESIDE_TRAINING
+    model = model.to(allowed).eval()
     tokenizer = tokenizers.load(folder)
     if tokenizer.vocab_size > model.wte.num_embeddings:
         raise CheckpointError(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its model only {model.wte.num_embeddings}"
         )
-    return TextModel(model, tokenizer, str(folder), sampling, saved, decoder_of(model, precision))
+    return TextModel(model, tokenizer, str(folder), sampling, saved, decoder_of(model, precision), note)
+
+
+def allowed_device(model: GPT2, device: torch.device, gpu: GpuUse) -> torch.device:
+    """`device`, or the CPU where that is a CUDA device on which `gpu` allows no model of this size."""
+    if device.type != "cuda" or gpu == "all":
+        return device
+    if gpu == "spare":
+        # What torch holds and does not use now is left to the training's next step.
+        free, _ = torch.cuda.mem_get_info(device)
+        if bytes_needed(model) <= SHARE_OF_FREE_MEMORY * free:
+            return device
+    return torch.device("cpu")
+
+
+def bytes_needed(model: GPT2) -> int:
+    """Memory for the weights and for one text of the model's whole context, of which a part may be read at once."""
+    config = model.config
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    keys_and_values = 2 * config.n_layer * config.n_positions * config.n_embd * 4
+    hidden = config.n_positions * 12 * config.n_embd * 4  # of the widest block: residual, qkv, MLP before and after
+    logits = 3 * POSITIONS_AT_ONCE * model.wte.num_embeddings * 4  # logits, their softmax, and what is sorted
+    return weights + keys_and_values + hidden + logits
 
 
 def decoder_of(model: GPT2, precision: WritingPrecision) -> Decoder | None:

@@ -165,3 +165,31 @@ def test_a_run_is_sampled_from_its_own_checkpoints_and_any_checkpoint_by_its_pat
     assert model.saved.run_id == run.state.run_id
     assert "of another run" in model.saved.skipped[0]
     assert generation.load(str(foreign), "cpu").saved.run_id == other.state.run_id
+
+
+def needs(trainer):
+    return generation.bytes_needed(generation.load(str(trainer.run.folder), "cpu").model)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "free", "place"),
+    [("all", 0.5, "cuda"), ("spare", 0.5, "cpu"), ("spare", 1.9, "cpu"), ("spare", 2.1, "cuda"), ("none", 99.0, "cpu")],
+)
+def test_a_checkpoint_is_loaded_on_the_cpu_where_a_training_leaves_no_clear_room_on_the_gpu(
+    tmp_path, monkeypatch, gpu, free, place
+):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    needed, moved_to = needs(trainer), []
+    monkeypatch.setattr(generation, "choose_device", lambda asked: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * needed), 10**12))
+    monkeypatch.setattr(GPT2, "to", lambda model, device: moved_to.append(device.type) or model)
+    model = generation.load(str(trainer.run.folder), gpu=gpu)
+    assert moved_to == [place]
+    assert model.placement_note == (None if place == "cuda" else generation.ON_CPU_BESIDE_TRAINING)
+
+
+def test_without_a_gpu_a_training_moves_no_model(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    assert generation.load(str(trainer.run.folder), "cpu", gpu="none").placement_note is None

@@ -6,6 +6,7 @@ import psutil
 import pytest
 import torch
 
+from gpt2tui import generation
 from gpt2tui.errors import DivergedError, ResourceError
 from gpt2tui.run import checkpoint
 from gpt2tui.run.events import CheckpointSaved, LearningRateChanged, Paused, RunFinished, Step
@@ -155,6 +156,7 @@ def test_a_copy_for_which_there_is_no_room_is_not_tried(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("free", "place"), [(0.5, "cpu"), (4.0, "cuda")])
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_gpu_without_room_leaves_the_copy_to_the_cpu(monkeypatch, free, place, trained):
+    monkeypatch.setattr(generation, "bytes_needed", lambda model: 1000)
     monkeypatch.setattr(live_copy, "bytes_needed", lambda model: 1000)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000 * free, 10**9))
     on_gpu = SimpleNamespace(wte=SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda"))))
@@ -168,7 +170,7 @@ def test_a_copy_needs_its_weights_and_the_cache_of_a_whole_context(tmp_path):
     config = trainer.model.config
     weights = sum(parameter.numel() for parameter in trainer.model.parameters()) * 4
     cache = 2 * config.n_layer * config.n_positions * config.n_embd * 4
-    assert live_copy.bytes_needed(trainer.model) > weights + cache
+    assert generation.bytes_needed(trainer.model) > weights + cache
 
 
 # ---- the learning rate

@@ -3,6 +3,7 @@
 import math
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.app import WorkbenchApp
@@ -44,6 +45,12 @@ class FakeModel:
     n_positions: int = 16
     num_parameters: int = 1234
     vocab_size: int = 4096
+    device_type: str = "cpu"
+    placement_note: str | None = None
+
+    @property
+    def device(self):
+        return SimpleNamespace(type=self.device_type)
 
     def count_tokens(self, text):
         return len(text.split())
@@ -78,10 +85,10 @@ class FakeModel:
 class ChatApp(WorkbenchApp):
     """The workbench with nothing but the chat, and models that are made up."""
 
-    def __init__(self, folder, load=lambda reference: FakeModel(reference), session=None):
+    def __init__(self, folder, load=lambda reference: FakeModel(reference), session=None, takes_gpu_use=False):
         settings = UserSettings(folder / "settings.json")
         settings.remember("mode", "chat")
-        self.models = ChatModels(load)
+        self.models = ChatModels(load if takes_gpu_use else lambda reference, gpu: load(reference))
         self.copied = []
         self.MODES = WorkbenchApp.MODES | {"chat": lambda: ChatScreen(self.models)}
         super().__init__(settings=settings, session=session)

@@ -28,7 +28,7 @@ NOW = START + 86_400.0  # 2026-02-01 12:00 UTC
 RUN = "2026-02-01-115755-small"
 
 
-def model(reference):
+def model(reference, gpu):
     """Ends a text after three sentences."""
     return FakeModel(reference, ends_after=39)
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from textual.message import Message
 
-from gpt2tui.errors import CheckpointError, Gpt2TuiError
+from gpt2tui.errors import CheckpointError, Gpt2TuiError, ResourceError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.host_memory import load_torch
 
 if TYPE_CHECKING:
-    from gpt2tui.generation import TextModel  # which import torch
+    from gpt2tui.generation import GpuUse, TextModel  # which import torch
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,20 @@ class ModelFacts:
     n_positions: int
     vocab_size: int
     sampling: SamplingTable
+    placement_note: str | None = None
+    """Why the model is not on the GPU, where a training is the reason."""
 
     @classmethod
     def of(cls, model: "TextModel") -> "ModelFacts":
         """The facts of a loaded model."""
-        return cls(model.source, model.num_parameters, model.n_positions, model.vocab_size, model.sampling)
+        return cls(
+            model.source,
+            model.num_parameters,
+            model.n_positions,
+            model.vocab_size,
+            model.sampling,
+            model.placement_note,
+        )
 
 
 @dataclass(frozen=True)
@@ -183,20 +192,23 @@ class ModelUnusable(Message):
     message: str
 
 
-def load_checkpoint(reference: str) -> "TextModel":
+def load_checkpoint(reference: str, gpu: "GpuUse" = "all") -> "TextModel":
     """Loads a model from disk or the Hub. Raises Gpt2TuiError."""
     load_torch()
-    from gpt2tui import generation  # torch: a second and more, so never before somebody talks
+    from gpt2tui import generation  # torch takes a second and more to import, so only when a model is needed
 
-    return generation.load(reference)
+    return generation.load(reference, gpu=gpu)
 
 
 class ChatModels:
     """The models in memory, at most two. `get` may take seconds: call it in a worker thread."""
 
-    def __init__(self, load: "Callable[[str], TextModel]" = load_checkpoint) -> None:
+    def __init__(self, load: "Callable[[str, GpuUse], TextModel]" = load_checkpoint) -> None:
+        self.gpu_use: GpuUse = "all"
+        """What models may take of a GPU from now on. Call `forget_misplaced` after a change."""
         self._load = load
         self._loaded: dict[str, TextModel] = {}  # the one used last at the end
+        self._loaded_under: GpuUse = "all"
         self._lock = threading.Lock()
 
     @property
@@ -207,20 +219,42 @@ class ChatModels:
     def get(self, reference: str, beside: int = 0) -> "TextModel":
         """The model, loaded if need be. `beside` more are in memory elsewhere, and leave less room here."""
         with self._lock:
+            gpu_use = self._forget_misplaced()
             model = self._loaded.pop(reference, None)
             # Room is made first, so that there is never one more than allowed, not even while loading.
             self._forget_all_but(MODELS_IN_MEMORY - 1 - beside)
-            self._loaded[reference] = model or self._load(reference)
+            self._loaded[reference] = model or self._load(reference, gpu_use)
             return self._loaded[reference]
 
     def make_room(self, models: int) -> None:
-        """Forgets what has not been used for longest, so that so many more fit."""
+        """Forgets what has not been used for longest, so that `models` more fit."""
         with self._lock:
             self._forget_all_but(MODELS_IN_MEMORY - models)
+
+    def forget_misplaced(self) -> None:
+        """Forgets the models that `gpu_use`, since it changed, may want elsewhere. Waits for one being loaded."""
+        with self._lock:
+            self._forget_misplaced()
+
+    def _forget_misplaced(self) -> "GpuUse":
+        gpu_use = self.gpu_use
+        if gpu_use != self._loaded_under:
+            self._loaded_under = gpu_use
+            self._loaded = {
+                reference: model
+                for reference, model in self._loaded.items()
+                if not is_on_gpu(model) and model.placement_note is None
+            }
+        return gpu_use
 
     def _forget_all_but(self, kept: int) -> None:
         while len(self._loaded) > max(0, kept):
             del self._loaded[next(iter(self._loaded))]
+
+
+def is_on_gpu(model: "TextModel") -> bool:
+    """Whether the weights are in a CUDA device's memory, which a training may need."""
+    return model.device.type == "cuda"
 
 
 def load_model(reference: str, models: ChatModels, post: Callable[[Message], object]) -> None:
@@ -279,6 +313,7 @@ class _Writer:
                 self.post(AnswerEnded(self.request.number, "stopped"))
                 return False
             request = self.request
+            self._on_gpu = is_on_gpu(model)
             self.post(AnswerBegun(request.number, ModelFacts.of(model), model.count_tokens(request.prompt)))
             self._pieces = (
                 model.stream(request.prompt, request.sampling, ALTERNATIVES)
@@ -296,6 +331,10 @@ class _Writer:
             return self._end("stopped")
         started = time.perf_counter()
         try:
+            if self._on_gpu and self.models.gpu_use == "none":
+                raise ResourceError(
+                    "a training starts and needs the GPU's memory; ask again to be answered from the CPU"
+                )
             piece = next(self._pieces, None)
         except Exception as error:
             self._post_grown()

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import runs_folder
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.tui.session import TrainingSession
+
+if TYPE_CHECKING:
+    from gpt2tui.generation import GpuUse  # which imports torch
 
 LIVE = "live"
 
@@ -85,6 +89,14 @@ def meant_by(reference: str, choices: list[ModelChoice]) -> ModelChoice | None:
                 if folder in (own, own.parent.parent):
                     return choice
     return None
+
+
+def gpu_use_beside(session: TrainingSession) -> "GpuUse":
+    """How much of a GPU's memory the chat's models may take beside the training of this process."""
+    device = session.loaded.preset.training.device if session.loaded is not None else "auto"
+    if not session.active or device in ("cpu", "mps"):
+        return "all"
+    return "spare" if session.progress.recent_step_seconds else "none"
 
 
 # ---- which models one can talk to, and which one or two of them answer. No screen, no files

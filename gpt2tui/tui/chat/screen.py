@@ -180,11 +180,19 @@ class ChatScreen(ModeScreen):
     @on(SessionChanged)
     def refresh_models(self) -> None:
         """A checkpoint more, or no training any more."""
+        self._follow_training()
         self._refresh_models()
 
     def on_screen_resume(self) -> None:
         """What has happened while another mode was in front."""
         self._refresh_models()
+
+    def _follow_training(self) -> None:
+        """Leaves the GPU's memory to a training of this process, also while another mode is in front."""
+        gpu_use = chat_models.gpu_use_beside(self.workbench.session)
+        if gpu_use != self._models.gpu_use:
+            self._models.gpu_use = gpu_use
+            self.run_worker(self._models.forget_misplaced, thread=True, group="place", exit_on_error=False)
 
     def _refresh_models(self) -> None:
         if self._listing or not self.is_current:
@@ -247,6 +255,7 @@ class ChatScreen(ModeScreen):
 
     def _load_ahead(self, choice: ModelChoice) -> None:
         if choice.reference is not None:
+            self._follow_training()
             work = partial(load_model, choice.reference, self._models, self.post_message)
             self.run_worker(partial(in_own_thread, work, "load"), thread=True, group="load", exit_on_error=False)
 
@@ -341,6 +350,7 @@ class ChatScreen(ModeScreen):
             whole = conversation(self.transcript.conversation_with(choice), prompt) if converse else prompt
             pairs.append((self._request(choice, task, whole, sampling, asked), choice))
         self.transcript.add_turn(pairs)
+        self._follow_training()
         self._stop = threading.Event()
         requests = [request for request, _ in pairs]
         work = partial(answer, requests, self._models, self.transcript.post_message, self._stop)

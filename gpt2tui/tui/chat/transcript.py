@@ -95,7 +95,8 @@ class ChatAnswer(Vertical):
             self._model = sanitize(facts.source, keep_newlines=False)
             head = self.query_one(".answer-head", Static)
             head.update(_head(self._model, settings_line(self.request.sampling)))
-        if note := notes(self.request.task, prompt_tokens, facts.n_positions):
+        said = (notes(self.request.task, prompt_tokens, facts.n_positions), facts.placement_note)
+        if note := "\n".join(line for line in said if line):
             self.query_one(".answer-note", Static).add_class("-said").update(Text(note))
         self._show("reading the prompt…")
 
@@ -255,6 +256,7 @@ class Transcript(VerticalScroll):
         if self._facts is not None and [choice.key for choice in self._models] == [self._facts[0]]:
             facts = self._facts[1]
             title += f" · {compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
+            title += f" · {facts.placement_note}" if facts.placement_note else ""
         self.border_title = Content(title or "no model yet")
 
     @on(AnswerBegun)

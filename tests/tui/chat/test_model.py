@@ -29,7 +29,7 @@ def request(number=1, reference="a", task="write", **changes):
 
 def told_by(*requests, load=FakeModel, stop=None):
     told = []
-    answer(requests, ChatModels(load), told.append, stop or threading.Event())
+    answer(requests, ChatModels(lambda reference, gpu: load(reference)), told.append, stop or threading.Event())
     return told
 
 
@@ -105,7 +105,7 @@ def test_a_stop_ends_all_answers_before_their_next_token():
 def test_at_most_two_models_are_in_memory_even_while_a_third_is_loaded():
     most = []
 
-    def load(reference):
+    def load(reference, gpu):
         most.append(len(models.references))
         return FakeModel(reference)
 
@@ -118,11 +118,48 @@ def test_at_most_two_models_are_in_memory_even_while_a_third_is_loaded():
 
 @pytest.mark.parametrize("live", [1, 2])
 def test_live_weights_count_among_the_two(live):
-    models = ChatModels(FakeModel)
+    models = ChatModels(lambda reference, gpu: FakeModel(reference))
     models.get("a")
     models.get("b")
     models.make_room(live)
     assert models.references == ["b"][: 2 - live]
+
+
+def test_a_training_that_starts_frees_the_gpu_and_what_it_sent_to_the_cpu_comes_back_after_it():
+    def load(reference, gpu):
+        loads.append((reference, gpu))
+        on_cpu = reference == "small" or gpu == "none"
+        note = "on the CPU" if on_cpu and reference != "small" else None
+        return FakeModel(reference, device_type="cpu" if on_cpu else "cuda", placement_note=note)
+
+    loads, models = [], ChatModels(load)
+    models.get("small")
+    models.get("large")
+    models.gpu_use = "none"
+    models.forget_misplaced()
+    assert models.references == ["small"]
+    assert models.get("large").placement_note
+    models.gpu_use = "all"
+    assert models.get("large").device_type == "cuda"
+    assert models.get("small").device_type == "cpu"
+    assert loads == [("small", "all"), ("large", "all"), ("large", "none"), ("large", "all")]
+
+
+def test_an_answer_from_the_gpu_ends_where_a_training_starts():
+    def load(reference, gpu):
+        return FakeModel(reference, device_type=reference)
+
+    def post(message):
+        told.append(message)
+        if isinstance(message, AnswerGrew):
+            models.gpu_use = "none"
+
+    told, models = [], ChatModels(load)
+    answer([request(1, "cuda"), request(2, "cpu")], models, post, threading.Event())
+    (failed,) = (m for m in told if isinstance(m, AnswerFailed))
+    assert failed.number == 1
+    assert "a training starts" in failed.message
+    assert [m.number for m in told if isinstance(m, AnswerEnded)] == [2]
 
 
 def test_the_chat_imports_no_torch_before_somebody_talks():

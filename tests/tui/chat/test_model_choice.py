@@ -5,8 +5,10 @@ import pytest
 from gpt2tui.errors import CheckpointError
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.models import ModelChoice
+from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
+from tests.tracking import event_samples
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, text_of
 from tests.tui.fake_chat import FakeModel
 from tests.tui.looking import until
@@ -239,3 +241,36 @@ def test_another_mode_opens_the_chat_with_a_checkpoint(tmp_path):
         assert screen.chosen.first in screen.chosen.all
 
     driven(tmp_path, story)
+
+
+def test_a_checkpoint_beside_a_training_on_the_gpu_answers_from_the_cpu_and_says_so(tmp_path):
+    session, loads = LiveSession(), []
+    session.state = "idle"
+
+    def load(reference, gpu):
+        loads.append(gpu)
+        on_gpu = gpu == "all"
+        note = None if on_gpu else "on the CPU: a training needs the GPU's memory"
+        return FakeModel(reference, ends_after=3, device_type="cuda" if on_gpu else "cpu", placement_note=note)
+
+    async def story(pilot, screen):
+        screen.select_model(SAVED[0].reference)
+        await until(pilot, lambda: pilot.app.models.references)
+        assert "on the CPU" not in str(screen.transcript.border_title)
+        session.state = "preparing"
+        screen.post_message(RunsChanged())
+        await until(pilot, lambda: not pilot.app.models.references)  # it was on the GPU
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert "on the CPU: a training needs" in str(screen.transcript.border_title)
+        assert "on the CPU: a training needs" in text_of(screen.answers[0].query_one(".answer-note"))
+        session.progress = session.progress.after(event_samples.step(1))
+        await pilot.press("a", "enter")
+        await done(pilot)
+        session.state = "finished"
+        await pilot.press("a", "enter")
+        await done(pilot)
+        assert loads == ["all", "none", "spare", "all"]
+        assert "on the CPU" not in str(screen.transcript.border_title)
+
+    driven(tmp_path, story, session=session, load=load, takes_gpu_use=True)

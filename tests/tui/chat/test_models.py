@@ -1,13 +1,17 @@
 """The list of models, from real checkpoint folders and without loading any."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import folder_name
 from gpt2tui.run.manifest import MANIFEST, NEEDED
+from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.tui.chat import models as chat_models
+from gpt2tui.tui.session import TrainingSession
+from tests.tui.fake_training import launch
 
 
 def save(run, step, val_loss=None):
@@ -53,3 +57,25 @@ def test_a_reference_may_be_a_checkpoint_a_run_folder_or_a_runs_name(run):
     for reference in (str(run.folder), str(run.folder.resolve()), run.name):
         assert chat_models.meant_by(reference, choices).step == 100  # a run means its best
     assert chat_models.meant_by("gpt2", choices) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "state", "steps", "expected"),
+    [
+        ("auto", "idle", (), "all"),
+        ("auto", "preparing", (), "none"),
+        ("cuda:1", "running", (), "none"),
+        ("auto", "running", (0.1,), "spare"),
+        ("auto", "stopping", (0.1,), "spare"),
+        ("auto", "finished", (0.1,), "all"),
+        ("cpu", "running", (0.1,), "all"),
+    ],
+)
+def test_models_leave_the_gpu_to_a_training_until_its_first_step_shows_what_it_needs(device, state, steps, expected):
+    session = TrainingSession()
+    launched = launch()
+    preset = launched.loaded.preset.with_training(device=device)
+    session.launch = replace(launched, loaded=replace(launched.loaded, preset=preset))
+    session.state = state
+    session.progress = RunProgress(recent_step_seconds=steps)
+    assert chat_models.gpu_use_beside(session) == expected
