@@ -1,4 +1,4 @@
-"""A checkpoint, ours or Hugging Face's, as something that continues text: for `sample`, the chat, and training."""
+"""Loads a checkpoint, ours or Hugging Face's, with its tokenizer; continues prompts and scores given texts with it."""
 
 import time
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ from model.huggingface import from_published
 from model.sampling import generate
 
 HUB_TIMEOUT_SECONDS = 10
-ONLY_OURS = ("trainer.json", "training_state.safetensors")  # such a folder without a manifest is a damaged checkpoint
+OWN_FILES = ("trainer.json", "training_state.safetensors")  # a folder with one but no manifest is a damaged checkpoint
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
-POSITIONS_AT_ONCE = 128  # whose logits are held together while a text is read: 26 MB with GPT-2's vocabulary
+POSITIONS_AT_ONCE = 128  # whose logits are in memory together while a text is scored: 26 MB with GPT-2's vocabulary
 
-SHARE_OF_FREE_MEMORY = 0.5  # of a device: a model that needs more, with one text, is not put there beside a training
+SHARE_OF_FREE_MEMORY = 0.5  # a model that needs more of a device's free memory is not put there beside a training
 ON_CPU_BESIDE_TRAINING = "on the CPU: a training needs the GPU's memory"
 
-WritingPrecision = Literal["auto", "fp32", "fp16"]
+DecodingPrecision = Literal["auto", "fp32", "fp16"]
 GpuUse = Literal["all", "spare", "none"]
 """How much of a CUDA device's memory a model may take: what it needs; only where clearly more than that is free, as
 beside a training; none, as before a training's first step, which shows what the training needs."""
@@ -40,7 +40,7 @@ beside a training; none, as before a training's first step, which shows what the
 
 @dataclass(frozen=True)
 class TokenAlternative:
-    """A token that could have stood in a place, with the model's own probability for it."""
+    """A candidate for a position, with the model's own probability for it."""
 
     token: int
     text: str
@@ -48,20 +48,22 @@ class TokenAlternative:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One token as it is written; `text` is empty while a character is incomplete."""
+class ScoredToken:
+    """A token of a generated or given text. Its `text` is empty while a character is incomplete.
+
+    `token` is -1 for the rest of a character that stayed incomplete at the end.
+    """
 
     token: int
     text: str
     probability: float  # under the model's own distribution, before temperature and truncation
-    alternatives: tuple[
-        TokenAlternative, ...
-    ] = ()  # the likeliest tokens in its place, itself among them if it is one of them
+    alternatives: tuple[TokenAlternative, ...] = ()
+    """The likeliest tokens for its position, the token itself included where it is one of them."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A finished text and how it was made; times in seconds."""
+    """A finished continuation of a prompt; times in seconds."""
 
     prompt: str
     text: str
@@ -73,18 +75,18 @@ class Continuation:
 
 @dataclass(frozen=True)
 class TextModel:
-    """A model with its tokenizer, ready to write."""
+    """A model with its tokenizer, ready to generate and to score text."""
 
     model: GPT2
     tokenizer: Tokenizer
     source: str
     sampling: SamplingTable = field(default_factory=SamplingTable)
     saved: Checkpoint | None = None
-    """The checkpoint it came from, when it is one of ours."""
+    """The checkpoint it was loaded from, None for a model in Hugging Face form."""
     decoder: Decoder | None = None
-    """Reads what is written from 16-bit weights, where that is faster."""
+    """Decodes with 16-bit weights; None where that is not faster."""
     placement_note: str | None = None
-    """Why it is on another device than the one asked for; None when it is not."""
+    """Why it is on the CPU instead of the GPU; None for a model on the device that was asked for."""
 
     @property
     def device(self) -> torch.device:
@@ -93,29 +95,29 @@ class TextModel:
 
     @property
     def n_positions(self) -> int:
-        """How many tokens the model can look back on."""
+        """The context length in tokens."""
         return self.model.config.n_positions
 
     @property
     def num_parameters(self) -> int:
-        """The size of the network."""
+        """The number of parameters."""
         return self.model.num_parameters
 
     @property
     def vocab_size(self) -> int:
-        """Among how many tokens the model chooses: guessing costs ln of this, in nats per token."""
+        """The number of tokens V; a uniform distribution over them has a loss of ln V nats per token."""
         return int(self.model.wte.num_embeddings)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens a text is."""
+        """The number of tokens in a text."""
         return len(self.tokenizer.encode(text))
 
-    def stream(self, prompt: str, sampling: SamplingTable, alternatives: int = 0) -> Iterator[Piece]:
+    def stream(self, prompt: str, sampling: SamplingTable, alternatives: int = 0) -> Iterator[ScoredToken]:
         """Continues `prompt` token by token until `max_length` tokens or the end of the document.
 
         An empty prompt starts a new document; one longer than the context keeps its end. The random numbers come
-        from a generator of its own, so that writing beside a training does not change the training. Each piece
-        has the `alternatives` likeliest tokens with it; the text is the same with and without them.
+        from a generator of its own, so that sampling during a training does not change the training. Each token has
+        the `alternatives` likeliest tokens of its position; the text is the same with and without them.
         """
         ids = [int(i) for i in self.tokenizer.encode(prompt)] or [self.tokenizer.eot]
         generator = torch.Generator().manual_seed(sampling.seed)
@@ -134,33 +136,33 @@ class TextModel:
             token = int(chosen.token)
             text = "" if token == self.tokenizer.eot else decoder.feed([token])
             likeliest = self._likeliest(chosen.logits, alternatives)[0] if alternatives else ()
-            yield Piece(token, text, float(chosen.probability), likeliest)
+            yield ScoredToken(token, text, float(chosen.probability), likeliest)
         if rest := decoder.flush():
-            yield Piece(-1, rest, 1.0)
+            yield ScoredToken(-1, rest, 1.0)
 
-    def read(self, text: str, alternatives: int = 0) -> Iterator[Piece]:
-        """The tokens of a text that others wrote, each with the probability the model gave it.
+    def score(self, text: str, alternatives: int = 0) -> Iterator[ScoredToken]:
+        """The tokens of a given text, each with the probability that the model gives it.
 
-        The text stands at the beginning of a document, as in training. Where it outgrows the context, the older
-        half of the window is forgotten, as in writing.
+        The text starts a document, as in training. When it outgrows the context, the older half of the window is
+        dropped, as in generation.
         """
         ids = torch.tensor([self.tokenizer.eot, *self.tokenizer.encode(text)])  # (T + 1,)
         decoder = IncrementalDecoder(self.tokenizer)
-        first, known = 0, 0  # where the window begins, and the last token that has been told
+        first, known = 0, 0  # where the window begins, and the last token that has been yielded
         while known < len(ids) - 1:
             window = ids[first : first + self.n_positions + 1]
             for position, probability, likeliest in self._probabilities(window, known - first, alternatives):
                 token = int(window[position + 1])
-                yield Piece(token, decoder.feed([token]), probability, likeliest)
+                yield ScoredToken(token, decoder.feed([token]), probability, likeliest)
             known = first + len(window) - 1
             first = known - max(1, self.n_positions // 2) + 1
         if rest := decoder.flush():
-            yield Piece(-1, rest, 1.0)
+            yield ScoredToken(-1, rest, 1.0)
 
     def _probabilities(
         self, window: Tensor, start: int, alternatives: int
     ) -> Iterator[tuple[int, float, tuple[TokenAlternative, ...]]]:
-        """(position, probability of the token after it, the likeliest there) in a window (T + 1,) from `start` on."""
+        """(position, probability of the next token, alternatives) from position `start` of a window (T + 1,)."""
         device = self.model.wte.weight.device
         with torch.inference_mode():
             hidden = self.model.hidden(window[None, :-1].to(device))[0, start:]  # (T - start, C)
@@ -188,7 +190,7 @@ class TextModel:
             for row_tokens, row_probabilities in zip(tokens.tolist(), probabilities.tolist(), strict=True)
         ]
 
-    def write(self, prompt: str, sampling: SamplingTable) -> Continuation:
+    def continuation(self, prompt: str, sampling: SamplingTable) -> Continuation:
         """The whole continuation at once, with its times."""
         started = time.perf_counter()
         first, pieces = None, []
@@ -200,10 +202,10 @@ class TextModel:
         return Continuation(prompt, "".join(p.text for p in pieces), count, seconds, count / seconds, first)
 
 
-def load(reference: str, device: str = "auto", precision: WritingPrecision = "auto", gpu: GpuUse = "all") -> TextModel:
+def load(reference: str, device: str = "auto", precision: DecodingPrecision = "auto", gpu: GpuUse = "all") -> TextModel:
     """Loads a checkpoint folder, a run (its best checkpoint, else its newest), a Hugging Face GPT-2, or a Hub id.
 
-    `precision` is that of the weights while one text is written: see `decoder_of`. A model that `gpu` does not allow
+    `precision` is that of the weights while a text is generated: see `decoder_of`. A model that `gpu` does not allow
     on a CUDA device is loaded on the CPU, and its `placement_note` says so.
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2.
     """
@@ -213,14 +215,14 @@ def load(reference: str, device: str = "auto", precision: WritingPrecision = "au
         try:
             return _load(folder, saved, chosen_device, precision, gpu)
         except (CheckpointError, OSError):
-            # The run beside us may have deleted it, or saved it anew; what is still there is what is wrong.
+            # A training may have deleted or replaced it meanwhile. If it is unchanged, the error is real.
             if saved is None or checkpoint.is_still(saved):
                 raise
     raise CheckpointError(f"{reference}: the checkpoints are deleted faster than they can be read; try again")
 
 
 def _load(
-    folder: Path, saved: Checkpoint | None, device: torch.device, precision: WritingPrecision, gpu: GpuUse
+    folder: Path, saved: Checkpoint | None, device: torch.device, precision: DecodingPrecision, gpu: GpuUse
 ) -> TextModel:
     sampling = preset_files.load_frozen(folder / "preset.toml").sampling if saved else SamplingTable()
     model = load_model(folder)
@@ -257,11 +259,11 @@ def bytes_needed(model: GPT2) -> int:
     return weights + keys_and_values + hidden + logits
 
 
-def decoder_of(model: GPT2, precision: WritingPrecision) -> Decoder | None:
-    """What writes one text faster than the model itself and all but the same, or None where there is no such thing.
+def decoder_of(model: GPT2, precision: DecodingPrecision) -> Decoder | None:
+    """A decoder that generates one text faster than the model, almost the same; None where there is none.
 
-    Only memory limits how fast a large model writes, so "auto" takes fp16 for the weights of one that a CPU's cache
-    does not hold. "fp16" takes it on any CPU or CUDA device, where the weights fit into it; "fp32" never.
+    Memory bandwidth limits how fast a large model generates, so "auto" uses fp16 weights for a model on the CPU that is
+    larger than its cache. "fp16" uses them on any CPU or CUDA device if all weights are finite in fp16; "fp32" never.
     """
     device = model.wte.weight.device.type
     automatic = device == "cpu" and model.num_parameters >= LARGE_PARAMETERS
@@ -299,7 +301,7 @@ def locate(reference: str) -> Path:
 def _find(reference: str) -> tuple[Path, Checkpoint | None]:
     """The folder of a CHECKPOINT argument, and the verified checkpoint in it when it is one of ours."""
     path = Path(reference)
-    if path.is_file():  # a person points at what looks like the model
+    if path.is_file():  # the user named the weights instead of their folder
         if path.suffix in PICKLES:
             raise CheckpointError(
                 f"{path} is a pickle, which can run code when it is opened; gpt2tui reads safetensors only. "
@@ -307,7 +309,7 @@ def _find(reference: str) -> tuple[Path, Checkpoint | None]:
             )
         raise CheckpointError(f"{path} is a file; a checkpoint is a folder")
     for folder in (path, runs_folder() / reference):
-        if (folder / checkpoint.MANIFEST).exists() or any((folder / name).exists() for name in ONLY_OURS):
+        if (folder / checkpoint.MANIFEST).exists() or any((folder / name).exists() for name in OWN_FILES):
             return folder, checkpoint.verify(folder)
         if (folder / "config.json").exists():
             return folder, None
@@ -315,14 +317,14 @@ def _find(reference: str) -> tuple[Path, Checkpoint | None]:
             best = checkpoint.best(folder / "checkpoints")
             return best.folder, best
     if path.is_dir():
-        load_model(path)  # says what is missing
+        load_model(path)  # raises an error that says what is missing
     if reference.count("/") <= 1 and not reference.startswith((".", "/", "~")) and "\\" not in reference:
         return _download(reference), None
     raise CheckpointError(f"there is no checkpoint {reference}: the folder does not exist")
 
 
 def _download(hub_id: str) -> Path:
-    """A model of the Hugging Face Hub, from the local cache when the network is away."""
+    """Downloads a model from the Hugging Face Hub; without a network, takes it from the local cache."""
     import os
 
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

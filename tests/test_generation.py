@@ -29,17 +29,17 @@ def text_model(n_positions=16):
 SAMPLING = SamplingTable(max_length=40, temperature=1.0, top_k=0)
 
 
-def test_text_and_probabilities_are_the_same_with_and_without_rivals():
+def test_text_and_probabilities_are_the_same_with_and_without_alternatives():
     model = text_model()
     plain = [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING)]
     assert plain == [(p.token, p.text, p.probability) for p in model.stream("ab", SAMPLING, alternatives=5)]
 
 
-def test_there_are_no_rivals_unless_asked_for():
+def test_there_are_no_alternatives_unless_asked_for():
     assert all(p.alternatives == () for p in text_model().stream("ab", SAMPLING))
 
 
-def test_rivals_are_the_likeliest_tokens_in_that_place_likeliest_first():
+def test_alternatives_are_the_likeliest_tokens_in_that_place_likeliest_first():
     model = text_model()
     (piece,) = model.stream("ab", SAMPLING.model_copy(update={"max_length": 1, "temperature": 0.0}), alternatives=5)
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_rivals_are_the_likeliest_tokens_in_that_place_likeliest_first():
 
 def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_a_document():
     model = text_model()
-    pieces = list(model.read("hello", alternatives=2))
+    pieces = list(model.score("hello", alternatives=2))
     ids = torch.tensor([[256, *b"hello"]])
     with torch.no_grad():
         own = model.model(ids[:, :-1]).softmax(-1)[0].gather(-1, ids[0, 1:, None]).squeeze(-1)
@@ -79,18 +79,18 @@ def uncached_probabilities(model, ids):
 def test_a_text_longer_than_the_context_is_read_whole_with_the_window_of_writing(n_positions):
     model = text_model(n_positions)
     text = "the quick brown fox jumps over the lazy dog "
-    pieces = list(model.read(text))
+    pieces = list(model.score(text))
     assert [p.token for p in pieces] == list(text.encode())
     assert [p.probability for p in pieces] == pytest.approx(uncached_probabilities(model, text.encode()), rel=1e-4)
 
 
 def test_characters_of_several_tokens_are_read_as_whole_characters():
-    pieces = list(text_model().read("né…"))
+    pieces = list(text_model().score("né…"))
     assert [p.text for p in pieces] == ["n", "", "é", "", "", "…"]
 
 
 def test_an_empty_text_has_nothing_to_read():
-    assert list(text_model().read("")) == []
+    assert list(text_model().score("")) == []
 
 
 def test_large_models_on_a_cpu_write_from_fp16_unless_told_otherwise(monkeypatch):
@@ -109,7 +109,7 @@ def test_weights_beyond_fp16_stay_as_they_are():
     assert generation.decoder_of(model, "fp16") is None
 
 
-def test_rivals_and_probabilities_come_from_what_writes():
+def test_alternatives_and_probabilities_come_from_what_writes():
     model = text_model()
     rounded = dataclasses.replace(model, decoder=generation.decoder_of(model.model, "fp16"))
     pieces = list(rounded.stream("ab", SAMPLING, alternatives=257))

@@ -26,7 +26,7 @@ def sample(options: argparse.Namespace) -> int:
     sampling = chosen(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
     if options.json:
-        print_json([dataclasses.asdict(model.write(s.prompt, s)) for s in seeded])
+        print_json([dataclasses.asdict(model.continuation(s.prompt, s)) for s in seeded])
         return 0
     for number, settings in enumerate(seeded):
         if number:

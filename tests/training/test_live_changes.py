@@ -55,7 +55,7 @@ def test_live_weights_are_those_of_the_step_and_training_leaves_them_alone(tmp_p
     for name, tensor in expected.items():
         assert torch.equal(live.model.state_dict()[name], tensor), name
     assert any(not torch.equal(tensor, expected[name]) for name, tensor in trainer.model.state_dict().items())
-    assert live.write("the ", live.sampling).tokens > 0
+    assert live.continuation("the ", live.sampling).tokens > 0
 
 
 def test_live_weights_are_served_while_paused(tmp_path):
@@ -78,7 +78,7 @@ def test_taking_weights_changes_no_step(tmp_path):
         if isinstance(event, Step):
             watched.append(event.train_loss)
             if copies:
-                copies[-1].result(0).write("the ", trainer.preset.sampling)
+                copies[-1].result(0).continuation("the ", trainer.preset.sampling)
             copies.append(trainer.controls.copy_weights())
     assert watched == alone
 

@@ -28,7 +28,7 @@ def driven(tmp_path, story, *, size=(120, 36), **app):
     async def drive():
         async with app.run_test(size=size) as pilot:
             await first_mode(pilot)
-            await until(pilot, lambda: app.screen.chosen.asked or not app.screen._listing)
+            await until(pilot, lambda: app.screen.chosen.answering or not app.screen._listing)
             await story(pilot, app.screen)
 
     asyncio.run(drive())

@@ -17,18 +17,18 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class FakeRival:
+class FakeAlternative:
     token: int
     text: str
     probability: float
 
 
 @dataclass(frozen=True)
-class FakePiece:
+class FakeToken:
     token: int
     text: str
     probability: float
-    alternatives: tuple[FakeRival, ...] = ()
+    alternatives: tuple[FakeAlternative, ...] = ()
 
 
 @dataclass
@@ -65,20 +65,20 @@ class FakeModel:
                 self.gate.wait(5)
             yield self._piece((sampling.seed + n) % len(self.words), alternatives)
 
-    def read(self, text, alternatives=0):
+    def score(self, text, alternatives=0):
         for n, word in enumerate(text.split(" ")):
-            yield FakePiece(
+            yield FakeToken(
                 n, (" " if n else "") + word, 0.5**n, self._piece(n % len(self.words), alternatives).alternatives
             )
 
     def _piece(self, token, alternatives):
         probability = self.odds or 0.02 + 0.97 * abs(math.sin(token * 1.7)) ** 2
         others = [self.words[(token + k) % len(self.words)] for k in range(alternatives)]
-        return FakePiece(
+        return FakeToken(
             token,
             self.words[token],
             probability,
-            tuple(FakeRival(k, word, probability / (k + 1)) for k, word in enumerate(others)),
+            tuple(FakeAlternative(k, word, probability / (k + 1)) for k, word in enumerate(others)),
         )
 
 

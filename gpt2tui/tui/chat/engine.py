@@ -1,4 +1,4 @@
-"""Models that write in the chat, in a thread: loading, at most two in memory, and streaming in small batches."""
+"""The chat's work in threads: loading models, at most two in memory, and streaming their answers in small batches."""
 
 import logging
 import math
@@ -17,12 +17,22 @@ from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.host_memory import load_torch
 
 if TYPE_CHECKING:
-    from gpt2tui.generation import GpuUse, TextModel  # which import torch
+    from gpt2tui.generation import GpuUse, TextModel  # which imports torch
+
+log = logging.getLogger(__name__)
+
+MODELS_IN_MEMORY = 2
+ALTERNATIVES = 5
+SECONDS_BETWEEN_BATCHES = 0.05
+LONGEST_TAIL = 200  # characters searched for the end of a turn: longer than any token
+
+SMALLEST_PROBABILITY = 1e-45
+"""The smallest positive fp32 number; the surprisal of 0 would be infinite."""
 
 
 @dataclass(frozen=True)
 class ShownAlternative:
-    """A token that could have stood there, and the model's own probability for it."""
+    """A candidate for a position, and the model's own probability for it."""
 
     text: str
     probability: float
@@ -30,25 +40,21 @@ class ShownAlternative:
 
 @dataclass(frozen=True)
 class ShownToken:
-    """A token on the screen; `probability` is None for what the model was given, such as the prompt."""
+    """A token on the screen; `probability` is None for tokens of the prompt."""
 
     text: str
     probability: float | None = None
     alternatives: tuple[ShownAlternative, ...] = ()
 
 
-SMALLEST_PROBABILITY = 1e-45
-"""fp32 has nothing smaller but 0, whose surprisal would be infinite."""
-
-
 def surprisal(probability: float) -> float:
-    """-ln p, in nats: what a token of that probability costs; never infinite."""
+    """-ln p in nats, never infinite."""
     return -math.log(max(probability, SMALLEST_PROBABILITY))
 
 
 @dataclass
 class TokenStatistics:
-    """Sums over the tokens of a text, under the model's own distribution (temperature 1, nothing cut off)."""
+    """Sums over the tokens of a text, under the model's own distribution (temperature 1, no truncation)."""
 
     tokens: int = 0
     _probabilities: float = 0.0
@@ -72,34 +78,28 @@ class TokenStatistics:
 
     @property
     def perplexity(self) -> float | None:
-        """exp(loss): among how many equally likely tokens the model could just as well have chosen."""
+        """exp(loss); None without tokens."""
         return None if self.loss is None else math.exp(min(self.loss, 700.0))  # beyond, a double overflows
 
     def bits_per_byte(self, text_bytes: int) -> float | None:
-        """The surprisal of all tokens in bits, over the bytes of their text; None for an empty text."""
+        """The surprisal of all tokens in bits per byte of their text; None for an empty text."""
         return self._nats / math.log(2) / text_bytes if text_bytes else None
 
     def is_guessing(self, vocab_size: int) -> bool:
-        """Whether the text of some length is hardly likelier than one of tokens drawn at random: a loss near ln V."""
+        """Whether the loss of at least 8 tokens is near ln V, the loss of a uniform distribution, or above it."""
         return self.loss is not None and self.tokens >= 8 and self.loss > 0.9 * math.log(vocab_size)
 
 
-log = logging.getLogger(__name__)
-
-MODELS_IN_MEMORY = 2
-ALTERNATIVES = 5
-SECONDS_BETWEEN_BATCHES = 0.05
-LONGEST_TAIL = 200  # in which the end of a turn is looked for: longer than any token
-
-Task = Literal["write", "read"]
+Task = Literal["continue", "score"]
+"""Continue a prompt, or score a given text: the surprisal of each of its tokens."""
 Ending = Literal["document", "length", "turn", "text", "stopped"]
-"""How a text ended: the model ended its document, the length was reached, the model's turn was over, all was read, or a
-person stopped it."""
+"""Why an answer ended: end-of-text token, maximum length, end of the model's turn, all of the text scored, or stopped
+by the user."""
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What one should know of a model while reading what it writes."""
+    """What the screen shows of a model."""
 
     source: str
     num_parameters: int
@@ -107,7 +107,7 @@ class ModelFacts:
     vocab_size: int
     sampling: SamplingTable
     placement_note: str | None = None
-    """Why the model is not on the GPU, where a training is the reason."""
+    """Why the model is on the CPU instead of the GPU; None when it is not."""
 
     @classmethod
     def of(cls, model: "TextModel") -> "ModelFacts":
@@ -124,7 +124,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """A text to continue or to read, with one model: a reference to load, or live weights on their way."""
+    """A text for one model to continue or to score: a reference to load, or live weights to wait for."""
 
     number: int
     task: Task
@@ -133,12 +133,12 @@ class AnswerRequest:
     reference: str | None
     live: "Future[TextModel] | None" = None
     asked: str | None = None
-    """With the chat template: what the person typed, of which `prompt` is the whole conversation."""
+    """With the chat template: what the user typed, while `prompt` is the whole conversation."""
 
 
 @dataclass
 class AnswerBegun(Message):
-    """A model is there and begins; `prompt_tokens` is how many tokens its prompt is."""
+    """A model is loaded and begins; `prompt_tokens` is the length of its prompt in tokens."""
 
     number: int
     facts: ModelFacts
@@ -147,7 +147,7 @@ class AnswerBegun(Message):
 
 @dataclass
 class AnswerGrew(Message):
-    """Tokens of an answer since the last message, and the numbers of the whole of it so far."""
+    """The tokens of an answer since the last message, and the statistics of all of it so far."""
 
     number: int
     tokens: Sequence[ShownToken]
@@ -165,7 +165,7 @@ class AnswerEnded(Message):
 
 @dataclass
 class AnswerFailed(Message):
-    """An answer could not be given, or not to its end."""
+    """An answer failed, perhaps after some of its tokens."""
 
     number: int
     message: str
@@ -173,7 +173,7 @@ class AnswerFailed(Message):
 
 @dataclass
 class AllAnswered(Message):
-    """The thread has nothing more to do."""
+    """All answers of a request have ended."""
 
 
 @dataclass
@@ -201,7 +201,7 @@ def load_checkpoint(reference: str, gpu: "GpuUse" = "all") -> "TextModel":
 
 
 class ChatModels:
-    """The models in memory, at most two. `get` may take seconds: call it in a worker thread."""
+    """The models in memory, at most two. Loading takes seconds: call `get` in a worker thread."""
 
     def __init__(self, load: "Callable[[str, GpuUse], TextModel]" = load_checkpoint) -> None:
         self.gpu_use: GpuUse = "all"
@@ -213,21 +213,21 @@ class ChatModels:
 
     @property
     def references(self) -> list[str]:
-        """Which models are in memory, the one used last at the end."""
+        """The references of the models in memory, the last used one at the end."""
         return list(self._loaded)
 
     def get(self, reference: str, beside: int = 0) -> "TextModel":
-        """The model, loaded if need be. `beside` more are in memory elsewhere, and leave less room here."""
+        """The model, loaded if it is not in memory. `beside` models are in memory elsewhere and count among the two."""
         with self._lock:
             gpu_use = self._forget_misplaced()
             model = self._loaded.pop(reference, None)
-            # Room is made first, so that there is never one more than allowed, not even while loading.
+            # Before loading, so that there are never more than allowed.
             self._forget_all_but(MODELS_IN_MEMORY - 1 - beside)
             self._loaded[reference] = model or self._load(reference, gpu_use)
             return self._loaded[reference]
 
     def make_room(self, models: int) -> None:
-        """Forgets what has not been used for longest, so that `models` more fit."""
+        """Forgets the least recently used, so that `models` more fit."""
         with self._lock:
             self._forget_all_but(MODELS_IN_MEMORY - models)
 
@@ -257,12 +257,12 @@ def is_on_gpu(model: "TextModel") -> bool:
     return model.device.type == "cuda"
 
 
-def load_model(reference: str, models: ChatModels, post: Callable[[Message], object]) -> None:
-    """The body of a worker: loads a model ahead of its first use, and tells what came of it."""
+def load_ahead(reference: str, models: ChatModels, post: Callable[[Message], object]) -> None:
+    """The body of a worker: loads a model before its first use, and posts whether that worked."""
     try:
         post(ModelReady(reference, ModelFacts.of(models.get(reference))))
     except Exception as error:
-        post(ModelUnusable(reference, _said(error)))
+        post(ModelUnusable(reference, _message_of(error)))
 
 
 def answer(
@@ -271,17 +271,17 @@ def answer(
     post: Callable[[Message], object],
     stop: threading.Event,
 ) -> None:
-    """The body of a worker: answers all requests side by side, a token here and a token there, until done or stopped.
+    """The body of a worker: answers all requests side by side, one token each in turn, until done or stopped.
 
-    Tells what happens through messages, in batches about 20 times a second. Raises nothing.
+    Posts messages, with the tokens in batches about 20 times a second. Raises nothing.
     """
     try:
         live = sum(request.live is not None for request in requests)
         models.make_room(live)
-        writers = [_Writer(request, models, post, stop, beside=live) for request in requests]
-        busy = [writer for writer in writers if writer.begin()]
-        while busy:
-            busy = [writer for writer in busy if writer.advance()]
+        answers = [_Answer(request, models, post, stop, beside=live) for request in requests]
+        active = [one for one in answers if one.begin()]
+        while active:
+            active = [one for one in active if one.advance()]
     finally:
         for request in requests:
             if request.live is not None:
@@ -290,8 +290,8 @@ def answer(
 
 
 @dataclass
-class _Writer:
-    """One answer on its way."""
+class _Answer:
+    """One answer while it is made."""
 
     request: AnswerRequest
     models: ChatModels
@@ -300,12 +300,12 @@ class _Writer:
     beside: int
     statistics: TokenStatistics = field(default_factory=TokenStatistics)
     seconds: float = 0.0
-    """Spent on this answer alone, from the beginning of its prompt on."""
+    """Spent on this answer alone, its prompt included."""
 
     def begin(self) -> bool:
-        """Gets the model; whether there is something to advance."""
+        """Gets the model; returns whether `advance` may be called."""
         self._waiting: list[ShownToken] = []
-        self._told_at = 0.0
+        self._posted_at = 0.0
         self._tail = ""
         try:
             model = self._model()
@@ -315,18 +315,18 @@ class _Writer:
             request = self.request
             self._on_gpu = is_on_gpu(model)
             self.post(AnswerBegun(request.number, ModelFacts.of(model), model.count_tokens(request.prompt)))
-            self._pieces = (
+            self._tokens = (
                 model.stream(request.prompt, request.sampling, ALTERNATIVES)
-                if request.task == "write"
-                else model.read(request.prompt, ALTERNATIVES)
+                if request.task == "continue"
+                else model.score(request.prompt, ALTERNATIVES)
             )
         except Exception as error:
-            self.post(AnswerFailed(self.request.number, _said(error)))
+            self.post(AnswerFailed(self.request.number, _message_of(error)))
             return False
         return True
 
     def advance(self) -> bool:
-        """One token further; whether there may be more."""
+        """Makes one token; returns whether there may be more."""
         if self.stop.is_set():
             return self._end("stopped")
         started = time.perf_counter()
@@ -335,31 +335,31 @@ class _Writer:
                 raise ResourceError(
                     "a training starts and needs the GPU's memory; ask again to be answered from the CPU"
                 )
-            piece = next(self._pieces, None)
+            token = next(self._tokens, None)
         except Exception as error:
             self._post_grown()
-            self.post(AnswerFailed(self.request.number, _said(error)))
+            self.post(AnswerFailed(self.request.number, _message_of(error)))
             return False
         now = time.perf_counter()
         self.seconds += now - started
-        if piece is None:
+        if token is None:
             return self._end(self._natural_ending())
-        if piece.token >= 0:  # else the rest of a character that stayed incomplete
-            self.statistics.add(piece.probability)
+        if token.token >= 0:  # -1: the rest of a character that stayed incomplete
+            self.statistics.add(token.probability)
         alternatives = tuple(
-            ShownAlternative(alternative.text, alternative.probability) for alternative in piece.alternatives
+            ShownAlternative(alternative.text, alternative.probability) for alternative in token.alternatives
         )
-        self._waiting.append(ShownToken(piece.text, piece.probability, alternatives))
+        self._waiting.append(ShownToken(token.text, token.probability, alternatives))
         if self.request.asked is not None:
-            self._tail = (self._tail + piece.text)[-LONGEST_TAIL:]
-            if STOP in self._tail:
+            self._tail = (self._tail + token.text)[-LONGEST_TAIL:]
+            if TURN_END in self._tail:
                 return self._end("turn")
-        if now - self._told_at >= SECONDS_BETWEEN_BATCHES:
+        if now - self._posted_at >= SECONDS_BETWEEN_BATCHES:
             self._post_grown()
         return True
 
     def _model(self) -> "TextModel | None":
-        """The model; None when a person stopped while live weights were awaited."""
+        """The model; None when the user stopped while live weights were awaited."""
         live, reference = self.request.live, self.request.reference
         if live is None:
             assert reference is not None
@@ -370,16 +370,16 @@ class _Writer:
             except FutureTimeoutError:
                 continue
             except CancelledError:
-                raise CheckpointError("no training is running any more; choose one of its checkpoints") from None
+                raise CheckpointError("the training has ended; choose one of its checkpoints") from None
         return None
 
     def _natural_ending(self) -> Ending:
-        if self.request.task == "read":
+        if self.request.task == "score":
             return "text"
         return "document" if self.statistics.tokens < self.request.sampling.max_length else "length"
 
     def _end(self, ending: Ending) -> bool:
-        close = getattr(self._pieces, "close", None)
+        close = getattr(self._tokens, "close", None)
         if close is not None:
             close()
         self._post_grown()
@@ -387,38 +387,39 @@ class _Writer:
         return False
 
     def _post_grown(self) -> None:
-        self._told_at = time.perf_counter()
+        self._posted_at = time.perf_counter()
         if self._waiting:
             self.post(AnswerGrew(self.request.number, self._waiting, replace(self.statistics), self.seconds))
             self._waiting = []
 
 
-def _said(error: Exception) -> str:
-    """The failure in words; what is not expected goes to the log with its traceback."""
+def _message_of(error: Exception) -> str:
+    """The message of an error; an unexpected one goes to the log with its traceback."""
     if isinstance(error, Gpt2TuiError):
         return str(error)
     log.exception("the chat failed on a bug", exc_info=error)
     return f"{type(error).__name__}: {error}"
 
 
-# ---- a conversation as one text, for who wants to pretend that a base model was taught to answer
+# ---- the chat template: a conversation as one text
 
 USER = "User: "
 MODEL = "\nAssistant:"
-STOP = "\nUser:"
-"""Where the model begins to speak for the person, its turn is over."""
+TURN_END = "\nUser:"
+"""The model's turn ends where it begins to write the user's."""
 
 
-def turn(prompt: str) -> str:
-    """What is put around one prompt."""
+def prompt_turn(prompt: str) -> str:
+    """A prompt in the template."""
     return f"{USER}{prompt}{MODEL}"
 
 
 def conversation(history: Sequence[tuple[str, str]], prompt: str) -> str:
-    """The text to continue: earlier prompts with what the model made of them, then this one."""
-    return "".join(f"{turn(asked)}{spoken(answered)}\n" for asked, answered in history) + turn(prompt)
+    """The text to continue: earlier prompts with their answers, then this prompt."""
+    earlier = (f"{prompt_turn(asked)}{cut_at_turn_end(answered)}\n" for asked, answered in history)
+    return "".join(earlier) + prompt_turn(prompt)
 
 
-def spoken(written: str) -> str:
-    """What the model wrote before it began to speak for the person."""
-    return written.partition(STOP)[0].rstrip()
+def cut_at_turn_end(written: str) -> str:
+    """What the model wrote in its own turn."""
+    return written.partition(TURN_END)[0].rstrip()

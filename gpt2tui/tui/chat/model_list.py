@@ -19,11 +19,11 @@ from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.widgets.field_input import FieldInput
 
-SIGNS = {"live": "●", "best": "★", "newest": "▸"}
+SIGNS = {"live": "●", "best val loss": "★", "newest": "▸"}
 
 
 class ModelList(OptionList):
-    """Enter or a click chooses the model that answers, space a second one that answers beside it."""
+    """Enter or a click chooses the model that answers; space, a second one beside it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "select", "Choose"),
@@ -43,7 +43,7 @@ class ModelList(OptionList):
 
     @dataclass
     class Chosen(Message):
-        """A model was chosen; `second` when it is to answer beside the first."""
+        """A model was chosen; `second`: to answer beside the first."""
 
         choice: ModelChoice
         second: bool
@@ -85,7 +85,7 @@ class ModelList(OptionList):
             self.highlighted = self.get_option_index(str(key))
 
     def on_resize(self) -> None:
-        """The columns follow the width."""
+        """Lays out the columns again."""
         if self._shown is not None:
             self.show(*self._shown[:4])
 
@@ -102,7 +102,7 @@ class ModelList(OptionList):
             self.post_message(self.Chosen(self._choices[str(event.option_id)], second=False))
 
     def action_pick_second(self) -> None:
-        """Chooses, or no longer, the model that answers beside the first."""
+        """Chooses or removes the model that answers beside the first."""
         if (choice := self.highlighted_choice) is not None:
             self.post_message(self.Chosen(choice, second=True))
 
@@ -116,21 +116,28 @@ def _mark(choice: ModelChoice, first: ModelChoice | None, second: ModelChoice | 
 
 def _group_line(group: str, width: int) -> Content:
     name = sanitize(group, keep_newlines=False)
-    # The end of a path or of a run's name tells it apart, the beginning is the date.
+    # Cut at the beginning, which is the date: the end of a name distinguishes it.
     return Content(name if len(name) <= width else f"…{name[-(width - 1) :]}")
 
 
 def _line(choice: ModelChoice, mark: str, width: int) -> Content:
-    """`A ★ best      1,200  2.913`: mark, kind, step, loss; where that is too wide, without the kind, then the loss."""
+    """`A ★ best val loss  1,200  2.913`: mark, kind, step, val_loss; on a narrow list a shorter kind, then no loss."""
     sign = f"{mark or ' '} {SIGNS.get(choice.kind, ' ')}"
     if choice.reference is not None and choice.step is None:
         line = f"{mark or ' '}   published layout"
     else:
         step = f"{choice.step:,}" if choice.step is not None else ""
         loss = f"{choice.val_loss:.3f}" if choice.val_loss is not None else "·"
-        # Losses stand below each other whatever their length, as long as the column has room for the longest.
+        # A fixed column for the losses where the width allows it.
         ways = [(f"{sign} {choice.kind}", f"{step}{loss:>8}"), (f"{sign} {choice.kind}", f"{step} {loss}")]
-        ways += [(sign, f"{step} {loss}"), (sign, step), (sign, compact(choice.step or 0))]
+        short = f"{sign} {choice.kind.partition(' ')[0]}"
+        ways += [
+            (short, f"{step}{loss:>8}"),
+            (short, f"{step} {loss}"),
+            (sign, f"{step} {loss}"),
+            (sign, step),
+            (sign, compact(choice.step or 0)),
+        ]
         left, right = next((way for way in ways if sum(map(len, way)) + 1 <= width), ways[-1])
         line = set_cell_size(left, max(len(left) + 1, width - len(right))) + right
     line = set_cell_size(line, width)
@@ -138,7 +145,7 @@ def _line(choice: ModelChoice, mark: str, width: int) -> Content:
     return Content.styled(line, style)
 
 
-# ---- the list of models under a filter, which is only there while it is used
+# ---- the list with its filter
 
 
 class ModelPicker(Vertical):
@@ -164,22 +171,21 @@ class ModelPicker(Vertical):
         yield ModelList()
 
     def on_mount(self) -> None:
-        """Names itself."""
+        """Sets title and subtitle."""
         models = self.query_one(ModelList)
-        models.border_title = "models"
         models.border_subtitle = "/ filter · o open"
 
     def show(self, choices: Sequence[ModelChoice], first: ModelChoice | None, second: ModelChoice | None) -> None:
-        """Shows these models as far as they match, `first` and `second` marked."""
+        """Shows those of the models that match the filter, `first` and `second` marked."""
         self._choices, self._first, self._second = choices, first, second
         words = self.query_one(Input).value.strip()
-        shown = [choice for choice in choices if matches(choice, words)]
+        shown = [choice for choice in choices if matches_words(choice, words)]
         models = self.query_one(ModelList)
         models.show(shown, first, second, "none matches" if words and choices else "no checkpoint yet")
-        models.border_title = f"models · {len(shown)} of {len(choices)}" if words else "models"
+        models.border_title = f"models · {len(shown)} of {len(choices)}" if words else "models · step, val loss"
 
     def open_filter(self) -> None:
-        """Lets one type what to look for."""
+        """Shows the filter."""
         self.add_class("-filtering")
         self.query_one(Input).focus()
 
@@ -190,18 +196,18 @@ class ModelPicker(Vertical):
         self.query_one(ModelList).focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Escape is the screen's while there is no filter."""
+        """Without an open filter, escape is the screen's."""
         return action != "close_filter" or self.has_class("-filtering")
 
     @on(Input.Changed)
     def filter(self, event: Input.Changed) -> None:
-        """Shows what matches, while one types."""
+        """Shows the matching models."""
         event.stop()
         self.show(self._choices, self._first, self._second)
 
     @on(Input.Submitted)
     def leave(self, event: Input.Submitted) -> None:
-        """Goes to what was found; an empty filter closes."""
+        """Focuses the list; closes an empty filter."""
         event.stop()
         if not event.value.strip():
             self.action_close_filter()
@@ -211,7 +217,7 @@ class ModelPicker(Vertical):
             models.action_first()
 
 
-def matches(choice: ModelChoice, words: str) -> bool:
+def matches_words(choice: ModelChoice, words: str) -> bool:
     """Whether every word is in the model's name, kind or step, in any case."""
     text = f"{choice.label} {choice.kind} {choice.step if choice.step is not None else ''}".casefold()
     return all(word in text for word in words.casefold().split())

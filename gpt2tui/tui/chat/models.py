@@ -1,4 +1,4 @@
-"""The models one can talk to: live weights, the checkpoints of all runs, and what was opened by hand."""
+"""The models of the chat: live weights, the checkpoints of all runs, and others opened by hand; which are selected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,21 +30,21 @@ class ModelChoice:
 
     @property
     def key(self) -> str:
-        """What tells it from the others."""
+        """Identifies it among the choices."""
         return LIVE if self.reference is None else self.reference
 
     @property
     def kind(self) -> str:
-        """What is special about it, in a word."""
+        """The label of a special model; empty for an ordinary checkpoint."""
         if self.reference is None:
             return "live"
         if self.step is None:
             return "GPT-2"
-        return "best" if self.is_best else "newest" if self.is_newest else ""
+        return "best val loss" if self.is_best else "newest" if self.is_newest else ""
 
     @property
     def label(self) -> str:
-        """Its name above what it writes."""
+        """Its name above its answers."""
         group = sanitize(self.group, keep_newlines=False)
         if self.reference is None:
             return f"{group}, live weights"
@@ -53,23 +53,23 @@ class ModelChoice:
         return f"{group}, step {self.step:,}" + (f" ({self.kind})" if self.kind else "")
 
 
-def live(run_name: str, step: int) -> ModelChoice:
-    """The weights of the training of this process as they are now."""
+def live_weights(run_name: str, step: int) -> ModelChoice:
+    """The current weights of the training in this process."""
     return ModelChoice(None, run_name, step)
 
 
-def opened(reference: str) -> ModelChoice:
-    """A folder or Hub id that a person has named."""
+def opened_model(reference: str) -> ModelChoice:
+    """A folder or Hub id that the user has named."""
     return ModelChoice(reference, reference)
 
 
 def saved_models() -> list[ModelChoice]:
-    """The valid checkpoints of all runs, the newest run first; of a run the best, the newest, then backwards."""
-    return [choice for run in reversed(runs.all_runs()) for choice in saved_in(run)]
+    """The valid checkpoints of all runs, the newest run first, each in the order of `checkpoints_of`."""
+    return [choice for run in reversed(runs.all_runs()) for choice in checkpoints_of(run)]
 
 
-def saved_in(run: runs.Run) -> list[ModelChoice]:
-    """The valid checkpoints of a run: the best, the newest, then the others backwards."""
+def checkpoints_of(run: runs.Run) -> list[ModelChoice]:
+    """The valid checkpoints of a run: lowest val_loss, newest, then the others from newest to oldest."""
     saved = checkpoint.saved_in(run.checkpoints)
     best = checkpoint.best_of(saved)
     choices = [
@@ -78,7 +78,7 @@ def saved_in(run: runs.Run) -> list[ModelChoice]:
     return sorted(choices, key=lambda c: (not c.is_best, not c.is_newest, -(c.step or 0)))
 
 
-def meant_by(reference: str, choices: list[ModelChoice]) -> ModelChoice | None:
+def find_choice(reference: str, choices: list[ModelChoice]) -> ModelChoice | None:
     """The choice that a checkpoint folder, a run folder or a run's name means; None when it is not in the list."""
     for path in (Path(reference), runs_folder() / reference):
         folder = path.resolve()
@@ -99,11 +99,11 @@ def gpu_use_beside(session: TrainingSession) -> "GpuUse":
     return "spare" if session.progress.recent_step_seconds else "none"
 
 
-# ---- which models one can talk to, and which one or two of them answer. No screen, no files
+# ---- which one or two of them answer
 
 
 class SelectedModels:
-    """The models of the list, the first that answers, and perhaps a second beside it."""
+    """The listed models, the first that answers, and optionally a second beside it."""
 
     def __init__(self) -> None:
         self.first: ModelChoice | None = None
@@ -116,22 +116,22 @@ class SelectedModels:
 
     @property
     def all(self) -> list[ModelChoice]:
-        """Live weights, what was opened by hand, the checkpoints of all runs."""
+        """Live weights, models opened by hand, the checkpoints of all runs."""
         return [*([self._live] if self._live else []), *self._opened, *self._saved]
 
     @property
-    def asked(self) -> list[ModelChoice]:
-        """Those that answer, the first one first; none while there is no model."""
+    def answering(self) -> list[ModelChoice]:
+        """The models that answer, `first` before `second`; empty while there is no model."""
         return [choice for choice in (self.first, self.second) if choice is not None]
 
     def update(
         self, live: ModelChoice | None, saved: Sequence[ModelChoice] | None = None, own_run: str | None = None
     ) -> None:
-        """The live weights as they are now, and the saved checkpoints where they were read again.
+        """Replaces the live weights, and the saved checkpoints unless `saved` is None.
 
-        What was chosen by hand stays; has it gone (pruned, deleted, the training has ended), the second takes its
-        place. Else the live weights answer, without them the best of `own_run`, the last one of this process, and
-        without that what answered before, first of all the newest run.
+        A choice by hand stays. If its model is gone (pruned, deleted, the training has ended), the second takes its
+        place. Without a choice by hand, the first of these answers: the live weights, the best of `own_run` (the last
+        run of this process), the model that answered before, the newest run.
         """
         self._live = live
         if saved is not None:
@@ -147,13 +147,13 @@ class SelectedModels:
             self.first = live or own or self.first or next(iter(self.all), None)
 
     def choose(self, choice: ModelChoice) -> None:
-        """Lets a model answer in place of the first."""
+        """Makes a model the first."""
         if self.second is not None and choice.key == self.second.key:
             self.second = None
         self.first, self._by_hand = choice, True
 
     def choose_second(self, choice: ModelChoice) -> bool:
-        """Lets a model answer beside the first, or no longer; whether it does now."""
+        """Makes a model the second, or removes it if it is; returns whether it answers now."""
         if self.second is not None and choice.key == self.second.key:
             self.second = None
         elif self.first is None or choice.key != self.first.key:
@@ -162,29 +162,29 @@ class SelectedModels:
         return False
 
     def want(self, reference: str | None) -> None:
-        """A CHECKPOINT reference, or None for the live weights, to be chosen by `take_wanted`."""
+        """Notes a CHECKPOINT reference, or None for the live weights, for `take_wanted` to choose."""
         self._wanted = LIVE if reference is None else reference
 
     def take_wanted(self, listed: bool) -> Literal["nothing", "later", "no training"] | ModelChoice:
-        """Chooses what is wanted, where it can be found.
+        """Chooses the wanted model if it is found.
 
-        `listed`: all runs have been read; what is not among them now is a folder or a Hub id, and opened as one.
+        `listed`: all runs have been read, so a reference not among them is opened as a folder or a Hub id.
         """
         if self._wanted is None:
             return "nothing"
-        found = self._live if self._wanted == LIVE else meant_by(self._wanted, self.all)
+        found = self._live if self._wanted == LIVE else find_choice(self._wanted, self.all)
         if found is None and self._wanted == LIVE:
             self._wanted = None
             return "no training"
         if found is None and not listed:
             return "later"
         if found is None:
-            found = opened(self._wanted)
+            found = opened_model(self._wanted)
             self._opened = [found, *(choice for choice in self._opened if choice != found)]
         self._wanted = None
         self.choose(found)
         return found
 
     def forget_opened(self, reference: str) -> None:
-        """A folder or Hub id that turned out to be no model leaves the list; `update` settles what answers then."""
+        """Removes a folder or Hub id that could not be loaded; `update` then chooses another model."""
         self._opened = [choice for choice in self._opened if choice.reference != reference]

@@ -1,4 +1,4 @@
-"""Where one types what the model goes on from: Enter sends, up and down recall."""
+"""The prompt: Enter sends it, up and down recall earlier ones."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +24,7 @@ class PromptArea(TextArea):
 
     @dataclass
     class Sent(Message):
-        """The person wants this text continued; it may be empty. It has left the prompt, and can be given back."""
+        """The user asks for a continuation of this text, which may be empty; the prompt is cleared already."""
 
         text: str
 
@@ -33,14 +33,14 @@ class PromptArea(TextArea):
             id=id, placeholder=placeholder, show_line_numbers=False, highlight_cursor_line=False, compact=True
         )
         self._history: list[str] = []
-        self._position = 0  # in the history; its length means what is being typed
+        self._position = 0  # in the history; len(history): the draft
         self._draft = ""
 
     async def on_key(self, event: Key) -> None:
-        """Lets the keys of prompt and screen act in the order in which they are typed.
+        """Handles the keys of prompt and screen in the order in which they are typed.
 
-        Left to Textual, a key with a binding acts only once it has come up to the app, or, with priority, before the
-        letters in front of it have come down from there: Enter after a fast hand would send half of the text.
+        Textual handles a bound key only after it has bubbled up to the app, or, with priority, before earlier letters
+        have reached the prompt: Enter after fast typing would send half of the text.
         """
         active = None if event.is_printable else self.screen.active_bindings.get(event.key)
         if active is None or not active.enabled or active.node not in (self, self.screen):
@@ -55,27 +55,27 @@ class PromptArea(TextArea):
         if column and self.document.get_line(row)[column - 1] == "\\":
             self.replace("\n", (row, column - 1), (row, column))
             return
-        text, self.text = self.text, ""  # at once: what is typed from now on belongs to the next prompt
+        text, self.text = self.text, ""  # now: what is typed next belongs to the next prompt
         self.remember(text)
         self.post_message(self.Sent(text))
 
     def action_new_line(self) -> None:
-        """A new line without sending."""
+        """Inserts a new line."""
         self.insert("\n")
 
     def remember(self, text: str) -> None:
-        """Adds a text to what `up` recalls."""
+        """Adds a text to the history."""
         if text and text not in self._history[-1:]:
             self._history = [*self._history, text][-MOST_REMEMBERED:]
         self._position = len(self._history)
 
-    def give_back(self, text: str) -> None:
+    def put_back(self, text: str) -> None:
         """Puts a text that was sent in front of what has been typed since."""
         self.text = text + self.text
         self.move_cursor(self.document.end)
 
     def action_recall(self, by: int) -> None:
-        """In the first or last line: an earlier or later prompt; else the cursor moves."""
+        """In the first or last line, recalls an earlier or later prompt; elsewhere moves the cursor."""
         row = self.cursor_location[0]
         if (by < 0 and row > 0) or (by > 0 and row < self.document.line_count - 1):
             self.move_cursor_relative(rows=by)

@@ -1,4 +1,4 @@
-"""How the next token is chosen: four sliders, the seed, and whether there is a template."""
+"""The sampling settings: four sliders, the seed, and the chat template."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -13,7 +13,7 @@ from gpt2tui.tui.widgets.slider import Slider, plain_number
 
 LARGEST_SEED = 2**63 - 1
 TEMPLATE_HELP = (
-    "Off: the model continues what you type, which is all that a base model knows. "
+    "Off: the model continues what you type, which is what a base model is trained for. "
     "On: what you type becomes a turn of a conversation, User: … Assistant: …"
 )
 
@@ -27,7 +27,7 @@ def _all_at(neutral: float, show: Callable[[float], str]) -> Callable[[float], s
 
 
 class SamplingPanel(Vertical):
-    """`sampling` is what the sliders say; they take a model's own settings until a person moves one."""
+    """The sliders take a model's own settings until the user moves one."""
 
     DEFAULT_CSS = """
     SamplingPanel { height: auto; padding: 0 1; border: round $panel; border-title-color: $foreground; }
@@ -47,7 +47,7 @@ class SamplingPanel(Vertical):
         self._touched = False
 
     def compose(self) -> ComposeResult:
-        """A line for each."""
+        """One line for each setting."""
         defaults = SamplingTable()
         help_of = {name: field.description or "" for name, field in SamplingTable.model_fields.items()}
         for name, label, least, most, step, page, value, show in (
@@ -67,12 +67,12 @@ class SamplingPanel(Vertical):
 
     @property
     def template(self) -> bool:
-        """Whether prompts are put into a conversation."""
+        """Whether prompts become turns of a conversation."""
         return self.query_one("#template", Checkbox).value
 
     @property
     def sampling(self) -> SamplingTable:
-        """The settings as they are now; a seed that is no number counts as 0."""
+        """The current settings; a seed that is not a number counts as 0."""
         return SamplingTable(
             temperature=self._slider("temperature").value,
             top_k=round(self._slider("top_k").value),
@@ -83,7 +83,7 @@ class SamplingPanel(Vertical):
 
     @property
     def seed(self) -> int:
-        """The seed as it stands in its field."""
+        """The seed in its field, limited to what SamplingTable allows."""
         value = self.query_one("#seed", Input).value
         return min(LARGEST_SEED, abs(int(value))) if value.lstrip("+-").isdecimal() else 0
 
@@ -92,7 +92,7 @@ class SamplingPanel(Vertical):
         self.query_one("#seed", Input).value = str(seed % (LARGEST_SEED + 1))
 
     def suggest(self, sampling: SamplingTable) -> None:
-        """Takes over a model's own settings, unless a person has chosen some already."""
+        """Takes a model's own settings, unless the user has moved a slider."""
         if not self._touched:
             self._slider("temperature").value = sampling.temperature
             self._slider("top_k").value = sampling.top_k
@@ -100,7 +100,7 @@ class SamplingPanel(Vertical):
 
     @on(Slider.Changed)
     def touch(self) -> None:
-        """From now on the person decides."""
+        """Keeps the user's settings from now on."""
         self._touched = True
 
     def _slider(self, name: str) -> Slider:

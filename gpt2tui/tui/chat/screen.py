@@ -1,4 +1,4 @@
-"""The Chat screen: models on the left, what they write on the right."""
+"""The Chat screen: models on the left, their answers on the right."""
 
 import threading
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ from gpt2tui.tui.chat.engine import (
     Task,
     answer,
     conversation,
-    load_model,
+    load_ahead,
 )
 from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
 from gpt2tui.tui.chat.models import ModelChoice, SelectedModels
 from gpt2tui.tui.chat.prompt import PromptArea
-from gpt2tui.tui.chat.record import as_markdown
+from gpt2tui.tui.chat.record import transcript_markdown
 from gpt2tui.tui.chat.sampling import SamplingPanel
 from gpt2tui.tui.chat.token_text import AlternativesLine, TokenText
 from gpt2tui.tui.chat.transcript import ChatAnswer, Transcript
@@ -57,26 +57,26 @@ class ModelsListed(Message):
 
 
 class ChatScreen(ModeScreen):
-    """Talks to one model, or to two side by side with the same seed. Models work in a thread that can be stopped."""
+    """One model answers, or two side by side with the same seed, in a thread that can be stopped."""
 
-    AUTO_FOCUS = ""  # `on_mount` sets it, together with what was typed before
+    AUTO_FOCUS = ""  # `on_mount` focuses the prompt and replays what was typed before
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", key_display="esc"),
         Binding("ctrl+r", "regenerate", "Again", tooltip="The last prompt again, with the next seed"),
-        Binding("ctrl+g", "measure", "Surprise", tooltip="How surprised the model is by each token of the text typed"),
+        Binding("ctrl+g", "score", "Surprisal", tooltip="The surprisal of each token of the typed text"),
         Binding("ctrl+s", "save", "Save", tooltip="The transcript as Markdown", show=False),
         Binding(
             "h,ctrl+t", "heat_map", "Heat", tooltip="Tokens coloured by probability, alternatives under the cursor"
         ),
-        Binding("c", "copy", "Copy", tooltip="The last text, also over ssh"),
-        Binding("m", "more", "Go on", tooltip="Where the last text ended", show=False),
-        Binding("s", "settings", "Settings", tooltip="Models and sliders, where there is no room for them", show=False),
-        # Before any other key is looked at: what is typed behind it belongs into the prompt.
+        Binding("c", "copy", "Copy", tooltip="Copy the last text, also over ssh"),
+        Binding("m", "more", "More", tooltip="Continue the last text", show=False),
+        Binding("s", "settings", "Settings", tooltip="Models and sliders, on a small terminal", show=False),
+        # Handled before other keys: what is typed after it belongs in the prompt.
         Binding("i", "focus_prompt", "Write", show=False, priority=True),
         Binding("o", "open", "Open", tooltip="A folder in Hugging Face GPT-2 form, or a Hub id", show=False),
         Binding("slash", "filter", "Filter the models", key_display="/", show=False),
-        Binding("ctrl+l", "clear", "Clear", tooltip="Forget the transcript", show=False),
+        Binding("ctrl+l", "clear", "Clear", tooltip="Remove the transcript", show=False),
     ]
     CSS_PATH = "screen.tcss"
 
@@ -88,28 +88,28 @@ class ChatScreen(ModeScreen):
         super().__init__()
         self._models = models or ChatModels()
         self.chosen = SelectedModels()
-        """Which models there are, and which of them answer."""
+        """The listed models, and which of them answer."""
         self._next_number = 0
-        self._stop: threading.Event | None = None  # of the answers under way, None while there are none
+        self._stop: threading.Event | None = None  # stops the answers in progress; None while there are none
         self._listing = False
-        self._typed_early: list[Event] | None = []  # None once there is a prompt
-        self._sent_early: PromptArea.Sent | None = None  # before it was known which models there are
+        self._typed_early: list[Event] | None = []  # None once the prompt is mounted
+        self._sent_early: PromptArea.Sent | None = None  # sent before the models were listed
 
     # ---- parts
 
     @property
     def prompt(self) -> PromptArea:
-        """Where one types."""
+        """The text to continue."""
         return self.query_one(PromptArea)
 
     @property
     def panel(self) -> SamplingPanel:
-        """The sliders."""
+        """The sampling settings."""
         return self.query_one(SamplingPanel)
 
     @property
     def transcript(self) -> Transcript:
-        """What was asked and answered."""
+        """The prompts and their answers."""
         return self.query_one(Transcript)
 
     @property
@@ -131,7 +131,7 @@ class ChatScreen(ModeScreen):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Reads what there is to talk to, and goes on reading while in front."""
+        """Lists the models now and repeatedly while the screen is in front."""
         self.prompt.border_title = "prompt"
         self.prompt.border_subtitle = "⏎ continue · \\⏎ new line · ^g surprisal"
         self.set_interval(REFRESH_SECONDS, self._refresh_models)
@@ -142,9 +142,9 @@ class ChatScreen(ModeScreen):
             self.prompt._forward_event(event)
 
     def _forward_event(self, event: Event) -> None:
-        """What is typed while nothing has the focus is for the prompt, and no letter of it a command.
+        """Sends keys to the prompt while no widget has the focus, so that no letter of a text acts as a command.
 
-        Nothing has it while the screen is being made, and after a click beside everything.
+        No widget has it while the screen is being made, and after a click outside all widgets.
         """
         if not isinstance(event, Key | Paste):
             super()._forward_event(event)
@@ -158,7 +158,7 @@ class ChatScreen(ModeScreen):
 
     @on(ScreenSuspend)
     def leave(self) -> None:
-        """Who comes back from another mode and types means the prompt; a dialog gives the focus back as it was."""
+        """Focuses the prompt when another mode comes to the front; after a dialog the focus stays as it was."""
         if self.app.screen_stack[0] is not self and self.prompt.focusable:
             self.set_focus(self.prompt)
 
@@ -167,7 +167,7 @@ class ChatScreen(ModeScreen):
         if self._stop is not None:
             self._stop.set()
 
-    # ---- which models
+    # ---- models
 
     def select_model(self, reference: str | None) -> None:
         """Chooses the model that answers: a CHECKPOINT reference, or None for the live weights."""
@@ -179,16 +179,16 @@ class ChatScreen(ModeScreen):
     @on(RunsChanged)
     @on(SessionChanged)
     def refresh_models(self) -> None:
-        """A checkpoint more, or no training any more."""
+        """A checkpoint was saved or deleted, or the training has changed its state."""
         self._follow_training()
         self._refresh_models()
 
     def on_screen_resume(self) -> None:
-        """What has happened while another mode was in front."""
+        """Lists the models again."""
         self._refresh_models()
 
     def _follow_training(self) -> None:
-        """Leaves the GPU's memory to a training of this process, also while another mode is in front."""
+        """Leaves the GPU's memory to the training of this process, also while another mode is in front."""
         gpu_use = chat_models.gpu_use_beside(self.workbench.session)
         if gpu_use != self._models.gpu_use:
             self._models.gpu_use = gpu_use
@@ -209,7 +209,7 @@ class ChatScreen(ModeScreen):
 
     @on(ModelsListed)
     def show_models(self, event: ModelsListed) -> None:
-        """Shows them, and settles on one where none is chosen."""
+        """Shows the models, chooses one if none is chosen, and sends a prompt that waited."""
         self._listing = False
         self._update_chosen(event.choices)
         self._take_wanted(listed=True)
@@ -226,7 +226,7 @@ class ChatScreen(ModeScreen):
         session = self.workbench.session
         if session.state not in ("running", "pausing", "paused") or session.run is None:
             return None
-        return chat_models.live(session.run.name, session.progress.step)
+        return chat_models.live_weights(session.run.name, session.progress.step)
 
     def _take_wanted(self, listed: bool) -> None:
         self._update_chosen()
@@ -239,7 +239,7 @@ class ChatScreen(ModeScreen):
 
     def _show_models(self) -> None:
         self.query_one(ModelPicker).show(self.chosen.all, self.chosen.first, self.chosen.second)
-        self.transcript.show_models(self.chosen.asked)
+        self.transcript.show_models(self.chosen.answering)
 
     @on(ModelList.Chosen)
     def choose(self, event: ModelList.Chosen) -> None:
@@ -256,26 +256,26 @@ class ChatScreen(ModeScreen):
     def _load_ahead(self, choice: ModelChoice) -> None:
         if choice.reference is not None:
             self._follow_training()
-            work = partial(load_model, choice.reference, self._models, self.post_message)
+            work = partial(load_ahead, choice.reference, self._models, self.post_message)
             self.run_worker(partial(in_own_thread, work, "load"), thread=True, group="load", exit_on_error=False)
 
     @on(ModelReady)
     def show_facts(self, event: ModelReady) -> None:
-        """The model that was chosen is there: its size, and the settings it comes with."""
+        """Shows the facts of the chosen model, and takes its sampling settings."""
         if self.chosen.first is not None and event.reference == self.chosen.first.reference:
             self.panel.suggest(event.facts.sampling)
             self.transcript.show_facts(self.chosen.first, event.facts)
 
     @on(ModelUnusable)
     def explain_model(self, event: ModelUnusable) -> None:
-        """A dialog; a folder that a person named leaves the list again."""
+        """Shows the error; a folder that the user named is removed from the list."""
         self.chosen.forget_opened(event.reference)
         self._update_chosen()
         self._show_models()
         self.workbench.show_error("This model cannot be used", event.message)
 
     def action_filter(self) -> None:
-        """Looks for words in the models."""
+        """Filters the models by words."""
         if self.has_class("-narrow") or self.has_class("-short"):
             self.add_class("-choosing")
         self.query_one(ModelPicker).open_filter()
@@ -291,30 +291,30 @@ class ChatScreen(ModeScreen):
         if reference and reference.strip():
             self.select_model(str(Path(reference.strip()).expanduser()))
 
-    # ---- asking
+    # ---- prompts
 
     @on(PromptArea.Sent)
     def send(self, event: PromptArea.Sent) -> None:
-        """Continues what was typed, once the models are known."""
-        if self._listing and not self.chosen.asked:
+        """Continues the prompt, once the models are listed."""
+        if self._listing and not self.chosen.answering:
             if self._sent_early is not None:
-                self.prompt.give_back(event.text)
+                self.prompt.put_back(event.text)
             self._sent_early = self._sent_early or event
             return
         asked = event.text if self.panel.template and event.text else None
-        if not self._ask("write", event.text, self.panel.sampling, asked=asked, converse=asked is not None):
-            self.prompt.give_back(event.text)
+        if not self._ask("continue", event.text, self.panel.sampling, asked=asked, converse=asked is not None):
+            self.prompt.put_back(event.text)
 
-    def action_measure(self) -> None:
-        """Rates the typed text token by token; without one, the last text of the transcript."""
+    def action_score(self) -> None:
+        """Scores the typed text token by token; without one, the last text of the transcript."""
         last = self.transcript.last
         text = self.prompt.text or (last.whole if last else "")
         if not text:
-            self._say("type or paste a text first; then ^g shows how surprised the model is by it", "warning")
+            self._say("type or paste a text first; then ^g shows the surprisal of its tokens", "warning")
             return
         if len(text) > LONGEST_TEXT:
-            self._say(f"only the first {LONGEST_TEXT:,} characters are read")
-        if self._ask("read", text[:LONGEST_TEXT], self.panel.sampling) and self.prompt.text:
+            self._say(f"only the first {LONGEST_TEXT:,} characters are scored")
+        if self._ask("score", text[:LONGEST_TEXT], self.panel.sampling) and self.prompt.text:
             self.prompt.remember(text)
             self.prompt.text = ""
 
@@ -325,7 +325,7 @@ class ChatScreen(ModeScreen):
             self._say("nothing has been written yet", "warning")
         elif self._stop is None:
             self.panel.seed += 1
-            self._ask("write", last.request.prompt, self.panel.sampling, asked=last.request.asked)
+            self._ask("continue", last.request.prompt, self.panel.sampling, asked=last.request.asked)
         else:
             self._say("still writing; esc stops", "warning")
 
@@ -333,7 +333,7 @@ class ChatScreen(ModeScreen):
         """Prompt and continuation become the next prompt."""
         last = self.transcript.last_written
         if last is not None and last.done:
-            self._ask("write", last.continued, self.panel.sampling)
+            self._ask("continue", last.text_to_continue, self.panel.sampling)
 
     def _ask(
         self, task: Task, prompt: str, sampling: SamplingTable, *, asked: str | None = None, converse: bool = False
@@ -342,11 +342,11 @@ class ChatScreen(ModeScreen):
             self._say("still writing; esc stops", "warning")
             return False
         self._update_chosen()
-        if not self.chosen.asked:
+        if not self.chosen.answering:
             self._say("there is no model yet: train one (f3), or open a folder with o", "warning")
             return False
         pairs = []
-        for choice in self.chosen.asked:
+        for choice in self.chosen.answering:
             whole = conversation(self.transcript.conversation_with(choice), prompt) if converse else prompt
             pairs.append((self._request(choice, task, whole, sampling, asked), choice))
         self.transcript.add_turn(pairs)
@@ -366,16 +366,16 @@ class ChatScreen(ModeScreen):
 
     @on(AnswerFailed)
     def explain_failure(self, event: AnswerFailed) -> None:
-        """The transcript has it already; a dialog says it too."""
+        """Shows the error in a dialog; the transcript shows it as well."""
         self.workbench.show_error("The model could not answer", event.message)
 
     @on(AllAnswered)
     def be_ready(self) -> None:
-        """The next question can come."""
+        """Allows the next prompt."""
         self._stop = None
 
     def action_stop(self) -> None:
-        """Stops what is being written; else a step back: from the prompt to the transcript, and back."""
+        """Stops the answers; without any, closes the settings or switches between prompt and transcript."""
         if self._stop is not None:
             self._stop.set()
         elif self.has_class("-choosing"):
@@ -385,16 +385,16 @@ class ChatScreen(ModeScreen):
         else:
             self.prompt.focus()
 
-    # ---- looking, keeping
+    # ---- the transcript: heat map, copy, save
 
     @on(TokenText.Pointed)
     def show_alternatives(self, event: TokenText.Pointed) -> None:
-        """What could have stood there."""
+        """Shows the alternatives of the token under the cursor."""
         self.set_class(True, "-heat")
         self.query_one(AlternativesLine).token = event.token
 
     def action_heat_map(self) -> None:
-        """Colours all texts by probability, or no longer."""
+        """Switches the heat map on or off."""
         self.transcript.switch_heat_map()
         self.set_class(self.transcript.heat_map, "-heat")
 
@@ -405,17 +405,17 @@ class ChatScreen(ModeScreen):
         (self.query_one(ModelList) if choosing else self.prompt).focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A text that one writes keeps its letters."""
+        """In a text field, i is a letter."""
         return action != "focus_prompt" or not isinstance(self.focused, Input | TextArea | None)
 
     def action_focus_prompt(self) -> None:
-        """To where one types, at once."""
+        """Focuses the prompt."""
         self.set_focus(self.prompt)
 
     def action_clear(self) -> None:
-        """Forgets the transcript, once nothing is being written."""
+        """Removes the transcript, unless a model is answering."""
         if self._stop is None:
-            self.transcript.forget()
+            self.transcript.remove_turns()
             self.prompt.focus()
 
     def action_copy(self) -> None:
@@ -430,7 +430,7 @@ class ChatScreen(ModeScreen):
 
     @work(exit_on_error=False)
     async def action_save(self) -> None:
-        """Writes the transcript into a file that one names."""
+        """Writes the transcript into a file that the user names."""
         if not self.answers:
             self._say("there is nothing to save yet", "warning")
             return
@@ -438,7 +438,7 @@ class ChatScreen(ModeScreen):
         title, text, suggested = "Save the transcript", "As Markdown, into the file", f"chat-{now:%Y-%m-%d-%H%M%S}.md"
         try:
             path = await ask_and_write(
-                self.app, title, text, suggested, lambda: as_markdown(self.transcript.records(), now)
+                self.app, title, text, suggested, lambda: transcript_markdown(self.transcript.records(), now)
             )
         except ResourceError as error:
             self.workbench.show_error("The transcript was not saved", str(error))

@@ -1,4 +1,4 @@
-"""A text token by token: prompt dim, continuation bright, or a heat map of how likely the model held each token."""
+"""A text token by token: prompt dim, continuation bright, or a heat map of the tokens' surprisal."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -27,8 +27,8 @@ from gpt2tui.tui.chat.engine import SMALLEST_PROBABILITY, ShownToken, surprisal
 TAB = "    "
 
 
-class Run(NamedTuple):
-    """A stretch of one token on one line."""
+class LineSegment(NamedTuple):
+    """The part of a token that is on one line; `token` is its index."""
 
     text: str
     token: int
@@ -36,16 +36,16 @@ class Run(NamedTuple):
 
 @dataclass
 class TokenLayout:
-    """Tokens laid out in a width; more can be added at the end without laying out the rest again.
+    """Tokens wrapped to a width; adding more does not wrap the earlier ones again.
 
-    Breaks at newlines, else after the last space that fits, else within a word. White space is kept as it is,
-    since in code it means something; the one space at which a line is broken may hang beyond the width.
+    Breaks at newlines, else after the last space that fits, else within a word. White space is kept, for code;
+    the space at which a line breaks may be beyond the width.
     """
 
     width: int
 
     def __post_init__(self) -> None:
-        self.lines: list[list[Run]] = [[]]
+        self.lines: list[list[LineSegment]] = [[]]
         self._column = 0
         self._tokens = 0
 
@@ -60,11 +60,11 @@ class TokenLayout:
 
     @property
     def height(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         return len(self.lines)
 
     def place_of(self, token: int) -> tuple[int, int] | None:
-        """(line, column) where a token begins; None when it has nothing to see."""
+        """(line, column) where a token begins; None for one without visible text."""
         for y in range(self.height):
             for found, x in self.starts(y):
                 if found == token:
@@ -72,18 +72,18 @@ class TokenLayout:
         return None
 
     def starts(self, y: int) -> list[tuple[int, int]]:
-        """(token, column) of each run of a line."""
-        columns = accumulate((cell_len(run.text) for run in self.lines[y]), initial=0)
-        return [(run.token, column) for run, column in zip(self.lines[y], columns, strict=False)]
+        """(token, column) of each segment of a line."""
+        columns = accumulate((cell_len(segment.text) for segment in self.lines[y]), initial=0)
+        return [(segment.token, column) for segment, column in zip(self.lines[y], columns, strict=False)]
 
     def token_at(self, x: int, y: int) -> int | None:
-        """The token at a place; right of a line's end its last one. None where there is none."""
+        """The token at column x of line y, right of the line's end the last one; None when the line has none."""
         if not 0 <= y < len(self.lines):
             return None
         found = None
-        for run in self.lines[y]:
-            found = run.token
-            x -= cell_len(run.text)
+        for segment in self.lines[y]:
+            found = segment.token
+            x -= cell_len(segment.text)
             if x < 0:
                 break
         return found
@@ -109,7 +109,7 @@ class TokenLayout:
 
     def _put(self, text: str) -> None:
         if text:
-            self.lines[-1].append(Run(text, self._tokens))
+            self.lines[-1].append(LineSegment(text, self._tokens))
             self._column += cell_len(text)
 
     def _break(self) -> None:
@@ -117,38 +117,38 @@ class TokenLayout:
         self._column = 0
 
     def _carry_word(self) -> bool:
-        """Takes the word that the line ends with, which goes on, to a new line; False when it is the whole line."""
+        """Moves the unfinished word at the end of the line to a new line; False when it is the whole line."""
         line = self.lines[-1]
-        whole = "".join(run.text for run in line)
+        whole = "".join(segment.text for segment in line)
         start = whole.rfind(" ") + 1
         if start == 0 or not whole[:start].strip():  # indentation alone stays with its word
             return False
-        carried: list[Run] = []
+        carried: list[LineSegment] = []
         while line and len(whole) > start:
-            run = line.pop()
-            begin = len(whole) - len(run.text)
+            segment = line.pop()
+            begin = len(whole) - len(segment.text)
             whole = whole[:begin]
             if begin < start:
-                line.append(Run(run.text[: start - begin], run.token))
-                run = Run(run.text[start - begin :], run.token)
-            if run.text:
-                carried.insert(0, run)
+                line.append(LineSegment(segment.text[: start - begin], segment.token))
+                segment = LineSegment(segment.text[start - begin :], segment.token)
+            if segment.text:
+                carried.insert(0, segment)
         self.lines.append(carried)
-        self._column = sum(cell_len(run.text) for run in carried)
+        self._column = sum(cell_len(segment.text) for segment in carried)
         return True
 
 
 HOTTEST_BITS = 10.0
-"""The surprisal at which the heat map's scale ends: one in a thousand."""
+"""The surprisal at the end of the heat map's scale: a probability of about 1/1000."""
 
 
 def heat(probability: float) -> float:
-    """0 for a certain token to 1 for one that surprises by 10 bits or more."""
+    """The position on the heat map's scale: 0 for probability 1, 1 for a surprisal of HOTTEST_BITS or more."""
     return max(0.0, min(1.0, -math.log2(max(probability, SMALLEST_PROBABILITY)) / HOTTEST_BITS))
 
 
 class TokenText(Widget, can_focus=True):
-    """Tokens in flowing lines with a cursor that stands on one of them while the heat map is on."""
+    """Wrapped tokens; while the heat map is on, with a cursor on one of them."""
 
     DEFAULT_CSS = """
     TokenText { height: auto; width: 1fr; }
@@ -181,7 +181,7 @@ class TokenText(Widget, can_focus=True):
 
     @dataclass
     class Pointed(Message):
-        """The cursor stands on a token."""
+        """The cursor or the mouse is on a token."""
 
         token_text: "TokenText"
         token: ShownToken
@@ -198,11 +198,11 @@ class TokenText(Widget, can_focus=True):
         self.set_reactive(TokenText.heat_map, heat_map)
 
     def allow_focus(self) -> bool:
-        """Only the heat map has a cursor; otherwise Tab goes past."""
+        """Only with the heat map, which has a cursor."""
         return self.heat_map
 
     def append(self, tokens: Iterable[ShownToken]) -> None:
-        """Adds tokens at the end, as they are written."""
+        """Adds tokens at the end."""
         added = list(tokens)
         self.tokens += added
         if self._layout is None:
@@ -215,29 +215,29 @@ class TokenText(Widget, can_focus=True):
         else:
             self.refresh(layout=True)
 
-    def laid_out(self, width: int) -> TokenLayout:
-        """The tokens in lines of a width; kept until the width changes."""
+    def layout_in(self, width: int) -> TokenLayout:
+        """The tokens wrapped to a width; kept until the width changes."""
         if self._layout is None or self._layout.width != width:
             self._layout = TokenLayout(width)
             self._layout.add(sanitize(token.text) for token in self.tokens)
         return self._layout
 
     def get_content_width(self, container: Size, viewport: Size) -> int:
-        """As wide as there is room."""
+        """The width of the container."""
         return container.width
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many lines as the tokens need."""
-        return self.laid_out(max(1, width)).height
+        """The number of wrapped lines."""
+        return self.layout_in(max(1, width)).height
 
     def render_line(self, y: int) -> Strip:
-        """One line of tokens; only what is visible is ever drawn."""
+        """Draws one line of tokens."""
         width = self.size.width
-        layout = self.laid_out(max(1, width))
+        layout = self.layout_in(max(1, width))
         if y >= layout.height:
             return Strip.blank(width, self.rich_style)
         style_of = self._styles()
-        strip = Strip(Segment(run.text, style_of(run.token)) for run in layout.lines[y])
+        strip = Strip(Segment(segment.text, style_of(segment.token)) for segment in layout.lines[y])
         return strip.crop(0, width).adjust_cell_length(width, self.rich_style)
 
     def _styles(self) -> Callable[[int], Style]:
@@ -255,7 +255,7 @@ class TokenText(Widget, can_focus=True):
             if token.probability is None:
                 style = prompt
             elif self.heat_map:
-                colour = _between(scale, heat(token.probability))
+                colour = _blend(scale, heat(token.probability))
                 style = Style(color=(colour + foreground).rich_color, bgcolor=colour.rich_color)
             else:
                 style = written
@@ -264,7 +264,7 @@ class TokenText(Widget, can_focus=True):
         return style_of
 
     def watch_heat_map(self, on: bool) -> None:
-        """The cursor starts at the first token that the model rated."""
+        """Puts the cursor on the first token that has a probability."""
         if on and self.cursor is None:
             self.cursor = self._nearest(0, 1)
         self._post_pointed()
@@ -273,7 +273,7 @@ class TokenText(Widget, can_focus=True):
         """Keeps the cursor's line in view."""
         if cursor is None or not self.is_mounted or not self.size.width:
             return
-        if self.has_focus and (place := self.laid_out(self.size.width).place_of(cursor)) is not None:
+        if self.has_focus and (place := self.layout_in(self.size.width).place_of(cursor)) is not None:
             self._scroll_into_view(*place)
         self._post_pointed()
 
@@ -281,12 +281,12 @@ class TokenText(Widget, can_focus=True):
         for container in self.ancestors:
             if isinstance(container, ScrollableContainer):
                 own = self.content_region.offset - container.content_region.offset + container.scroll_offset
-                container.release_anchor()  # or the next token written would pull the view down again
+                container.release_anchor()  # or the next generated token would scroll to the end again
                 container.scroll_to_region(Region(own.x + column, own.y + line, 1, 1), animate=False, force=True)
                 return
 
     def on_focus(self) -> None:
-        """Tells where the cursor stands."""
+        """Posts the token under the cursor."""
         if self.cursor is None and self.heat_map:
             self.cursor = self._nearest(0, 1)
         self._post_pointed()
@@ -297,8 +297,8 @@ class TokenText(Widget, can_focus=True):
             self.cursor = found
 
     def action_move_line(self, by: int) -> None:
-        """A line up or down; beyond the text, the next text has the focus."""
-        layout = self.laid_out(max(1, self.size.width))
+        """A line up or down; beyond the text, focuses the next text."""
+        layout = self.layout_in(max(1, self.size.width))
         place = layout.place_of(self.cursor) if self.cursor is not None and self.heat_map else None
         if place is not None:
             y, x = place
@@ -317,18 +317,18 @@ class TokenText(Widget, can_focus=True):
         self.cursor = self._nearest(len(self.tokens) - 1, -1) if last else self._nearest(0, 1)
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Shows what is under the mouse."""
-        token = self.laid_out(max(1, self.size.width)).token_at(event.x, event.y) if self.heat_map else None
+        """Posts the token under the mouse."""
+        token = self.layout_in(max(1, self.size.width)).token_at(event.x, event.y) if self.heat_map else None
         if token is not None and self._can_stand_on(token):
             self.post_message(self.Pointed(self, self.tokens[token]))
 
     def on_leave(self) -> None:
-        """Back to what is under the cursor."""
+        """Posts the token under the cursor again."""
         self._post_pointed()
 
     def on_click(self, event: events.Click) -> None:
         """Puts the cursor under the mouse."""
-        token = self.laid_out(max(1, self.size.width)).token_at(event.x, event.y)
+        token = self.layout_in(max(1, self.size.width)).token_at(event.x, event.y)
         if token is not None and self._can_stand_on(token):
             self.cursor = token
 
@@ -347,18 +347,17 @@ class TokenText(Widget, can_focus=True):
             self.post_message(self.Pointed(self, self.tokens[self.cursor]))
 
 
-def _between(scale: list[Color], position: float) -> Color:
+def _blend(scale: list[Color], position: float) -> Color:
     """The colour at a position from 0 to 1 on a scale of equally distant colours."""
     scaled = position * (len(scale) - 1)
     lower = min(int(scaled), len(scale) - 2)
     return scale[lower].blend(scale[lower + 1], scaled - lower)
 
 
-# ---- what stood under the cursor of the heat map, and what could have stood there instead
+# ---- the token under the cursor and its alternatives
 
-BITS_A_NAT = 1.4426950408889634
+BITS_PER_NAT = 1.4426950408889634
 LONGEST_TOKEN = 24
-BAR_WIDTH = 8
 
 
 class AlternativesLine(Widget):
@@ -372,16 +371,16 @@ class AlternativesLine(Widget):
     token: reactive[ShownToken | None] = reactive(None)
 
     def render(self) -> RenderResult:
-        """The token above its alternatives; the one that was written is marked."""
+        """The token above its alternatives, itself marked among them."""
         token = self.token
         muted = Style(dim=True)
         if token is None or token.probability is None:
             return Text("point at a token: arrow keys in the text, or the mouse", muted, no_wrap=True)
         nats = surprisal(token.probability)
         line = Text(no_wrap=True, overflow="ellipsis", end="")
-        line.append(visible(token.text), Style(bold=True, reverse=True))
-        line.append(f"  p {percent(token.probability)}")
-        line.append(f"  surprisal {nats:.2f} nats, {nats * BITS_A_NAT:.1f} bits", muted)
+        line.append(visible_token(token.text), Style(bold=True, reverse=True))
+        line.append(f"  p {percent_text(token.probability)}")
+        line.append(f"  surprisal {nats:.2f} nats, {nats * BITS_PER_NAT:.1f} bits", muted)
         rank = next((n for n, alternative in enumerate(token.alternatives, 1) if alternative.text == token.text), None)
         if token.alternatives:
             line.append(f"  {'likeliest' if rank == 1 else f'rank {rank}' if rank else 'below the likeliest'}", muted)
@@ -389,18 +388,18 @@ class AlternativesLine(Widget):
         for number, alternative in enumerate(token.alternatives):
             written = alternative.text == token.text
             line.append("   " if number else "")
-            line.append(visible(alternative.text), Style(bold=True, underline=written))
-            line.append(f" {percent(alternative.probability)}", muted)
+            line.append(visible_token(alternative.text), Style(bold=True, underline=written))
+            line.append(f" {percent_text(alternative.probability)}", muted)
         return line
 
 
-def visible(text: str) -> str:
-    """A token with its white space to be seen, short, and on one line."""
+def visible_token(text: str) -> str:
+    """A token on one line, with visible white space, cut to LONGEST_TOKEN characters."""
     shown = sanitize(text[:LONGEST_TOKEN]).replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return (shown or "∅") + ("…" if len(text) > LONGEST_TOKEN else "")
 
 
-def percent(probability: float) -> str:
+def percent_text(probability: float) -> str:
     """`97 %`, `3.1 %`, `0.02 %`, `<0.01 %`."""
     value = 100 * probability
     if 0 < value < 0.01:

@@ -1,4 +1,4 @@
-"""What was asked and answered in the chat, one turn below the other."""
+"""The prompts and answers of the chat, one turn below the other."""
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -22,16 +22,16 @@ from gpt2tui.tui.chat.engine import (
     ModelFacts,
     ShownToken,
     TokenStatistics,
-    spoken,
-    turn,
+    cut_at_turn_end,
+    prompt_turn,
 )
 from gpt2tui.tui.chat.models import ModelChoice
-from gpt2tui.tui.chat.record import AnswerRecord, notes, numbers_line, settings_line
+from gpt2tui.tui.chat.record import AnswerRecord, numbers_line, prompt_notes, settings_line
 from gpt2tui.tui.chat.token_text import HOTTEST_BITS, TokenText
 
 
 class ChatAnswer(Vertical):
-    """Grows while the model writes; everything about it can be asked for afterwards."""
+    """An answer of one model: head, note, text and statistics. It grows while the model generates."""
 
     DEFAULT_CSS = """
     ChatAnswer { height: auto; width: 1fr; padding: 0 1; margin-bottom: 1; }
@@ -56,13 +56,13 @@ class ChatAnswer(Vertical):
         self._seconds = 0.0
         self._numbers = "loading the model…" if choice.reference else "waiting for the end of a training step…"
         self._model = choice.label
-        prompt = request.prompt if request.asked is None else turn(request.asked)
-        given = [ShownToken(prompt)] if request.task == "write" and prompt else []
-        self.token_text = TokenText(given, heat_map=heat_map or request.task == "read")
+        prompt = request.prompt if request.asked is None else prompt_turn(request.asked)
+        given = [ShownToken(prompt)] if request.task == "continue" and prompt else []
+        self.token_text = TokenText(given, heat_map=heat_map or request.task == "score")
 
     def compose(self) -> ComposeResult:
         """Head, note, text, foot."""
-        how = settings_line(self.request.sampling) if self.request.task == "write" else "surprisal of each token"
+        how = settings_line(self.request.sampling) if self.request.task == "continue" else "surprisal of each token"
         yield Static(_head(self._model, how), classes="answer-head")
         yield Static("", classes="answer-note", markup=False)
         yield self.token_text
@@ -70,7 +70,7 @@ class ChatAnswer(Vertical):
 
     @property
     def written(self) -> str:
-        """What the model wrote, as it is."""
+        """The generated or scored text, unchanged."""
         return "".join(token.text for token in self.token_text.tokens if token.probability is not None)
 
     @property
@@ -79,47 +79,47 @@ class ChatAnswer(Vertical):
         return "".join(token.text for token in self.token_text.tokens)
 
     @property
-    def continued(self) -> str:
-        """The text to go on from: all that the model was given, and what it wrote."""
+    def text_to_continue(self) -> str:
+        """The whole text for the model to continue: its prompt and its answer."""
         return self.request.prompt + self.written
 
     @property
     def done(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether it has ended or failed."""
         return self.ending is not None or self.failure is not None
 
     def begin(self, facts: ModelFacts, prompt_tokens: int) -> None:
-        """The model is there."""
+        """The model is loaded."""
         self.facts = facts
-        if self.choice.reference is None:  # only now is it known at which step the weights were copied
+        if self.choice.reference is None:  # the step at which the weights were copied is known only now
             self._model = sanitize(facts.source, keep_newlines=False)
             head = self.query_one(".answer-head", Static)
             head.update(_head(self._model, settings_line(self.request.sampling)))
-        said = (notes(self.request.task, prompt_tokens, facts.n_positions), facts.placement_note)
+        said = (prompt_notes(self.request.task, prompt_tokens, facts.n_positions), facts.placement_note)
         if note := "\n".join(line for line in said if line):
             self.query_one(".answer-note", Static).add_class("-said").update(Text(note))
         self._show("reading the prompt…")
 
     def grow(self, tokens: Sequence[ShownToken], statistics: TokenStatistics, seconds: float) -> None:
-        """More has been written."""
+        """Adds tokens."""
         self.token_text.append(tokens)
         self.statistics, self._seconds = statistics, seconds
         self._show_numbers()
 
     def end(self, ending: Ending) -> None:
-        """Nothing more comes."""
+        """It is complete."""
         self.ending = ending
         self._show_numbers()
 
     def fail(self, message: str) -> None:
-        """It ended on an error."""
+        """It ended with an error."""
         self.failure = message
         self.add_class("-failed")
         self._show(sanitize(message))
 
     def record(self) -> AnswerRecord:
-        """What is kept of it."""
-        written = self.written if self.request.task == "write" else ""
+        """Its data for saving."""
+        written = self.written if self.request.task == "continue" else ""
         return AnswerRecord(
             self._model,
             self.request.task,
@@ -147,13 +147,13 @@ def _head(model: str, how: str) -> Text:
 
 MOST_ANSWERS = 100
 INTRODUCTION = (
-    "A base model continues text; it does not answer questions. Type how a text begins, and Enter lets it go on. "
+    "A base model continues text; it does not answer questions. Type how a text begins; Enter continues it. "
     "An empty prompt starts a new document."
 )
 
 
 class Transcript(VerticalScroll):
-    """Post the messages of `engine.answer` to it; they go on to the screen when their answer has grown by them."""
+    """Receives the messages of `engine.answer`, updates their answers, and lets them bubble to the screen."""
 
     DEFAULT_CSS = """
     Transcript {
@@ -162,7 +162,7 @@ class Transcript(VerticalScroll):
     }
     Transcript:focus, Transcript:focus-within { border: round $border; }
     Transcript #introduction { padding: 0 1; color: $text-muted; height: auto; }
-    /* At least as high as there is room: an anchored container scrolls to less than 0 over a short content. */
+    /* At least the visible height: an anchored container scrolls to a negative offset over shorter content. */
     Transcript #turns { height: auto; min-height: 100%; }
     Transcript .turn { height: auto; }
     """
@@ -171,16 +171,16 @@ class Transcript(VerticalScroll):
         super().__init__(id=id)
         self._answers: dict[int, ChatAnswer] = {}
         self._models: Sequence[ModelChoice] = ()
-        self._facts: tuple[str, ModelFacts] | None = None  # of the model with this key
+        self._facts: tuple[str, ModelFacts] | None = None  # of the model with that key
         self.heat_map = False
 
     def compose(self) -> ComposeResult:
-        """What a base model does, until there is a turn."""
+        """The introduction, shown until there is a turn."""
         with Vertical(id="turns"):
             yield Static(Text(INTRODUCTION), id="introduction")
 
     def on_mount(self) -> None:
-        """Names itself."""
+        """Sets title and subtitle."""
         self.show_models([])
         self._show_legend()
 
@@ -196,11 +196,11 @@ class Transcript(VerticalScroll):
 
     @property
     def last_written(self) -> ChatAnswer | None:
-        """The newest that continues a prompt."""
-        return next((answer for answer in reversed(self.answers) if answer.request.task == "write"), None)
+        """The newest answer that continues a prompt."""
+        return next((answer for answer in reversed(self.answers) if answer.request.task == "continue"), None)
 
     def add_turn(self, pairs: Iterable[tuple[AnswerRequest, ModelChoice]]) -> None:
-        """A turn of one answer, or of two side by side; the oldest go when there are too many."""
+        """Adds a turn of one answer, or of two side by side; removes the oldest answers when there are too many."""
         self.query_one("#introduction").display = False
         answers = [ChatAnswer(request, choice, heat_map=self.heat_map) for request, choice in pairs]
         self._answers |= {answer.request.number: answer for answer in answers}
@@ -210,31 +210,31 @@ class Transcript(VerticalScroll):
             (oldest.parent if isinstance(oldest.parent, Horizontal) else oldest).remove()
         self.anchor()
 
-    def forget(self) -> None:
+    def remove_turns(self) -> None:
         """Removes all turns."""
         self._answers.clear()
         self.query(".turn").remove()
         self.query_one("#introduction").display = True
 
     def conversation_with(self, choice: ModelChoice) -> list[tuple[str, str]]:
-        """What was asked of a model and answered; of a turn that was written again, the last one counts."""
+        """(prompt, answer) of a model's turns; of a regenerated turn the last answer."""
         turns = {
-            answer.request.prompt: (answer.request.asked, spoken(answer.written))
+            answer.request.prompt: (answer.request.asked, cut_at_turn_end(answer.written))
             for answer in self.answers
             if answer.request.asked is not None and answer.choice.key == choice.key and answer.failure is None
         }
         return [(asked, answered) for asked, answered in turns.values() if asked is not None]
 
     def records(self) -> Sequence[AnswerRecord]:
-        """What is kept of the answers."""
+        """The data of all answers for saving."""
         return [answer.record() for answer in self.answers]
 
     def switch_heat_map(self) -> None:
-        """Colours all texts by probability, or no longer."""
+        """Switches the heat map on or off."""
         self.heat_map = not self.heat_map
         self._show_legend()
         for answer in self.answers:
-            answer.token_text.heat_map = self.heat_map or answer.request.task == "read"
+            answer.token_text.heat_map = self.heat_map or answer.request.task == "score"
         if not self.heat_map:
             if "focus-within" in self.pseudo_classes:
                 self.focus()
@@ -242,12 +242,12 @@ class Transcript(VerticalScroll):
             self.last.token_text.focus()
 
     def show_models(self, models: Sequence[ModelChoice]) -> None:
-        """Says in the title which models answer, none, one or two of them."""
+        """Shows the names of the models that answer in the title."""
         self._models = models
         self._show_title()
 
     def show_facts(self, choice: ModelChoice, facts: ModelFacts) -> None:
-        """The size of a model, which is said while it alone answers."""
+        """Shows the facts of a model in the title while it alone answers."""
         self._facts = choice.key, facts
         self._show_title()
 
@@ -261,26 +261,26 @@ class Transcript(VerticalScroll):
 
     @on(AnswerBegun)
     def begin_answer(self, event: AnswerBegun) -> None:
-        """A model is there."""
+        """A model is loaded."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.begin(event.facts, event.prompt_tokens)
             self.show_facts(answer.choice, event.facts)
 
     @on(AnswerGrew)
     def grow_answer(self, event: AnswerGrew) -> None:
-        """Some tokens more."""
+        """Adds tokens to an answer."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.grow(event.tokens, event.statistics, event.seconds)
 
     @on(AnswerEnded)
     def end_answer(self, event: AnswerEnded) -> None:
-        """It is complete."""
+        """Marks an answer as complete."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.end(event.ending)
 
     @on(AnswerFailed)
     def fail_answer(self, event: AnswerFailed) -> None:
-        """Said where the answer would be."""
+        """Shows the error in its place."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.fail(event.message)
 

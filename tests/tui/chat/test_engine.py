@@ -9,7 +9,7 @@ from tests.tui.fake_chat import ChatApp
 from tests.tui.plain_workbench import first_mode
 
 
-def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
+def test_a_saved_checkpoint_writes_shows_alternatives_and_is_surprised(tmp_path):
     for _ in trainer(tmp_path).train():
         pass
     app = ChatApp(tmp_path, load_checkpoint)
@@ -24,7 +24,7 @@ def test_a_saved_checkpoint_writes_shows_rivals_and_is_surprised(tmp_path):
 
         async with app.run_test(size=(100, 30)) as pilot:
             await first_mode(pilot)
-            while not app.screen.chosen.asked:
+            while not app.screen.chosen.answering:
                 await pilot.pause(0.05)
             await pilot.press(*"the quick", "enter")
             await done()

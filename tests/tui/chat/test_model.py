@@ -23,18 +23,18 @@ from tests.tui.fake_chat import FakeModel
 SAMPLING = SamplingTable(max_length=50, seed=0)
 
 
-def request(number=1, reference="a", task="write", **changes):
+def request(number=1, reference="a", task="continue", **changes):
     return AnswerRequest(number, task, "Once upon", SAMPLING, reference, **changes)
 
 
-def told_by(*requests, load=FakeModel, stop=None):
+def messages_of(*requests, load=FakeModel, stop=None):
     told = []
     answer(requests, ChatModels(lambda reference, gpu: load(reference)), told.append, stop or threading.Event())
     return told
 
 
 def test_an_answer_is_told_from_its_beginning_to_its_end_in_few_batches():
-    told = told_by(request())
+    told = messages_of(request())
     assert isinstance(told[0], AnswerBegun)
     assert told[0].prompt_tokens == 2
     assert isinstance(told[-1], AllAnswered)
@@ -51,7 +51,7 @@ def test_statistics_of_a_batch_do_not_change_after_it_was_told():
                 threading.Event().wait(0.004)
                 yield piece
 
-    grown = [m for m in told_by(request(), load=Slow) if isinstance(m, AnswerGrew)]
+    grown = [m for m in messages_of(request(), load=Slow) if isinstance(m, AnswerGrew)]
     assert len(grown) > 1
     assert [m.statistics.tokens for m in grown] == sorted({m.statistics.tokens for m in grown})
 
@@ -63,7 +63,7 @@ def test_a_rest_that_is_no_token_is_shown_and_not_counted():
             yield piece
             yield type(piece)(-1, "\ufffd", 1.0)
 
-    told = told_by(request(), load=Cut)
+    told = messages_of(request(), load=Cut)
     grown = [m for m in told if isinstance(m, AnswerGrew)]
     assert [t.text for m in grown for t in m.tokens] == ["the", "\ufffd"]
     assert grown[-1].statistics.tokens == 1
@@ -78,7 +78,7 @@ def test_two_answers_take_turns():
                 order.append(self.source)
                 yield piece
 
-    told_by(request(1, "a"), request(2, "b"), load=Watched)
+    messages_of(request(1, "a"), request(2, "b"), load=Watched)
     assert order[:6] == ["a", "b"] * 3
 
 
@@ -88,7 +88,7 @@ def test_one_model_that_fails_leaves_the_other_alone():
             raise CheckpointError("a is damaged")
         return FakeModel(reference)
 
-    told = told_by(request(1, "a"), request(2, "b"), load=load)
+    told = messages_of(request(1, "a"), request(2, "b"), load=load)
     assert [m.message for m in told if isinstance(m, AnswerFailed)] == ["a is damaged"]
     assert [m.number for m in told if isinstance(m, AnswerEnded)] == [2]
     assert isinstance(told[-1], AllAnswered)
@@ -97,7 +97,7 @@ def test_one_model_that_fails_leaves_the_other_alone():
 def test_a_stop_ends_all_answers_before_their_next_token():
     stop = threading.Event()
     stop.set()
-    told = told_by(request(1), request(2, "b"), stop=stop)
+    told = messages_of(request(1), request(2, "b"), stop=stop)
     assert [m.ending for m in told if isinstance(m, AnswerEnded)] == ["stopped", "stopped"]
     assert not any(isinstance(m, AnswerGrew) for m in told)
 

@@ -200,7 +200,7 @@ def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypat
             first, title = await at(state)
             assert first.reference is None
             assert title.startswith("● live-run, live weights")
-        assert await at("finished") == (own, "live-run, step 400 (best)")
+        assert await at("finished") == (own, "live-run, step 400 (best val loss)")
         screen.query_one("ModelList").focus()
         screen.query_one("ModelList").highlighted = 2
         await pilot.press("enter")
@@ -226,7 +226,7 @@ def test_live_weights_that_never_come_can_be_stopped_or_end_with_the_training(tm
         session.copies[-1].cancel()
         await until(pilot, lambda: isinstance(pilot.app.screen, ErrorDialog))
         await pilot.press("enter")
-        assert "no training is running" in foot(screen.answers[1])
+        assert "the training has ended" in foot(screen.answers[1])
 
     driven(tmp_path, story, session=session)
 

@@ -38,14 +38,14 @@ def kinds(choices):
 def test_a_run_lists_its_best_its_newest_then_the_others_backwards(run):
     for step, loss in ((100, 4.0), (200, 3.0), (300, 3.5), (400, None)):
         save(run, step, loss)
-    assert kinds(chat_models.saved_models()) == [(200, "best"), (400, "newest"), (300, ""), (100, "")]
+    assert kinds(chat_models.saved_models()) == [(200, "best val loss"), (400, "newest"), (300, ""), (100, "")]
 
 
 def test_damaged_checkpoints_and_runs_without_any_are_left_out(run):
     save(run, 100, 4.0)
     (run.checkpoints / folder_name(200)).mkdir()
     runs.create("empty").info_file.write_text("{}")
-    assert kinds(chat_models.saved_models()) == [(100, "best")]
+    assert kinds(chat_models.saved_models()) == [(100, "best val loss")]
 
 
 def test_a_reference_may_be_a_checkpoint_a_run_folder_or_a_runs_name(run):
@@ -53,10 +53,10 @@ def test_a_reference_may_be_a_checkpoint_a_run_folder_or_a_runs_name(run):
     save(run, 200, 3.5)
     choices = chat_models.saved_models()
     newest = str(run.checkpoints / folder_name(200))
-    assert chat_models.meant_by(newest, choices).step == 200
+    assert chat_models.find_choice(newest, choices).step == 200
     for reference in (str(run.folder), str(run.folder.resolve()), run.name):
-        assert chat_models.meant_by(reference, choices).step == 100  # a run means its best
-    assert chat_models.meant_by("gpt2", choices) is None
+        assert chat_models.find_choice(reference, choices).step == 100  # a run means its best
+    assert chat_models.find_choice("gpt2", choices) is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_enter_continues_the_prompt_with_the_first_model_and_says_how(tmp_path):
         seed = SamplingTable().seed
         assert answer.written == "".join(WORDS[(seed + n) % len(WORDS)] for n in range(6))
         assert answer.whole == "Once" + answer.written
-        assert "small, step 500 (best)" in text_of(answer.query_one(".answer-head"))
+        assert "small, step 500 (best val loss)" in text_of(answer.query_one(".answer-head"))
         assert f"seed {seed}" in text_of(answer.query_one(".answer-head"))
         for part in ("6 tokens", "tok/s", "mean p", "perplexity", "end of document"):
             assert part in foot(answer)
@@ -62,7 +62,7 @@ def test_keys_act_in_the_order_in_which_they_are_typed_however_fast(tmp_path):
         type_at_once(pilot.app, "four≈no")
         await until(pilot, lambda: screen.prompt.text == "no")
         await done(pilot)
-        assert (screen.answers[1].request.task, screen.answers[1].request.prompt) == ("read", "four")
+        assert (screen.answers[1].request.task, screen.answers[1].request.prompt) == ("score", "four")
         type_at_once(pilot.app, "⏎↑t")
         await until(pilot, lambda: screen.prompt.text == "not")
         assert screen.answers[2].request.prompt == "no"
@@ -235,12 +235,12 @@ def test_a_model_that_guesses_is_told_from_one_that_has_learned(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
         await done(pilot)
-        assert "hardly better than guessing among 4,096" in foot(screen.answers[0])
+        assert "loss near ln 4,096" in foot(screen.answers[0])
 
     driven(tmp_path, story, load=lambda reference: FakeModel(reference, ends_after=20, odds=1 / 4096))
 
 
-def test_the_heat_map_shows_five_rivals_under_the_cursor(tmp_path):
+def test_the_heat_map_shows_five_alternatives_under_the_cursor(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
         await done(pilot)
@@ -280,17 +280,17 @@ def test_heat_acts_from_the_prompt_and_the_palette_has_what_letters_do_elsewhere
     driven(tmp_path, story, load=short())
 
 
-def test_the_surprise_of_a_typed_text_is_shown_token_by_token(tmp_path):
+def test_the_surprisal_of_a_typed_text_is_shown_token_by_token(tmp_path):
     async def story(pilot, screen):
         screen.prompt.text = "four words of text"
         await pilot.press("ctrl+g")
         await done(pilot)
         (answer,) = screen.answers
-        assert answer.request.task == "read"
+        assert answer.request.task == "score"
         assert [token.text for token in answer.token_text.tokens] == ["four", " words", " of", " text"]
         assert [token.probability for token in answer.token_text.tokens] == [1, 0.5, 0.25, 0.125]
         # (0 + 1 + 2 + 3) bits over 18 bytes; e to the mean of as many nats
-        assert "0.33 bits/byte" in foot(answer)
+        assert "0.33 bits/byte of this passage" in foot(answer)
         assert "perplexity 2.83" in foot(answer)
         assert answer.token_text.heat_map
 
@@ -342,7 +342,7 @@ def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_p
     assert path.read_text() == "mine"
 
 
-def test_nothing_hostile_reaches_the_screen_from_names_texts_rivals_or_failures(tmp_path, monkeypatch):
+def test_nothing_hostile_reaches_the_screen_from_names_texts_alternatives_or_failures(tmp_path, monkeypatch):
     evil = ModelChoice(f"/runs/{HOSTILE}", HOSTILE, 5, 1.0, is_best=True)
     monkeypatch.setattr(chat_models, "saved_models", lambda: [evil])
 

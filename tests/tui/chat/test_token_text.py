@@ -15,7 +15,7 @@ from gpt2tui.tui.chat.token_text import TokenLayout, TokenText, heat
 def laid_out(width, *texts):
     layout = TokenLayout(width)
     layout.add(texts)
-    return ["".join(run.text for run in line) for line in layout.lines]
+    return ["".join(segment.text for segment in line) for line in layout.lines]
 
 
 def test_lines_break_after_spaces_and_keep_white_space():
@@ -49,10 +49,10 @@ def test_every_token_is_there_once_in_order_and_lines_fit_whatever_the_text(widt
             grown.add([text])
         assert grown.lines == whole.lines
         for number, text in enumerate(texts):
-            shown = "".join(run.text for line in whole.lines for run in line if run.token == number)
+            shown = "".join(segment.text for line in whole.lines for segment in line if segment.token == number)
             assert shown == text.replace("\n", "").replace("\t", "    ")
         for line in whole.lines:
-            text = "".join(run.text for run in line)
+            text = "".join(segment.text for segment in line)
             room = width + text.endswith(" ") + (width == 1)  # a wide character has nowhere to go in one column
             assert cell_len(text) <= room
 
@@ -157,10 +157,10 @@ def test_a_long_text_grows_without_laying_out_the_rest_again():
             for n in range(300):
                 layout_of.text.append([ShownToken(f" word{n}", 0.5)])
             await pilot.pause()
-            first = layout_of.text.laid_out(layout_of.text.size.width)
+            first = layout_of.text.layout_in(layout_of.text.size.width)
             layout_of.text.append([ShownToken(" last", 0.5)])
             await pilot.pause()
-            assert layout_of.text.laid_out(layout_of.text.size.width) is first
+            assert layout_of.text.layout_in(layout_of.text.size.width) is first
             assert layout_of.text.size.height == first.height
 
     asyncio.run(drive())

@@ -5,16 +5,16 @@ from datetime import datetime
 import pytest
 
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.tui.chat.engine import TokenStatistics, conversation, spoken
-from gpt2tui.tui.chat.record import AnswerRecord, as_markdown, notes, numbers_line, settings_line
+from gpt2tui.tui.chat.engine import TokenStatistics, conversation, cut_at_turn_end
+from gpt2tui.tui.chat.record import AnswerRecord, numbers_line, prompt_notes, settings_line, transcript_markdown
 
 WHEN = datetime(2026, 1, 31, 14, 2)
 SAMPLING = SamplingTable(temperature=0.7, top_k=0, top_p=0.9, seed=5)
 
 
 def document(**changes):
-    values = {"model": "small, step 500", "task": "write", "prompt": "def ", "text": "f(x)", "sampling": SAMPLING}
-    return as_markdown([AnswerRecord(**{**values, "numbers": "4 tokens", **changes})], WHEN)
+    values = {"model": "small, step 500", "task": "continue", "prompt": "def ", "text": "f(x)", "sampling": SAMPLING}
+    return transcript_markdown([AnswerRecord(**{**values, "numbers": "4 tokens", **changes})], WHEN)
 
 
 def test_a_transcript_has_model_settings_prompt_continuation_and_numbers():
@@ -68,25 +68,25 @@ def test_the_numbers_count_the_time_of_the_answer_alone():
     statistics = TokenStatistics()
     for _ in range(10):
         statistics.add(0.25)
-    line = numbers_line(statistics, 0.5, "stopped", "write", 0, 4096)
+    line = numbers_line(statistics, 0.5, "stopped", "continue", 0, 4096)
     assert line == "10 tokens · 20 tok/s · mean p 0.25 · perplexity 4 · stopped"
 
 
 @pytest.mark.parametrize(
     ("task", "tokens", "said"),
     [
-        ("write", 0, "empty prompt: a new document"),
-        ("write", 16, ""),
-        ("write", 17, "the prompt is 17 tokens: the model sees only the last 16"),
-        ("read", 17, "17 tokens, read in windows of 16"),
-        ("read", 3, ""),
+        ("continue", 0, "empty prompt: a new document"),
+        ("continue", 16, ""),
+        ("continue", 17, "the prompt is 17 tokens: the model sees only the last 16"),
+        ("score", 17, "17 tokens, scored in windows of 16"),
+        ("score", 3, ""),
     ],
 )
 def test_what_is_unusual_about_a_prompt_is_said(task, tokens, said):
-    assert notes(task, tokens, 16) == said
+    assert prompt_notes(task, tokens, 16) == said
 
 
 def test_a_conversation_is_one_text_that_ends_where_the_model_speaks():
     assert conversation([], "hi") == "User: hi\nAssistant:"
     assert conversation([("hi", " hello\nUser: what")], "so") == "User: hi\nAssistant: hello\nUser: so\nAssistant:"
-    assert spoken(" a\nb \nUser: c") == " a\nb"
+    assert cut_at_turn_end(" a\nb \nUser: c") == " a\nb"
