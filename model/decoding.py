@@ -1,4 +1,4 @@
-"""Writing one token at a time is bound by memory: a copy of the weights in 16 bits is read in half the time."""
+"""Generating one token at a time is bound by memory bandwidth: reading weights in 16 bits takes half the time."""
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,11 @@ from model.kv_cache import KVCache
 
 
 class Decoder:
-    """What `model` computes for the next token of one sequence, from weights in `dtype`.
+    """Computes the next-token logits of `model` for one sequence, with matrices in `dtype`.
 
-    Only the matrices are rounded, and what they are multiplied with; the residual stream, layer norms, attention and
-    the cache stay as they are. On a CPU products are summed in fp32 and fp16 is the type to take: it has eight times
-    the precision of bf16, and every x86-64-v3 or Arm core converts it as it reads.
+    Only the matrices and their inputs are rounded; the residual stream, layer norms, attention and the cache keep
+    their type. On a CPU products are summed in fp32, and fp16 is the better type: it has eight times the precision of
+    bf16, and every x86-64-v3 or Arm core converts it while reading.
     """
 
     def __init__(self, model: GPT2, dtype: torch.dtype) -> None:
@@ -33,9 +33,9 @@ class Decoder:
 
     @torch.inference_mode()
     def logits(self, token: Tensor, cache: KVCache) -> Tensor:
-        """Token (1, 1) int64 -> (1, V) fp32; its keys and values are added to the cache, as the model itself does.
+        """Token (1, 1) int64 -> (1, V) fp32; appends its keys and values to the cache, like the model.
 
-        An activation that does not fit into the type makes this one token go through the model instead.
+        If an activation overflows the type, the model computes this token instead.
         """
         network, past = self.model, cache.length
         x = network.wte(token) + network.wpe.weight[past]  # (1, 1, C)

@@ -1,4 +1,4 @@
-"""The keys and values of the tokens already read, so that generation computes each token once."""
+"""The keys and values of earlier tokens, so that generation computes each token only once."""
 
 import torch
 from torch import Tensor
@@ -51,9 +51,9 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """What the keys and values take."""
+        """The size of the keys and values in bytes."""
         return self.keys.nbytes + self.values.nbytes
 
     def reset(self) -> None:
-        """Forget everything; the memory is kept."""
+        """Forget all positions; the memory stays allocated."""
         self.length = 0

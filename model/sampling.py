@@ -1,4 +1,4 @@
-"""From logits to text: the choice of the next token, and the loop that writes one token after another."""
+"""From logits to text: sampling the next token, and the loop that generates one token after another."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.kv_cache import KVCache
 
-NUCLEUS_SIZES = (64, 1024)  # tried before the whole vocabulary is sorted
+NUCLEUS_SIZES = (64, 1024)  # the k of top-k searches that are tried before the whole vocabulary is sorted
 
 
 @dataclass(frozen=True)
@@ -21,21 +21,21 @@ class GeneratedToken:
     token: Tensor
     """(B,) int64."""
     probability: Tensor
-    """(B,) fp32: how likely the model itself (temperature 1, no truncation) held that token."""
+    """(B,) fp32: the model's own probability of that token (temperature 1, no truncation)."""
     logits: Tensor
-    """(B, V): what the model gave every token in its place, on the model's device."""
+    """(B, V): the logits of its position, on the model's device."""
 
 
 def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
-    """Choose a token for each row of logits (B, V): (B,) int64, on the CPU.
+    """Sample a token for each row of logits (B, V): (B,) int64, on the CPU.
 
-    temperature: 0 takes the likeliest; else the logits are divided by it.
-    top_k: choose among that many likeliest; 0, or more than there are, means all.
-    top_p: of those, choose among the fewest that together have this probability, at least one
+    temperature: 0 takes the argmax; else the logits are divided by it.
+    top_k: sample from the k likeliest tokens; 0, or more than V, means from all.
+    top_p: of those, sample from the smallest set whose total probability is at least p, never empty
         (nucleus sampling, Holtzman et al. 2020, section 3.1).
-    generator: a CPU generator; a call takes B doubles from it, none when temperature is 0.
+    generator: a CPU generator; a call draws B doubles from it, none when temperature is 0.
 
-    Infinite logits count as the largest finite ones; NaN is chosen only where there is nothing else.
+    Infinite logits count as the largest finite ones; a token with logit NaN is sampled only if all are NaN.
     ValueError for a temperature or top_k below 0, or top_p outside (0, 1].
     """
     if not (temperature >= 0.0 and top_k >= 0 and 0.0 < top_p <= 1.0):
@@ -45,7 +45,7 @@ def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, gen
     if temperature == 0.0:
         return logits.argmax(-1).cpu()
 
-    tokens: Tensor | None = None  # which tokens the columns of `logits` are, likeliest first; None: all, in order
+    tokens: Tensor | None = None  # the tokens of the columns of `logits`, likeliest first; None: all, in order
     if 0 < top_k < logits.size(-1):
         logits, tokens = logits.topk(top_k)  # (B, k)
     weights = _weights(logits, temperature)  # (B, V or k), the largest is 1
@@ -55,11 +55,11 @@ def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, gen
         weights = _weights(logits, temperature)
     cumulative = weights.cumsum(-1)
     if top_p < 1.0:
-        before = cumulative - weights  # what the likelier tokens have together
+        before = cumulative - weights  # the total of the likelier tokens
         weights = weights.where(before < nucleus, 0.0)  # includes the token that crosses top_p
         cumulative = weights.cumsum(-1)
 
-    # Invert the cumulative distribution: one random number a row, where torch.multinomial draws one a token.
+    # Invert the cumulative distribution: one random number per row, where torch.multinomial draws one per token.
     random = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator).to(cumulative.device)
     chosen = torch.searchsorted(cumulative, random * cumulative[:, -1:], right=True)  # (B, 1)
     if tokens is not None:
@@ -68,16 +68,16 @@ def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, gen
 
 
 def _weights(logits: Tensor, temperature: float) -> Tensor:
-    """What each token counts against the likeliest of its row, which counts 1: (B, k) fp64, on the CPU or on CUDA."""
-    # Doubles hold every difference of two floats, and no temperature can turn 0 / temperature into NaN.
+    """Probabilities relative to the likeliest token of each row, which has 1: (B, k) fp64, on the CPU or on CUDA."""
+    # In doubles the difference of two floats does not overflow, and 0 / temperature is never NaN.
     scores = (logits if logits.is_cuda else logits.cpu()).double()  # MPS has no doubles
     return ((scores - scores.amax(-1, keepdim=True)) / temperature).exp()
 
 
 def _likeliest(logits: Tensor, temperature: float, nucleus: Tensor) -> tuple[Tensor, Tensor]:
-    """So many of the likeliest tokens that they count `nucleus` (B, 1) together: logits and tokens (B, k), descending.
+    """Logits and tokens (B, k) of the likeliest tokens, descending, whose weights sum to more than `nucleus` (B, 1).
 
-    To sort a vocabulary takes a CPU a quarter of the time that a 124M model takes for a token, and a nucleus is small.
+    On a CPU, sorting the vocabulary takes a quarter of a 124M model's time per token, and a nucleus is usually small.
     """
     for k in NUCLEUS_SIZES:
         if k < logits.size(-1):
@@ -103,12 +103,13 @@ def generate(
     """Continue prompts (B, T) of the same length, T >= 1, token by token, at most `max_length` tokens.
 
     A prompt longer than the context keeps its end. When the text outgrows n_positions, the older half of the
-    window is forgotten and the rest read again. `stop_token` is part of the stream, which ends when every
-    sequence has written it; one that did before the others repeats it.
+    window is dropped and the rest is read again. `stop_token` is part of the stream, which ends when every
+    sequence has generated it; a sequence that is done before the others repeats it.
 
-    `decoder`, made from the same model, reads the tokens that are written when there is one sequence.
-    Takes random numbers from `generator` only (a CPU generator). Whenever the caller has control, the model's
-    training mode is what it was. ValueError for an empty prompt or tokens outside of the vocabulary.
+    `decoder`, made from the same model, computes the logits after generated tokens when there is one sequence.
+    Draws random numbers from `generator` only (a CPU generator). The model is in evaluation mode only while it
+    computes; between tokens its training mode is unchanged.
+    ValueError for an empty prompt or tokens outside of the vocabulary.
     """
     if prompt.dim() != 2 or prompt.numel() == 0:
         raise ValueError(f"the prompt must be (B, T) with at least one token, not {tuple(prompt.shape)}")

@@ -1,4 +1,4 @@
-"""What a text model gives besides its text: alternatives to each token, and how likely the tokens of a text are."""
+"""Loading models, the alternatives and probabilities of generated tokens, and the scores of given texts."""
 
 import dataclasses
 import shutil
@@ -64,15 +64,15 @@ def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_
 
 def uncached_probabilities(model, ids):
     """By the definition of the window in writing: beyond the context its older half is forgotten."""
-    window, told = [256], []
+    window, probabilities = [256], []
     n = model.n_positions
     for token in ids:
         with torch.no_grad():
-            told.append(float(model.model(torch.tensor([window]))[0, -1].softmax(-1)[token]))
+            probabilities.append(float(model.model(torch.tensor([window]))[0, -1].softmax(-1)[token]))
         window.append(token)
         if len(window) > n:
             window = window[-max(1, n // 2) :]
-    return told
+    return probabilities
 
 
 @pytest.mark.parametrize("n_positions", [1, 2, 7, 16])
@@ -93,7 +93,7 @@ def test_an_empty_text_has_nothing_to_read():
     assert list(text_model().score("")) == []
 
 
-def test_large_models_on_a_cpu_write_from_fp16_unless_told_otherwise(monkeypatch):
+def test_large_models_on_a_cpu_generate_from_fp16_unless_asked_otherwise(monkeypatch):
     model = text_model().model
     assert generation.decoder_of(model, "auto") is None
     assert generation.decoder_of(model, "fp16").dtype == torch.float16

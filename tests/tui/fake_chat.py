@@ -1,4 +1,4 @@
-"""A language model without torch: it writes the words of a sentence, with odds that are known."""
+"""A language model without torch: it writes the words of a sentence, with known probabilities."""
 
 import math
 import threading

@@ -182,7 +182,7 @@ class ModelPicker(Vertical):
         shown = [choice for choice in choices if matches_words(choice, words)]
         models = self.query_one(ModelList)
         models.show(shown, first, second, "none matches" if words and choices else "no checkpoint yet")
-        models.border_title = f"models · {len(shown)} of {len(choices)}" if words else "models · step, val loss"
+        models.border_title = f"models · {len(shown)} of {len(choices)}" if words else "models · val loss"
 
     def open_filter(self) -> None:
         """Shows the filter."""

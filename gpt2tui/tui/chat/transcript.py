@@ -256,7 +256,8 @@ class Transcript(VerticalScroll):
         if self._facts is not None and [choice.key for choice in self._models] == [self._facts[0]]:
             facts = self._facts[1]
             title += f" · {compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
-            title += f" · {facts.placement_note}" if facts.placement_note else ""
+            if facts.placement_note:  # in front, where a narrow terminal does not cut it off
+                title = f"{facts.placement_note} · {title}"
         self.border_title = Content(title or "no model yet")
 
     @on(AnswerBegun)

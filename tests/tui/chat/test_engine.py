@@ -9,7 +9,7 @@ from tests.tui.fake_chat import ChatApp
 from tests.tui.plain_workbench import first_mode
 
 
-def test_a_saved_checkpoint_writes_shows_alternatives_and_is_surprised(tmp_path):
+def test_a_saved_checkpoint_continues_a_prompt_with_alternatives_and_scores_a_text(tmp_path):
     for _ in trainer(tmp_path).train():
         pass
     app = ChatApp(tmp_path, load_checkpoint)

@@ -28,23 +28,23 @@ def request(number=1, reference="a", task="continue", **changes):
 
 
 def messages_of(*requests, load=FakeModel, stop=None):
-    told = []
-    answer(requests, ChatModels(lambda reference, gpu: load(reference)), told.append, stop or threading.Event())
-    return told
+    messages = []
+    answer(requests, ChatModels(lambda reference, gpu: load(reference)), messages.append, stop or threading.Event())
+    return messages
 
 
-def test_an_answer_is_told_from_its_beginning_to_its_end_in_few_batches():
-    told = messages_of(request())
-    assert isinstance(told[0], AnswerBegun)
-    assert told[0].prompt_tokens == 2
-    assert isinstance(told[-1], AllAnswered)
-    grown = [message for message in told if isinstance(message, AnswerGrew)]
+def test_an_answer_is_posted_from_its_beginning_to_its_end_in_few_batches():
+    messages = messages_of(request())
+    assert isinstance(messages[0], AnswerBegun)
+    assert messages[0].prompt_tokens == 2
+    assert isinstance(messages[-1], AllAnswered)
+    grown = [message for message in messages if isinstance(message, AnswerGrew)]
     assert sum(len(message.tokens) for message in grown) == 50 == grown[-1].statistics.tokens
     assert len(grown) < 10  # 50 tokens that take no time are not 50 messages
-    assert next(m for m in told if isinstance(m, AnswerEnded)).ending == "length"
+    assert next(m for m in messages if isinstance(m, AnswerEnded)).ending == "length"
 
 
-def test_statistics_of_a_batch_do_not_change_after_it_was_told():
+def test_statistics_of_a_batch_do_not_change_after_it_was_posted():
     class Slow(FakeModel):
         def stream(self, prompt, sampling, alternatives=0):
             for piece in super().stream(prompt, sampling, alternatives):
@@ -56,15 +56,15 @@ def test_statistics_of_a_batch_do_not_change_after_it_was_told():
     assert [m.statistics.tokens for m in grown] == sorted({m.statistics.tokens for m in grown})
 
 
-def test_a_rest_that_is_no_token_is_shown_and_not_counted():
+def test_a_rest_that_is_no_token_is_shown_but_not_counted():
     class Cut(FakeModel):
         def stream(self, prompt, sampling, alternatives=0):
             piece = self._piece(0, alternatives)
             yield piece
             yield type(piece)(-1, "\ufffd", 1.0)
 
-    told = messages_of(request(), load=Cut)
-    grown = [m for m in told if isinstance(m, AnswerGrew)]
+    messages = messages_of(request(), load=Cut)
+    grown = [m for m in messages if isinstance(m, AnswerGrew)]
     assert [t.text for m in grown for t in m.tokens] == ["the", "\ufffd"]
     assert grown[-1].statistics.tokens == 1
 
@@ -88,18 +88,18 @@ def test_one_model_that_fails_leaves_the_other_alone():
             raise CheckpointError("a is damaged")
         return FakeModel(reference)
 
-    told = messages_of(request(1, "a"), request(2, "b"), load=load)
-    assert [m.message for m in told if isinstance(m, AnswerFailed)] == ["a is damaged"]
-    assert [m.number for m in told if isinstance(m, AnswerEnded)] == [2]
-    assert isinstance(told[-1], AllAnswered)
+    messages = messages_of(request(1, "a"), request(2, "b"), load=load)
+    assert [m.message for m in messages if isinstance(m, AnswerFailed)] == ["a is damaged"]
+    assert [m.number for m in messages if isinstance(m, AnswerEnded)] == [2]
+    assert isinstance(messages[-1], AllAnswered)
 
 
 def test_a_stop_ends_all_answers_before_their_next_token():
     stop = threading.Event()
     stop.set()
-    told = messages_of(request(1), request(2, "b"), stop=stop)
-    assert [m.ending for m in told if isinstance(m, AnswerEnded)] == ["stopped", "stopped"]
-    assert not any(isinstance(m, AnswerGrew) for m in told)
+    messages = messages_of(request(1), request(2, "b"), stop=stop)
+    assert [m.ending for m in messages if isinstance(m, AnswerEnded)] == ["stopped", "stopped"]
+    assert not any(isinstance(m, AnswerGrew) for m in messages)
 
 
 def test_at_most_two_models_are_in_memory_even_while_a_third_is_loaded():
@@ -150,19 +150,19 @@ def test_an_answer_from_the_gpu_ends_where_a_training_starts():
         return FakeModel(reference, device_type=reference)
 
     def post(message):
-        told.append(message)
+        messages.append(message)
         if isinstance(message, AnswerGrew):
             models.gpu_use = "none"
 
-    told, models = [], ChatModels(load)
+    messages, models = [], ChatModels(load)
     answer([request(1, "cuda"), request(2, "cpu")], models, post, threading.Event())
-    (failed,) = (m for m in told if isinstance(m, AnswerFailed))
+    (failed,) = (m for m in messages if isinstance(m, AnswerFailed))
     assert failed.number == 1
     assert "a training starts" in failed.message
-    assert [m.number for m in told if isinstance(m, AnswerEnded)] == [2]
+    assert [m.number for m in messages if isinstance(m, AnswerEnded)] == [2]
 
 
-def test_the_chat_imports_no_torch_before_somebody_talks():
+def test_the_chat_imports_no_torch_before_the_first_prompt():
     program = "import sys, gpt2tui.tui.chat.screen\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

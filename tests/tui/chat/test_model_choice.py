@@ -106,7 +106,7 @@ def test_a_model_is_one_line_however_narrow_and_long_the_list(tmp_path, monkeypa
     driven(tmp_path, story, size=size)
 
 
-def test_a_model_that_cannot_be_loaded_is_a_dialog_and_the_chat_goes_on(tmp_path):
+def test_a_model_that_cannot_be_loaded_is_a_dialog_and_the_chat_continues(tmp_path):
     calls = []
 
     def load(reference):

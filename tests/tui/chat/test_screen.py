@@ -23,7 +23,7 @@ def saved(monkeypatch):
     monkeypatch.setattr(chat_models, "saved_models", lambda: list(SAVED))
 
 
-def test_enter_continues_the_prompt_with_the_first_model_and_says_how(tmp_path):
+def test_enter_continues_the_prompt_with_the_first_model_and_shows_settings_and_statistics(tmp_path):
     async def story(pilot, screen):
         await pilot.press(*"Once", "enter")
         await done(pilot)
@@ -171,7 +171,7 @@ def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
     assert ended.wait(2)
 
 
-def test_again_takes_the_same_prompt_with_the_next_seed(tmp_path):
+def test_regenerate_takes_the_same_prompt_with_the_next_seed(tmp_path):
     async def story(pilot, screen):
         await pilot.press(*"Once", "enter")
         await done(pilot)
@@ -231,7 +231,7 @@ def test_a_prompt_beyond_the_context_says_what_the_model_sees(tmp_path):
     driven(tmp_path, story, load=short())
 
 
-def test_a_model_that_guesses_is_told_from_one_that_has_learned(tmp_path):
+def test_a_loss_near_that_of_a_uniform_distribution_is_noted(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
         await done(pilot)
@@ -297,7 +297,7 @@ def test_the_surprisal_of_a_typed_text_is_shown_token_by_token(tmp_path):
     driven(tmp_path, story)
 
 
-def test_a_pasted_text_is_made_harmless_and_kept_with_its_lines(tmp_path):
+def test_a_pasted_text_keeps_its_lines_and_loses_escape_sequences(tmp_path):
     async def story(pilot, screen):
         pilot.app.post_message(Paste(f"two\r\nor\rthree\nlines{HOSTILE}"))
         await pilot.pause()
@@ -307,7 +307,7 @@ def test_a_pasted_text_is_made_harmless_and_kept_with_its_lines(tmp_path):
     driven(tmp_path, story)
 
 
-def test_copy_takes_the_last_text_without_what_a_terminal_obeys(tmp_path):
+def test_copy_takes_the_last_text_without_terminal_escape_sequences(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
         await done(pilot)
@@ -342,7 +342,7 @@ def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_p
     assert path.read_text() == "mine"
 
 
-def test_nothing_hostile_reaches_the_screen_from_names_texts_alternatives_or_failures(tmp_path, monkeypatch):
+def test_no_escape_sequence_reaches_the_screen_from_names_texts_alternatives_or_failures(tmp_path, monkeypatch):
     evil = ModelChoice(f"/runs/{HOSTILE}", HOSTILE, 5, 1.0, is_best=True)
     monkeypatch.setattr(chat_models, "saved_models", lambda: [evil])
 
@@ -363,7 +363,7 @@ def test_nothing_hostile_reaches_the_screen_from_names_texts_alternatives_or_fai
     driven(tmp_path, story, load=lambda reference: FakeModel(HOSTILE, words=(HOSTILE, HOSTILE), fails_at=3))
 
 
-def test_more_goes_on_from_prompt_and_continuation(tmp_path):
+def test_more_continues_prompt_and_continuation(tmp_path):
     async def story(pilot, screen):
         await pilot.press(*"Once", "enter")
         await done(pilot)
@@ -397,7 +397,7 @@ def test_the_chat_template_makes_a_conversation_and_ends_with_the_turn(tmp_path)
     driven(tmp_path, seeded, load=lambda reference: FakeModel(reference, **model))
 
 
-def test_sliders_take_a_models_own_settings_until_a_person_moves_one(tmp_path):
+def test_sliders_take_a_models_own_settings_until_the_user_moves_one(tmp_path):
     async def story(pilot, screen):
         models = screen.query_one("ModelList")
         models.focus()

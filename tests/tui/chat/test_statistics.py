@@ -26,13 +26,13 @@ def test_without_tokens_or_bytes_nothing_is_known():
     assert (of().mean_probability, of().loss, of().perplexity, of(0.5).bits_per_byte(0)) == (None,) * 4
 
 
-def test_a_probability_that_has_vanished_surprises_much_but_not_infinitely():
+def test_a_probability_of_zero_has_a_large_but_finite_surprisal():
     assert 100 < surprisal(0.0) < 110
     assert math.isfinite(of(*[0.0] * 10).perplexity)
 
 
 @pytest.mark.parametrize(("probability", "guessing"), [(1 / 4096, True), (1 / 3000, True), (1 / 500, False)])
-def test_a_loss_near_that_of_a_uniform_guess_is_guessing(probability, guessing):
+def test_a_loss_near_that_of_a_uniform_distribution_is_guessing(probability, guessing):
     assert of(*[probability] * 20).is_guessing(4096) is guessing
 
 

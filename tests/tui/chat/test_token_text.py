@@ -1,4 +1,4 @@
-"""Tokens on the screen: the layout, the heat, the cursor, and nothing that a terminal obeys."""
+"""Tokens on the screen: the layout, the heat, the cursor, and no escape sequences."""
 
 import asyncio
 import random
@@ -68,7 +68,7 @@ def test_the_token_under_a_place_and_the_place_of_a_token_agree():
 
 
 @pytest.mark.parametrize(("probability", "position"), [(1.0, 0.0), (0.5, 0.1), (2**-10, 1.0), (0.0, 1.0)])
-def test_heat_is_the_surprise_in_bits_up_to_ten(probability, position):
+def test_heat_is_the_surprisal_in_bits_up_to_ten(probability, position):
     assert heat(probability) == pytest.approx(position)
 
 

@@ -47,7 +47,7 @@ def test_a_text_with_fences_stays_inside_a_longer_one():
     assert text.count("\n`````\n") == 1
 
 
-def test_nothing_in_a_transcript_is_obeyed_by_a_terminal_or_by_markdown():
+def test_no_text_in_a_transcript_acts_as_an_escape_sequence_or_as_markdown():
     text = document(model="evil_*[x](y)\x1b[2J", prompt="\x1b]52;c;eA==\x07", failure="`boom`\n# no")
     assert "\x1b" not in text
     assert "\x07" not in text
