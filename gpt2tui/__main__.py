@@ -1,4 +1,4 @@
-"""`gpt2tui` and `python -m gpt2tui`: runs a command and turns its outcome into an exit code."""
+"""`gpt2tui` and `python -m gpt2tui`: runs a command and returns its exit code."""
 
 import errno
 import io
@@ -28,30 +28,32 @@ def main(arguments: list[str] | None = None) -> int:
         print("gpt2tui: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has left.
+        # The program that read our output has ended.
         _discard_stdout()
         return 0
     except OSError as error:
-        # A full disk under a redirected stdout; everything else that touches files has a message of its own.
+        # A full disk under a redirected stdout. Other failures with files are a Gpt2TuiError by now.
         if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
             raise
         _discard_stdout()
-        print(f"gpt2tui: the output could not be written: {error.strerror}", file=sys.stderr)
+        print(
+            f"gpt2tui: stdout cannot be written: {error.strerror}; free disk space or write elsewhere", file=sys.stderr
+        )
         return ResourceError.exit_code
 
 
 def _make_streams_safe() -> None:
-    """Gives a closed stream a place to go to, and lets one that cannot encode a character write "?" instead."""
+    """Replaces a closed stream by the null device, and makes a character that a stream cannot encode a "?"."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 for as long as the process lives
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - stays open until the process ends
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _discard_stdout() -> None:
-    """What is still buffered goes nowhere, so that Python does not complain again while it shuts down."""
+    """Sends what is still buffered to the null device, so that the flush at shutdown raises no second error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

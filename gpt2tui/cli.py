@@ -1,9 +1,10 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: what can be asked for, and which function answers. Imports nothing heavy."""
+"""The command line: its commands and options, and the function that runs each command. Imports nothing heavy."""
 
 import argparse
 import contextlib
 import io
+import itertools
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,23 +13,31 @@ from typing import Any
 
 from gpt2tui import __version__
 
+DESCRIPTION = """\
+Trains GPT-2 from scratch in a terminal. Without a command it opens the workbench, where you edit presets, train
+them and chat with the model. With --headless it trains a preset and prints its progress."""
+
 EXIT_CODES = """\
-exit codes: 0 done, 1 a bug, 2 usage or preset, 3 data, 4 checkpoint, 5 training diverged, 6 memory, disk or
-device, 75 the run is held by another process, 129/130/143 ended by SIGHUP/SIGINT/SIGTERM after saving."""
+exit codes: 0 success, 1 a bug, 2 usage or preset error, 3 data error, 4 checkpoint error, 5 training diverged,
+6 memory, disk or device missing or full, 75 the run is locked by another process, 129/130/143 stopped by
+SIGHUP/SIGINT/SIGTERM after saving a checkpoint."""
 
 EXAMPLES = """\
 examples:
-  gpt2tui --headless --preset small                       train a small model on this machine
+  gpt2tui                                                 open the workbench
+  gpt2tui --headless --preset small                       train a small model without the workbench
   gpt2tui --headless --preset small --set optimizer.lr=1e-3 --dry-run
-  gpt2tui --headless --resume 2026-01-31-120000-small     go on where a run stopped
+                                                          estimate its cost first
+  gpt2tui --headless --resume 2026-01-31-120000-small     continue a stopped run
   gpt2tui sample runs/2026-01-31-120000-small --prompt "def" --temperature 0.8
-  gpt2tui bench --against nanogpt                         how fast this machine trains, writes and tokenizes
-  gpt2tui presets show small                              every setting, with what it means in `presets keys`
+  gpt2tui bench --against nanogpt                         measure the speed of this machine
+  gpt2tui presets show small                              print every setting of a preset
+  gpt2tui presets keys                                    explain every setting
 """
 
 
 def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
-    """The function of a command, imported when it is called."""
+    """A command's function, whose module is imported only when the function is called."""
 
     def call(options: argparse.Namespace) -> int:
         code: int = getattr(import_module(f"gpt2tui.commands.{module}"), function)(options)
@@ -41,13 +50,13 @@ START = _command("start", "start")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options of a command line, by default this process's. Leaves with code 2 when something is wrong."""
+    """Parses a command line, by default this process's. Exits with code 2 when something is wrong."""
     words = [_with_hyphens(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser = build_parser()
     _refuse_options_before_a_command(parser, words)
     options = parser.parse_args(words)
     if options.command is START and options.json and not options.dry_run:
-        parser.error("--json without a command needs --dry-run; a training takes --log-format jsonl")
+        parser.error("--json without a command needs --dry-run; for training use --log-format jsonl")
     if options.command is START and options.log_format and not options.headless:
         parser.error("--log-format needs --headless: the workbench has no log on stdout")
     return options
@@ -57,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; each command sets `command`, a function of the parsed options."""
     parser = argparse.ArgumentParser(
         prog="gpt2tui",
-        description="Train GPT-2 from scratch in a terminal, with or without a screen.",
+        description=DESCRIPTION,
         epilog=f"{EXAMPLES}\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -68,74 +77,84 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in COMMANDS.values():
         add(commands)
-    _complete(parser)
+    _complete_words(parser)
     return parser
 
 
 def _with_hyphens(word: str) -> str:
-    """An option may be written with - or _; what stands behind its = is its value."""
+    """The option with - in place of _ in its name; a value after = stays as it is."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else word
 
 
 def _refuse_options_before_a_command(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """argparse takes options before a command for those of a training without one, and drops them."""
+    """Exits with code 2 on options before a command, which argparse would accept and then ignore."""
     if not words or not words[0].startswith("-") or {"-h", "--help", "--version"} & {*words}:
         return
-    places = (at for at, word in enumerate(words) if word in COMMANDS and not _takes_value(parser, words[at - 1]))
-    at = next(places, 0)
-    before = words[:at]
+    is_command = (
+        word in COMMANDS and not _takes_value(parser, previous) for previous, word in itertools.pairwise(words)
+    )
+    position = next((i for i, found in enumerate(is_command, start=1) if found), 0)
+    before = words[:position]
     if not before or before == ["--"]:
         return
-    moved = [*words[at:], *before]
+    moved = [*words[position:], *before]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             parser.parse_args(moved)
             hint = f"gpt2tui {shlex.join(moved)}"
         except SystemExit:
-            hint = f"see gpt2tui {words[at]} --help"
+            hint = f"see gpt2tui {words[position]} --help"
     parser.error(
-        f"{shlex.join(before)} has no effect before the command {words[at]}; options go behind their command: {hint}"
+        f"{shlex.join(before)} has no effect before the command {words[position]}; "
+        f"write options after their command: {hint}"
     )
 
 
 def _takes_value(parser: argparse.ArgumentParser, word: str) -> bool:
-    """Whether the word is an option whose value stands behind it, as `runs` does in `--resume runs`."""
+    """Whether the word is an option and the next word its value, as `runs` is in `--resume runs`."""
     if not word.startswith("--"):
         return False
     with contextlib.redirect_stderr(io.StringIO()):
         try:
             parser.parse_known_args([word])
-        except SystemExit:  # it lacks its value
+        except SystemExit:  # its value is missing
             return True
     return False
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--headless", action="store_true", help="train without a screen")
+    parser.add_argument("--headless", action="store_true", help="train without the workbench")
     _add_preset_layers(
-        parser, "what to train: a preset's name or a TOML file; repeatable, later ones win and may be partial"
+        parser,
+        "the preset to train, a name or a TOML file; repeatable: later ones override earlier ones and may be partial",
     )
-    parser.add_argument("--run-dir", metavar="DIR", help="default: runs/<date>-<time>-<preset name>")
-    parser.add_argument("--resume", metavar="RUN", help="continue a run from its newest valid checkpoint")
     parser.add_argument(
-        "--dry-run", action="store_true", help="resolve, validate, estimate, check the data; train nothing"
+        "--run-dir", metavar="DIR", help="the folder of the new run; default: runs/<date>-<time>-<preset name>"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="resume a run, a name or a folder, from its newest valid checkpoint"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="resolve and validate the preset, estimate its cost and check its data, without training",
     )
     parser.add_argument(
         "--log-format",
         choices=("text", "jsonl"),
-        help="default: text on a terminal, jsonl when stdout is not one",
+        help="the format of the events on stdout; default: text on a terminal, otherwise jsonl",
     )
-    parser.add_argument("--json", action="store_true", help="with --dry-run: one JSON document on stdout")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: print one JSON document")
 
 
-def _add_preset_layers(parser: argparse.ArgumentParser, what: str) -> None:
+def _add_preset_layers(parser: argparse.ArgumentParser, preset_help: str) -> None:
     preset = parser.add_argument(
         "--preset",
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help=what,
+        help=preset_help,
     )
     preset.completer = _preset_names  # type: ignore[attr-defined]
     setting = parser.add_argument(
@@ -144,105 +163,140 @@ def _add_preset_layers(parser: argparse.ArgumentParser, what: str) -> None:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="change one setting, e.g. training.batch_size=8; repeatable, wins over presets",
+        help="change one setting, e.g. training.batch_size=8; repeatable; overrides the presets",
     )
     setting.completer = _setting_keys  # type: ignore[attr-defined]
 
 
 def _add_sample(commands: Any) -> None:
-    parser = commands.add_parser("sample", help="let a model write", allow_abbrev=False)
+    parser = commands.add_parser(
+        "sample",
+        help="generate text with a model",
+        description="Generates text with a model. Prompt, sampling settings and seed default to those of the run's "
+        "preset ([sampling]).",
+        allow_abbrev=False,
+    )
     parser.set_defaults(command=_command("sample", "sample"))
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a checkpoint, a run (its best checkpoint), a folder in Hugging Face GPT-2 form, or a Hub id",
+        help="a checkpoint folder, a run (its best checkpoint), a Hugging Face GPT-2 folder, or a Hub id",
     )
-    parser.add_argument("--prompt", metavar="TEXT", help="the text to continue; default: the run's own")
-    parser.add_argument("--max-length", type=int, metavar="N", help="tokens to write at most")
+    parser.add_argument("--prompt", metavar="TEXT", help="the text to continue")
+    parser.add_argument("--max-length", type=int, metavar="N", help="the most tokens to generate after the prompt")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help="0 takes the likeliest token, 1 the model's odds"
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 always takes the most probable token, 1 samples from the model's own distribution",
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens; 0: among all")
-    parser.add_argument("--top-p", type=float, metavar="P", help="choose among the likeliest with this probability")
-    parser.add_argument("--seed", type=int, metavar="S", help="the same seed writes the same text")
     parser.add_argument(
-        "--num-samples", type=int, default=1, metavar="N", help="how many texts, each with its own seed"
+        "--top-k", type=int, metavar="K", help="sample only from the K most probable tokens; 0: from all"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="sample only from the most probable tokens that together have probability P",
+    )
+    parser.add_argument("--seed", type=int, metavar="S", help="the random seed: the same seed gives the same text")
+    parser.add_argument(
+        "--num-samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many texts to generate; each has its own seed, S, S+1, ...",
     )
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "fp16"),
         default="auto",
-        help="of the weights on a CPU; auto: fp16, which is read in half the time, from 50 million parameters on",
+        help="precision of the weights on a CPU; auto: fp16 from 50 million parameters on, because it is faster there",
     )
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
-    parser.add_argument("--json", action="store_true", help="a list of JSON objects on stdout")
+    parser.add_argument("--json", action="store_true", help="print a JSON list with one object per text")
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser("eval", help="measure a model on validation and test text", allow_abbrev=False)
+    parser = commands.add_parser("eval", help="measure a model's loss on validation and test text", allow_abbrev=False)
     parser.set_defaults(command=_command("evaluate", "evaluate"))
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run, a Hugging Face folder or a Hub id"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="a checkpoint folder, a run (its best checkpoint), a Hugging Face GPT-2 folder, or a Hub id",
     )
     parser.add_argument("--source", metavar="SOURCE", help="the corpus to measure on; default: the run's own")
     parser.add_argument(
         "--split",
         choices=("validation", "test"),
-        help="default: both, where the corpus has a test split (python-stdlib, WikiText, some data sets of the Hub)",
+        help="the split to measure on; default: validation, and test where the corpus has one (python-stdlib, "
+        "WikiText, some data sets of the Hub)",
     )
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_presets(commands: Any) -> None:
     parser = commands.add_parser("presets", help="list, show and check presets", allow_abbrev=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every preset with its size and corpus", allow_abbrev=False)
+    listing = actions.add_parser("list", help="list every preset with its size and corpus", allow_abbrev=False)
     listing.set_defaults(command=_command("presets", "list_presets"))
     showing = actions.add_parser(
-        "show", help="a preset with everything it inherits filled in, as TOML", allow_abbrev=False
+        "show", help="print a preset as TOML, with all inherited and default settings filled in", allow_abbrev=False
     )
-    showing.add_argument("preset", metavar="NAME").completer = _preset_names
+    showing.add_argument("preset", metavar="NAME", help="a preset's name or a TOML file").completer = _preset_names
     showing.set_defaults(command=_command("presets", "show_preset"))
-    checking = actions.add_parser("check", help="validate files; all mistakes at once", allow_abbrev=False)
-    checking.add_argument("presets", metavar="FILE", nargs="+", help="a TOML file, or a preset by its name")
+    checking = actions.add_parser(
+        "check", help="validate preset files and report all mistakes at once", allow_abbrev=False
+    )
+    checking.add_argument("presets", metavar="FILE", nargs="+", help="a TOML file or a preset's name")
     checking.set_defaults(command=_command("presets", "check_presets"))
-    keys = actions.add_parser("keys", help="every setting with its default, bounds and meaning", allow_abbrev=False)
+    keys = actions.add_parser(
+        "keys", help="list every setting with its default, allowed values and meaning", allow_abbrev=False
+    )
     keys.set_defaults(command=_command("presets", "list_keys"))
-    schema = actions.add_parser("schema", help="the JSON schema, for editors", allow_abbrev=False)
+    schema = actions.add_parser("schema", help="print the JSON schema of preset files, for editors", allow_abbrev=False)
     schema.set_defaults(command=_command("presets", "print_schema"))
     for action in (listing, showing, checking, keys, schema):
-        action.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        action.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _add_runs(commands: Any) -> None:
     parser = commands.add_parser("runs", help="list and show runs", allow_abbrev=False)
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every run with its state and best loss", allow_abbrev=False)
+    listing = actions.add_parser(
+        "list", help="list every run with its state and best validation loss", allow_abbrev=False
+    )
     listing.set_defaults(command=_command("runs", "list_runs"))
-    showing = actions.add_parser("show", help="one run: numbers, checkpoints, where they are", allow_abbrev=False)
-    showing.add_argument("run", metavar="RUN").completer = _run_names
+    showing = actions.add_parser(
+        "show", help="show one run's numbers, its checkpoints and their folders", allow_abbrev=False
+    )
+    showing.add_argument("run", metavar="RUN", help="a run's name or folder").completer = _run_names
     showing.set_defaults(command=_command("runs", "show_run"))
     for action in (listing, showing):
-        action.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        action.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _add_attach(commands: Any) -> None:
     parser = commands.add_parser(
-        "attach", help="watch a run of another process on the Train screen", allow_abbrev=False
+        "attach", help="watch a run that another process trains, on the Train screen", allow_abbrev=False
     )
     parser.add_argument("run", metavar="RUN", help="a run's name or folder").completer = _run_names
     parser.set_defaults(command=_command("attach", "attach"))
 
 
 def _add_serve(commands: Any) -> None:
-    parser = commands.add_parser("serve", help="the workbench in a browser (needs gpt2tui[serve])", allow_abbrev=False)
-    parser.add_argument(
-        "--host", default="localhost", help="the address to listen on; there is no password, so mind who can reach it"
+    parser = commands.add_parser(
+        "serve", help="serve the workbench to browsers (needs gpt2tui[serve])", allow_abbrev=False
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000")
     parser.add_argument(
-        "--public-url", metavar="URL", help="what browsers call this server, when it stands behind another one"
+        "--host",
+        default="localhost",
+        help="the address to listen on (default: localhost); there is no password: whoever can reach it can use it",
+    )
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="the port to listen on (default: 8000)")
+    parser.add_argument(
+        "--public-url", metavar="URL", help="the address that browsers use, where it is another one, as behind a proxy"
     )
     parser.set_defaults(command=_command("serve", "serve"))
 
@@ -250,44 +304,49 @@ def _add_serve(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
-        help="measure training, writing and tokenizing on this machine",
-        description="Measures a preset on this machine as a run would train it: its precision, its optimizer, compiled "
-        "if a run would compile it. Downloads nothing; random tokens stand for a corpus that is not prepared. With "
-        "--against the same model is run by others in turns with ours, round by round, each in a process of its own.",
+        help="measure the speed of training, generation and tokenization on this machine",
+        description="Measures a preset on this machine with the precision, optimizer and compilation of a real run. "
+        "Downloads nothing: where the corpus is not prepared, it uses random tokens. With --against it also measures "
+        "other implementations of the same model, round by round in turn, each in a process of its own.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=_command("bench", "bench"))
     _add_preset_layers(
         parser,
-        "what to measure, a name or a TOML file (default: small); repeatable, later ones are layers over earlier",
+        "the preset to measure, a name or a TOML file (default: small); repeatable: later ones override earlier ones",
     )
-    parser.add_argument("--all", action="store_true", help="every shipped preset that fits into memory and time")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="measure every shipped preset, skipping those too large or too slow for this machine",
+    )
     parser.add_argument(
         "--against",
         action="append",
         default=[],
         choices=("nanogpt", "transformers"),
-        help="nanogpt: our network the way nanoGPT trains on a CPU; transformers: GPT2LMHeadModel, as people run it "
-        "and at its best; repeatable",
+        help="nanogpt: our network trained as nanoGPT does on a CPU; transformers: GPT2LMHeadModel, with its defaults "
+        "and tuned; repeatable",
     )
     parser.add_argument(
         "--parts",
         default="train,generate,tokenize,data",
         metavar="PART,...",
-        help="train, generate, tokenize, data (the share of a step spent getting its batch); default: all",
+        help="what to measure: train, generate, tokenize, data (the share of a step spent on reading its batch); "
+        "default: all",
     )
     parser.add_argument(
         "--seconds",
         type=float,
         default=10.0,
         metavar="S",
-        help="measuring time for each part and candidate, warm-up not counted; at least 3 rounds (default: 10)",
+        help="the time to measure each part and implementation for, without warm-up; at least 3 rounds (default: 10)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def _complete(parser: argparse.ArgumentParser) -> None:
-    """Answers the shell's Tab key; costs nothing otherwise."""
+def _complete_words(parser: argparse.ArgumentParser) -> None:
+    """Completes words for the shell's Tab key; imports nothing otherwise."""
     import os
 
     if "_ARGCOMPLETE" in os.environ:

@@ -1,6 +1,6 @@
-"""The failures that are expected, each with the exit code of the command line's contract.
+"""The expected failures, each with its exit code.
 
-Whatever is raised as a `Gpt2TuiError` is shown as one message without a traceback; everything else is a bug.
+A `Gpt2TuiError` is shown as one message without a traceback; any other exception is a bug.
 A message says what happened, where, and what to do about it.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Gpt2TuiError(Exception):
-    """An expected failure: its text is for people, `exit_code` for scripts."""
+    """An expected failure: its text is for the user, `exit_code` for scripts."""
 
     exit_code = 1
 
@@ -22,7 +22,7 @@ class UsageError(Gpt2TuiError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a setting was written: a file and a line of it; without a line a whole file, `--set` or the form."""
+    """Where a setting was written: a file and a line in it. Without a line: a whole file, `--set` or the form."""
 
     source: str
     line: int | None = None
@@ -33,24 +33,24 @@ class Place:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong with a preset, in parts for programs; `str()` is the line for people."""
+    """One thing that is wrong with a preset, in parts for programs; `str()` is the line for the user."""
 
     message: str
-    """What is wrong, with the value and what is allowed instead of it."""
+    """What is wrong, with the value and what is allowed instead."""
     key: str = ""
     """The dotted key as it was written; empty where a file as a whole is wrong."""
     value: Any = None
     allowed: str = ""
-    """What the value must be; empty where that is not the question."""
+    """What the value must be; empty where the mistake is not about one value."""
     suggestion: str = ""
-    """What was probably meant, or what to do; empty when that cannot be told."""
+    """What was probably meant, or what to do; empty when neither is known."""
     place: Place | None = None
     partners: tuple[tuple[str, Place], ...] = ()
-    """The other settings that the value does not fit, and where they were written."""
+    """The other settings that the value is inconsistent with, and where they were written."""
 
     @property
     def text(self) -> str:
-        """The message and the suggestion, for where key and place are in sight."""
+        """The message and the suggestion, for display beside the key and its place."""
         return f"{self.message}; {self.suggestion}" if self.suggestion else self.message
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Mistake:
 
 
 class PresetError(UsageError):
-    """A preset, or an override of one, is wrong. All mistakes are in the one message, a line each."""
+    """A preset or an override is wrong. The message has one line for each mistake."""
 
     def __init__(self, *mistakes: Mistake | str) -> None:
         self.mistakes = tuple(Mistake(found) if isinstance(found, str) else found for found in mistakes)
@@ -70,7 +70,7 @@ class PresetError(UsageError):
 
 
 class DataError(Gpt2TuiError):
-    """The corpus is missing, empty, too short, unreadable or out of reach."""
+    """The corpus is missing, empty, too short, unreadable or cannot be downloaded."""
 
     exit_code = 3
 
@@ -94,11 +94,11 @@ class ResourceError(Gpt2TuiError):
 
 
 class RunLockedError(Gpt2TuiError):
-    """Another process holds the run folder."""
+    """Another process has locked the run folder."""
 
     exit_code = 75
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what follows its first line; empty when it says nothing."""
+    """The first line of an error's message; empty when it has none."""
     return next(iter(str(error).strip().splitlines()), "")

@@ -215,13 +215,13 @@ def resumed_preset(
     """
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.files import LoadedPreset
-    from gpt2tui.preset.settings import difference
+    from gpt2tui.preset.settings import preset_differences
 
     path = saved.folder / "preset.toml" if saved else run.preset_file
     frozen = preset_files.load_frozen(path)
     newest = _newest_preset(run, saved, frozen) if saved else path
     loaded = preset_files.load(layers, overrides, frozen=newest)
-    changed = difference(frozen, loaded.preset)
+    changed = preset_differences(frozen, loaded.preset)
     if changed_fixed_settings := [change for change in changed if change.key.startswith(FIXED)]:
         lines = [f"  {c.key}: the run has {c.left!r}, the preset {c.right!r}" for c in changed_fixed_settings]
         raise CheckpointError(
@@ -244,12 +244,12 @@ def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
     so that a damaged one is skipped.
     """
     from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.settings import difference
+    from gpt2tui.preset.settings import preset_differences
     from gpt2tui.run import checkpoint
 
     if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
         with contextlib.suppress(Gpt2TuiError, OSError, ValueError):
-            changed = difference(frozen, preset_files.load_frozen(run.preset_file))
+            changed = preset_differences(frozen, preset_files.load_frozen(run.preset_file))
             if not any(change.key.startswith(FIXED) for change in changed):
                 return run.preset_file
     return saved.folder / "preset.toml"

@@ -1,1 +1,1 @@
-"""The verbs of the command line, one function each; heavy imports happen inside them."""
+"""The commands of the command line, one function each; they import heavy modules when they run."""

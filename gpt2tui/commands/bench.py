@@ -1,4 +1,4 @@
-"""`gpt2tui bench`: how fast this machine trains, writes and tokenizes, and how that compares with others."""
+"""`gpt2tui bench`: the speed of training, generation and tokenization here, also of other implementations."""
 
 import argparse
 import contextlib
@@ -18,20 +18,20 @@ PARTS = ("train", "generate", "tokenize", "data")
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measures each preset and prints what was found. Returns 0, or 6 when nothing could be measured."""
+    """Measures each preset and prints the results. Returns 0, or 6 when nothing could be measured."""
     parts = _parts(options.parts)
     if not (math.isfinite(options.seconds) and options.seconds > 0):
         raise UsageError("--seconds must be a number above 0")
     if "transformers" in options.against and importlib.util.find_spec("transformers") is None:
-        raise UsageError("--against transformers needs that package: pip install transformers")
+        raise UsageError("--against transformers needs the package transformers: pip install transformers")
     loaded = _presets(options)
 
-    with _interrupt_leaves_at_once():
+    with _exit_on_interrupt():
         from gpt2tui.benchmark import machine
         from gpt2tui.benchmark.measure import measure
         from gpt2tui.benchmark.subject import resolve
         from gpt2tui.commands import bench_report as report
-        from gpt2tui.commands.train import print_json
+        from gpt2tui.commands.tables import print_json
 
     documents: list[dict[str, Any]] = []
     for subject in sorted(map(resolve, loaded), key=lambda each: each.facts["parameters"]):
@@ -52,45 +52,45 @@ def bench(options: argparse.Namespace) -> int:
             print(f"\n  note: {document['note']}", flush=True)
     if options.json:
         print_json({"machine": described, "seconds": options.seconds, "presets": documents})
-    return 0 if any(_measured(document) for document in documents) else ResourceError.exit_code
+    return 0 if any(_has_results(document) for document in documents) else ResourceError.exit_code
 
 
 @contextlib.contextmanager
-def _interrupt_leaves_at_once() -> Iterator[None]:
-    """While large packages are imported: some of them swallow a KeyboardInterrupt, or break half way in."""
+def _exit_on_interrupt() -> Iterator[None]:
+    """Exits at once on SIGINT. While large packages are imported: some swallow KeyboardInterrupt or break on it."""
 
-    def leave(number: int, frame: object) -> None:
+    def exit_at_once(number: int, frame: object) -> None:
         os.write(2, b"gpt2tui: interrupted\n")
         os._exit(130)
 
-    before = signal.signal(signal.SIGINT, leave)
+    before = signal.signal(signal.SIGINT, exit_at_once)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _measured(document: dict[str, Any]) -> bool:
-    """Whether anything of ours has numbers."""
+def _has_results(document: dict[str, Any]) -> bool:
+    """Whether any part was measured for gpt2tui itself, the first row of each table."""
     results = [document[part] for part in PARTS if document[part] and not document[part]["skipped"]]
     return any("rows" not in result or result["rows"][0]["count"] for result in results)
 
 
 def _parts(text: str) -> list[str]:
-    """The parts that are asked for, in the order of the report. Raises UsageError naming what does not exist."""
-    asked = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [part for part in asked if part not in PARTS]
-    if unknown or not asked:
-        what = f"knows no {', '.join(map(repr, unknown))}" if unknown else "names nothing"
-        raise UsageError(f"--parts {what}; choose among {', '.join(PARTS)}, with commas between them")
-    return [part for part in PARTS if part in asked]
+    """The parts to measure, in the order of the report. Raises UsageError naming unknown ones."""
+    requested = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [part for part in requested if part not in PARTS]
+    if unknown or not requested:
+        problem = f"{', '.join(map(repr, unknown))} is not a part" if unknown else "no part is named"
+        raise UsageError(f"--parts: {problem}; choose from {', '.join(PARTS)}, separated by commas")
+    return [part for part in PARTS if part in requested]
 
 
 def _presets(options: argparse.Namespace) -> list[LoadedPreset]:
-    """The presets to measure. Raises PresetError, or UsageError when they are named twice over."""
+    """The presets to measure. Raises PresetError, or UsageError for --all with --preset."""
     if not options.all:
         return [preset_files.load(options.preset or [DEFAULT_PRESET], options.overrides)]
     if options.preset:
-        raise UsageError("--all measures every shipped preset; --preset does not go with it")
+        raise UsageError("--all measures every shipped preset; leave out --all or --preset")
     shipped = [source.path for source in preset_files.available() if source.shipped]
     return [preset_files.load([path], options.overrides) for path in shipped]

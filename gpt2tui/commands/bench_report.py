@@ -1,4 +1,4 @@
-"""The benchmark for people: aligned tables, each number with its unit; a column that nobody can fill is left out."""
+"""The text report of a benchmark: tables in which every number has its unit; a column without values is left out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,103 +9,107 @@ from gpt2tui.system.numbers import byte_size, compact
 
 LEGEND = {
     "nanogpt": "our network trained as nanoGPT does on a CPU: fp32, not compiled, all logits at once, torch's AdamW",
-    "transformers": "GPT2LMHeadModel as people run it: fp32, not compiled, its own loss, torch's AdamW, its generate()",
-    "transformers-best": "the same with our precision, compiled if ours is, AdamW fused",
+    "transformers": "GPT2LMHeadModel with its defaults: fp32, not compiled, its own loss and generate(), torch's AdamW",
+    "transformers-best": "GPT2LMHeadModel with our precision, compiled if ours is, fused AdamW",
 }
-TITLES = {"train": "training", "generate": "writing", "tokenize": "tokenizing", "data": "data"}
+TITLES = {"train": "training", "generate": "generation", "tokenize": "tokenization", "data": "data"}
 Row = Mapping[str, Any]
 Cell = tuple[str, Callable[[Row], str | None]]
 
 
 def print_machine(m: Row) -> None:
-    """What the numbers were measured on and with."""
+    """The hardware and the versions of the packages."""
     cores = f"{m['physical_cores'] or m['logical_cores']} cores, torch threads: {m['torch_threads']}"
-    memory = f"{byte_size(m['memory_bytes'])} of memory"
-    _say(f"machine    {m['cpu'] or 'unknown CPU'}, {cores}, {memory}, {m['platform']}")
+    memory = f"{byte_size(m['memory_bytes'])} memory"
+    _print_line(f"machine    {m['cpu'] or 'unknown CPU'}, {cores}, {memory}, {m['platform']}")
     if m["gpu"]:
-        _say(f"GPU        {m['gpu']}, {byte_size(m['gpu_memory_bytes'])}")
-    _say("versions   " + ", ".join(f"{name} {version}" for name, version in m["versions"].items() if version))
+        _print_line(f"GPU        {m['gpu']}, {byte_size(m['gpu_memory_bytes'])}")
+    _print_line("versions   " + ", ".join(f"{name} {version}" for name, version in m["versions"].items() if version))
 
 
 def print_subject(facts: Row) -> None:
-    """What is measured, and what was decided about it."""
+    """The preset: its model, step, precision and tokens."""
     model = facts["model"]
     shape = f"{model['n_layer']} layers, {model['n_embd']} wide, vocabulary of {model['vocab_size']:,}"
-    _say(f"\n{facts['preset']}: {facts['parameters']:,} parameters ({shape})")
+    _print_line(f"\n{facts['preset']}: {facts['parameters']:,} parameters ({shape})")
     accumulated = f" x {facts['gradient_accumulation']}" if facts["gradient_accumulation"] > 1 else ""
     step = f"{facts['batch_size']} x {facts['sequence_length']}{accumulated} = {facts['tokens_per_step']:,} tokens"
-    _say(f"  step       {step}, {facts['optimizer']}, on {facts['device']}")
-    _say(f"  precision  {facts['precision']} ({facts['precision_reason']})")
-    random = f"random ones in memory, because {facts['source']} is streamed or not prepared here"
-    _say(f"  tokens     {random if facts['tokens'] == 'random' else 'the prepared ones of ' + facts['source']}")
+    _print_line(f"  step       {step}, {facts['optimizer']}, on {facts['device']}")
+    _print_line(f"  precision  {facts['precision']} ({facts['precision_reason']})")
+    random = f"random, because {facts['source']} is streamed or not prepared on this machine"
+    _print_line(f"  tokens     {random if facts['tokens'] == 'random' else facts['source'] + ', prepared'}")
 
 
 def print_part(part: str, result: Row) -> None:
-    """One part of one preset."""
-    _say("")
+    """The results of one part, or why it was skipped."""
+    _print_line("")
     if result["skipped"]:
-        _say(f"  {TITLES[part]}: skipped: {result['skipped']}")
+        _print_line(f"  {TITLES[part]}: skipped: {result['skipped']}")
     elif part == "data":
         share = f"{_number(result['ms']['median'])} ms, {result['percent_of_step']:.2g} % of a step"
-        _say(f"  data: getting a step's batch takes {share}")
+        _print_line(f"  data: reading a step's batch takes {share}")
     elif part == "tokenize":
         text = f"{result['text']}, {byte_size(result['text_bytes'])}, {compact(result['tokens'])} tokens"
-        _say(f"  tokenizing with {result['tokenizer']} of {result['vocab_size']:,} ({text})")
+        _print_line(f"  tokenization with {result['tokenizer']}, vocabulary of {result['vocab_size']:,} ({text})")
         rates = (result[key] for key in ("megabytes_per_second", "megabytes_per_second_parallel"))
-        one, many = (f"{_number(rate)} MB/s" for rate in rates)
-        _say(f"    {one} in one thread, {many} in {result['threads']} threads, as a corpus is prepared")
+        single, parallel = (f"{_number(rate)} MB/s" for rate in rates)
+        _print_line(
+            f"    {single} in one thread, {parallel} in {result['threads']} threads, as when a corpus is prepared"
+        )
     else:
         sampling = ", ".join(f"{key} {result[key]:g}" for key in ("temperature", "top_k", "top_p") if key in result)
-        title = "training (a step: its median, and what its fastest and slowest tenth stay below and above)"
+        title = "training (ms/step: median, 10th and 90th percentile)"
         if part == "generate":
-            title = f"writing ({result['new_tokens']} tokens after a prompt of {result['prompt_tokens']}; {sampling})"
-        _say(f"  {title}")
-        _table(result["rows"], _TRAINING if part == "train" else _WRITING)
+            title = (
+                f"generation ({result['new_tokens']} tokens after a prompt of {result['prompt_tokens']}; {sampling})"
+            )
+        _print_line(f"  {title}")
+        _table(result["rows"], _TRAINING if part == "train" else _GENERATION)
 
 
 def _table(rows: Sequence[Row], cells: Sequence[Cell]) -> None:
-    """The rows that have numbers, without the columns that none of them fills; then who failed and who is who."""
+    """Prints the measured rows without empty columns, then which candidates failed and what each of them is."""
     measured = [row for row in rows if row["count"]]
     columns = [(header, [cell(row) for row in measured]) for header, cell in cells]
     known = [(header, values) for header, values in columns if any(value is not None for value in values)]
     if known:
-        shown = zip(*([value or "" for value in values] for _, values in known), strict=True)
-        print_table([Column(header, right=bool(header)) for header, _ in known], list(shown))
+        row_values = zip(*([value or "" for value in values] for _, values in known), strict=True)
+        print_table([Column(header, right=bool(header)) for header, _ in known], list(row_values))
     notes = {f"{row['candidate']} failed: {row['failed']}": None for row in rows if row["failed"]}
     notes |= {f"{row['candidate']}: {row['note']}": None for row in rows if row.get("note")}
     notes |= {f"{row['candidate']}: {LEGEND[row['candidate']]}": None for row in rows if row["candidate"] in LEGEND}
     for note in notes:
-        _say(f"    {note}")
+        _print_line(f"    {note}")
 
 
-_FIRST: list[Cell] = [
+_LEADING: list[Cell] = [
     ("", lambda row: "    " + row["candidate"]),
     ("batch", lambda row: str(row["batch_size"]) if "batch_size" in row else None),
     ("tokens/s", lambda row: _number(row["tokens_per_second"])),
     ("gpt2tui is", lambda row: None if row["speed_ratio"] is None else f"{row['speed_ratio']:.2f}x as fast"),
 ]
-_LAST: list[Cell] = [
+_MEMORY: list[Cell] = [
     ("GPU memory", lambda row: _size(row["memory"]["device_allocated_bytes"])),
     ("GPU reserved", lambda row: _size(row["memory"]["device_reserved_bytes"])),
     ("peak memory", lambda row: _size(row["memory"]["host_bytes"])),
     ("precision", lambda row: row["precision"]),
 ]
 _TRAINING: list[Cell] = [
-    *_FIRST,
+    *_LEADING,
     ("ms/step", lambda row: _number(row["ms"]["median"])),
     ("p10 ms", lambda row: _number(row["ms"]["p10"])),
     ("p90 ms", lambda row: _number(row["ms"]["p90"])),
     ("steps", lambda row: f"{row['count']:,}"),
     ("MFU", lambda row: None if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"),
-    *_LAST,
+    *_MEMORY,
     ("optimizer", lambda row: row["optimizer"]),
     ("compiled in", lambda row: None if row["compile_seconds"] is None else duration(row["compile_seconds"])),
     ("first loss", lambda row: None if row["first_loss"] is None else f"{row['first_loss']:.4f} nats"),
 ]
-_WRITING: list[Cell] = [
-    *_FIRST,
+_GENERATION: list[Cell] = [
+    *_LEADING,
     ("first token ms", lambda row: _number(row["ms_to_first_token"])),
-    *_LAST,
+    *_MEMORY,
 ]
 
 
@@ -117,5 +121,5 @@ def _size(count: int | None) -> str | None:
     return None if count is None else byte_size(count)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(plain(line), flush=True)

@@ -1,9 +1,10 @@
-"""`gpt2tui --headless --dry-run`: everything that can be known before the first step."""
+"""`gpt2tui --headless --dry-run`: checks a preset and its data and estimates its cost, without training."""
 
 import argparse
 import sys
 
-from gpt2tui.commands.train import load_preset, print_json
+from gpt2tui.commands.tables import print_json
+from gpt2tui.commands.train import load_preset
 from gpt2tui.data.corpus_check import check_vocabulary
 from gpt2tui.data.readiness import CHARACTERS_OF_A_TEXT, look_at_data
 from gpt2tui.device import choose_device, choose_precision
@@ -16,7 +17,7 @@ from gpt2tui.system.terminal_text import sanitize
 
 
 def dry_run(options: argparse.Namespace) -> int:
-    """Prints the resolved preset's cost and the state of its data; trains, downloads and writes nothing."""
+    """Prints the estimated cost and the state of the data on stdout, the resolved preset on stderr. Writes no file."""
     loaded = _loaded(options)
     preset = loaded.preset
     device = choose_device(preset.training.device)
@@ -45,13 +46,13 @@ def dry_run(options: argparse.Namespace) -> int:
     for line in report(costs):
         print(line)
     if known is None:
-        print(f"            a vocabulary of {CHARACTERS_OF_A_TEXT} characters is assumed until the corpus is read")
+        print(f"            assuming {CHARACTERS_OF_A_TEXT} different characters, because the corpus is not read yet")
     print("\n" + sanitize(dumps(preset)), file=sys.stderr, end="")
     return 0
 
 
 def _loaded(options: argparse.Namespace) -> LoadedPreset:
-    """The preset of the command line; with --resume the run's own, under what --preset and --set change."""
+    """The preset of the command line; with --resume the run's own, changed by --preset and --set."""
     if not options.resume:
         return load_preset(options)
     run = runs.find(options.resume)

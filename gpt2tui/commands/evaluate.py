@@ -1,10 +1,10 @@
-"""`gpt2tui eval`: the loss of any model over all of a corpus's validation and test text."""
+"""`gpt2tui eval`: the loss of a model over all of a corpus's validation and test text."""
 
 import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from gpt2tui.commands.train import print_json
+from gpt2tui.commands.tables import print_json
 from gpt2tui.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
     from gpt2tui import generation
-    from gpt2tui.commands.sample import say_skipped
+    from gpt2tui.commands.sample import warn_of_skipped
     from gpt2tui.data.corpora import open_corpus
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
@@ -23,11 +23,11 @@ def evaluate(options: argparse.Namespace) -> int:
     from gpt2tui.system.terminal_text import sanitize
 
     model = generation.load(options.checkpoint, options.device, precision="fp32")
-    say_skipped(model.saved)
+    warn_of_skipped(model.saved)
     preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved else None
     table = preset.data if preset else None
     if table is None and options.source is None:
-        raise UsageError(f"{model.source} does not say what it was trained on; name a corpus with --source")
+        raise UsageError(f"{model.source} does not record what it was trained on; name a corpus with --source")
     if options.source is not None:
         table = (table or DataTable()).model_copy(update={"source": options.source})
     assert table is not None
@@ -41,10 +41,11 @@ def evaluate(options: argparse.Namespace) -> int:
     if is_own is False:
         print(
             f"gpt2tui: {sanitize(table.source)} is not the text that {sanitize(model.source)} was trained with (the "
-            "fingerprints differ): this is no validation loss of that run, which may have trained on parts of the text",
+            "fingerprints differ): these are not its validation and test losses, and it may have been trained on parts "
+            "of this text",
             file=sys.stderr,
         )
-    # Positions that training never reached know nothing.
+    # Embeddings of positions beyond the training length are not trained.
     length = preset.training.sequence_length if preset else model.model.config.n_positions
     measured = {split: _measure(model, corpus, split, length) for split in splits}
     if options.json:
@@ -65,7 +66,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
-    """Whether the corpus is the one that the model was trained with; None where the model does not say."""
+    """Whether the corpus is the one that the model was trained with; None where the model does not record it."""
     from gpt2tui.run import checkpoint
 
     if model.saved is None:
@@ -75,7 +76,7 @@ def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
 
 
 def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_length: int) -> dict[str, Any]:
-    """The loss over all tokens of a split, with the model's own tokenizer, and what `xz -9` needs for the text."""
+    """The loss over all tokens of a split, with the model's tokenizer, and the bits per byte of `xz -9` on its text."""
     from gpt2tui.data import xz
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.token_store import tokenize
@@ -87,13 +88,13 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_leng
     print(f"measuring on {len(tokens):,} tokens, the {split} split of {sanitize(corpus.name)}", file=sys.stderr)
     batches = evaluation_batches(tokens, 8, sequence_length, None)
     loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())
-    bits = sample.bits_per_byte()
+    xz_bits = sample.bits_per_byte()
     return {
         "tokens": loss.tokens,
         "bytes": loss.bytes,
         "loss": loss.val_loss,
         "perplexity": loss.perplexity,
         "bits_per_byte": loss.bits_per_byte,
-        "xz_bits_per_byte": bits,
-        "xz_ratio": loss.bits_per_byte / bits if bits else None,
+        "xz_bits_per_byte": xz_bits,
+        "xz_ratio": loss.bits_per_byte / xz_bits if xz_bits else None,
     }

@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpt2tui.commands.tables import Column, print_table
-from gpt2tui.commands.train import print_json
+from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.errors import Mistake, PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
@@ -13,7 +12,7 @@ from gpt2tui.system.terminal_text import printable_value, sanitize
 
 
 def list_presets(options: argparse.Namespace) -> int:
-    """Every preset that can be named, with its size; one that is broken says so in its row."""
+    """Prints a row for each preset, with its size, or its mistakes where it is not valid."""
     rows: list[dict[str, object]] = []
     for source in preset_files.available():
         row: dict[str, object] = {"name": source.name, "path": str(source.path), "shipped": source.shipped}
@@ -32,14 +31,14 @@ def list_presets(options: argparse.Namespace) -> int:
         Column("preset"),
         Column("parameters", right=True),
         Column("data", folds=True),
-        Column("what it is for", folds=True),
+        Column("purpose", folds=True),
     ]
-    print_table(columns, [_cells(row) for row in rows])
+    print_table(columns, [_table_row(row) for row in rows])
     return 0
 
 
 def show_preset(options: argparse.Namespace) -> int:
-    """One preset, resolved, as TOML (or JSON)."""
+    """Prints one preset, resolved, as TOML or JSON."""
     loaded = preset_files.load([options.preset])
     if options.json:
         print_json({"name": loaded.name, "preset": loaded.preset.model_dump()})
@@ -49,7 +48,7 @@ def show_preset(options: argparse.Namespace) -> int:
 
 
 def check_presets(options: argparse.Namespace) -> int:
-    """Validates files, or presets by their names; raises PresetError with the mistakes of all."""
+    """Validates files, or presets by name. Raises PresetError with the mistakes of all."""
     rows: list[dict[str, object]] = []
     mistakes: list[Mistake] = []
     for name in options.presets:
@@ -59,7 +58,7 @@ def check_presets(options: argparse.Namespace) -> int:
         except PresetError as error:
             found = error.mistakes
         else:
-            size = f"{count:,} parameters" if count else "parameters depend on the corpus"
+            size = f"{count:,} parameters" if count else "its number of parameters depends on the corpus"
             if not options.json:
                 print(f"{sanitize(name)} is a valid preset: {size}", file=sys.stderr)
         mistakes += found
@@ -77,7 +76,7 @@ def _check(name: str) -> Preset:
 
 
 def _as_json(mistake: Mistake) -> dict[str, object]:
-    """A mistake in parts; the value as TOML has it, cut short, and None for what does not apply."""
+    """The parts of a mistake: the value as TOML, shortened, and None for what does not apply."""
     return {
         "key": mistake.key or None,
         "value": printable_value(mistake.value) if mistake.key else None,
@@ -91,26 +90,26 @@ def _as_json(mistake: Mistake) -> dict[str, object]:
 
 
 def list_keys(options: argparse.Namespace) -> int:
-    """Every setting of the schema."""
+    """Prints every setting of the schema."""
     if options.json:
         print_json([vars(setting) for setting in preset_files.settings()])
         return 0
     columns = [Column("key"), *(Column(header, folds=True) for header in ("default", "allowed", "meaning"))]
-    print_table(columns, [(s.key, _default(s), s.allowed, s.help) for s in preset_files.settings()])
+    print_table(columns, [(s.key, _default_text(s), s.allowed, s.help) for s in preset_files.settings()])
     return 0
 
 
 def print_schema(options: argparse.Namespace) -> int:
-    """The JSON schema of a preset file."""
+    """Prints the JSON schema of a preset file."""
     print_json(preset_files.json_schema())
     return 0
 
 
-def _cells(row: dict[str, object]) -> tuple[object, ...]:
+def _table_row(row: dict[str, object]) -> tuple[object, ...]:
     count = row["parameters"]
     size = "" if count is None else f"{count:,}"
     return row["name"], size, row["source"] or "", row["description"] or row["error"] or ""
 
 
-def _default(setting: preset_files.Setting) -> str:
+def _default_text(setting: preset_files.Setting) -> str:
     return "" if setting.default is None else repr(setting.default).replace("'", '"')

@@ -5,8 +5,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from gpt2tui.commands.tables import Column, plain, print_table
-from gpt2tui.commands.train import print_json
+from gpt2tui.commands.tables import Column, plain, print_json, print_table
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.summary import RunSummary, summarize
@@ -14,19 +13,19 @@ from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 
 
 def list_runs(options: argparse.Namespace) -> int:
-    """Every run in the runs folder, oldest first."""
+    """Prints a row for each run in the runs folder, oldest first."""
     summaries = [summarize(run) for run in runs.all_runs()]
     if options.json:
         print_json([summary.as_dict() for summary in summaries])
         return 0
-    numbers = ("step", "best val loss", "bits/byte", "parameters", "tokens", "time", "disk")
+    numbers = ("step", "best val loss", "bits/byte", "ratio to xz", "parameters", "tokens", "time", "disk")
     columns = [Column("run"), Column("state"), *(Column(header, right=True) for header in numbers)]
     print_table(columns, [(s.name, s.state, *_numbers(s)) for s in summaries])
     return 0
 
 
 def show_run(options: argparse.Namespace) -> int:
-    """One run: its numbers, its checkpoints and what is wrong with damaged ones."""
+    """Prints one run: its numbers, its checkpoints and what is wrong with damaged ones."""
     run = runs.find(options.run)
     summary, info = summarize(run), run.info()
     saved, problems = checkpoint.saved_in(run.checkpoints), checkpoint.problems_in(run.checkpoints)
@@ -35,16 +34,9 @@ def show_run(options: argparse.Namespace) -> int:
             {"step": c.step, "path": str(c.folder), "val_loss": c.val_loss, "bytes": c.bytes, "metrics": c.metrics}
             for c in saved
         ]
-        print_json(
-            {
-                **summary.as_dict(),
-                "info": info,
-                "checkpoints": checkpoints,
-                "damaged": problems,
-            }
-        )
+        print_json({**summary.as_dict(), "info": info, "checkpoints": checkpoints, "damaged": problems})
         return 0
-    print_table([Column(""), Column("", folds=True)], _facts(summary, info), show_header=False)
+    print_table([Column(""), Column("", folds=True)], _details(summary, info), show_header=False)
     console = Console(highlight=False)
     for c in saved:
         loss = "" if c.val_loss is None else f"  val loss {c.val_loss:.4f}"
@@ -55,11 +47,14 @@ def show_run(options: argparse.Namespace) -> int:
 
 
 def _numbers(s: RunSummary) -> list[str]:
+    """The columns of the list after name and state; empty where a number is not known."""
+    ratio = s.bits_per_byte / s.xz_bits_per_byte if s.bits_per_byte is not None and s.xz_bits_per_byte else None
     total = "" if s.num_iterations is None else f"/{s.num_iterations:,}"
     return [
         f"{s.step:,}{total}",
         "" if s.best_val_loss is None else f"{s.best_val_loss:.4f}",
         "" if s.bits_per_byte is None else f"{s.bits_per_byte:.3f}",
+        "" if ratio is None else f"{ratio:.2f}",
         "" if s.parameters is None else compact(s.parameters),
         "" if s.tokens_seen is None else compact(s.tokens_seen),
         "" if s.seconds is None else duration(s.seconds),
@@ -67,15 +62,16 @@ def _numbers(s: RunSummary) -> list[str]:
     ]
 
 
-def _facts(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
-    step, best, bits, parameters, tokens, seconds, size = _numbers(s)
+def _details(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
+    """The labels and values of what is known about a run."""
+    step, best, bits, _, parameters, tokens, seconds, size = _numbers(s)
     xz = "" if s.bits_per_byte is None else xz_comparison(s.bits_per_byte, s.xz_bits_per_byte)
-    began = "" if s.started is None else f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M:%S}"
-    facts = [
+    started = "" if s.started is None else f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M:%S}"
+    details = [
         ("run", s.name),
         ("state", s.state if s.message is None else f"{s.state}: {s.message}"),
         ("preset", s.preset or ""),
-        ("started", began),
+        ("started", started),
         ("time", seconds),
         ("step", step),
         ("best val loss", best),
@@ -86,4 +82,4 @@ def _facts(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
         ("disk", size),
         ("folder", s.folder),
     ]
-    return [(label, value) for label, value in facts if value]
+    return [(label, value) for label, value in details if value]

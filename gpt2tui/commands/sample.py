@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Writes each sample as it comes, or all of them as JSON; sample number n has the seed + n."""
+    """Prints each text while it is generated, or all of them as JSON; text n, counted from 0, has the seed + n."""
     from gpt2tui import generation
-    from gpt2tui.commands.train import print_json
+    from gpt2tui.commands.tables import print_json
     from gpt2tui.system.terminal_text import sanitize
 
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
-    chosen(SamplingTable(), options)  # a mistake in the options is told before a large model is loaded
+    sampling_settings(SamplingTable(), options)  # reports wrong options before a large model is loaded
     model = generation.load(options.checkpoint, options.device, options.precision)
-    say_skipped(model.saved)
-    sampling = chosen(model.sampling, options)
+    warn_of_skipped(model.saved)
+    sampling = sampling_settings(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
     if options.json:
         print_json([dataclasses.asdict(model.continuation(s.prompt, s)) for s in seeded])
@@ -35,21 +35,21 @@ def sample(options: argparse.Namespace) -> int:
         for piece in model.stream(settings.prompt, settings):
             print(sanitize(piece.text), end="", flush=True)
         print()
-    rounded = "" if model.decoder is None else ", weights in fp16 (--precision fp32 for exact ones)"
-    print(f"{model.source}: {model.model.num_parameters:,} parameters{rounded}", file=sys.stderr)
+    precision = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"
+    print(f"{model.source}: {model.model.num_parameters:,} parameters{precision}", file=sys.stderr)
     return 0
 
 
-def say_skipped(saved: "Checkpoint | None") -> None:
-    """Says on stderr why a better or newer checkpoint was not the one that is used."""
+def warn_of_skipped(saved: "Checkpoint | None") -> None:
+    """Says on stderr why a better or newer checkpoint could not be used."""
     from gpt2tui.system.terminal_text import sanitize
 
     for problem in saved.skipped if saved else ():
-        print(f"gpt2tui: {sanitize(problem)}; another checkpoint is used", file=sys.stderr)
+        print(f"gpt2tui: {sanitize(problem)}; using another checkpoint", file=sys.stderr)
 
 
-def chosen(defaults: SamplingTable, options: argparse.Namespace) -> SamplingTable:
-    """The checkpoint's own settings under those of the command line. Raises UsageError, all mistakes at once."""
+def sampling_settings(defaults: SamplingTable, options: argparse.Namespace) -> SamplingTable:
+    """The settings of the command line, else the defaults. Raises UsageError with all mistakes at once."""
     from pydantic import ValidationError
 
     given = {

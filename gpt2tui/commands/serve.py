@@ -1,7 +1,7 @@
-"""`gpt2tui serve`: the workbench in a browser; every page that is opened has a workbench of its own.
+"""`gpt2tui serve`: the workbench in a browser; every open page starts a workbench of its own.
 
-textual-serve does the work. It asks nobody for a password, so the address is this machine's own unless told otherwise,
-and pages of other sites are turned away: a browser lets any page open a WebSocket to localhost.
+The server is textual-serve, which asks for no password. So it listens on localhost by default and refuses requests
+from pages of other sites, since a browser lets any page open a WebSocket to localhost.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from gpt2tui.errors import UsageError
 
-EVERYWHERE = ("0.0.0.0", "::")
+ALL_ADDRESSES = ("0.0.0.0", "::")
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -23,28 +23,26 @@ def serve(options: argparse.Namespace) -> int:
     try:
         from textual_serve.server import Server
     except ImportError:
-        raise UsageError(
-            "serving in a browser needs one more package: pip install 'gpt2tui[serve]' (it is textual-serve)"
-        ) from None
+        raise UsageError("`gpt2tui serve` needs the package textual-serve: pip install 'gpt2tui[serve]'") from None
     from aiohttp import web
 
     class Workbench(Server):  # type: ignore[misc]  # textual-serve has no types
-        """The server, open to its own pages only."""
+        """The server, for requests of its own pages only."""
 
         async def _make_app(self) -> web.Application:
             application = await super()._make_app()
             application.middlewares.append(web.middleware(_own_pages_only(self.public_url)))
             return application
 
-    if options.host in EVERYWHERE and not options.public_url:
+    if options.host in ALL_ADDRESSES and not options.public_url:
         raise UsageError(
-            f"--host {options.host} listens at every address; say which one browsers will use: "
+            f"--host {options.host} listens on every address; name the one that browsers will use: "
             f"--public-url http://NAME:{options.port}"
         )
     if not _only_this_machine(options.host):
         print(
-            f"gpt2tui: whoever can reach {options.host}:{options.port} can train, read and delete here: "
-            "there is no password",
+            f"gpt2tui: there is no password: everyone who can reach {options.host}:{options.port} can start "
+            "trainings and read and delete runs",
             file=sys.stderr,
         )
     Workbench(command_line(), options.host, options.port, "gpt2tui", options.public_url).serve()
@@ -52,15 +50,15 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def command_line() -> str:
-    """What each page starts, for the platform's shell: this very program."""
+    """The command that each page starts, quoted for the platform's shell: this same program."""
     words = [sys.executable, "-m", "gpt2tui"]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def is_own_page(host: str | None, origin: str | None, public_url: str) -> bool:
-    """Whether a request with these headers is from a person or from our own page, not from another site's.
+    """Whether a request with these headers comes from the address bar or our own page, not from another site.
 
-    `Host` must be ours too: otherwise another site's name could be made to point at this machine (DNS rebinding).
+    `Host` must be ours too: otherwise another site could point its name at this machine (DNS rebinding).
     """
     ours = urlsplit(public_url)
     default_port = 443 if ours.scheme == "https" else 80

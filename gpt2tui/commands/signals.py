@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP become a request to stop: the step ends, a checkpoint is saved, the exit code tells."""
+"""SIGINT, SIGTERM and SIGHUP as requests to stop: the step ends, a checkpoint is saved, the exit code is 128 + n."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class Interrupted(BaseException):
-    """A signal came while there was nothing to save yet."""
+    """A signal that stops at once: nothing is there to save yet, or it is the second SIGINT."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -18,7 +18,7 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """While entered, in the main thread: the first signal asks `controls` to stop, a second SIGINT stops at once.
+    """A context manager for the main thread: the first signal asks `controls` to stop, a second SIGINT stops at once.
 
     Until `training` is set there is nothing to save, and a signal raises Interrupted.
     """
@@ -35,9 +35,9 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-        # What the caller had ignored, as nohup does with SIGHUP, stays ignored.
-        wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._handle) for number in wanted}
+        # Signals that the caller ignores, as nohup does SIGHUP, stay ignored.
+        handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(
@@ -52,11 +52,11 @@ class StopSignals:
         if self.received is None:
             self.received = number
             self.controls.stop()
-            _say("stopping after this step and saving a checkpoint; Ctrl-C again stops at once")
+            _print_line("stopping after this step, then saving a checkpoint; press Ctrl-C again to stop at once")
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     try:
         print(f"\ngpt2tui: {text}", file=sys.stderr, flush=True)
-    except (OSError, RuntimeError):  # a terminal that is gone, or a write that this very signal interrupted
+    except (OSError, RuntimeError):  # the terminal is gone, or the signal interrupted a write to stderr
         return

@@ -1,5 +1,6 @@
-"""Tables on stdout that stay readable on any terminal: what identifies a row is never cut."""
+"""Results on stdout: JSON, and tables for any width of terminal, whose first column is never cut."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from rich.text import Text
 from gpt2tui.system.terminal_text import sanitize
 
 PIPED_WIDTH = 200
-"""Columns of a table that is not on a terminal: whoever reads it cuts it himself."""
-NARROWEST_FOLDED = 10
+"""The width of a table that is not printed on a terminal, in characters."""
+MIN_FOLDED_WIDTH = 10
 GAP = 2
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its text may fold into several lines, or it stands in one."""
+    """A column; `folds` says whether its text may take several lines, `right` whether it is right-aligned."""
 
     header: str
     folds: bool = False
@@ -28,21 +29,26 @@ class Column:
 
 
 def plain(text: object, keep_newlines: bool = True) -> Text:
-    """Text that is not ours as the terminal can show it: no control characters, no markup, in stdout's encoding."""
+    """Text from outside, safe to print: no control characters, no markup, and in stdout's encoding."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return Text(sanitize(str(text), keep_newlines).encode(encoding, "replace").decode(encoding))
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], show_header: bool = True) -> None:
-    """Prints a table; on a terminal too narrow for all columns those at the right are left out.
+def print_json(value: object) -> None:
+    """Prints one JSON document."""
+    print(json.dumps(value, indent=2))
 
-    The first column always stays, and whole: where it is wider than the terminal, the terminal breaks its lines.
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], show_header: bool = True) -> None:
+    """Prints a table; where the terminal is too narrow, columns at the right are left out.
+
+    The first column is always printed whole; where it is wider than the terminal, the terminal wraps its lines.
     """
     cells = [[plain(value, column.folds) for column, value in zip(columns, row, strict=True)] for row in rows]
-    widths = [_least_width(column, [row[i] for row in cells], show_header) for i, column in enumerate(columns)]
+    widths = [_min_width(column, [row[i] for row in cells], show_header) for i, column in enumerate(columns)]
     available = Console().width if sys.stdout.isatty() else PIPED_WIDTH
     count = len(columns)
-    while count > 1 and _width(widths[:count]) > available:
+    while count > 1 and _total_width(widths[:count]) > available:
         count -= 1
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=show_header)
     for column in columns[:count]:
@@ -50,13 +56,13 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], sho
         table.add_column(column.header, justify=justify, no_wrap=not column.folds, overflow="fold")
     for row in cells:
         table.add_row(*row[:count])
-    Console(highlight=False, width=max(available, _width(widths[:count]))).print(table)
+    Console(highlight=False, width=max(available, _total_width(widths[:count]))).print(table)
 
 
-def _least_width(column: Column, cells: Sequence[Text], show_header: bool) -> int:
+def _min_width(column: Column, cells: Sequence[Text], show_header: bool) -> int:
     longest = max([cell_len(cell.plain) for cell in cells] + [cell_len(column.header)] * show_header, default=0)
-    return min(longest, NARROWEST_FOLDED) if column.folds else longest
+    return min(longest, MIN_FOLDED_WIDTH) if column.folds else longest
 
 
-def _width(widths: Sequence[int]) -> int:
+def _total_width(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)

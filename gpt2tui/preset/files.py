@@ -16,13 +16,13 @@ from gpt2tui.preset.layers import (
     Layer,
     merge,
     parse,
-    read_alone,
     read_chain,
+    read_for_editing,
     read_overrides,
-    read_own,
-    values,
+    read_standalone,
+    setting_values,
 )
-from gpt2tui.preset.schema import Preset, TrainingTable
+from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, flat, json_schema, optional_tables, settings, tables, with_table
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text
@@ -50,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LoadedPreset:
-    """A preset, its name (the last layer's), and the files it was made of, base first."""
+    """A preset, its name (that of the last layer), and the files it was read from, base first."""
 
     name: str
     preset: Preset
@@ -58,27 +58,27 @@ class LoadedPreset:
 
 
 def load(layers: Sequence[str | Path], overrides: Sequence[str] = (), *, frozen: Path | None = None) -> LoadedPreset:
-    """The preset of these layers, names or paths; later ones win, and `KEY=VALUE` overrides win over all.
+    """The preset of these layers, names or paths; later layers win, and `KEY=VALUE` overrides win over all.
 
-    A layer may be partial and may build on another with `extends = "name"` at its top; the schema's defaults
-    are under all; `frozen`, the preset that a run or a checkpoint keeps, is under the layers. Raises PresetError with
-    all mistakes in one message, a line each.
+    A layer may be partial and may build on another with `extends = "name"` at its top. The order is: the schema's
+    defaults, `frozen` (the preset of a run or a checkpoint), the layers, the overrides. Raises PresetError, whose
+    message has one line for each mistake.
     """
     merged: Layer = _read_frozen(frozen) if frozen else {}
     files: list[Path] = [frozen] if frozen else []
     override_layer, malformed = read_overrides(overrides)
-    named = bool(layers or frozen)
-    unreadable = [] if named else [Mistake("no preset is named", suggestion="`gpt2tui presets list` shows them")]
+    is_named = bool(layers or frozen)
+    unreadable = [] if is_named else [Mistake("no preset is named", suggestion="`gpt2tui presets list` lists them")]
     for layer in layers:
         try:
-            paths, values, mistakes = read_chain(find(layer))
+            paths, settings_of_layer, mistakes = read_chain(find(layer))
         except PresetError as error:
             unreadable += error.mistakes
         else:
             files += paths
-            merged = merge(merged, values)
+            merged = merge(merged, settings_of_layer)
             unreadable += mistakes
-    # What fits together cannot be told while the settings of a whole file are missing.
+    # Whether settings fit each other is not known while those of a whole file are missing.
     preset, mistakes = validate(merge(merged, override_layer), is_whole=not unreadable)
     if malformed or unreadable or preset is None:
         raise PresetError(*malformed, *unreadable, *mistakes)
@@ -89,18 +89,18 @@ def load(layers: Sequence[str | Path], overrides: Sequence[str] = (), *, frozen:
 
 
 def check(path: Path) -> LoadedPreset:
-    """One file as a preset by itself. Raises PresetError with all of its mistakes."""
+    """Loads one file as a preset. Raises PresetError with all of its mistakes."""
     return load([path])
 
 
 def load_frozen(path: Path) -> Preset:
-    """The resolved preset that a run or a checkpoint keeps. It stands by itself, so no other file is read.
+    """The resolved preset of a run or a checkpoint. It is complete, so no other file is read.
 
     Raises CheckpointError naming the file when it is missing, unreadable, extends another preset or is not valid.
     """
     shown = printable(path)
     if not path.exists():
-        raise CheckpointError(f"{shown} is missing: the preset that was frozen when training began")
+        raise CheckpointError(f"{shown} is missing: it is the preset that the run was trained with")
     try:
         preset, mistakes = validate(_read_frozen(path))
     except PresetError as error:
@@ -112,62 +112,62 @@ def load_frozen(path: Path) -> Preset:
 
 
 def _read_frozen(path: Path) -> Layer:
-    """A frozen preset's settings under today's names, whichever version wrote it. Raises PresetError.
+    """A frozen preset's settings under the names of this version. Raises PresetError.
 
-    `training.eval_iterations` counted batches; `training.eval_tokens`, where the schema has it, counts the same tokens.
+    Older versions have `training.eval_iterations`, in batches, which becomes `training.eval_tokens`, in tokens.
     """
-    layer = read_alone(path)
+    layer = read_standalone(path)
     old, new = ("training", "eval_iterations"), ("training", "eval_tokens")
-    if old in layer and "eval_tokens" in TrainingTable.model_fields:
+    if old in layer:
         factors = [layer[key].value for key in (old, ("training", "batch_size"), ("training", "sequence_length"))]
         if all(type(factor) is int for factor in factors):
             layer[new] = replace(layer.pop(old), value=math.prod(factors))
     return layer
 
 
-# ---- a Preset -> TOML text -> a file that is either the old one or the new one, never half of it
+# ---- writing
 
 
 def dumps(preset: Preset) -> str:
-    """The preset as TOML: every setting in the schema's order, the same text for the same preset.
+    """The preset as TOML: every setting in the schema's order.
 
-    What is None, left to the program, is left out: TOML has no null.
+    Settings that are None are left out, because TOML has no null.
     """
     return tomli_w.dumps(preset.model_dump(exclude_none=True))
 
 
 def too_large(preset: Preset) -> str | None:
-    """Why the preset cannot be written to a file that would be read again; None when it can."""
+    """Why the preset's file would be too large to read again; None when it is not."""
     return _too_large(dumps(preset))
 
 
 def save(preset: Preset, path: Path) -> None:
-    """Write the preset so that a crash leaves the old file or the new one. A symbolic link is followed.
+    """Writes the preset atomically: a crash leaves the old file or the new one. Follows a symbolic link.
 
-    Raises PresetError for the shipped presets, which are never written, and for a preset too large to be read
-    again; ResourceError when the disk or the folder refuses.
+    Raises PresetError for a shipped preset, which is read-only, and for a preset too large to be read again;
+    ResourceError when the file cannot be written.
     """
     _write(path, dumps(preset))
 
 
 def update(preset: Preset, path: Path) -> str:
-    """Write the preset over a file of the user's own; its comments, order, unchanged values and `extends` stay.
+    """Writes the preset over a user's file and keeps its comments, order, unchanged values and `extends`.
 
-    The file gets only what it or its base says otherwise. Returns what could not be kept, in words, empty when all
-    was. Raises as `save` does.
+    Changes only settings that differ from the file and its base. Returns a message about what could not be kept,
+    empty when everything was. Raises as `save` does.
     """
     try:
-        text, own, base = read_own(path)
-    except PresetError:  # it is not there any more, or is not TOML
+        text, own, base = read_for_editing(path)
+    except PresetError:  # it is missing or not TOML
         save(preset, path)
         return ""
     wanted, lost = flat(preset), ""
     inherited = _inherited(base, wanted)
-    unsaid = [key for key, value in wanted.items() if value is None and inherited[key] is not None]
-    if unsaid:  # TOML has no null that would take a value of the base back
-        lost = f"extends was taken out: over that preset, {' and '.join(unsaid)} cannot be left out"
+    cleared = [key for key, value in wanted.items() if value is None and inherited[key] is not None]
+    if cleared:  # TOML has no null to clear a value of the base
+        lost = f"extends was removed: with that preset as base {' and '.join(cleared)} cannot be left out"
         base = {}
-    text = _edited(text, own, base, wanted, keeps_extends=not unsaid)
+    text = _edited(text, own, base, wanted, keeps_extends=not cleared)
     if validate(merge(base, parse(path, text)[0]))[0] != preset:
         text, lost = dumps(preset), "its comments and what it extends could not be kept"
     _write(path, text)
@@ -175,8 +175,8 @@ def update(preset: Preset, path: Path) -> str:
 
 
 def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any], keeps_extends: bool) -> str:
-    """A file's text with the settings as they are wanted; unreliable where a table is in pieces."""
-    import tomlkit  # 25 ms that nothing else has to wait for
+    """A file's text with the wanted settings; tomlkit gets it wrong where a table is in several parts."""
+    import tomlkit  # takes 25 ms, so only when needed
     from tomlkit.exceptions import TOMLKitError
 
     try:
@@ -184,27 +184,27 @@ def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any], keeps
         if not keeps_extends:
             document.pop("extends")
         for table in optional_tables():
-            _edit_optional(document, table, values(base)[table], wanted[table])
-        _edit(document, own, _inherited(base, wanted), wanted)
+            _edit_optional_table(document, table, setting_values(base)[table], wanted[table])
+        _edit_settings(document, own, _inherited(base, wanted), wanted)
         return tomlkit.dumps(document)
     except TOMLKitError:
         return text
 
 
 def _inherited(base: Layer, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The values over this base where a file says nothing, with the optional tables as they are wanted."""
-    inherited = values(base)
+    """The values that a file gets from this base where it says nothing, with the wanted optional tables."""
+    inherited = setting_values(base)
     for table in optional_tables():
         if inherited[table] != wanted[table]:
             inherited = with_table(inherited, table, wanted[table])
     return inherited
 
 
-def _edit(document: Any, own: Layer, inherited: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Takes out of a file what is no setting, and gives settings their value that had another."""
+def _edit_settings(document: Any, own: Layer, inherited: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Removes keys that are not settings, and writes the settings whose values differ."""
     keys = {tuple(dotted.split(".")): value for dotted, value in wanted.items() if dotted not in optional_tables()}
-    for key, placed in own.items():
-        is_table = key in {(table,) for table in tables()} and isinstance(placed.value, dict)
+    for key, sourced in own.items():
+        is_table = key in {(table,) for table in tables()} and isinstance(sourced.value, dict)
         if key not in keys and not is_table and key not in {(table,) for table in optional_tables()}:
             _put(document, key if key[0] in tables() else key[:1], None)
     for key, value in keys.items():
@@ -213,8 +213,8 @@ def _edit(document: Any, own: Layer, inherited: Mapping[str, Any], wanted: Mappi
             _put(document, key, value)
 
 
-def _edit_optional(document: Any, table: str, is_inherited: bool, is_wanted: bool) -> None:
-    """Makes a file say whether an optional table is there, where its base or the file says otherwise."""
+def _edit_optional_table(document: Any, table: str, is_inherited: bool, is_wanted: bool) -> None:
+    """Switches an optional table on or off in a file, where its base or the file says otherwise."""
     if not is_wanted or isinstance(document.get(table), bool):
         document.pop(table, None)
     if is_wanted and not is_inherited:
@@ -224,7 +224,7 @@ def _edit_optional(document: Any, table: str, is_inherited: bool, is_wanted: boo
 
 
 def _put(document: Any, key: Key, value: Any) -> None:
-    """Sets a key of a TOML document, or takes it out where the value is None."""
+    """Sets a key of a TOML document, or removes it where the value is None."""
     from tomlkit.items import Table
 
     table = document
@@ -241,16 +241,16 @@ def _put(document: Any, key: Key, value: Any) -> None:
     end = len(body)
     while end and body[end - 1][0] is None:
         end -= 1
-    behind = body[end:]  # blank lines, and comments that are about the next table
+    trailing = body[end:]  # blank lines, and comments that belong to the next table
     del body[end:]
     table[key[-1]] = value
-    body += behind
+    body += trailing
 
 
 def _write(path: Path, text: str) -> None:
     path = path.resolve()
     if path.is_relative_to(shipped_folder().resolve()):
-        raise PresetError(f"{printable(path)}: the shipped presets are not written; save under another folder")
+        raise PresetError(f"{printable(path)}: shipped presets are read-only; save in another folder")
     reason = _too_large(text)
     if reason:
         raise PresetError(f"{printable(path)}: {reason}")
@@ -265,4 +265,4 @@ def _too_large(text: str) -> str | None:
     size = len(text.encode())
     if size <= MAX_BYTES:
         return None
-    return f"{size:,} bytes as a file, and a preset may have {MAX_BYTES:,}; shorten its longest texts"
+    return f"its file would have {size:,} bytes, and at most {MAX_BYTES:,} are allowed; shorten its longest texts"

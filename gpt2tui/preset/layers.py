@@ -1,4 +1,4 @@
-"""One source of settings: a TOML file with the files it extends, or a command line's `--set` overrides."""
+"""Layers of settings with the places where they were written: from TOML files and `--set` overrides."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2tui.errors import Mistake, Place, PresetError
-from gpt2tui.preset.catalog import find_base, missing
+from gpt2tui.preset.catalog import find_base, missing_file
 from gpt2tui.preset.settings import defaults, optional_tables, settings, with_table
 from gpt2tui.system.terminal_text import printable, printable_value
 
@@ -31,7 +31,7 @@ Layer = dict[Key, SourcedValue]
 
 
 def read_file(path: Path) -> tuple[list[Path], Layer]:
-    """A preset file over all that it extends: the files, base first, and their settings.
+    """A preset file merged over those it extends: the files, base first, and their settings.
 
     Raises PresetError when one of the files cannot be read or is not TOML, and when they extend each other.
     """
@@ -42,14 +42,14 @@ def read_file(path: Path) -> tuple[list[Path], Layer]:
 
 
 def read_chain(path: Path) -> tuple[list[Path], Layer, list[Mistake]]:
-    """`read_file` that goes on: the files and settings that could be read, and a mistake where one could not."""
+    """Like `read_file`, but with a list of mistakes beside what could be read, instead of an error."""
     return _read_chain(path, ())
 
 
-def read_alone(path: Path) -> Layer:
-    """The settings of one file that must be complete by itself, so that no other file is ever read for it.
+def read_standalone(path: Path) -> Layer:
+    """The settings of one file that must be complete by itself; no other file is read.
 
-    Raises PresetError when it cannot be read, is not TOML or extends another.
+    Raises PresetError when it cannot be read, is not TOML or extends another file.
     """
     layer, base = parse(path, _read_text(path))
     if base is not None:
@@ -57,8 +57,8 @@ def read_alone(path: Path) -> Layer:
     return layer
 
 
-def read_own(path: Path) -> tuple[str, Layer, Layer]:
-    """The text of a file, the settings that it says itself, and those of what it extends.
+def read_for_editing(path: Path) -> tuple[str, Layer, Layer]:
+    """The text of a file, the settings in it, and those of the files it extends.
 
     Raises PresetError when one of the files cannot be read or is not TOML, and when they extend each other.
     """
@@ -68,7 +68,7 @@ def read_own(path: Path) -> tuple[str, Layer, Layer]:
 
 
 def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
-    """The settings of `KEY=VALUE` texts, and a mistake for each text that is not of that form.
+    """The settings of `KEY=VALUE` texts, and a mistake for each malformed text.
 
     A value is read as TOML; what is not TOML is a string, so `data.source=wikitext-2` needs no quotes.
     """
@@ -81,7 +81,7 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
         if not equals:
             suggestion = f"write --set {shown}=VALUE"
             mistakes.append(Mistake('has no "="', shown, suggestion=suggestion, place=place))
-        elif len(override) > MAX_BYTES or len(key) > MAX_NESTING or nesting(text) > MAX_NESTING:
+        elif len(override) > MAX_BYTES or len(key) > MAX_NESTING or nesting_depth(text) > MAX_NESTING:
             mistakes.append(Mistake("too long or too deeply nested", shown, place=place))
         else:
             layer = merge(
@@ -91,38 +91,38 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
 
 
 def merge(base: Layer, over: Layer) -> Layer:
-    """Both layers' settings; where they meet, the later one's, also where a value meets a table."""
+    """The settings of both layers; `over` wins, also where one has a value and the other a table of that name."""
     merged = dict(base)
     tables = {table for key in base for table in prefixes(key)}
-    for key, placed in over.items():
+    for key, sourced in over.items():
         if key in tables:
-            if placed.value == {} or (placed.value is True and ".".join(key) in optional_tables()):
-                continue  # an empty table takes nothing away
+            if sourced.value == {} or (sourced.value is True and ".".join(key) in optional_tables()):
+                continue  # an empty table changes nothing
             merged = {other: value for other, value in merged.items() if other[: len(key)] != key}
             tables.discard(key)
         for table in prefixes(key):
             merged.pop(table, None)
             tables.add(table)
-        merged[key] = placed
+        merged[key] = sourced
     return merged
 
 
-def values(layer: Layer) -> dict[str, Any]:
-    """The value of every setting by dotted key, valid or not, with the schema's defaults; None where left out."""
+def setting_values(layer: Layer) -> dict[str, Any]:
+    """The value of every setting by dotted key, valid or not, else the schema's default; None where left out."""
     found = defaults()
     for table in optional_tables():
         is_off = (table,) in layer and layer[(table,)].value is False
         if not is_off and any(key[0] == table for key in layer):
             found = with_table(found, table, is_there=True)
     for setting in settings():
-        placed = layer.get(tuple(setting.key.split(".")))
-        if placed is not None and not setting.is_table:
-            found[setting.key] = placed.value
+        sourced = layer.get(tuple(setting.key.split(".")))
+        if sourced is not None and not setting.is_table:
+            found[setting.key] = sourced.value
     return found
 
 
 def prefixes(key: Key) -> list[Key]:
-    """The tables that a key stands in, outermost first."""
+    """The tables that contain a key, outermost first."""
     return [key[:length] for length in range(1, len(key))]
 
 
@@ -151,7 +151,7 @@ def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], La
 
 
 def parse(path: Path, text: str) -> tuple[Layer, SourcedValue | None]:
-    """The settings of a file's text, and apart from them what it says that it extends.
+    """The settings in a file's text, and separately its value of `extends`, if any.
 
     Raises PresetError when it is not TOML.
     """
@@ -180,15 +180,15 @@ def _base_path(base: SourcedValue, path: Path, chain: tuple[Path, ...]) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, links in a circle
         raise PresetError(f"{shown} is not a path ({printable(str(error), 200)})") from error
     if is_circular:
-        raise PresetError(f"{shown} extends this preset in turn, which has no end")
+        raise PresetError(f"{shown} extends this preset in turn: a preset cannot extend itself")
     return base_path
 
 
 def _parse_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[Key, int]]:
-    if nesting(text) > MAX_NESTING:
+    if nesting_depth(text) > MAX_NESTING:
         raise _unreadable(path, f"nested deeper than {MAX_NESTING} levels, which no preset is")
     try:
-        return tomllib.loads(text), locate(text)
+        return tomllib.loads(text), key_lines(text)
     except tomllib.TOMLDecodeError as error:
         position = re.search(r" \((?:at line (\d+), column \d+|at end of document)\)$", str(error))
         line = int(position[1]) if position and position[1] else text.count("\n") + 1
@@ -203,7 +203,7 @@ def _read_text(path: Path) -> str:
         if path.is_dir():
             raise _unreadable(path, "this is a folder", "a preset is a .toml file")
         if not path.exists():
-            raise missing(path)
+            raise missing_file(path)
         if not path.is_file():  # a pipe or a device could block or never end
             raise _unreadable(path, "not a regular file")
         with path.open("rb") as file:
@@ -235,7 +235,7 @@ def _line(key: Key, lines: dict[Key, int]) -> int | None:
     return next((lines[part] for part in (key, *reversed(prefixes(key))) if part in lines), None)
 
 
-# ---- where in a TOML file each key stands, and how deep the file nests: what `tomllib` does not tell
+# ---- the line of each key of a TOML file, and its nesting depth, which `tomllib` does not report
 
 # An unterminated multi-line string runs to the end of the text, so that no position is ever scanned twice.
 _TOKEN = re.compile(
@@ -251,8 +251,8 @@ _TOKEN = re.compile(
 _OPENING, _CLOSING = frozenset("[{"), frozenset("]}")
 
 
-def nesting(text: str) -> int:
-    """How deep the text nests: the most brackets open at once, or the most dots in one key."""
+def nesting_depth(text: str) -> int:
+    """The most brackets open at once, or the most dots in one key, whichever is larger."""
     deepest = brackets = dots = 0
     for token in _TOKEN.finditer(text):
         mark = token["mark"]
@@ -264,11 +264,11 @@ def nesting(text: str) -> int:
     return deepest
 
 
-def locate(text: str) -> dict[tuple[str, ...], int]:
+def key_lines(text: str) -> dict[tuple[str, ...], int]:
     """The line, counted from 1, of every key and table header of a text that `tomllib` accepts.
 
-    Keys are full paths: `lr` under `[optimizer]` is `("optimizer", "lr")`. The keys of an inline table stand
-    on the line where its statement begins.
+    Keys are full paths: `lr` under `[optimizer]` is `("optimizer", "lr")`. The keys of an inline table have the
+    line where its statement begins.
     """
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """The schema of a preset: one typed object for TOML files, `--set`, the form, `--help` and checkpoints.
 
-A setting is one field here and nowhere else: its type, its bounds, its unit and the sentence under it are what
-the form shows, what the validation says and what `gpt2tui presets schema` prints. Imports no torch.
+A setting is defined by one field here and nowhere else: the form, the validation and `gpt2tui presets schema` all use
+its type, bounds, unit and docstring. Imports no torch.
 """
 
 from typing import Literal
@@ -13,12 +13,12 @@ from model.config import GPT2Config, Inconsistency
 DEFAULT_BPE_VOCAB_SIZE = 4096
 GPT2_VOCAB_SIZE = 50257
 BYTE_VOCAB_SIZE = 257  # 256 bytes and <|endoftext|>
-# What a preset that leaves model.vocab_size out will have; `char` is known only when the corpus has been read.
+# The vocabulary of a preset without model.vocab_size; that of `char` is not known before the corpus has been read.
 VOCAB_SIZES = {"gpt2": GPT2_VOCAB_SIZE, "bpe": DEFAULT_BPE_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE}
 
 
 class Table(BaseModel):
-    """What all tables share: no unknown key, no silent conversion, no NaN, never changed once made."""
+    """The base of all tables: immutable, without unknown keys, silent conversions or NaN."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -37,17 +37,18 @@ class DataTable(Table):
     UTF-8), characters, or bytes."""
 
     validation_fraction: float = Field(default=0.05, gt=0.0, le=0.5)
-    """The share of the documents held out to measure with, unless the corpus has a validation split of its own."""
+    """The fraction of documents used for validation and not for training, unless the corpus has its own validation
+    split."""
 
     streaming: bool = False
-    """Read the corpus while training instead of preparing it on disk first; for corpora that do not fit."""
+    """Read the corpus while training instead of preparing it on disk first; for corpora larger than the disk."""
 
     text_column: str = Field(default="text", min_length=1, max_length=256)
     """The column that holds the text, in jsonl, csv, parquet and Hub data sets."""
 
 
 class OptimizerTable(Table):
-    """How the gradient becomes a change of the weights."""
+    """How the weights are updated from their gradients."""
 
     name: Literal["adamw", "muon"] = "adamw"
     """AdamW for everything, or Muon for the hidden matrices and AdamW for the rest."""
@@ -56,115 +57,119 @@ class OptimizerTable(Table):
     """The peak learning rate of AdamW."""
 
     muon_lr: float = Field(default=0.02, gt=0.0, le=10.0)
-    """The peak learning rate of Muon; used only with name = "muon", and scheduled like lr."""
+    """The peak learning rate of Muon; used only with name = "muon"; follows the same schedule as lr."""
 
     weight_decay: float = Field(default=0.1, ge=0.0, le=10.0)
-    """How strongly matrices are pulled towards zero each step; biases and layer norms are left alone."""
+    """How strongly each step pulls matrices towards zero; biases and layer norms are not decayed."""
 
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """How long AdamW remembers the direction of the gradient."""
+    """The decay rate of AdamW's moving average of gradients; higher averages over more steps."""
 
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
-    """How long AdamW remembers the size of the gradient."""
+    """The decay rate of AdamW's moving average of squared gradients; higher averages over more steps."""
 
     muon_momentum: float = Field(default=0.95, ge=0.0, lt=1.0)
-    """How long Muon remembers the direction of the gradient."""
+    """The decay rate of Muon's moving average of gradients; higher averages over more steps."""
 
     grad_clip: float = Field(default=1.0, ge=0.0, le=1e6)
-    """Gradients whose norm is larger are scaled down to it; 0 turns clipping off."""
+    """The largest norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off."""
 
 
 class ScheduleTable(Table):
-    """How the learning rate changes along the run."""
+    """How the learning rate changes during the run."""
 
     name: Literal["constant", "linear", "cosine", "wsd"] = "constant"
-    """After the warm-up: stay, fall in a line, fall along a half cosine, or (wsd) stay and then fall in a line."""
+    """After the warm-up: constant, a linear or a cosine decay, or wsd (warmup-stable-decay): constant, then a linear
+    decay."""
 
     warmup_iterations: int = Field(default=0, ge=0, le=1_000_000_000, json_schema_extra={"unit": "steps"})
-    """The learning rate rises in a line from zero to its peak over this many steps."""
+    """The number of steps over which the learning rate rises linearly from zero to its peak."""
 
     min_lr: float = Field(default=0.0, ge=0.0, le=10.0)
-    """Where the learning rate ends; must not be above optimizer.lr."""
+    """The learning rate at the end of the decay; at most optimizer.lr."""
 
     decay_fraction: float = Field(default=0.2, gt=0.0, le=1.0)
-    """The share of the run, at its end, in which wsd falls from the peak to min_lr."""
+    """The last fraction of the run, in which wsd decays from the peak to min_lr."""
 
 
 class TrainingTable(Table):
-    """The loop: how long, how much at once, on what, and what happens every so often."""
+    """The training loop: length, batch, device, and how often it evaluates and saves."""
 
     num_iterations: int = Field(default=10_000, ge=1, le=1_000_000_000, json_schema_extra={"unit": "steps"})
-    """How many times the weights are updated."""
+    """How many steps to train; each updates the weights once."""
 
     time_budget: float = Field(default=0.0, ge=0.0, le=1e9, json_schema_extra={"unit": "seconds"})
-    """Take fewer iterations where more would not fit into this time of training steps; 0 means no limit."""
+    """The time for training steps, without evaluation and saving. Where num_iterations would take longer, the run takes
+    fewer steps; 0 means no limit."""
 
     batch_size: int = Field(default=4, ge=1, le=65_536, json_schema_extra={"unit": "sequences"})
-    """How many sequences one device handles at once (one micro-batch)."""
+    """How many sequences one device processes at once: a micro-batch."""
 
     gradient_accumulation: int = Field(default=1, ge=1, le=65_536, json_schema_extra={"unit": "micro-batches"})
-    """How many micro-batches make one step, counted over all devices; more of them cost time, not memory."""
+    """How many micro-batches make up one step, over all devices; more of them take time, not memory."""
 
     sequence_length: int = Field(default=64, ge=1, le=1_048_576, json_schema_extra={"unit": "tokens"})
-    """How many tokens one training sequence has; at most model.n_positions."""
+    """The number of tokens in a training sequence; at most model.n_positions."""
 
     seed: int = Field(default=1337, ge=0, le=2**63 - 1)
-    """The start of all randomness: the same seed gives the same run."""
+    """The random seed of the initial weights and the order of the data; the same seed gives the same run."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """The number format of the matrix products; auto takes bf16 where the device is fast at it, else
-    fp32 (fp16 on older GPUs)."""
+    """The number format of the matrix products; auto chooses bf16 where the device computes it fast, otherwise fp32
+    (fp16 on older GPUs)."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile builds faster code first; auto does for long runs on GPUs, and on CPUs in bf16."""
+    """Whether to compile the model with torch.compile; auto compiles long runs on GPUs, and on CPUs in bf16."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
-    """Where to compute: auto (the first of cuda, mps, cpu that exists), cpu, cuda, cuda:1, mps."""
+    """The device to train on: auto (the first of cuda, mps, cpu that is available), cpu, cuda, cuda:1, mps."""
 
     eval_frequency: int = Field(default=250, ge=0, le=1_000_000_000, json_schema_extra={"unit": "steps"})
-    """The held-out loss is measured every so many steps, and always at the end; 0 means only at the end."""
+    """The number of steps between evaluations of the validation loss; the end of the run is always evaluated. 0: only
+    the end."""
 
     eval_tokens: int = Field(default=65_536, ge=1, le=1_000_000_000_000, json_schema_extra={"unit": "tokens"})
-    """How many tokens of the validation text each evaluation predicts, in whole windows of sequence_length: always the
-    same ones, for any batch_size. The last evaluation reads all of the text."""
+    """How many validation tokens each evaluation predicts, in whole windows of sequence_length: the same ones at every
+    evaluation and for any batch_size. The last evaluation uses the whole validation text."""
 
     checkpoint_frequency: int = Field(default=500, ge=0, le=1_000_000_000, json_schema_extra={"unit": "steps"})
-    """A checkpoint is saved every so many steps, and always at the end; 0 means only at the end."""
+    """The number of steps between checkpoints; the end of the run is always saved. 0: only the end."""
 
     keep_checkpoints: int = Field(default=3, ge=1, le=1_000_000)
-    """How many of the newest checkpoints stay on disk, besides the best one."""
+    """How many of the newest checkpoints to keep on disk, besides the best one."""
 
     sample_frequency: int | None = Field(default=None, ge=0, le=1_000_000_000, json_schema_extra={"unit": "steps"})
-    """The model writes a sample every so many steps. Left out: at every evaluation; 0 means never."""
+    """The number of steps between sample texts of the model. Left out: one at every evaluation; 0: none."""
 
 
 class SamplingTable(Table):
-    """What the model is asked to write while it learns, and the defaults of `sample` and the chat."""
+    """The sample texts during training, and the defaults of `gpt2tui sample` and the chat."""
 
     prompt: str = Field(default="", max_length=100_000)
-    """The text to continue. Empty: start a new document."""
+    """The text to continue; empty starts a new document."""
 
     temperature: float = Field(default=0.8, ge=0.0, le=100.0)
-    """How daring the choice of each token is: 0 always takes the likeliest, 1 follows the model's own odds."""
+    """How random the choice of each token is: 0 always takes the most probable token, 1 samples from the model's own
+    distribution."""
 
     top_k: int = Field(default=50, ge=0, le=1_000_000, json_schema_extra={"unit": "tokens"})
-    """Choose only among this many of the likeliest tokens; 0 means among all."""
+    """Sample only from this many most probable tokens; 0 means from all."""
 
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Choose only among the likeliest tokens that together have this probability; 1 means among all."""
+    """Sample only from the most probable tokens that together have this probability; 1 means from all."""
 
     max_length: int = Field(default=100, ge=1, le=1_000_000, json_schema_extra={"unit": "tokens"})
-    """How many tokens to write at most, after the prompt."""
+    """The most tokens to generate after the prompt."""
 
     seed: int = Field(default=1337, ge=0, le=2**63 - 1)
-    """The same seed writes the same text."""
+    """The random seed of sampling; the same seed gives the same text."""
 
 
 class TrackingTable(Table):
-    """Weights & Biases, beside the run folder that is always written."""
+    """Weights & Biases, in addition to the run folder."""
 
     wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Send metrics nowhere, keep them in a local folder to sync later, or send them as they come."""
+    """disabled, offline (metrics in a local folder, to sync later) or online (metrics sent during training)."""
 
     project: str = Field(default="gpt2tui", min_length=1, max_length=128)
     """The W&B project that the run belongs to."""
@@ -173,7 +178,7 @@ class TrackingTable(Table):
     """The run's name in W&B; empty means the name of the run folder."""
 
     tags: list[str] = Field(default=[], max_length=64)
-    """Labels to find the run by in W&B."""
+    """The run's tags in W&B."""
 
 
 class Preset(Table):
@@ -192,73 +197,73 @@ class Preset(Table):
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that one update of the weights has seen, over all micro-batches and ranks."""
+        """The number of tokens in one step, over all micro-batches and ranks."""
         t = self.training
         return t.batch_size * t.gradient_accumulation * t.sequence_length
 
     @property
     def known_vocab_size(self) -> int | None:
-        """The size of the vocabulary where the preset alone decides it, as it does for all but `char`."""
+        """The vocabulary size where the preset determines it; None for `char`, where the corpus does."""
         return self.model.vocab_size or VOCAB_SIZES.get(self.data.tokenizer)
 
     @property
     def known_parameters(self) -> int | None:
-        """The exact number of parameters where the preset alone decides it, as it does for all but `char`."""
+        """The number of parameters where the preset determines it; None for `char`, where the corpus does."""
         size = self.known_vocab_size
         return self.with_vocab_size(size).model.parameter_count() if size else None
 
     def with_vocab_size(self, vocab_size: int) -> "Preset":
-        """The same preset with the vocabulary's size filled in, as a run freezes it."""
+        """The preset with the vocabulary size filled in, as a run stores it."""
         return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": vocab_size})})
 
     def with_training(self, **changes: object) -> "Preset":
-        """The same preset with other values in its [training], which are not validated."""
+        """The preset with other values in its [training]; they are not validated."""
         return self.model_copy(update={"training": self.training.model_copy(update=changes)})
 
     def inconsistencies(self) -> list[Inconsistency]:
-        """What bounds of single fields cannot see, with dotted keys; empty when all fits together."""
+        """The settings that do not fit each other, with dotted keys. Each setting alone is within its bounds."""
         found = [
             Inconsistency(f"model.{each.key}", each.message, tuple(f"model.{key}" for key in each.partners))
             for each in self.model.inconsistencies()
         ]
 
-        def report(key: str, message: str, *partners: str) -> None:
+        def add(key: str, message: str, *partners: str) -> None:
             found.append(Inconsistency(key, message, partners))
 
         t, data, schedule = self.training, self.data, self.schedule
         if t.sequence_length > self.model.n_positions:
-            report(
+            add(
                 "training.sequence_length",
                 f"{t.sequence_length} is more than model.n_positions = {self.model.n_positions}, "
-                "the longest text the model can see",
+                "the context length of the model",
                 "model.n_positions",
             )
         if schedule.warmup_iterations > t.num_iterations:
-            report(
+            add(
                 "schedule.warmup_iterations",
                 f"{schedule.warmup_iterations} is more than training.num_iterations = {t.num_iterations}",
                 "training.num_iterations",
             )
         if schedule.min_lr > self.optimizer.lr:
-            report(
+            add(
                 "schedule.min_lr",
-                f"{schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}, its peak",
+                f"{schedule.min_lr} is above optimizer.lr = {self.optimizer.lr}, the peak learning rate",
                 "optimizer.lr",
             )
         if t.precision == "fp16" and t.device == "cpu":
-            report("training.precision", "fp16 needs a GPU; on the CPU choose fp32, bf16 or auto", "training.device")
+            add("training.precision", "fp16 needs a GPU; on the CPU choose fp32, bf16 or auto", "training.device")
         smallest = {"gpt2": GPT2_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE, "bpe": BYTE_VOCAB_SIZE, "char": 2}[data.tokenizer]
         if self.model.vocab_size is not None and self.model.vocab_size < smallest:
-            report(
+            add(
                 "model.vocab_size",
                 f"{self.model.vocab_size} is smaller than the {data.tokenizer} tokenizer needs, {smallest}; "
                 "leave it out to have it filled in",
                 "data.tokenizer",
             )
         if data.streaming and data.tokenizer == "char":
-            report(
+            add(
                 "data.tokenizer",
-                "char must read the whole corpus first, which streaming does not; choose byte",
+                "char needs the whole corpus before training, which streaming never reads at once; choose byte",
                 "data.streaming",
             )
         return found

@@ -1,4 +1,4 @@
-"""The settings of the schema, one by one: for the form, `--help`, messages and the JSON schema of editors."""
+"""A list of all settings, derived from the schema, for the form, `presets keys`, messages and the JSON schema."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,9 +27,13 @@ _LIMITS = {
 }
 
 
+Values = Mapping[str, Any]
+"""The value of every setting by dotted key; None where it is left out, as all settings of an absent table."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """One setting as the schema has it. `default` is None where leaving it out has a meaning of its own."""
+    """One setting of the schema. `default` is None where it may be left out."""
 
     key: str
     type: str
@@ -41,17 +45,17 @@ class Setting:
     limits: Mapping[str, float] = field(default_factory=dict)
     """The bounds as JSON Schema has them: `minimum`, `exclusiveMaximum`, `maxLength` and so on."""
     is_table: bool = False
-    """Whether it says if an optional table is there; the defaults of that table's settings hold where it is."""
+    """Whether this is the switch of an optional table. The table's settings have their defaults while it is on."""
 
     @property
     def table(self) -> str:
-        """The table that it stands in, or that it is; empty at the top of a file."""
+        """The table of the setting, or the table that it switches; empty at the top of a file."""
         return self.key if self.is_table else self.key.rpartition(".")[0]
 
     @property
     def allowed(self) -> str:
-        """What a value must be, to go after "is not"."""
-        if self.key == "training.device":  # its pattern is not for people
+        """What a value must be, worded to follow "is not"."""
+        if self.key == "training.device":  # instead of its regular expression
             return '"auto", "cpu", "mps", "cuda" or "cuda:" and a number'
         if self.is_table:
             return "a table, or true or false"
@@ -79,12 +83,12 @@ def tables() -> tuple[str, ...]:
 
 @cache
 def optional_tables() -> frozenset[str]:
-    """The names of the tables that a preset may be without."""
+    """The names of the tables that a preset may leave out."""
     return frozenset(setting.key for setting in settings() if setting.is_table)
 
 
 def flat(preset: Preset) -> dict[str, Any]:
-    """The value of every setting by dotted key, in the schema's order; all of a table that is not there are None."""
+    """The value of every setting by dotted key, in the schema's order; None for all of an absent optional table."""
     values: dict[str, Any] = {}
     for setting in settings():
         table, _, name = setting.key.rpartition(".")
@@ -95,18 +99,18 @@ def flat(preset: Preset) -> dict[str, Any]:
 
 
 def defaults() -> dict[str, Any]:
-    """`flat` of the schema's own values."""
+    """The schema's default of every setting, as `flat` returns it."""
     return flat(Preset())
 
 
-def with_table(values: Mapping[str, Any], table: str, is_there: bool) -> dict[str, Any]:
-    """The values of all settings with an optional table as it is by default, or without it."""
-    settings_of_it = {setting.key: setting.default for setting in settings() if setting.key.startswith(f"{table}.")}
-    return {**values, table: is_there, **{key: value if is_there else None for key, value in settings_of_it.items()}}
+def with_table(values: Values, table: str, is_there: bool) -> dict[str, Any]:
+    """The values of all settings with an optional table switched on, with its defaults, or off."""
+    table_defaults = {setting.key: setting.default for setting in settings() if setting.key.startswith(f"{table}.")}
+    return {**values, table: is_there, **{key: value if is_there else None for key, value in table_defaults.items()}}
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a preset file, for editors that complete and check TOML."""
+    """The JSON schema (draft 2020-12) of a preset file, for editors with TOML completion and validation."""
     schema = Preset.model_json_schema()
     for table in (schema, *schema["$defs"].values()):
         table["description"] = _one_line(table.get("description", ""))
@@ -123,9 +127,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def _property(described: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: a setting that may be left out has the type it has when present, and no default.
-
-    An optional table may also be `true`, there with its defaults, or `false`, not there although a base has it.
+    """A property of the JSON schema without null, which TOML does not have: a setting that may be left out gets no
+    default. An optional table may also be `true` (on, with its defaults) or `false` (off, although a base has it).
     """
     found = {key: value for key, value in described.items() if key != "anyOf"}
     for alternative in described.get("anyOf", []):
@@ -169,7 +172,7 @@ def _walk(schema: dict[str, Any], table: dict[str, Any], prefix: str) -> Iterato
 
 
 def _bounds(described: dict[str, Any]) -> str:
-    """The bounds in words: of a number, or of the length of a text or a list."""
+    """The bounds of a number, or of the length of a text or a list, in words."""
     least, most = described.get("minimum"), described.get("maximum")
     if least is not None and most is not None:
         return f"from {number_text(least)} to {number_text(most)}"
@@ -179,17 +182,13 @@ def _bounds(described: dict[str, Any]) -> str:
 
 
 def number_text(value: float) -> str:
-    """A bound in digits, with commas between thousands."""
+    """A bound with commas between thousands."""
     return f"{int(value):,}" if value == int(value) else f"{value:,}"
-
-
-Values = Mapping[str, Any]
-"""A value for the dotted key of every setting; None where it is left out, as all of an optional table may be."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting that two presets have differently; None where a preset leaves it to the program."""
+    """A setting whose values in two presets differ; None where one leaves it out."""
 
     key: str
     left: Any
@@ -201,6 +200,6 @@ def differences(left: Values, right: Values) -> list[Difference]:
     return [Difference(key, left[key], right[key]) for key in left if left[key] != right[key]]
 
 
-def difference(left: Preset, right: Preset) -> list[Difference]:
-    """`differences` of two presets."""
+def preset_differences(left: Preset, right: Preset) -> list[Difference]:
+    """The settings whose values in two presets differ, in the order of the schema."""
     return differences(flat(left), flat(right))

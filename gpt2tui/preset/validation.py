@@ -1,4 +1,4 @@
-"""Settings with places -> a Preset, or every mistake in them: where, what is allowed, what was meant."""
+"""Validates a layer of settings: returns the Preset, or every mistake with its place and a suggestion."""
 
 import difflib
 import re
@@ -12,9 +12,9 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, optional_tables, settings, tables
 from gpt2tui.system.terminal_text import printable, printable_value
 
-MOST_MISTAKES = 100
+MAX_MISTAKES = 100
 
-# What other programs for GPT-2 call our settings.
+# The names of our settings in other GPT-2 programs.
 _OTHER_NAMES = {
     "learning_rate": "optimizer.lr",
     "block_size": "model.n_positions",
@@ -36,52 +36,52 @@ _OTHER_NAMES = {
 def validate(layer: Layer, is_whole: bool = True) -> tuple[Preset | None, list[Mistake]]:
     """The preset of these settings, or None and all mistakes, in the order of files and lines.
 
-    Of settings that are not the whole, each is judged by itself and not whether they fit together.
+    With `is_whole` false some settings are missing: each is validated alone, and not whether they fit together.
     """
     try:
         preset = Preset.model_validate(_nested(layer))
     except ValidationError as error:
         refused = error.errors(include_url=False, include_context=False)
     else:
-        unsound = _misfits(preset, layer, []) if is_whole else []
-        return (None, unsound) if unsound else (preset, [])
+        inconsistent = _inconsistencies(preset, layer, []) if is_whole else []
+        return (None, inconsistent) if inconsistent else (preset, [])
     keys = [tuple(str(part) for part in found["loc"]) for found in refused]
-    placed = sorted(zip(keys, refused, strict=True), key=lambda pair: _reading_order(_place(layer, pair[0])))
-    mistakes = [_explain(layer, key, found["type"], found["input"]) for key, found in placed[:MOST_MISTAKES]]
+    in_order = sorted(zip(keys, refused, strict=True), key=lambda pair: _reading_order(_place(layer, pair[0])))
+    mistakes = [_mistake_at(layer, key, found["type"], found["input"]) for key, found in in_order[:MAX_MISTAKES]]
     wrong = [key for key, found in zip(keys, refused, strict=True) if found["type"] != "extra_forbidden"]
     if is_whole:
-        mistakes += _misfits(Preset.model_validate(_nested(_without(layer, keys))), layer, wrong)
+        mistakes += _inconsistencies(Preset.model_validate(_nested(_without(layer, keys))), layer, wrong)
     mistakes.sort(key=lambda mistake: _reading_order(mistake.place))
     unique = [mistake for at, mistake in enumerate(mistakes) if mistake not in mistakes[:at]]
-    left_off = len(placed) - MOST_MISTAKES
+    left_off = len(in_order) - MAX_MISTAKES
     return None, unique + ([Mistake(f"... and {left_off:,} more mistakes")] if left_off > 0 else [])
 
 
-def _explain(layer: Layer, location: Key, kind: str, value: Any) -> Mistake:
-    """What is wrong at a place of the schema; for an item of a list, it is the list."""
+def _mistake_at(layer: Layer, location: Key, kind: str, value: Any) -> Mistake:
+    """The mistake at a location in the schema; for an item of a list, the mistake is at the list."""
     place = _place(layer, location)
     if kind == "extra_forbidden":
-        message, suggestion = _unknown(location, value)
-        return Mistake(message, _dotted(_as_set(layer, location)), value, suggestion=suggestion, place=place)
+        message, suggestion = _unknown_key(location, value)
+        return Mistake(message, _dotted(_written_key(layer, location)), value, suggestion=suggestion, place=place)
     known = {setting.key: setting for setting in settings()}
     for length in range(len(location), 0, -1):
         setting = known.get(".".join(location[:length]))
         if setting:
-            way_out = _way_out(setting, value)
-            return Mistake(_unfit(setting, value), setting.key, value, setting.allowed, way_out, place)
+            suggestion = _suggestion(setting, value)
+            return Mistake(_not_allowed(setting, value), setting.key, value, setting.allowed, suggestion, place)
     message = f"{printable_value(value)} is not a table: its settings go under [{_dotted(location)}]"
     return Mistake(message, _dotted(location), value, "a table", place=place)
 
 
-def _unfit(setting: Setting, value: Any) -> str:
+def _not_allowed(setting: Setting, value: Any) -> str:
     shown = (
         f"a text of {len(value):,} characters" if isinstance(value, str) and len(value) > 60 else printable_value(value)
     )
     return f"{shown} is not {setting.allowed}"
 
 
-def _way_out(setting: Setting, value: Any) -> str:
-    """How the value was probably meant; empty when that cannot be told."""
+def _suggestion(setting: Setting, value: Any) -> str:
+    """How to write the value that was probably meant; empty when that is not clear."""
     if setting.choices:
         near = difflib.get_close_matches(str(value).lower()[:100], setting.choices, n=1, cutoff=0.4)
         return f'did you mean "{near[0]}"?' if near else ""
@@ -92,12 +92,12 @@ def _way_out(setting: Setting, value: Any) -> str:
     if isinstance(value, float) and setting.type == "whole number" and value.is_integer() and abs(value) < 1e15:
         return f"did you mean {int(value)}?"
     if setting.type == "text":
-        return f'a text stands in quotes: "{printable_value(value)}"' if isinstance(value, (int, float)) else ""
+        return f'write a text in quotes: "{printable_value(value)}"' if isinstance(value, (int, float)) else ""
     return ""
 
 
-def _unknown(location: Key, value: Any) -> tuple[str, str]:
-    """A message about an unknown key, and the nearest known ones, else all that its table has."""
+def _unknown_key(location: Key, value: Any) -> tuple[str, str]:
+    """A message about an unknown key, and the nearest known keys, else all keys of its table."""
     if isinstance(value, dict) and len(location) == 1:
         near = difflib.get_close_matches(location[0][:100], tables(), n=1)
         hint = f"did you mean [{near[0]}]?" if near else f"the tables are {', '.join(tables())}"
@@ -106,7 +106,7 @@ def _unknown(location: Key, value: Any) -> tuple[str, str]:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif location[-1] == "extends":
-        hint = "extends stands at the top of a preset file, above the first table"
+        hint = "write extends at the top of a preset file, above the first table"
     else:
         prefix = f"{location[0]}." if location[0] in tables() else ""
         names = [setting.key for setting in settings() if setting.key.startswith(prefix)]
@@ -131,58 +131,58 @@ def _nearest_settings(location: Key) -> list[str]:
     return [leaves[near[0]]] if near else difflib.get_close_matches(dotted, keys, n=1, cutoff=0.75)
 
 
-def _misfits(preset: Preset, layer: Layer, wrong: list[Key]) -> list[Mistake]:
-    """What does not fit together: laid to where the key was last set, with the places of its partners.
+def _inconsistencies(preset: Preset, layer: Layer, wrong: list[Key]) -> list[Mistake]:
+    """The settings that do not fit each other: each mistake has the place of its key and those of its partners.
 
-    What involves a setting of `wrong` is left out: a default stands in for that one, which nobody chose. A key
-    that nobody set is laid at its partner's door.
+    Inconsistencies with a key in `wrong` are left out, because its value here is only the default. A key that was
+    not set takes the place of its partner.
     """
     mistakes = []
     for found in preset.inconsistencies():
         key, *partners = (tuple(name.split(".")) for name in (found.key, *found.partners))
         if any(bad == involved[: len(bad)] for bad in wrong for involved in (key, *partners)):
             continue
-        placed = [partner for partner in partners if partner in layer]
+        set_partners = [partner for partner in partners if partner in layer]
         message = found.message
-        if key not in layer and placed:
+        if key not in layer and set_partners:
             message = f"{found.key}, left at its default: {message}"
-            key = placed.pop()
+            key = set_partners.pop()
         value = layer[key].value if key in layer else None
-        setters = tuple((_dotted(partner), layer[partner].place) for partner in placed)
-        mistakes.append(Mistake(message, _dotted(key), value, place=_place(layer, key), partners=setters))
+        places = tuple((_dotted(partner), layer[partner].place) for partner in set_partners)
+        mistakes.append(Mistake(message, _dotted(key), value, place=_place(layer, key), partners=places))
     return mistakes
 
 
 def _place(layer: Layer, key: Key) -> Place:
-    """Where the key was set; a table, where its first setting was."""
-    found = _as_set(layer, key)
+    """Where the key was set; for a table, the place of its first setting."""
+    found = _written_key(layer, key)
     return layer[found].place if found in layer else Place("preset")
 
 
-def _as_set(layer: Layer, key: Key) -> Key:
-    """The key as it was set: itself, or a table of it that was given a value, or the first setting in it."""
+def _written_key(layer: Layer, key: Key) -> Key:
+    """The key as it was written: itself, or a table above it that has a value, or the first setting below it."""
     below = (other for other in layer if other[: len(key)] == key)
     return next((part for part in (key, *reversed(prefixes(key))) if part in layer), next(below, key))
 
 
 def _without(layer: Layer, refused: list[Key]) -> Layer:
-    """The settings that were not refused, neither themselves nor with their table."""
+    """The settings without those that were refused, themselves or with their table."""
     bad = set(refused)
-    with_items = bad | {key[:2] for key in refused}  # a wrong item of a list makes the list wrong
-    return {key: placed for key, placed in layer.items() if not with_items & {key, *prefixes(key)}}
+    with_items = bad | {key[:2] for key in refused}  # a wrong item of a list makes the whole list wrong
+    return {key: sourced for key, sourced in layer.items() if not with_items & {key, *prefixes(key)}}
 
 
 def _nested(layer: Layer) -> dict[str, Any]:
     nested: dict[str, Any] = {}
-    for key, placed in layer.items():
-        if ".".join(key) in optional_tables() and isinstance(placed.value, bool):
-            if placed.value:
+    for key, sourced in layer.items():
+        if ".".join(key) in optional_tables() and isinstance(sourced.value, bool):
+            if sourced.value:
                 nested.setdefault(key[0], {})
             continue
         table = nested
         for name in key[:-1]:
             table = table.setdefault(name, {})
-        table[key[-1]] = placed.value
+        table[key[-1]] = sourced.value
     return nested
 
 

@@ -1,4 +1,4 @@
-"""`gpt2tui bench`: what it measures is what it says, what it cannot know is null, and nothing makes it crash."""
+"""`gpt2tui bench`: its numbers are what their names say, unknown ones are null, and failures are reported."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ def job(candidate, *overrides, seed=1337):
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory):
-    """What `--json` says of a tiny model, from a process with a high peak of memory, where packages are missing."""
+    """The `--json` of a tiny model, from a process with a high peak of memory and without optional packages."""
     folder = tmp_path_factory.mktemp("packages")
     for name in OTHERS:
         (folder / f"{name}.py").write_text("raise ImportError('this machine does not have it')")
@@ -86,7 +86,7 @@ def test_peak_memory_is_not_that_of_the_process_which_started_the_worker(documen
     assert 50_000_000 < min(peaks) <= max(peaks) < BALLAST_BYTES
 
 
-def test_people_read_the_same_numbers_with_units(document, capsys):
+def test_the_text_report_has_the_same_numbers_with_units(document, capsys):
     (measured,) = document["presets"]
     bench_report.print_machine(document["machine"])
     bench_report.print_subject({**measured, "preset": "\x1b[31mred"})
@@ -97,10 +97,10 @@ def test_people_read_the_same_numbers_with_units(document, capsys):
     assert "x as fast" in shown
     assert "nanogpt: our network trained as nanoGPT does" in shown
     assert f"{measured['train']['rows'][0]['first_loss']:.4f} nats" in shown
-    assert "MFU" not in shown  # nobody knows it of a CPU
+    assert "MFU" not in shown  # a CPU's peak is not known
 
 
-def test_all_contenders_compute_the_same_loss_from_the_same_weights(document):
+def test_all_candidates_compute_the_same_loss_from_the_same_weights(document):
     first_losses = [row["first_loss"] for row in document["presets"][0]["train"]["rows"]]
     assert first_losses[0] == pytest.approx(first_losses[1], abs=1e-4)
     assert training(job("gpt2tui", seed=7))[0]["first_loss"] != pytest.approx(first_losses[0], abs=1e-4)
@@ -182,14 +182,14 @@ def test_writing_is_counted_in_tokens_of_all_texts(bench, sampling, monkeypatch)
     ("arguments", "message"),
     [
         (["--preset", "smal"], 'no preset is called "smal"; did you mean small?'),
-        (["--parts", "train,fly"], "--parts knows no 'fly'; choose among train, generate, tokenize, data"),
-        (["--parts", ","], "--parts names nothing"),
+        (["--parts", "train,fly"], "--parts: 'fly' is not a part; choose from train, generate, tokenize, data"),
+        (["--parts", ","], "--parts: no part is named"),
         (["--seconds", "nan"], "--seconds must be a number above 0"),
-        (["--all", "--preset", "small"], "--preset does not go with it"),
+        (["--all", "--preset", "small"], "leave out --all or --preset"),
         (["--against", "transformers"], "pip install transformers"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_measured(bench, arguments, message, monkeypatch):
+def test_mistakes_are_reported_before_anything_is_measured(bench, arguments, message, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)  # not installed
     code, document, errors = bench(*arguments)
     assert (code, document) == (2, None)
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_skipped_with_the_reason(bench, speed, reason, monk
         assert measured["tokenize"] is None  # not asked for
 
 
-def test_contenders_of_a_part():
+def test_candidates_of_a_part():
     both = ["nanogpt", "transformers"]
     assert candidates("train", both, "fp32") == ["gpt2tui", "nanogpt", "transformers", "transformers-best"]
     assert candidates("generate", both, "fp32") == ["gpt2tui", "transformers"]
@@ -231,7 +231,7 @@ def test_the_precision_has_a_reason(monkeypatch):
     assert "multiplies bf16 in hardware" in machine.precision_reason("auto", cpu, 768)
 
 
-def test_a_busy_machine_is_told(monkeypatch):
+def test_a_busy_machine_is_noted(monkeypatch):
     monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 8)
     assert machine.busy_note(0.5) is machine.busy_note(None) is None
     assert machine.busy_note(2.34).startswith("other programs were using 2.3 cores")

@@ -70,7 +70,7 @@ def clear_message(result, code):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A finished tiny run: its folder and what the process said."""
+    """A finished tiny run: its folder and the output of its process."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPT2TUI_CACHE", str(folder / "cache"))
@@ -137,7 +137,7 @@ def test_sample_takes_a_run_a_checkpoint_an_empty_prompt_and_one_longer_than_the
         assert result.stdout.startswith(prompt)
 
 
-def test_all_mistakes_in_sampling_options_are_told_at_once(trained):
+def test_all_mistakes_in_sampling_options_are_reported_at_once(trained):
     run, _ = trained
     message = clear_message(gpt2tui("sample", run, "--temperature", "-1", "--top-p", "0", "--max-length", "0"), 2)
     assert all(name in message for name in ("--temperature", "--top-p", "--max-length"))
@@ -157,11 +157,14 @@ def test_runs_are_listed_and_shown(trained, monkeypatch):
     monkeypatch.setenv("GPT2TUI_RUNS", str(run.parent))
     listed = json.loads(gpt2tui("runs", "list", "--json").stdout)
     assert [(r["name"], r["state"], r["step"]) for r in listed] == [("run", "finished", 12)]
-    assert "finished" in gpt2tui("runs", "list").stdout
+    header, row = gpt2tui("runs", "list").stdout.splitlines()
     shown = json.loads(gpt2tui("runs", "show", "run", "--json").stdout)
     assert [c["step"] for c in shown["checkpoints"]] == [4, 8, 12]
     (line,) = [line for line in gpt2tui("runs", "show", run).stdout.splitlines() if line.startswith("bits/byte")]
     bits, xz = shown["bits_per_byte"], shown["xz_bits_per_byte"]
+    assert (listed[0]["bits_per_byte"], listed[0]["xz_bits_per_byte"]) == (bits, xz)
+    assert row.split()[:2] == ["run", "finished"]
+    assert row[: header.index("ratio to xz") + len("ratio to xz")].split()[-2:] == [f"{bits:.3f}", f"{bits / xz:.2f}"]
     assert line.split() == ["bits/byte", f"{bits:.3f}", "xz", f"{xz:.2f},", "ratio", f"{bits / xz:.2f}"]
     assert "did you mean run" in clear_message(gpt2tui("runs", "show", "rum"), 2)
 
@@ -171,7 +174,7 @@ def test_runs_are_listed_and_shown(trained, monkeypatch):
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
     ids=lambda v: str(int(v)),
 )
-def test_a_signal_finishes_the_step_saves_and_tells_by_the_exit_code(tmp_path, number, code):
+def test_a_signal_finishes_the_step_and_saves_and_gives_its_exit_code(tmp_path, number, code):
     run = tmp_path / "run"
     process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
     process.send_signal(number)
@@ -200,7 +203,7 @@ def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    while "stops at once" not in process.stderr.readline():
+    while "to stop at once" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -257,7 +260,7 @@ def test_a_setting_changed_on_resume_stays_changed(tmp_path):
     assert "has been trained for 15 already" in message
 
 
-def test_going_back_to_an_older_checkpoint_is_said(tmp_path):
+def test_falling_back_to_an_older_checkpoint_is_reported(tmp_path):
     run = tmp_path / "run"
     assert gpt2tui(*train_arguments(tmp_path), "--run-dir", run).returncode == 0
     path = run / "checkpoints" / "step-00000012" / "model.safetensors"
@@ -308,7 +311,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
     assert process.returncode == 143
 
 
-def test_a_folder_of_the_users_survives_a_run_that_never_began(tmp_path):
+def test_a_folder_of_the_user_survives_a_run_that_fails_before_it_begins(tmp_path):
     (tmp_path / "mine").mkdir()
     arguments = ["--headless", "--preset", "test", "--set", "data.source=/nope.txt", "--run-dir", tmp_path / "mine"]
     clear_message(gpt2tui(*arguments), 3)
@@ -380,19 +383,19 @@ def test_bad_input_is_one_clear_message_and_its_exit_code(tmp_path, arguments, c
         ("--set x=1 presets show small", "see gpt2tui presets --help"),
         ("--resume runs attach r", "see gpt2tui attach --help"),
         ("--dry-run serve", "see gpt2tui serve --help"),
-        ("--json runs list", "go behind their command: gpt2tui runs list --json"),
-        ("--seed 3 sample RUN", "go behind their command: gpt2tui sample RUN --seed 3"),
-        ("--preset small bench", "go behind their command: gpt2tui bench --preset small"),
-        ("--device cpu eval RUN", "go behind their command: gpt2tui eval RUN --device cpu"),
+        ("--json runs list", "write options after their command: gpt2tui runs list --json"),
+        ("--seed 3 sample RUN", "write options after their command: gpt2tui sample RUN --seed 3"),
+        ("--preset small bench", "write options after their command: gpt2tui bench --preset small"),
+        ("--device cpu eval RUN", "write options after their command: gpt2tui eval RUN --device cpu"),
     ],
 )
-def test_options_before_a_command_are_refused_and_told_where_they_belong(words, hint):
+def test_options_before_a_command_are_refused_with_the_corrected_command(words, hint):
     assert hint in clear_message(gpt2tui(*words.split()), 2)
 
 
 @pytest.mark.parametrize("command", ["sample", "eval", "presets", "runs", "attach", "serve", "bench"])
 @pytest.mark.parametrize("option", ["headless", "preset=x", "set=a=b", "run-dir=d", "resume=r", "dry-run", "json"])
-def test_no_option_of_a_training_is_dropped_before_a_command(option, command):
+def test_no_training_option_is_ignored_before_a_command(option, command):
     assert f"no effect before the command {command}" in clear_message(gpt2tui(f"--{option}", command), 2)
 
 
@@ -406,7 +409,7 @@ def test_options_may_be_written_with_hyphens_or_underscores(tmp_path):
     )
 
 
-def test_a_value_that_is_called_like_a_command_is_a_value(tmp_path):
+def test_a_value_with_the_name_of_a_command_is_a_value(tmp_path):
     assert "there is no run runs" in clear_message(gpt2tui("--resume", "runs", "--headless", cwd=tmp_path), 2)
 
 
@@ -421,7 +424,7 @@ def test_a_pickle_is_refused_as_a_checkpoint(tmp_path):
     assert "can run code" in clear_message(gpt2tui("sample", path), 4)
 
 
-def test_dry_run_tells_costs_and_leaves_nothing_behind(tmp_path):
+def test_dry_run_reports_the_cost_and_writes_no_files(tmp_path):
     result = gpt2tui(*train_arguments(tmp_path), "--dry-run", "--json")
     document = json.loads(result.stdout)
     assert document["estimate"]["parameters"]["total"] == 257 * 16 + 16 * 16 + 2 * (12 * 256 + 13 * 16) + 2 * 16
@@ -462,7 +465,7 @@ def test_presets_are_listed_shown_checked_and_described(tmp_path):
     assert "shown.toml:3:" in message
 
 
-def test_checking_several_presets_tells_all_of_their_mistakes_also_in_parts(tmp_path):
+def test_checking_several_presets_reports_all_mistakes_also_in_parts(tmp_path):
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
     first.write_text("[training]\nbatch_size = 0\nstarted = 2020-01-01\n")
     second.write_text("[model]\nn_embd = 10\nn_head = 3\n")

@@ -1,4 +1,4 @@
-"""What `--dry-run` finds out about a corpus and a run before anything is trained."""
+"""`--dry-run`: which mistakes in a corpus or a run it finds before training."""
 
 import json
 
@@ -18,7 +18,7 @@ from tests.data.corpus_files import write, write_rows
 
 @pytest.fixture
 def dry_run(capsys):
-    """Runs `--headless --dry-run` with these arguments; returns its exit code, its document and its message."""
+    """Runs `--headless --dry-run` with these arguments; returns its exit code, its document and its stderr."""
 
     def run(*arguments):
         code = main(["--headless", "--dry-run", "--json", *map(str, arguments)])
@@ -33,7 +33,7 @@ def sets(*settings):
 
 
 def real_error(source, **training):
-    """What a real run says while it prepares the corpus."""
+    """The message with which a real run refuses the corpus."""
     settings = [f"data.source={source}", *(f"training.{key}={value}" for key, value in training.items())]
     preset = preset_files.load(["default"], ["data.tokenizer=byte", *settings]).preset
     with pytest.raises(DataError) as caught:
@@ -41,7 +41,7 @@ def real_error(source, **training):
     return str(caught.value)
 
 
-def test_text_that_is_not_utf8_is_found_as_the_real_run_finds_it(dry_run, tmp_path):
+def test_text_that_is_not_utf8_is_found_as_in_a_real_run(dry_run, tmp_path):
     path = write(tmp_path / "latin.txt", "d\u00e9j\u00e0 vu\n".encode("latin-1") * 5000)
     code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}"))
     assert code == 3

@@ -1,4 +1,4 @@
-"""`gpt2tui eval`: which text a figure is of, and what stands beside it."""
+"""`gpt2tui eval`: which text it measures, and the comparison with xz."""
 
 import json
 import lzma
@@ -22,7 +22,7 @@ def run_on(folder, *overrides):
 
 
 def measured(capsys, *arguments):
-    """The JSON that `gpt2tui eval` prints, and what it says on stderr."""
+    """The JSON that `gpt2tui eval` prints, and its stderr."""
     assert main(["eval", *map(str, arguments), "--json"]) == 0
     output = capsys.readouterr()
     return json.loads(output.out), output.err
@@ -43,18 +43,18 @@ def library(tmp_path, monkeypatch):
 
 
 def test_the_runs_own_text_is_recognised(tmp_path, capsys):
-    result, said = measured(capsys, run_on(tmp_path))
+    result, stderr = measured(capsys, run_on(tmp_path))
     assert result["is_training_corpus"] is True
-    assert "gpt2tui:" not in said
+    assert "gpt2tui:" not in stderr
 
 
-def test_another_text_is_told_and_never_called_the_runs_validation_text(tmp_path, capsys):
+def test_another_text_is_reported_and_never_called_the_validation_text_of_the_run(tmp_path, capsys):
     run = run_on(tmp_path)
     other = tmp_path / "other.txt"
     other.write_text("quite another text\n" * 200)
-    result, said = measured(capsys, run, "--source", other)
+    result, stderr = measured(capsys, run, "--source", other)
     assert result["is_training_corpus"] is False
-    assert f"{other} is not the text that" in said
+    assert f"{other} is not the text that" in stderr
     assert main(["eval", str(run), "--source", str(other)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "bits/byte" in line and line.startswith("other text (validation) ")]
@@ -65,12 +65,12 @@ def test_a_corpus_that_has_changed_since_is_another_text(tmp_path, capsys):
     run = run_on(tmp_path)
     corpus = tmp_path / "words.txt"
     corpus.write_text(corpus.read_text().replace("lazy", "busy"))
-    result, said = measured(capsys, run)
+    result, stderr = measured(capsys, run)
     assert result["is_training_corpus"] is False
-    assert "fingerprints differ" in said
+    assert "fingerprints differ" in stderr
 
 
-def test_a_model_that_does_not_say_what_it_read_is_not_judged(tmp_path, capsys):
+def test_a_model_that_does_not_record_its_corpus_gets_no_warning(tmp_path, capsys):
     run = run_on(tmp_path)
     published = shutil.copytree(run / "checkpoints" / "step-00000012", tmp_path / "published")
     for name in ("MANIFEST.json", "preset.toml", "trainer.json", "training_state.safetensors"):

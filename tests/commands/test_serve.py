@@ -1,4 +1,4 @@
-"""`gpt2tui serve` and `gpt2tui attach`: who may come in, and what is said when something is missing."""
+"""`gpt2tui serve` and `gpt2tui attach`: which requests are allowed, and the messages when something is missing."""
 
 import sys
 
@@ -25,7 +25,7 @@ LOCAL = "http://localhost:8000"
         (None, None, False),
     ],
 )
-def test_only_our_own_page_may_talk_to_the_workbench(host, origin, allowed):
+def test_only_requests_of_our_own_page_are_allowed(host, origin, allowed):
     assert is_own_page(host, origin, LOCAL) is allowed
 
 
@@ -34,11 +34,11 @@ def test_a_default_port_may_be_left_out():
     assert is_own_page("example.org:443", "https://example.org", "https://example.org")
 
 
-def test_each_page_runs_this_very_program():
+def test_each_page_runs_the_same_program():
     assert sys.executable in command_line()
 
 
-def test_without_textual_serve_it_says_what_to_install(monkeypatch, capsys):
+def test_without_textual_serve_the_message_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "textual_serve", None)
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     assert main(["serve"]) == 2

@@ -1,4 +1,4 @@
-"""Tables on terminals of any width and of any encoding."""
+"""Tables on terminals of any width and encoding."""
 
 import io
 import json
@@ -77,7 +77,7 @@ def test_what_stdout_cannot_encode_becomes_a_question_mark():
     assert lines == ["name", "d?j? vu ?"]
 
 
-def test_text_in_tables_is_neither_markup_nor_obeyed():
+def test_text_in_tables_is_neither_markup_nor_control_codes():
     assert plain("[red]x[/] \\ \x1b[2J\u202e").plain == "[red]x[/] \\ ␛[2J"
     assert plain("a\nb", keep_newlines=False).plain == "a␊b"
 

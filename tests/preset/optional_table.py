@@ -1,4 +1,4 @@
-"""A schema with an optional table of its own, for tests of what holds for every such table."""
+"""A schema with one optional table, for tests of optional tables."""
 
 import pytest
 from pydantic import Field
@@ -9,7 +9,7 @@ from gpt2tui.preset.schema import Preset, Table
 
 
 class ExtraTable(Table):
-    """A table that a preset may be without."""
+    """A table that a preset may leave out."""
 
     rank: int = Field(default=4, ge=1, le=64)
     """A number of the table."""
@@ -27,7 +27,7 @@ class ExtendedPreset(Preset):
 
 @pytest.fixture
 def extra_table(monkeypatch):
-    """The schema with `[extra]`, everywhere, for one test."""
+    """Adds `[extra]` to the schema for one test."""
     cached = (preset_settings.settings, preset_settings.tables, preset_settings.optional_tables)
     for module in (preset_settings, preset_validation):
         monkeypatch.setattr(module, "Preset", ExtendedPreset)

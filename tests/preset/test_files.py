@@ -1,4 +1,4 @@
-"""Preset files: names, layers, overrides, saving, and what is said about each mistake."""
+"""Preset files: names, layers, overrides, saving, and the message for each mistake."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from gpt2tui.errors import CheckpointError, Place, PresetError, ResourceError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.layers import locate, nesting
+from gpt2tui.preset.layers import key_lines, nesting_depth
 from gpt2tui.preset.schema import Preset
 
 
@@ -52,7 +52,7 @@ def mistake(layers, overrides=()):
     return lines[0]
 
 
-# Finding
+# ---- finding
 
 
 def test_shipped_presets_are_found_by_name():
@@ -83,11 +83,11 @@ def test_a_missing_file_gets_the_nearest_name():
     assert mistakes(["smal.toml"])[0] == "smal.toml: there is no such file; did you mean small?"
 
 
-def test_no_layer_at_all_is_refused():
+def test_loading_without_a_layer_is_refused():
     assert "no preset" in mistake([])
 
 
-# Layers
+# ---- layers
 
 
 def test_later_layers_win_and_overrides_win_over_all(write):
@@ -100,12 +100,12 @@ def test_later_layers_win_and_overrides_win_over_all(write):
     assert [path.name for path in loaded.layers] == ["a.toml", "b.toml"]
 
 
-def test_what_no_layer_says_is_the_schemas_default(write):
+def test_a_setting_in_no_layer_has_the_default_of_the_schema(write):
     write("empty.toml", "")
     assert preset_files.load(["empty.toml"]).preset == Preset()
 
 
-def test_extends_puts_the_other_preset_underneath(write):
+def test_extends_merges_over_the_other_preset(write):
     write("base", "[optimizer]\nlr = 0.5\nbeta1 = 0.5\n")
     write("top.toml", 'extends = "base"\n[optimizer]\nlr = 0.25\n')
     loaded = preset_files.load(["top.toml"])
@@ -113,7 +113,7 @@ def test_extends_puts_the_other_preset_underneath(write):
     assert [path.name for path in loaded.layers] == ["base.toml", "top.toml"]
 
 
-def test_extends_is_relative_to_the_file_that_says_it(write, own_folders):
+def test_extends_is_relative_to_the_file_it_is_in(write, own_folders):
     (own_folders / "deep").mkdir()
     (own_folders / "deep" / "base.toml").write_text("[training]\nseed = 9\n")
     (own_folders / "deep" / "top.toml").write_text('extends = "base.toml"\n')
@@ -138,7 +138,7 @@ def test_a_later_layers_base_wins_over_an_earlier_layer(write):
 def test_presets_that_extend_each_other_in_a_circle_are_refused(write, length):
     for i in range(length):
         write(f"p{i}", f'extends = "p{(i + 1) % length}"\n')
-    assert "which has no end" in mistake(["p0"])
+    assert "a preset cannot extend itself" in mistake(["p0"])
 
 
 def test_a_long_chain_of_extends_is_refused(write):
@@ -147,7 +147,7 @@ def test_a_long_chain_of_extends_is_refused(write):
     assert "more than 8 presets extend one another" in mistake(["p0.toml"])
 
 
-def test_an_unknown_base_is_laid_at_the_line_that_names_it(write):
+def test_an_unknown_base_is_reported_at_the_line_that_names_it(write):
     write("top.toml", '\nextends = "smal"\n')
     assert mistakes(["top.toml"])[0] == 'top.toml:2:extends: no preset is called "smal"; did you mean small?'
 
@@ -165,13 +165,13 @@ def test_a_value_over_a_table_and_a_table_over_a_value(write):
     assert preset_files.load(["value.toml", "table.toml"]).preset.training.seed == 1
 
 
-def test_an_empty_table_takes_nothing_away(write):
+def test_an_empty_table_changes_nothing(write):
     write("a.toml", "[training]\nseed = 1\n")
     write("b.toml", "[training]\n")
     assert preset_files.load(["a.toml", "b.toml"]).preset.training.seed == 1
 
 
-# Overrides
+# ---- overrides
 
 
 @pytest.mark.parametrize(
@@ -229,11 +229,11 @@ def test_the_last_of_two_overrides_wins():
         ("sampling.prompt=" + "x" * 40_000, "too long or too deeply nested"),
     ],
 )
-def test_a_wrong_override_is_one_clear_line(override, expected):
+def test_a_wrong_override_is_reported_in_one_line(override, expected):
     assert expected in mistake(["default"], [override])
 
 
-# Mistakes
+# ---- mistakes
 
 
 def test_all_mistakes_are_reported_at_once_in_order_with_file_line_and_key(write):
@@ -274,7 +274,7 @@ n_layer = 2
     assert in_file == sorted(in_file)
 
 
-def test_mistakes_of_several_unreadable_layers_come_together(write):
+def test_mistakes_of_several_unreadable_layers_are_reported_together(write):
     write("syntax.toml", "[model\n")
     lines = mistakes(["syntax.toml", "missing.toml"], ["training.seed"])
     assert [line.partition(":")[0] for line in lines[:3]] == [
@@ -284,7 +284,7 @@ def test_mistakes_of_several_unreadable_layers_come_together(write):
     ]
 
 
-def test_malformed_unknown_and_wrong_overrides_come_together():
+def test_malformed_unknown_and_wrong_overrides_are_reported_together():
     lines = mistakes(["small"], ["training.lr=1", "foo=1", "bar", "training.seed=-1"])
     keys = {line.partition(": ")[0] for line in lines}
     assert keys == {"--set bar", "--set training.lr", "--set foo", "--set training.seed"}
@@ -313,12 +313,12 @@ def test_an_unreadable_base_does_not_hide_the_mistakes_of_what_extends_it(write)
     assert second.startswith("top.toml:3:training.sed")
 
 
-def test_what_an_unreadable_layer_might_have_set_is_not_missed_in_the_others():
+def test_settings_that_an_unreadable_layer_may_have_set_are_not_reported_missing():
     lines = mistakes(["nothing.toml"], ["training.sequence_length=2048"])  # no longer than n_positions may be there
     assert not any("sequence_length" in line for line in lines)
 
 
-def test_what_a_later_layer_overrides_is_not_blamed_on_the_earlier(write):
+def test_a_value_that_a_later_layer_overrides_is_not_a_mistake_of_the_earlier(write):
     write("a.toml", '[training]\nseed = "x"\n')
     write("b.toml", "\n\n[training]\nseed = -1\n")
     assert mistake(["a.toml", "b.toml"]).startswith("b.toml:4:training.seed: -1 is not")
@@ -332,7 +332,7 @@ def test_an_inconsistency_names_both_places(write):
     assert line.endswith("(--set sets model.n_positions)")
 
 
-def test_an_inconsistency_with_a_default_is_laid_at_the_setting_that_was_made(write):
+def test_an_inconsistency_with_a_default_is_reported_at_the_setting_that_was_written(write):
     write("a.toml", "[model]\nn_head = 7\n")
     assert mistake(["a.toml"]).startswith("a.toml:2:model.n_head: model.n_embd, left at its default: 768 is not div")
 
@@ -348,7 +348,7 @@ def test_an_inconsistency_with_a_default_is_laid_at_the_setting_that_was_made(wr
         "[training]\nsequence_length = 2000\n",
     ],
 )
-def test_a_default_in_the_place_of_a_wrong_value_makes_no_second_mistake(write, text):
+def test_the_default_in_place_of_a_wrong_value_causes_no_second_mistake(write, text):
     write("a.toml", text)
     assert mistake(["a.toml"]).startswith("a.toml:")
 
@@ -410,7 +410,7 @@ def test_very_many_mistakes_are_cut_off_with_their_number(write):
     assert lines[-1] == "... and 1,400 more mistakes"
 
 
-def test_messages_hold_nothing_that_a_terminal_obeys(write):
+def test_messages_have_no_control_characters(write):
     write("a.toml", '"\\u001b]52;c;x\\u0007" = 1\n[data]\ntokenizer = "\\u001b[31m\\u202e\\n"\n')
     text = "\n".join(mistakes(["a.toml"], ["\x1b[2J=1", "\x9b1m.x"]))
     assert all(character.isprintable() or character == "\n" for character in text)
@@ -442,7 +442,7 @@ def test_messages_hold_nothing_that_a_terminal_obeys(write):
         (b"[model]\nextends = 'small'", "bad.toml:2:model.extends: "),
     ],
 )
-def test_a_bad_file_is_one_clear_line(write, content, expected):
+def test_a_bad_file_is_reported_in_one_line(write, content, expected):
     write("bad.toml", content)
     assert mistake(["bad.toml"]).startswith(expected)
 
@@ -481,7 +481,7 @@ def test_random_damage_to_a_preset_is_a_clear_error_or_no_error(write):
     assert all(message.startswith("damaged.toml:") for message in messages)
 
 
-# Frozen presets
+# ---- frozen presets
 
 
 def frozen_mistake(path):
@@ -524,10 +524,10 @@ def test_a_damaged_frozen_preset_is_a_checkpoint_error_with_all_mistakes(tmp_pat
     assert expected in frozen_mistake(path)
 
 
-# Positions
+# ---- positions
 
 
-def test_positions_are_those_of_a_reader():
+def test_keys_are_found_on_their_lines():
     text = """a = 1 # [x]
 b.c = "=" # d = 2
 
@@ -543,7 +543,7 @@ list = [ # ]
 [[many]]
 q = {r = 1, s.t = 2}
 """
-    assert locate(text) == {
+    assert key_lines(text) == {
         ("a",): 1,
         ("b",): 2,
         ("b", "c"): 2,
@@ -570,21 +570,21 @@ q = {r = 1, s.t = 2}
     ],
 )
 def test_nesting_counts_structure_and_not_text(text, depth):
-    assert nesting(text) == depth
+    assert nesting_depth(text) == depth
 
 
 @pytest.mark.parametrize("source", preset_files.available(), ids=lambda source: source.name)
 def test_every_setting_of_a_shipped_preset_is_found_on_its_line(source):
     text = source.path.read_text(encoding="utf-8")
     lines = text.splitlines()
-    located = locate(text)
+    located = key_lines(text)
     for table, values in tomllib.loads(text).items():
         for key in values if isinstance(values, dict) else [table]:
             path = (table, key) if isinstance(values, dict) else (table,)
             assert lines[located[path] - 1].startswith(f"{key} = ")
 
 
-# Writing
+# ---- writing
 
 
 @pytest.mark.parametrize("source", preset_files.available(), ids=lambda source: source.name)
@@ -603,7 +603,7 @@ def test_texts_of_any_characters_survive(tmp_path):
     assert preset_files.check(tmp_path / "p.toml").preset == preset
 
 
-def test_dumps_starts_with_the_description_and_leaves_out_what_is_left_to_the_program():
+def test_dumps_starts_with_the_description_and_leaves_out_none():
     text = preset_files.dumps(Preset(description="what for"))
     assert text.startswith('description = "what for"\n\n[model]\n')
     assert "vocab_size" not in text
@@ -661,10 +661,10 @@ def test_a_preset_too_large_to_be_read_again_is_neither_loaded_nor_saved(write, 
         preset_files.save(preset, tmp_path / "large.toml")
     write("a.toml", f'description = "{"d" * 9_000}"\n')
     write("b.toml", f'[sampling]\nprompt = "{"p" * 30_000}"\n')
-    assert "a preset may have 32,768" in mistake(["a.toml", "b.toml"])
+    assert "at most 32,768 are allowed" in mistake(["a.toml", "b.toml"])
 
 
-# Settings and the schema for editors
+# ---- settings and the JSON schema
 
 
 def test_settings_describe_every_field():

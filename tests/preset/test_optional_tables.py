@@ -1,4 +1,4 @@
-"""A table that a preset may be without: in files, overrides, messages, writing, and the settings."""
+"""Optional tables: in files, overrides, messages, saving, and the list of settings."""
 
 import json
 import tomllib
@@ -8,8 +8,8 @@ import pytest
 from gpt2tui.__main__ import main
 from gpt2tui.errors import PresetError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.layers import read_file, values
-from gpt2tui.preset.settings import defaults, difference, optional_tables, tables, with_table
+from gpt2tui.preset.layers import read_file, setting_values
+from gpt2tui.preset.settings import defaults, optional_tables, preset_differences, tables, with_table
 from gpt2tui.tui.presets.values import PresetEditing, check
 from tests.preset.optional_table import ExtendedPreset, ExtraTable, extra_table  # noqa: F401
 
@@ -27,7 +27,7 @@ def mistake(*overrides):
     return found
 
 
-def test_it_is_absent_unless_something_is_said_of_it():
+def test_it_is_absent_unless_a_layer_mentions_it():
     assert extra() is None
     assert extra("extra.rank=8") == ExtraTable(rank=8)
     assert extra("extra=true") == extra("extra={}") == ExtraTable()
@@ -36,7 +36,7 @@ def test_it_is_absent_unless_something_is_said_of_it():
     assert extra("extra.rank=8", "extra=true") == ExtraTable(rank=8)
 
 
-def test_a_layer_may_take_away_what_its_base_has(tmp_path):
+def test_a_layer_may_switch_off_a_table_of_its_base(tmp_path):
     base, top = tmp_path / "base.toml", tmp_path / "top.toml"
     base.write_text("[extra]\nrank = 8\n")
     top.write_text('extends = "base.toml"\nextra = false\n')
@@ -56,7 +56,7 @@ def test_a_layer_may_take_away_what_its_base_has(tmp_path):
         ("training=true", "--set training: true is not a table: its settings go under [training]"),
     ],
 )
-def test_mistakes_in_it_are_told_like_all_others(override, line):
+def test_mistakes_in_it_are_reported_like_all_others(override, line):
     assert str(mistake(override)) == line
 
 
@@ -65,7 +65,7 @@ def test_it_is_a_switch_before_its_settings():
     assert keys[-4:] == ["extra", "extra.rank", "extra.target", "extra.mode"]
     switch = preset_files.settings()[-4]
     assert (switch.is_table, switch.default, switch.table) == (True, False, "extra")
-    assert switch.help == "A table that a preset may be without."
+    assert switch.help == "A table that a preset may leave out."
     assert optional_tables() == {"extra"}
     assert tables()[-1] == "extra"
     assert "training" in tables()
@@ -84,7 +84,7 @@ def test_presets_keys_lists_it(capsys):
     assert rows["extra.rank"]["default"] == 4
 
 
-def test_it_is_written_only_where_it_is():
+def test_it_is_written_only_while_it_is_on():
     assert "extra" not in preset_files.dumps(ExtendedPreset())
     written = tomllib.loads(preset_files.dumps(ExtendedPreset(extra=ExtraTable(rank=8))))
     assert written["extra"] == {"rank": 8, "mode": "x"}
@@ -102,7 +102,7 @@ def test_its_settings_have_no_value_while_it_is_absent():
 
 
 def test_the_difference_names_the_table_and_its_settings():
-    found = difference(ExtendedPreset(), ExtendedPreset(extra=ExtraTable(rank=8)))
+    found = preset_differences(ExtendedPreset(), ExtendedPreset(extra=ExtraTable(rank=8)))
     assert [(d.key, d.left, d.right) for d in found] == [
         ("extra", False, True),
         ("extra.rank", None, 8),
@@ -157,4 +157,4 @@ def test_a_file_over_a_base_can_say_each_of_them(tmp_path, text, base, wanted):
 def test_a_file_valid_or_not_is_read_into_values(tmp_path, text, there):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    assert values(read_file(path)[1])["extra"] is there
+    assert setting_values(read_file(path)[1])["extra"] is there

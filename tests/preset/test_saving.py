@@ -1,4 +1,4 @@
-"""Saving over a preset file of one's own: what is not changed stays as it was written."""
+"""Saving over a user's preset file: what is not changed stays as it was written."""
 
 import tomllib
 
@@ -72,7 +72,7 @@ def test_a_new_table_holds_only_what_differs_from_the_default(mine):
     assert saved(mine, preset)[0] == COMMENTED + "\n[model]\nn_layer = 3\n"
 
 
-def test_a_setting_that_is_left_out_leaves_the_file(tmp_path):
+def test_a_setting_that_is_left_out_is_removed_from_the_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[model]\nvocab_size = 60_000\nn_layer = 2 # few\n")
     preset = changed(preset_files.check(path).preset, model={"vocab_size": None})
@@ -88,7 +88,7 @@ def test_a_preset_that_extends_another_keeps_that_and_only_its_own_keys(tmp_path
     assert not note
 
 
-def test_a_value_of_the_base_that_cannot_be_left_out_over_it_ends_the_extending_and_says_so(tmp_path):
+def test_a_value_of_the_base_that_cannot_be_left_out_removes_extends_and_says_so(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('extends = "small" # the base\n[data] # text\ntokenizer = "bpe"\n')
     preset = changed(preset_files.check(path).preset, model={"vocab_size": None})
@@ -136,7 +136,7 @@ def test_any_way_to_write_a_file_is_kept_readable(tmp_path, text):
         "[model]\nlayer.x = 1\n[optimizer]\nlr = 0.5 # kept\n",
     ],
 )
-def test_what_is_wrong_in_the_file_is_put_right(tmp_path, text):
+def test_mistakes_in_the_file_are_corrected(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     result, note = saved(path, Preset.model_validate({"model": {"n_layer": 2}, "optimizer": {"lr": 0.5}}))
@@ -144,7 +144,7 @@ def test_what_is_wrong_in_the_file_is_put_right(tmp_path, text):
     assert not note
 
 
-def test_a_file_that_is_gone_or_no_toml_is_written_whole(tmp_path):
+def test_a_missing_file_or_one_that_is_not_toml_is_written_whole(tmp_path):
     path = tmp_path / "mine.toml"
     assert saved(path, Preset()) == (preset_files.dumps(Preset()), "")
     path.write_text("[model\n")

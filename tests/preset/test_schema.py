@@ -1,4 +1,4 @@
-"""The schema itself: what a preset may say, and what does not fit together."""
+"""The schema: allowed values, and settings that do not fit each other."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def keys_that_do_not_fit(**tables):
     return [found.key for found in Preset.model_validate(tables).inconsistencies()]
 
 
-def test_defaults_are_a_sound_preset():
+def test_the_defaults_are_a_valid_preset():
     assert Preset().inconsistencies() == []
 
 
@@ -82,7 +82,7 @@ def test_a_preset_never_changes():
         Preset().training.seed = 1
 
 
-def test_presets_and_estimates_need_no_torch():
+def test_presets_and_estimates_import_no_torch():
     heavy = {"torch", "datasets", "transformers", "wandb", "textual"}
     program = (
         "import sys, gpt2tui.preset.files, gpt2tui.estimate, gpt2tui.system.device_speed\n"

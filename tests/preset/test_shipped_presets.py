@@ -1,4 +1,4 @@
-"""Every preset that comes with the program is sound, says what it is for, and trains what it says."""
+"""Every shipped preset is valid, described, and trains the model and tokens that it says."""
 
 import tomllib
 
@@ -28,7 +28,7 @@ def test_all_presets_of_the_contract_are_shipped():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_shipped_preset_is_sound_and_described(path):
+def test_a_shipped_preset_is_valid_and_described(path):
     preset = preset_files.check(path).preset
     assert preset.inconsistencies() == []
     assert len(preset.description) > 40

@@ -11,7 +11,7 @@ from pathlib import Path
 from gpt2tui.errors import Gpt2TuiError, Mistake, PresetError, ResourceError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import PresetSource, flat, settings, shipped_folder, user_folder
-from gpt2tui.preset.layers import read_file, values
+from gpt2tui.preset.layers import read_file, setting_values
 from gpt2tui.preset.settings import Values, differences, tables
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text, sync_folder
@@ -43,7 +43,7 @@ def read(path: Path) -> PresetFile:
         return PresetFile(flat(preset), stamp=found)
     known = {*(setting.key for setting in settings()), *tables()}
     unknown = tuple(dotted for key in layer if (dotted := ".".join(key)) not in known)
-    return PresetFile(values(layer), tuple(mistakes), unknown, found)
+    return PresetFile(setting_values(layer), tuple(mistakes), unknown, found)
 
 
 def stamp(path: Path) -> Stamp:

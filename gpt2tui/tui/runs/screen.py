@@ -12,7 +12,7 @@ from textual.worker import Worker, WorkerState
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset
-from gpt2tui.preset.settings import difference
+from gpt2tui.preset.settings import preset_differences
 from gpt2tui.system.numbers import byte_size
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
@@ -252,7 +252,7 @@ class RunsScreen(ModeScreen):
         if None in contents:
             details.show_waiting("difference of presets")
         else:
-            details.show_difference(sides[0], sides[1], difference(*presets) if len(presets) == 2 else None)
+            details.show_difference(sides[0], sides[1], preset_differences(*presets) if len(presets) == 2 else None)
 
     # ---- order and filter
 

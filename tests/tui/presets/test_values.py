@@ -44,7 +44,7 @@ def test_what_does_not_fit_together_stands_at_the_field_and_names_its_partner():
     checked = check(defaults() | {"model.n_embd": 100, "model.n_head": 12, "training.sequence_length": 2048})
     assert checked.mistakes == {
         "model.n_embd": "100 is not divisible by n_head = 12",
-        "training.sequence_length": "2048 is more than model.n_positions = 1024, the longest text the model can see",
+        "training.sequence_length": "2048 is more than model.n_positions = 1024, the context length of the model",
     }
 
 
