@@ -62,7 +62,7 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure
     monkeypatch.setattr(cost_panel, "FIRST_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(cost_panel, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(presets_screen, "CHECK_SECONDS", 0.01)
-    monkeypatch.setattr(presets_screen, "LOOK_SECONDS", LOOK)
+    monkeypatch.setattr(presets_screen, "SCAN_SECONDS", LOOK)
     monkeypatch.setattr(presets_screen, "REMEMBER_SECONDS", 0.01)
     monkeypatch.setattr(cost_panel, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(preset_costs, "measure_device", measure)

@@ -1,4 +1,4 @@
-"""The estimator and the button that trains. It finds out in threads what the estimate stands on, each thing once."""
+"""The cost estimate and the Train button. The device and the corpus are looked up in threads, each once."""
 
 import logging
 from collections.abc import Callable
@@ -22,17 +22,17 @@ from gpt2tui.tui.presets.estimator import Estimator, is_strip
 if TYPE_CHECKING:
     from gpt2tui.data.readiness import DataState
 
-FIRST_LOOK_SECONDS = 1.0  # the first look imports torch, which must not delay what a person does first
+FIRST_LOOK_SECONDS = 1.0  # the first lookup imports torch, which must not delay the first keys of the user
 LOOK_SECONDS = 0.4
-LATER: Found[DeviceSpeed] = Found(None, "measured after the training")
 RETRY_SECONDS = 5.0
-MOST_CORPORA = 64
+MAX_CORPORA = 64
+WHILE_TRAINING: Found[DeviceSpeed] = Found(None, "measured after the training")
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class DeviceFound(Message):
-    """A device has been measured, while no training disturbed it or (`undisturbed` is false) perhaps beside one."""
+    """A device was measured; `undisturbed` says that no training ran at the same time."""
 
     key: DeviceKey
     found: Found[DeviceSpeed]
@@ -41,14 +41,14 @@ class DeviceFound(Message):
 
 @dataclass
 class CorpusFound(Message):
-    """A corpus has been looked at."""
+    """A corpus was looked up."""
 
     key: CorpusKey
     found: "Found[DataState]"
 
 
 class CostPanel(Vertical):
-    """Shows the costs of the preset it is given; what is not known yet follows when a thread has found it."""
+    """Shows the costs of a preset; numbers that are not known yet follow when a thread has found them."""
 
     DEFAULT_CSS = """
     CostPanel { border: round $foreground 20%; border-title-color: $text-primary; layout: vertical; }
@@ -66,76 +66,76 @@ class CostPanel(Vertical):
         self._loaded: LoadedPreset | None = None
         self._devices: dict[DeviceKey, Found[DeviceSpeed]] = {}
         self._corpora: dict[CorpusKey, Found[DataState]] = {}
-        self._doubtful: set[CorpusKey] = set()
-        self._looking: set[str] = set()
-        self._soon: Timer | None = None
+        self._outdated: set[CorpusKey] = set()
+        self._lookups: set[str] = set()
+        self._timer: Timer | None = None
         self._delay = FIRST_LOOK_SECONDS
 
     def compose(self) -> ComposeResult:
-        """The numbers over the button."""
+        """The estimate above the button."""
         yield Estimator()
         yield Button("Train  ^t", variant="success", id="train", compact=True)
 
     def show(self, loaded: LoadedPreset) -> None:
-        """Shows what is known of a valid preset's costs at once, and soon the rest."""
+        """Shows the known costs of a valid preset at once, and the rest soon."""
         self._loaded = loaded
         self.query_one("#train", Button).disabled = False
         self._draw()
-        if self._wanted():
+        if self._is_incomplete():
             self._look_soon(self._delay)
 
     def show_mistakes(self, number: int) -> None:
-        """The preset is not valid: it cannot be trained, and what it would cost is not known."""
+        """Shows that the preset is not valid and disables the button."""
         self._loaded = None
         self.query_one("#train", Button).disabled = True
         self.query_one(Estimator).show_mistakes(number)
 
     def clear(self) -> None:
-        """Another preset comes: nothing of the last one stays."""
+        """Removes the last preset's costs, before another preset is shown."""
         self._loaded = None
         self.query_one(Estimator).clear()
 
-    def forget_corpora(self) -> None:
-        """They may have been prepared since."""
-        self._doubtful = set(self._corpora)
+    def recheck_corpora(self) -> None:
+        """Looks the corpora up again, because they may have been prepared since."""
+        self._outdated = set(self._corpora)
         if self._loaded is not None:
             self._look_soon(self._delay)
 
     def on_resize(self) -> None:
-        """Wide and low: the button stands beside the numbers."""
+        """Puts the button beside the numbers where the panel is wide and low."""
         self.set_class(is_strip(self.outer_size.width, self.outer_size.height), "-strip")
 
     @on(DeviceFound)
     def device_found(self, message: DeviceFound) -> None:
-        """Draws with the device's speed; one measured beside a training is nothing that lasts."""
-        self._looking.discard("device")
+        """Draws with the device's speed; one measured during a training is not kept."""
+        self._lookups.discard("device")
         if message.undisturbed:
             self._devices[message.key] = message.found
-        self._found()
+        self._update()
 
     @on(CorpusFound)
     def corpus_found(self, message: CorpusFound) -> None:
-        """Draws with the corpus's size."""
-        self._looking.discard("corpus")
-        while len(self._corpora) >= MOST_CORPORA:
+        """Draws with the size of the corpus."""
+        self._lookups.discard("corpus")
+        while len(self._corpora) >= MAX_CORPORA:
             del self._corpora[next(iter(self._corpora))]
         self._corpora[message.key] = message.found
-        self._doubtful.discard(message.key)
-        self._found()
+        self._outdated.discard(message.key)
+        self._update()
 
-    def _found(self) -> None:
+    def _update(self) -> None:
         self._draw()
-        if self._wanted():
+        if self._is_incomplete():
             self._look_soon(LOOK_SECONDS)
 
     def _draw(self) -> None:
         if self._loaded is not None:
             preset = self._loaded.preset
-            device = self._devices.get(preset_costs.device_key(preset), LATER if self._training else None)
+            device = self._devices.get(preset_costs.device_key(preset), WHILE_TRAINING if self._training else None)
             corpus = self._corpora.get(preset_costs.corpus_key(preset))
             self.query_one(Estimator).show(preset, preset_costs.costs(preset, device, corpus))
 
-    def _wanted(self) -> bool:
+    def _is_incomplete(self) -> bool:
         if self._loaded is None:
             return False
         preset = self._loaded.preset
@@ -143,31 +143,29 @@ class CostPanel(Vertical):
         return device not in self._devices or not self._is_known(corpus)
 
     def _is_known(self, corpus: CorpusKey) -> bool:
-        return corpus in self._corpora and corpus not in self._doubtful
+        return corpus in self._corpora and corpus not in self._outdated
 
     def _look_soon(self, seconds: float) -> None:
-        if self._soon is not None:
-            self._soon.stop()
-        self._soon = self.set_timer(seconds, self._look)
+        if self._timer is not None:
+            self._timer.stop()
+        self._timer = self.set_timer(seconds, self._look)
 
     def _look(self) -> None:
-        """Starts what is not known and not under way; a second thread for the same thing never runs."""
-        if self._loaded is None or not self.is_mounted:
-            return
-        if self.screen is not self.app.screen:
+        """Starts the lookups of what is not known, one thread at most for each kind."""
+        if self._loaded is None or not self.is_mounted or self.screen is not self.app.screen:
             return
         self._delay = LOOK_SECONDS
         loaded, preset = self._loaded, self._loaded.preset
         corpus, device = preset_costs.corpus_key(preset), preset_costs.device_key(preset)
-        if "corpus" not in self._looking and not self._is_known(corpus):
-            self._looking.add("corpus")
+        if "corpus" not in self._lookups and not self._is_known(corpus):
+            self._lookups.add("corpus")
             self._find(lambda: preset_costs.look_at_corpus(loaded), lambda found: CorpusFound(corpus, found))
-        if "device" not in self._looking and device not in self._devices:
-            if self._training:  # measuring would disturb it, and measure its neighbour's leftovers
+        if "device" not in self._lookups and device not in self._devices:
+            if self._training:  # measuring would slow it down, and get a wrong speed
                 self._draw()
                 self._look_soon(RETRY_SECONDS)
                 return
-            self._looking.add("device")
+            self._lookups.add("device")
             session = workbench_of(self.app).session
             before = session.launch
 
@@ -181,10 +179,10 @@ class CostPanel(Vertical):
         return workbench_of(self.app).session.active
 
     @work(thread=True)
-    def _find(self, look: Callable[[], Found[Any]], tell: Callable[[Found[Any]], Message]) -> None:
+    def _find(self, look: Callable[[], Found[Any]], to_message: Callable[[Found[Any]], Message]) -> None:
         try:
             found = look()
-        except Exception as error:  # a bug: it is in the log, and the estimate says what is missing
-            log.exception("the estimator could not look")
+        except Exception as error:  # a bug: it is logged, and the estimate names what is missing
+            log.exception("a lookup for the estimate failed")
             found = Found(None, f"not known: {type(error).__name__}")
-        self.post_message(tell(found))
+        self.post_message(to_message(found))

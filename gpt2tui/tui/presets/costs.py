@@ -1,6 +1,6 @@
-"""What the estimator has to find out by looking: the device's speed and the state of the corpus. For threads.
+"""The inputs of an estimate that take time to find: the device's speed and the state of the corpus. Called in threads.
 
-The first look at the device imports torch.
+The first measurement of a device imports torch.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from gpt2tui.system.host_memory import load_torch
 if TYPE_CHECKING:
     from gpt2tui.data.readiness import DataState
 
-ASSUMED_CHARACTERS = 128  # as a dry run does for a vocabulary that only the corpus can tell
-NARROW = 256  # below it auto may choose another precision; the width itself does not matter to the speed
+ASSUMED_CHARACTERS = 128  # as in a dry run, where the vocabulary is not known before the corpus is read
+NARROW = 256  # below this width auto may choose another precision; the speed does not depend on the width
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ CorpusKey = tuple[DataTable, int | None]
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """What a look gave, or why it gave nothing."""
+    """The result of a lookup, or why there is none."""
 
     value: T | None
     problem: str = ""
@@ -35,7 +35,7 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True)
 class Costs:
-    """An estimate with what it stands on."""
+    """An estimate and what it is based on."""
 
     estimate: Estimate
     vocab_size_is_exact: bool
@@ -45,17 +45,17 @@ class Costs:
 
 
 def device_key(preset: Preset) -> DeviceKey:
-    """What decides which device is measured, and in which precision."""
+    """The settings that determine the device and the precision to measure."""
     return preset.training.device, preset.training.precision, preset.model.n_embd < NARROW
 
 
 def corpus_key(preset: Preset) -> CorpusKey:
-    """What decides which corpus is looked at, and which tokens of it."""
+    """The settings that determine the corpus and its tokens."""
     return preset.data, preset.model.vocab_size
 
 
 def measure_device(preset: Preset) -> Found[DeviceSpeed]:
-    """The speed of the preset's device in its precision; takes a second, and torch."""
+    """Measures the speed of the preset's device in its precision; takes a second and imports torch."""
     load_torch()
     from gpt2tui.device import choose_device, choose_precision
     from gpt2tui.system.device_speed import measure
@@ -68,7 +68,7 @@ def measure_device(preset: Preset) -> Found[DeviceSpeed]:
 
 
 def look_at_corpus(loaded: LoadedPreset) -> "Found[DataState]":
-    """The corpus as far as it is here; downloads and prepares nothing."""
+    """The state of the corpus on this machine; downloads and prepares nothing."""
     from gpt2tui.data.readiness import look_at_data
 
     try:
@@ -78,7 +78,7 @@ def look_at_corpus(loaded: LoadedPreset) -> "Found[DataState]":
 
 
 def costs(preset: Preset, device: Found[DeviceSpeed] | None, corpus: "Found[DataState] | None") -> Costs:
-    """The preset's costs with what is known so far; None is what nobody has looked at yet."""
+    """The preset's costs with what is known so far; None where a lookup has not finished."""
     data = corpus.value if corpus else None
     known = (data.vocab_size if data else None) or preset.known_vocab_size
     state = "looking …" if corpus is None else data.state if data else corpus.problem

@@ -1,4 +1,4 @@
-"""What the preset would cost, answered while one types: parameters, tokens, memory, FLOPs, time."""
+"""Shows a preset's costs while it is edited: parameters, tokens, memory, FLOPs, time."""
 
 import dataclasses
 import textwrap
@@ -16,7 +16,7 @@ from gpt2tui.tui.presets.costs import Costs
 
 # Muennighoff et al. 2023, section 6: up to about 4 epochs, repeated data is nearly as good as new data.
 HARMLESS_EPOCHS = 4
-STRIP_WIDTH = 56  # from here on, when it is also low, the costs are a strip instead of a column
+STRIP_WIDTH = 56  # at least this wide and at most STRIP_HEIGHT high, the costs are a strip instead of a column
 STRIP_HEIGHT = 7
 BAR_WIDTH = 4
 MUTED, DIM = "$foreground 65%", "$foreground 45%"
@@ -25,12 +25,12 @@ Line = Content
 
 
 def is_strip(width: int, height: int) -> bool:
-    """Whether so much room is for a strip rather than a column."""
+    """Whether the costs are shown in a strip rather than in a column at this size."""
     return width >= STRIP_WIDTH and height <= STRIP_HEIGHT
 
 
 class Estimator(Widget):
-    """Draws costs in a column, or in a strip of four lines where it is wide and low; it looks at nothing itself."""
+    """Draws costs in a column, or in a strip of four lines where it is wide and low."""
 
     DEFAULT_CSS = """
     Estimator { height: 1fr; padding: 0 1; }
@@ -49,23 +49,23 @@ class Estimator(Widget):
             self.refresh()
 
     def show_mistakes(self, number: int) -> None:
-        """Says that the preset is not valid; what the last valid one cost stays, dim."""
+        """Shows the number of mistakes; the costs of the last valid preset stay, dimmed."""
         if number != self._mistakes:
             self._mistakes = number
             self.refresh()
 
     def clear(self) -> None:
-        """Shows nothing: there is no preset."""
+        """Shows nothing."""
         self._preset, self._costs, self._mistakes = None, None, 0
         self.refresh()
 
     @property
     def costs(self) -> Costs | None:
-        """What is shown."""
+        """The costs that are shown."""
         return self._costs
 
     def render(self) -> Content:
-        """The column or the strip, cut to the height there is."""
+        """The column or the strip, cut to the available height."""
         width, height = self.size.width, self.size.height
         head: list[Line] = []
         if self._mistakes:
@@ -84,9 +84,9 @@ class Estimator(Widget):
 
 
 def _fitting_column(preset: Preset, costs: Costs, width: int, height: int) -> list[Line]:
-    """The column without the parts of the parameters, then of the memory, then the empty lines, if it must be."""
-    for shape in ((True, True), (False, True), (False, False)):
-        lines = _column(preset, costs, width, *shape)
+    """The column; where it is too high, first without parts of parameters, then parts of memory, then empty lines."""
+    for by_part, by_kind in ((True, True), (False, True), (False, False)):
+        lines = _column(preset, costs, width, by_part, by_kind)
         if len(lines) <= height:
             return lines
     return [line for line in lines if line.plain]
@@ -101,7 +101,7 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
         lines.append(Content(""))
     lines += [
         _row("tokens per step", f"{e.tokens_per_step:,}", width),
-        _row("tokens in all", compact(e.tokens), width),
+        _row("total tokens", compact(e.tokens), width),
         _barred("per parameter", _short(e.tokens_per_parameter), _chinchilla(e), width),
         _row(" Chinchilla optimum", f"≈ {CHINCHILLA_TOKENS_PER_PARAMETER}{' ' * (BAR_WIDTH + 1)}", width, DIM),
         Content(""),
@@ -110,13 +110,13 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
     if by_kind:
         lines += _shares(dataclasses.asdict(e.memory), byte_size, width)
     if _too_large(e):
-        lines += [Content.styled(line, "$text-error") for line in _wrap(_way_out(preset), width)]
+        lines += [Content.styled(line, "$text-error") for line in _wrap(_memory_advice(preset), width)]
     lines += [
         Content(""),
         _row("compute", f"{_power(e.flops)} FLOPs", width),
-        _row("a token", f"{_power(e.flops_per_token)} FLOPs", width),
+        _row("per token", f"{_power(e.flops_per_token)} FLOPs", width),
         _row("time", _time(preset, costs), width, "bold"),
-        _row("", _where(costs), width, DIM),
+        _row("", _device(costs), width, DIM),
         Content(""),
         _row("data", _epochs(e), width, _epochs_style(e)),
     ]
@@ -134,7 +134,7 @@ def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
     rows = [
         Content.assemble(
             (f"{about}{e.parameters.total:,}", "bold"), (" parameters  ", MUTED),
-            f"{e.tokens_per_step:,}", (" tokens per step, ", MUTED), compact(e.tokens), (" in all", MUTED),
+            f"{e.tokens_per_step:,}", (" tokens per step, ", MUTED), compact(e.tokens), (" in total", MUTED),
         ),
         Content.assemble(
             _short(e.tokens_per_parameter),
@@ -144,7 +144,7 @@ def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
         Content.assemble(("memory ", MUTED), (_memory(e), memory_style), (f"  {kinds}", MUTED)),
         Content.assemble(
             _power(e.flops), (" FLOPs, time ", MUTED), (_time(preset, costs), "bold"),
-            (f" {_where(costs)}", MUTED),
+            (f" {_device(costs)}", MUTED),
         ),
     ]  # fmt: skip
     return [row.truncate(width, ellipsis=True) for row in rows]
@@ -167,7 +167,7 @@ def _shares(parts: dict[str, int], shown: Callable[[float], str], width: int) ->
 def _barred(
     name: str, value: str, share: float, width: int, name_style: str = MUTED, value_style: str = "$foreground"
 ) -> Line:
-    """A row that ends in a bar of the share, which is at most 1."""
+    """A row that ends in a bar for `share`, from 0 to 1."""
     filled = round(share * BAR_WIDTH)
     gap = " " * max(1, width - cell_len(name) - cell_len(value) - BAR_WIDTH - 1)
     bar = (f" {'━' * filled}", "$primary"), ("━" * (BAR_WIDTH - filled), "$foreground 12%")
@@ -179,7 +179,7 @@ def _name(kind: str) -> str:
 
 
 def _chinchilla(e: Estimate) -> float:
-    """The share of Chinchilla's tokens that the run has, at most 1."""
+    """The run's tokens as a fraction of Chinchilla's optimum, at most 1."""
     return min(1.0, e.tokens_per_parameter / CHINCHILLA_TOKENS_PER_PARAMETER)
 
 
@@ -188,7 +188,7 @@ def _short(value: float) -> str:
 
 
 def _largest(kinds: dict[str, int], room: int) -> str:
-    """The largest kinds of memory, as many as fit."""
+    """The largest kinds of memory, as many as fit into `room` characters."""
     text = ""
     for kind, size in sorted(kinds.items(), key=lambda item: -item[1]):
         longer = f"{text}, {_name(kind)} {byte_size(size)}".removeprefix(", ")
@@ -199,7 +199,7 @@ def _largest(kinds: dict[str, int], room: int) -> str:
 
 
 def _power(value: float) -> str:
-    """Two digits and a power of ten, `6.2e13`."""
+    """Two digits and a power of ten, as in `6.2e13`."""
     digits, _, power = f"{value:.1e}".partition("e")
     return f"{digits}e{int(power)}"
 
@@ -217,10 +217,10 @@ def _memory_style(e: Estimate) -> str:
     return "$text-error bold" if _too_large(e) else ""
 
 
-def _way_out(preset: Preset) -> str:
+def _memory_advice(preset: Preset) -> str:
     if preset.training.batch_size > 1:
         return "more than is free: lower batch_size and raise gradient_accumulation"
-    return "more than is free: take a smaller model or shorter sequences"
+    return "more than is free: choose a smaller model or shorter sequences"
 
 
 def _time(preset: Preset, costs: Costs) -> str:
@@ -230,10 +230,9 @@ def _time(preset: Preset, costs: Costs) -> str:
     return "not known" if seconds is None else f"about {duration(seconds)}"
 
 
-def _where(costs: Costs) -> str:
+def _device(costs: Costs) -> str:
     e = costs.estimate
-    where = f"on {e.device}, {e.precision}" if e.device else costs.device_problem
-    return sanitize(where, keep_newlines=False)
+    return sanitize(f"on {e.device}, {e.precision}" if e.device else costs.device_problem, keep_newlines=False)
 
 
 def _epochs(e: Estimate) -> str:

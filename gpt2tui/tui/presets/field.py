@@ -1,4 +1,4 @@
-"""One setting in the form: its name, the widget that fits its kind, unit and bounds, and under it what is wrong."""
+"""One setting in the form: its name, an editor, unit and bounds, and its mistake below."""
 
 import asyncio
 import json
@@ -25,12 +25,25 @@ from gpt2tui.preset.settings import number_text
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.widgets.field_input import FieldInput
 
+Kind = Literal["number", "choice", "switch", "text", "long text", "path", "list"]
+
+LABEL_WIDTH = 24
+NUMBER_WIDTH = 12
+SWITCH = ("off", "on")
+LONG_TEXT = 10_000  # a text setting that allows this many characters gets several lines
+UNBOUNDED = 10**9  # a maximum from here on is no real limit and is not shown
+PATHS = frozenset({"data.source"})
+KNOWN_SOURCES = ("python-stdlib", "wikitext-103", "wikitext-2", "hf:")
+MAX_ENTRIES = 5000  # of a folder that are searched for a completion
+
+# Theme colours by name: component classes, four for each field, would be restyled at every change of focus.
 CHOSEN, CHOSEN_FOCUSED = "$foreground on $surface-lighten-2 bold", "$button-color-foreground on $primary bold"
 OTHER, WRONG_CHOICE = "$foreground 60%", "$text-error strike"
+NAME, CHANGED, WRONG, HINT = "$foreground 80%", "$text-warning", "$text-error", "$foreground 45%"
 
 
 class Choice(Widget, can_focus=True):
-    """A row of values; arrows, h and l, space and the mouse choose. One that is none of them stands before, in red."""
+    """A row of values, chosen with arrows, h and l, space or the mouse. Any other value is shown first, in red."""
 
     DEFAULT_CSS = """
     Choice { height: 1; width: auto; }
@@ -47,7 +60,7 @@ class Choice(Widget, can_focus=True):
 
     @dataclass
     class Changed(Message):
-        """A person has chosen another value."""
+        """The user has chosen another value."""
 
         choice: "Choice"
         value: str
@@ -67,7 +80,7 @@ class Choice(Widget, can_focus=True):
         return Content("").join(parts)
 
     def action_step(self, by: int, around: bool = False) -> None:
-        """Chooses the next value, or the one before; at an end it stays, or goes on at the other."""
+        """Chooses the next or the previous value; at an end it stays, or with `around` continues at the other end."""
         at = self.choices.index(self.value) + by if self.value in self.choices else 0
         self.choose(at % len(self.choices) if around else min(max(at, 0), len(self.choices) - 1))
 
@@ -76,7 +89,7 @@ class Choice(Widget, can_focus=True):
         self.choose(at)
 
     def choose(self, at: int) -> None:
-        """Takes the value at this place and tells it, when it is another."""
+        """Chooses the value at this index and posts `Changed` when it is another."""
         if self.choices[at] != self.value:
             self.value = self.choices[at]
             self.post_message(self.Changed(self, self.value))
@@ -90,15 +103,8 @@ class Choice(Widget, can_focus=True):
             start += len(choice) + 2
 
 
-LABEL_WIDTH = 24
-NUMBER_WIDTH = 12
-SWITCH = ("off", "on")
-# Colours of the theme by name: component classes would be styled anew, four for each field, at every change of focus.
-NAME, CHANGED, WRONG, HINT = "$foreground 80%", "$text-warning", "$text-error", "$foreground 45%"
-
-
 class SettingField(Widget):
-    """Draws the words itself and holds only the editor as a widget: a form of fifty is there at once."""
+    """Draws the text itself and has only the editor as a widget, so that a form of fifty settings opens at once."""
 
     DEFAULT_CSS = """
     SettingField {
@@ -116,7 +122,7 @@ class SettingField(Widget):
 
     @dataclass
     class Changed(Message):
-        """A person has changed the setting to this value, which may be of the wrong type."""
+        """The user has changed the setting to this value, which may be of the wrong type."""
 
         field: "SettingField"
         key: str
@@ -135,15 +141,15 @@ class SettingField(Widget):
         self.editor = self._make_editor()
 
     def compose(self) -> ComposeResult:
-        """Only the editor; the rest is drawn."""
+        """Only the editor; the rest is drawn by `render`."""
         yield self.editor
 
     def on_mount(self) -> None:
-        """Takes the height that the editor needs."""
+        """Sets the height that the editor needs."""
         self._fit()
 
     def show(self, value: Any, changed: bool) -> None:
-        """Shows a value that came from elsewhere: another preset, undo. What is typed and means it stays."""
+        """Shows a value of another preset or of an undo. A typed text that already means this value stays."""
         if changed != self._changed:
             self._changed = changed
             self.refresh()
@@ -156,8 +162,8 @@ class SettingField(Widget):
             case _:
                 self._write(self._as_text(value))
 
-    def complain(self, mistake: str) -> None:
-        """Shows what is wrong with the value under it; empty when nothing is."""
+    def show_mistake(self, mistake: str) -> None:
+        """Shows the mistake below the value; an empty text removes it."""
         if mistake != self._mistake:
             self._mistake = mistake
             self._fit()
@@ -165,11 +171,11 @@ class SettingField(Widget):
 
     @property
     def mistake(self) -> str:
-        """What is wrong with the value, as it is shown."""
+        """The mistake that is shown."""
         return self._mistake
 
     def render(self) -> Content:
-        """Name, unit and bounds on the first line, the mistake on those under the editor."""
+        """Name, unit and bounds on the first line, the mistake below the editor."""
         mark, colour = ("✗", WRONG) if self._mistake else ("*", CHANGED) if self._changed else (" ", NAME)
         name = self.setting.key.rpartition(".")[2]
         label = f"{mark} [{name}]" if self.setting.is_table else f"{mark} {name}"
@@ -183,29 +189,29 @@ class SettingField(Widget):
         return Content("\n").join(lines)
 
     def on_resize(self) -> None:
-        """Breaks the mistake into lines of the new width."""
+        """Wraps the mistake to the new width."""
         self._fit()
 
     @on(events.Click)
     def focus_editor(self) -> None:
-        """A click on the name is one on the editor."""
+        """Focuses the editor, also for a click on the name."""
         if not self.has_focus_within:
             self.editor.focus()
 
     @on(Choice.Changed)
     def chosen(self, event: Choice.Changed) -> None:
-        """Another value was chosen."""
+        """Takes the chosen value."""
         event.stop()
         self._take(SWITCH.index(event.value) == 1 if self.kind == "switch" else event.value)
 
     @on(Input.Changed)
     @on(TextArea.Changed)
     def typed(self, event: Input.Changed | TextArea.Changed) -> None:
-        """Another text was typed. One that is only what the value looks like changes nothing."""
+        """Takes the typed text, unless it is only the text of the present value."""
         event.stop()
         text = event.text_area.text if isinstance(event, TextArea.Changed) else event.value
         if text != self._as_text(self._value):
-            self._take(read(self.setting, text))
+            self._take(parse_value(self.setting, text))
 
     @property
     def _editor_height(self) -> int:
@@ -241,13 +247,13 @@ class SettingField(Widget):
     def _as_choice(self, value: Any) -> str:
         if self.kind == "switch" and isinstance(value, bool):
             return SWITCH[value]
-        return write(value)
+        return value_text(value)
 
     def _as_text(self, value: Any) -> str:
-        return sanitize(write(value), keep_newlines=self.kind == "long text")
+        return sanitize(value_text(value), keep_newlines=self.kind == "long text")
 
     def _hint(self, room: int) -> str:
-        """Unit and bounds where they fit, else the unit, else the bounds; the rest stands at the bottom."""
+        """Unit and bounds where they fit, else the unit, else the bounds. The help shows all of them."""
         unit, bounds = self.setting.unit, short_bounds(self.setting)
         both = ", ".join(part for part in (unit, bounds) if part)
         return next((hint for hint in (both, unit, bounds) if hint and len(hint) <= room), "")
@@ -258,17 +264,11 @@ class SettingField(Widget):
         self.styles.height = self._editor_height + len(self._lines)
 
 
-# ---- a setting's value <-> the text that a person types, and its bounds in a few characters
-
-Kind = Literal["number", "choice", "switch", "text", "long text", "path", "list"]
-
-LONG_TEXT = 10_000  # a text that may have so many characters may have lines
-UNBOUNDED = 10**9  # what the schema says where only sense is the limit; not worth a column
-PATHS = frozenset({"data.source"})
+# ---- the text of a value
 
 
 def field_kind(setting: Setting) -> Kind:
-    """Which widget a setting is edited with."""
+    """The kind of editor for a setting."""
     if setting.choices:
         return "choice"
     if setting.type == "true or false":
@@ -282,10 +282,10 @@ def field_kind(setting: Setting) -> Kind:
     return "long text" if setting.limits.get("maxLength", 0) >= LONG_TEXT else "text"
 
 
-def read(setting: Setting, text: str) -> Any:
-    """The value that a typed text stands for; None where an empty one leaves the setting out.
+def parse_value(setting: Setting, text: str) -> Any:
+    """The value of a typed text; None where an empty text leaves the setting out.
 
-    What is not of the setting's type comes back as it was typed, for the validation to refuse.
+    A text that is not of the setting's type is returned as it is, and the validation refuses it.
     """
     match field_kind(setting):
         case "number":
@@ -296,8 +296,8 @@ def read(setting: Setting, text: str) -> Any:
             return text
 
 
-def write(value: Any) -> str:
-    """The text to edit a value with; `read` gives the value back, except for items of a list with a comma."""
+def value_text(value: Any) -> str:
+    """The text to edit a value with. `parse_value` inverts it, except for list items with a comma."""
     match value:
         case None:
             return ""
@@ -312,7 +312,7 @@ def write(value: Any) -> str:
 
 
 def as_override(key: str, value: Any) -> str:
-    """The setting as words of a shell: `--set optimizer.lr=0.001`; TOML has no word for a left-out one."""
+    """The setting as an option for a shell, `--set optimizer.lr=0.001`; a left-out setting has no such option."""
     if value is None:
         return f"{key} is left out"
     if isinstance(value, str):
@@ -322,7 +322,7 @@ def as_override(key: str, value: Any) -> str:
     elif isinstance(value, list):
         text = json.dumps(value, ensure_ascii=False)
     else:
-        text = write(value)
+        text = value_text(value)
     return f"--set {shlex.quote(f'{key}={text}')}"
 
 
@@ -351,28 +351,25 @@ def _number(setting: Setting, text: str) -> Any:
     return text
 
 
-# ---- completes what one types as a corpus: the names the program knows, then files and folders
-
-NAMES = ("python-stdlib", "wikitext-103", "wikitext-2", "hf:")
-MOST_ENTRIES = 5000  # of a folder; in a larger one nobody completes by sight
+# ---- completion of a corpus: known names, then files and folders
 
 
 class CorpusSuggester(Suggester):
-    """Looks into folders off the event loop; never remembers, since files come and go."""
+    """Suggests corpora; reads folders in a thread and caches nothing, because files change."""
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The typed text made longer, or None."""
+        """The completed text, or None."""
         if not value:
             return None
-        named = next((name for name in NAMES if name.startswith(value)), None)
+        named = next((name for name in KNOWN_SOURCES if name.startswith(value)), None)
         return named or await asyncio.to_thread(complete_path, value)
 
 
 def complete_path(typed: str) -> str | None:
-    """The first entry, by name, of the folder typed so far that goes on from what is typed; None without one."""
+    """The typed path completed by the first matching entry of its folder, in order of names; None without one."""
     folder, slash, start = typed.rpartition("/")
     if typed.startswith("hf:") or any(sign in typed for sign in "*?["):
         return None
@@ -380,7 +377,7 @@ def complete_path(typed: str) -> str | None:
         entries = Path(f"{folder}/" if slash else ".").expanduser().iterdir()
         names = sorted(
             entry.name + ("/" if entry.is_dir() else "")
-            for entry, _ in zip(entries, range(MOST_ENTRIES), strict=False)
+            for entry, _ in zip(entries, range(MAX_ENTRIES), strict=False)
             if entry.name.startswith(start) and (start or not entry.name.startswith("."))
         )
     except (OSError, RuntimeError, ValueError):  # no such folder, no such user's home, a null byte

@@ -1,4 +1,4 @@
-"""The form of a preset, made from the schema: a field for each setting, under the TOML tables."""
+"""The form of a preset, made from the schema: a field for each setting, grouped by TOML table."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ FIRST_TABLES = {"", "model", "data", "optimizer"}
 
 
 class PresetForm(VerticalScroll, can_focus=False):
-    """All settings. It shows what it is told and posts `SettingField.Changed`; it knows nothing of files."""
+    """The fields of all settings. Posts `SettingField.Changed`."""
 
     DEFAULT_CSS = """
     PresetForm { scrollbar-size-vertical: 1; }
@@ -35,13 +35,13 @@ class PresetForm(VerticalScroll, can_focus=False):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "app.focus_previous", "Previous field", show=False),
         Binding("down", "app.focus_next", "Next field", show=False),
-        Binding("pageup", "page(-1)", "Table before", show=False),
+        Binding("pageup", "page(-1)", "Previous table", show=False),
         Binding("pagedown", "page(1)", "Next table", show=False),
     ]
 
     @dataclass
     class FieldFocused(Message):
-        """Another setting has the focus."""
+        """The focus has moved to another setting."""
 
         setting: Setting
 
@@ -53,7 +53,7 @@ class PresetForm(VerticalScroll, can_focus=False):
         self._mistakes: Mapping[str, str] = {}
 
     def on_mount(self) -> None:
-        """The fields come when the screen has been painted, those that one sees first: it is there sooner for it."""
+        """Mounts the fields after the first paint, the visible ones first, so that the screen opens sooner."""
         self.call_after_refresh(self._mount_first)
 
     async def _mount_first(self) -> None:
@@ -64,7 +64,7 @@ class PresetForm(VerticalScroll, can_focus=False):
         await self._mount_tables({setting.table for setting in settings()} - FIRST_TABLES)
 
     async def _mount_tables(self, names: Collection[str]) -> None:
-        """A line for each table, and its fields."""
+        """Mounts the titles and fields of these tables."""
         made: list[Widget] = []
         for table, members in groupby(settings(), key=lambda setting: setting.table):
             if table not in names:
@@ -76,20 +76,20 @@ class PresetForm(VerticalScroll, can_focus=False):
                 made.append(self._fields[setting.key])
         await self.mount_all(made)
         self.show(self._values, self._changed)
-        self.complain(self._mistakes)
+        self.show_mistakes(self._mistakes)
 
     def show(self, values: Values, changed: Collection[str]) -> None:
-        """Shows these values, those of `changed` marked."""
+        """Shows these values and marks those in `changed`."""
         self._values, self._changed = values, changed
         for field in self.fields():
             field.show(values[field.setting.key], field.setting.key in changed)
             field.display = field.setting.is_table or values.get(field.setting.table, True)
 
-    def complain(self, mistakes: Mapping[str, str]) -> None:
-        """Shows each mistake under its field."""
+    def show_mistakes(self, mistakes: Mapping[str, str]) -> None:
+        """Shows each mistake below its field."""
         self._mistakes = mistakes
         for field in self.fields():
-            field.complain(mistakes.get(field.setting.key, ""))
+            field.show_mistake(mistakes.get(field.setting.key, ""))
 
     def fields(self) -> list[SettingField]:
         """The fields in the schema's order."""
@@ -100,9 +100,9 @@ class PresetForm(VerticalScroll, can_focus=False):
         return self._fields[key]
 
     def focus_field(self, key: str | None = None) -> None:
-        """Puts the focus into a field, else into the first below the description."""
+        """Focuses a field, by default the first after the description."""
         field = self._fields.get(key or settings()[1].key)
-        if field is not None:  # it may not be there yet
+        if field is not None:  # it may not be mounted yet
             field.editor.focus()
 
     def action_page(self, by: int) -> None:
@@ -122,26 +122,26 @@ class PresetForm(VerticalScroll, can_focus=False):
 
     @on(Input.Submitted)
     def focus_next(self, event: Input.Submitted) -> None:
-        """Enter goes on to the next field."""
+        """Enter moves to the next field."""
         event.stop()
         self.screen.focus_next()
 
     @on(events.DescendantFocus)
     def announce_focus(self, event: events.DescendantFocus) -> None:
-        """Tells whose field has the focus now."""
+        """Posts which setting has the focus now."""
         field = next((node for node in event.widget.ancestors_with_self if isinstance(node, SettingField)), None)
         if field is not None:
             self.post_message(self.FieldFocused(field.setting))
 
 
-# ---- the form of a preset with what stands around it: its name and state, its file's mistakes, help for one setting
+# ---- the pane around the form: title, buttons, the file's mistakes, help
 
 TOOLS = {"Save as": "save_as", "Duplicate": "duplicate", "Rename": "rename", "Delete": "delete", "Revert": "revert"}
-"""Buttons for the mouse, and the screen's actions that they do; keys and the palette have them all."""
+"""Buttons for the mouse, and the screen's actions that they run; all have keys too."""
 
 
 class FormPane(Vertical):
-    """Shows one document. What a person changes in the form comes as `SettingField.Changed`."""
+    """Shows one document. Changes by the user are posted as `SettingField.Changed`."""
 
     DEFAULT_CSS = """
     FormPane #preset-file { height: auto; max-height: 8; padding: 0 2; color: $text-warning; display: none; }
@@ -158,7 +158,7 @@ class FormPane(Vertical):
         self._titles = ("", "")
 
     def compose(self) -> ComposeResult:
-        """Buttons, mistakes of the file, the form, help."""
+        """The buttons, the mistakes of the file, the form and the help."""
         with Container(id="preset-tools"):
             for label, action in TOOLS.items():
                 button = Button(label, compact=True, action=f"screen.{action}", id=f"tool-{action}")
@@ -170,16 +170,16 @@ class FormPane(Vertical):
 
     @property
     def form(self) -> PresetForm:
-        """The fields."""
+        """The form."""
         return self.query_one(PresetForm)
 
     @property
     def focused_field(self) -> SettingField | None:
-        """The field in which one types."""
+        """The field with the focus."""
         return next((field for field in self.form.fields() if field.has_focus_within), None)
 
     def show(self, document: PresetDocument) -> None:
-        """Shows another document, or what another file says; its values follow with `show_values`."""
+        """Shows a document and the mistakes of its file; its values follow with `show_values`."""
         self._document = document
         lines = [document.unreadable] if document.unreadable else list(map(str, document.file_mistakes))
         notes = self.query_one("#preset-file", Static)
@@ -189,15 +189,15 @@ class FormPane(Vertical):
         self.form.display = not document.unreadable
 
     def show_values(self, checked: Checked) -> None:
-        """The document's values as they are now, and what is wrong with them."""
+        """Shows the document's current values and their mistakes."""
         if self._document is None:
             return
         self.form.show(self._document.editing.values, self._document.editing.changed_keys)
-        self.form.complain(checked.mistakes)
+        self.form.show_mistakes(checked.mistakes)
         self._show_title(self._document, len(checked.mistakes))
 
     def focus_next_mistake(self) -> None:
-        """Goes to the next field that is wrong."""
+        """Moves to the next field with a mistake."""
         fields = self.form.fields()
         at = next((number for number, field in enumerate(fields) if field.has_focus_within), -1)
         wrong = [field for field in (*fields[at + 1 :], *fields[: at + 1]) if field.mistake]
@@ -206,13 +206,13 @@ class FormPane(Vertical):
 
     @on(PresetForm.FieldFocused)
     def field_focused(self, message: PresetForm.FieldFocused) -> None:
-        """Explains the setting at the bottom; what is typed in it is per step of its own."""
+        """Shows help for the setting, and begins a new undo step."""
         if self._document is not None:
             self._document.editing.end_step()
-        self.explain(message.setting)
+        self.show_help(message.setting)
 
-    def explain(self, setting: Setting | None) -> None:
-        """Help for a setting, and its form on the command line; else the preset's description."""
+    def show_help(self, setting: Setting | None) -> None:
+        """Shows help for a setting and its `--set` option; for None, the preset's description."""
         if self._document is None:
             return
         values = self._document.editing.values
@@ -224,7 +224,7 @@ class FormPane(Vertical):
             words = Content.assemble(
                 setting.help, "\n", (override, "$text-accent"), (f"  {allowed}", "$foreground 45%")
             )
-        # Its size is fixed: a layout of the whole screen at each key would be felt.
+        # Its size is fixed, and a layout of the whole screen at each key would be noticeable.
         self.query_one("#setting-help", Static).update(words, layout=False)
 
     def _show_title(self, document: PresetDocument, wrong: int) -> None:
@@ -239,7 +239,7 @@ class FormPane(Vertical):
             state = Content.styled(f"{wrong} mistake{'s' if wrong > 1 else ''} · F8 next", "$text-error")
         title = " · ".join(words)
         if (title, state.plain) == self._titles:
-            return  # a new title draws all of the form again
+            return  # setting a title redraws the whole form
         self._titles = title, state.plain
         self.border_title, self.border_subtitle = Content(title), state
         for action in ("rename", "delete"):

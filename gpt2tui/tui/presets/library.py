@@ -1,6 +1,6 @@
-"""The preset files as the workbench handles them: read with all their faults, copy, rename, delete.
+"""The preset files of the workbench: reads files with mistakes, copies, renames and deletes, scans the folders.
 
-Shipped presets are never touched; the user's own live in one folder.
+Shipped presets are read-only; the user's own are in one folder.
 """
 
 import re
@@ -21,12 +21,12 @@ from gpt2tui.system.terminal_text import printable
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
 Stamp = tuple[int, int] | None
-"""Modification time and size of a file; None where there is none."""
+"""Modification time and size of a file; None where it does not exist."""
 
 
 @dataclass(frozen=True)
 class PresetFile:
-    """What a file says: the values of known settings, valid or not, and the keys of what is no setting."""
+    """The contents of a file: the values of settings, valid or not, and the keys that are not settings."""
 
     values: Values
     mistakes: tuple[Mistake, ...] = ()
@@ -34,20 +34,20 @@ class PresetFile:
     stamp: Stamp = field(default=None, compare=False)
 
 
-def read(path: Path) -> PresetFile:
-    """A preset file, faulty or not. Raises PresetError where it cannot be read as TOML at all."""
-    found = stamp(path)
+def read_preset_file(path: Path) -> PresetFile:
+    """Reads a preset file, valid or not. Raises PresetError where it cannot be read or is not TOML."""
+    stamp = file_stamp(path)
     _, layer = read_file(path)
     preset, mistakes = validate(layer)
     if preset is not None:
-        return PresetFile(flat(preset), stamp=found)
+        return PresetFile(flat(preset), stamp=stamp)
     known = {*(setting.key for setting in settings()), *tables()}
     unknown = tuple(dotted for key in layer if (dotted := ".".join(key)) not in known)
-    return PresetFile(setting_values(layer), tuple(mistakes), unknown, found)
+    return PresetFile(setting_values(layer), tuple(mistakes), unknown, stamp)
 
 
-def stamp(path: Path) -> Stamp:
-    """What tells that a file was written since."""
+def file_stamp(path: Path) -> Stamp:
+    """A value that changes when the file is written."""
     try:
         status = path.stat()
     except OSError:
@@ -56,25 +56,25 @@ def stamp(path: Path) -> Stamp:
 
 
 def why_not_a_name(name: str, replaced: str | None = None) -> str | None:
-    """Why the user's own preset cannot be called so; None when it can. `replaced` may be taken, it is its own."""
+    """Why a user's preset cannot have this name; None when it can. `replaced` is its present name, which is allowed."""
     if not name:
         return "a preset needs a name"
     if not NAME.fullmatch(name):
-        return "a name has letters, digits, and _ . + - behind the first, at most 100"
+        return "a name has at most 100 characters: letters, digits, _, and after the first also . + -"
     if name.endswith(".toml"):
-        return "leave .toml out: it is added"
+        return "leave .toml out; it is added"
     if name != replaced and path_of(name).exists():
         return f"you already have a preset called {name}"
     return None
 
 
 def path_of(name: str) -> Path:
-    """The file of the user's own preset of this name."""
+    """The file of the user's preset of this name."""
     return user_folder() / f"{name}.toml"
 
 
 def free_name(name: str) -> str:
-    """A name for a copy that no preset has yet: `small-2`, `small-3`."""
+    """A new name for a copy: `small-2`, `small-3`."""
     taken = {source.name for source in preset_files.available()}
     base = re.sub(r"-\d+$", "", name)
     number = 2
@@ -84,7 +84,7 @@ def free_name(name: str) -> str:
 
 
 def duplicate(source: PresetSource, name: str) -> Path:
-    """Copies a file as it is, comments included, to the user's own of another name."""
+    """Copies a file unchanged, with its comments, to a user's preset of another name."""
     target = path_of(name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,14 +95,14 @@ def duplicate(source: PresetSource, name: str) -> Path:
 
 
 def rename(source: PresetSource, name: str) -> Path:
-    """Gives the user's own file another name. Raises PresetError for a shipped one or a taken name."""
+    """Renames a user's file. Raises PresetError for a shipped preset or a name in use."""
     _refuse_shipped(source)
     reason = why_not_a_name(name, source.name)
     if reason:
         raise PresetError(reason)
     target = source.path.with_name(f"{name}.toml")
     if target.exists():
-        raise PresetError(f"{printable(target)}: there is such a file already")
+        raise PresetError(f"{printable(target)}: this file exists already; choose another name")
     try:
         source.path.rename(target)
         sync_folder(target.parent)
@@ -112,7 +112,7 @@ def rename(source: PresetSource, name: str) -> Path:
 
 
 def delete(source: PresetSource) -> None:
-    """Removes the user's own file. Raises PresetError for a shipped one."""
+    """Deletes a user's file. Raises PresetError for a shipped preset."""
     _refuse_shipped(source)
     try:
         source.path.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ def delete(source: PresetSource) -> None:
 
 
 def nearest_shipped(name: str, values: Values) -> tuple[str, Values] | None:
-    """The shipped preset of this name, else the one with the fewest differences; None where none is readable."""
+    """The shipped preset of this name, else the one with the fewest differences; None where none can be read."""
     found: list[tuple[str, Values]] = []
     for path in sorted(shipped_folder().glob("*.toml")):
         try:
@@ -134,15 +134,15 @@ def nearest_shipped(name: str, values: Values) -> tuple[str, Values] | None:
 
 def _refuse_shipped(source: PresetSource) -> None:
     if source.shipped or source.path.resolve().is_relative_to(shipped_folder().resolve()):
-        raise PresetError(f"{source.name} is a shipped preset, which is never changed; duplicate it")
+        raise PresetError(f"{source.name} is a shipped preset, which is read-only; duplicate it")
 
 
-# ---- looks at the folders of presets: which there are, how large their models are, which are broken. For a thread
+# ---- scanning the preset folders, in a thread
 
 
 @dataclass(frozen=True)
 class ScannedPreset:
-    """A preset's size in a few characters, empty while it is not known, and whether its file is wrong."""
+    """A preset, its size in a few characters (empty while not known), and whether its file has mistakes."""
 
     source: PresetSource
     size: str = ""
@@ -150,25 +150,25 @@ class ScannedPreset:
 
 
 class PresetScan:
-    """Reads only files that have changed since it last looked."""
+    """Scans the folders; reads only files that have changed since the last scan."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[PresetSource, Stamp], ScannedPreset] = {}
 
-    def look(self, extra: Iterable[PresetSource] = ()) -> list[ScannedPreset]:
-        """All presets that can be named, and `extra` ones that still exist."""
+    def scan(self, extra: Iterable[PresetSource] = ()) -> list[ScannedPreset]:
+        """All presets in the folders, and those of `extra` that still exist."""
         sources = preset_files.available()
         paths = {source.path for source in sources}
         elsewhere = [source for source in extra if source.path not in paths and source.path.exists()]
         found = {}
         for source in (*elsewhere, *sources):
-            key = (source, stamp(source.path))
-            found[key] = self._known.get(key) or _scan(source)
+            key = (source, file_stamp(source.path))
+            found[key] = self._known.get(key) or _scan_file(source)
         self._known = found
         return list(found.values())
 
 
-def _scan(source: PresetSource) -> ScannedPreset:
+def _scan_file(source: PresetSource) -> ScannedPreset:
     try:
         count = preset_files.check(source.path).preset.known_parameters
     except Gpt2TuiError:

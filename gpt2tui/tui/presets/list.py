@@ -1,4 +1,4 @@
-"""The presets: the user's own above the shipped ones, with size, and `*` where there are unsaved changes."""
+"""The list of presets, the user's own above the shipped ones, and the dialog of differences between presets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,14 @@ from textual.widgets.option_list import Option
 from gpt2tui.preset.settings import Difference
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.presets.document import PresetRow
-from gpt2tui.tui.presets.field import write
+from gpt2tui.tui.presets.field import value_text
 from gpt2tui.tui.widgets.dialogs import Dialog
+
+LONGEST_VALUE = 48  # of a value in the dialog of differences, in characters
 
 
 class PresetList(OptionList):
-    """Shows rows and keeps the highlighted one in place when they change."""
+    """Shows a row for each preset, with `*` for unsaved changes; keeps the highlighted row when rows change."""
 
     DEFAULT_CSS = """
     PresetList { border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1; height: 1fr; }
@@ -33,7 +35,7 @@ class PresetList(OptionList):
         Binding("k", "cursor_up", "Up", show=False),
     ]
 
-    # Its place is of a fixed size: what is in it moves nothing around it, and a layout of the form would be felt.
+    # The list has a fixed size, so its contents need no new layout, which would be noticeable in the form.
     virtual_size = Reactive(Size(0, 0), layout=False)
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -42,13 +44,13 @@ class PresetList(OptionList):
         self._chosen: str | None = None
 
     def show(self, rows: Sequence[PresetRow]) -> None:
-        """Shows these rows; the cursor stays on its preset."""
+        """Shows these rows and keeps the cursor on its preset."""
         if tuple(rows) != self._rows:
             self._rows = tuple(rows)
             self._fill()
 
     def choose(self, id: str) -> None:
-        """Puts the cursor on a preset, at the latest when it is among the rows."""
+        """Puts the cursor on a preset, or later, once its row is shown."""
         self._chosen = id
         if id != self.highlighted_id and any(row.id == id for row in self._rows):
             with self.prevent(OptionList.OptionHighlighted):
@@ -61,12 +63,12 @@ class PresetList(OptionList):
         return option.id if option else None
 
     def on_resize(self) -> None:
-        """Sizes stand at the right edge, wherever it is."""
+        """Aligns the sizes at the new right edge."""
         self._fill()
 
     def _fill(self) -> None:
         chosen = self.highlighted_id or self._chosen
-        scrolled = self._too_long
+        had_scrollbar = self._has_scrollbar
         options = []
         for title, shipped in (("yours", False), ("shipped, read-only", True)):
             rows = [row for row in self._rows if row.shipped == shipped]
@@ -77,11 +79,11 @@ class PresetList(OptionList):
             self.set_options(options)
             if chosen is not None and any(row.id == chosen for row in self._rows):
                 self.highlighted = self.get_option_index(chosen)
-        if scrolled or self._too_long:
-            self.refresh(layout=True)  # a scrollbar comes, goes or changes
+        if had_scrollbar or self._has_scrollbar:
+            self.refresh(layout=True)  # the scrollbar appears, disappears or changes
 
     @property
-    def _too_long(self) -> bool:
+    def _has_scrollbar(self) -> bool:
         return self.virtual_size.height > self.size.height
 
     def _prompt(self, row: PresetRow) -> Content:
@@ -99,21 +101,19 @@ class PresetList(OptionList):
         return Content.assemble((f"{mark} ", style), (text.plain, style), gap, (size, "$foreground 45%"))
 
 
-# ---- what differs between the preset in the form and others: the saved one, the shipped one
-
-LONGEST_VALUE = 48
+# ---- differences
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The differences to one other preset, under a title."""
+class PresetComparison:
+    """The differences from one other preset, under a title."""
 
     title: str
     differences: Sequence[Difference]
 
 
 class DifferenceDialog(Dialog[None]):
-    """Lists every differing setting, the other's value and the form's."""
+    """Lists every setting that differs, with the other preset's value and the form's value."""
 
     DEFAULT_CSS = """
     DifferenceDialog { align: center middle; background: $background 60%; }
@@ -129,7 +129,7 @@ class DifferenceDialog(Dialog[None]):
         Binding("j", "app.focused.scroll_down", "Down", show=False),
     ]
 
-    def __init__(self, title: str, comparisons: Sequence[Comparison]) -> None:
+    def __init__(self, title: str, comparisons: Sequence[PresetComparison]) -> None:
         super().__init__()
         self._title = title
         self._comparisons = comparisons
@@ -141,26 +141,26 @@ class DifferenceDialog(Dialog[None]):
             box.border_subtitle = Content("esc Back")
             with VerticalScroll():
                 for comparison in self._comparisons:
-                    yield Static(_table(comparison))
+                    yield Static(_comparison_table(comparison))
 
 
-def _table(comparison: Comparison) -> Content:
+def _comparison_table(comparison: PresetComparison) -> Content:
     lines = [Content.styled(printable(comparison.title), "bold $text-primary")]
     if not comparison.differences:
-        lines.append(Content.styled("  nothing differs", "$foreground 65%"))
+        lines.append(Content.styled("  no differences", "$foreground 65%"))
     longest = max((len(difference.key) for difference in comparison.differences), default=0)
     lines += [
         Content.assemble(
             f"  {difference.key.ljust(longest)}  ",
-            (shown(difference.left), "$text-error"),
+            (_short_value(difference.left), "$text-error"),
             (" → ", "$foreground 65%"),
-            (shown(difference.right), "$text-success"),
+            (_short_value(difference.right), "$text-success"),
         )
         for difference in comparison.differences
     ]
     return Content("\n").join([*lines, Content("")])
 
 
-def shown(value: object) -> str:
-    """A value in a few harmless characters."""
-    return "left out" if value is None else printable(write(value), LONGEST_VALUE) or "empty"
+def _short_value(value: object) -> str:
+    """A value, shortened and without control characters."""
+    return "left out" if value is None else printable(value_text(value), LONGEST_VALUE) or "empty"

@@ -1,7 +1,7 @@
-"""What is asked before a preset's file is written, copied, renamed or deleted, and then done.
+"""Saving, copying, renaming and deleting presets, with the dialogs that ask before.
 
-Each is awaited in a worker, keeps the open presets right, and returns the preset to show after it, as
-`OpenPresets.named` knows it, or None when nothing was changed. They raise what `library` raises when a file refuses.
+Each function is awaited in a worker, updates the open presets, and returns the name or path of the preset to show
+next, for `OpenPresets.find`, or None when nothing was changed. They raise the errors of `library`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ Question = Callable[[AnyApp, OpenPresets, PresetDocument], Awaitable[str | None]
 
 
 async def save(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
-    """Writes the preset's own file; a shipped one, and where it is preferred, under another name."""
+    """Writes the preset's file; a shipped preset, or if the user prefers, under another name."""
     question = _before_saving(document)
     answer = await app.push_screen_wait(question) if question else SAVE_AS if document.source.shipped else WRITE
     if answer == SAVE_AS:
@@ -30,61 +30,61 @@ async def save(app: AnyApp, open_presets: OpenPresets, document: PresetDocument)
 def _before_saving(document: PresetDocument) -> ConfirmDialog | None:
     if document.source.shipped:
         return None
-    if document.moved_on and preset_library.stamp(document.source.path) is not None:
-        text = f"{document.source.path} was written by another program since it was read here."
-        return ConfirmDialog("Changed on disk", text, "Back", "!Write over it", SAVE_AS)
+    if document.changed_on_disk and preset_library.file_stamp(document.source.path) is not None:
+        text = f"Another program has written {document.source.path} since it was read here."
+        return ConfirmDialog("Changed on disk", text, "Back", "!Overwrite", SAVE_AS)
     if document.unknown:
         keys = printable(", ".join(document.unknown), 60)
-        text = f"The file has what the form does not know ({keys}), which saving does not keep."
-        return ConfirmDialog("Saving loses something", text, SAVE_AS, "!Save without", "Back")
+        text = f"The file has keys that are not settings ({keys}). Saving removes them."
+        return ConfirmDialog("Saving removes keys", text, SAVE_AS, "!Save without", "Back")
     return None
 
 
 async def save_as(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
-    """Saves under another name, as a preset of the user's own, which then has the edits."""
+    """Saves under another name, as a user's preset, which then has the edits."""
     name = await _name(app, "Save as", "The name of your own preset:", preset_library.free_name(document.name))
     if name is None:
         return None
     saved = document.save_as(preset_library.path_of(name))
-    open_presets.keep(saved)
+    open_presets.add(saved)
     return _saved(app, saved)
 
 
 async def duplicate(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
-    """Copies the preset's file as it is, comments included."""
-    note = " Unsaved changes stay where they are." if document.changed else ""
+    """Copies the preset's file unchanged, with its comments."""
+    note = " Unsaved changes are not copied." if document.changed else ""
     name = await _name(app, "Duplicate", f"The name of the copy.{note}", preset_library.free_name(document.name))
     return None if name is None else str(preset_library.duplicate(document.source, name))
 
 
 async def rename(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
-    """Gives the user's own preset another name."""
+    """Renames a user's preset."""
     name = await _name(app, "Rename", "The new name:", document.name, document.name)
     if name is None or name == document.name:
         return None
     document.renamed(preset_library.rename(document.source, name))
-    open_presets.keep(document)
+    open_presets.add(document)
     return str(document.source.path)
 
 
 async def delete(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
-    """Deletes the user's own preset; a shipped one of its name comes to light."""
-    text = f"{document.source.path} will be gone. Runs made with it keep their own copy."
+    """Deletes a user's preset; a shipped preset of the same name is then visible again."""
+    text = f"{document.source.path} will be deleted. Runs trained with it keep their own copy."
     if await app.push_screen_wait(ConfirmDialog(f"Delete {document.name}?", text, "Keep it", "!Delete")) != "!Delete":
         return None
     preset_library.delete(document.source)
-    open_presets.drop(document)
+    open_presets.remove(document)
     return document.name
 
 
 async def reconcile_with_disk(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
-    """For unsaved changes of a file that another program has written: keeps them, or takes the file's."""
+    """For a file with unsaved changes that another program has written: keeps the changes or reloads the file."""
     text = (
-        f"{document.source.path} was written by another program, and here it has unsaved changes.\n\n"
-        "Keep yours, and saving will write over the file; or take the file's, and undo brings yours back."
+        f"Another program has written {document.source.path}, which has unsaved changes here.\n\n"
+        "Keep your changes, and saving will overwrite the file; or reload the file, and undo restores your changes."
     )
-    take = "Take the file's"
-    if await app.push_screen_wait(ConfirmDialog("Changed on disk", text, "Keep mine", take)) == take:
+    reload = "Reload the file"
+    if await app.push_screen_wait(ConfirmDialog("Changed on disk", text, "Keep mine", reload)) == reload:
         document.reload()
     else:
         document.ignore_file()

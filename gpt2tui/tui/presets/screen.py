@@ -1,4 +1,4 @@
-"""The Presets screen: choose a preset, change it in a form, see what it costs, save it, train it."""
+"""The Presets screen: choose a preset, edit it in a form, see its costs, save it, train it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from gpt2tui.tui.presets.document import OpenPresets, PresetDocument
 from gpt2tui.tui.presets.field import SettingField
 from gpt2tui.tui.presets.form import FormPane
 from gpt2tui.tui.presets.library import PresetScan, ScannedPreset
-from gpt2tui.tui.presets.list import Comparison, DifferenceDialog, PresetList
+from gpt2tui.tui.presets.list import DifferenceDialog, PresetComparison, PresetList
 from gpt2tui.tui.presets.questions import Question
 from gpt2tui.tui.presets.values import Checked
 from gpt2tui.tui.widgets.field_input import FieldInput
@@ -33,47 +33,47 @@ from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 
 FIRST_PRESET = "small"
-FILTER_SECONDS = 0.15  # of no typing, after which the list follows
-CHECK_SECONDS = 0.08  # typing goes on; what is right and what it costs follows
-REMEMBER_SECONDS = 0.5  # what the cursor only passes over is not written down
-LOOK_SECONDS = 2.0  # how often the folders are looked at
+FILTER_SECONDS = 0.15  # without typing, before the list is filtered
+CHECK_SECONDS = 0.08  # without typing, before the values are validated and the costs updated
+REMEMBER_SECONDS = 0.5  # on a preset, before it is stored as the one to open at the next start
+SCAN_SECONDS = 2.0  # between scans of the preset folders
 
 
 @dataclass
 class Scanned(Message):
-    """The folders of presets have been looked at."""
+    """The preset folders were scanned."""
 
     presets: Sequence[ScannedPreset]
 
 
 class PresetsScreen(ModeScreen):
-    """A list, a form and the costs. Each preset keeps its edits while one looks at others."""
+    """A list, a form and the costs. Each preset keeps its unsaved edits while others are shown."""
 
     HELP = """\
-Every preset keeps its unsaved changes, marked *, until the workbench is left. A shipped preset can be changed and
-trained, and saved under another name; its own file is never written.
-A mistake stands under its field in the words of the command line; what is not valid is neither saved nor trained.
-parameters: every trained number, the tied embedding counted once. tokens per step: batch_size x gradient_accumulation x
+Every preset keeps its unsaved changes, marked *, until you leave the workbench. A shipped preset is read-only: you can
+change and train it, and save it under another name.
+A mistake is shown below its field. A preset with mistakes cannot be saved or trained.
+parameters: all trained weights, the tied embedding counted once. tokens per step: batch_size x gradient_accumulation x
 sequence_length. memory: on one device at the end of a forward pass. time: training steps only, from a measured speed.
-Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss for the compute (Hoffmann et al. 2022).
+Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the compute (Hoffmann et al. 2022).
 """
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide")]  # noqa: RUF012 - as Screen has it
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+t", "train", "Train", key_display="^t", tooltip="what is in the form, saved or not"),
+        Binding("ctrl+t", "train", "Train", key_display="^t", tooltip="trains the values in the form, saved or not"),
         Binding("ctrl+s", "save", "Save", key_display="^s"),
         Binding("ctrl+z", "undo", "Undo", key_display="^z", priority=True),
         Binding("ctrl+y", "redo", "Redo", key_display="^y", priority=True, show=False),
-        Binding("v", "difference", "Diff", tooltip="what differs from the saved and from the shipped preset"),
+        Binding("v", "difference", "Diff", tooltip="shows the differences from the saved and the shipped preset"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("w", "save_as", "Save as", show=False),
         Binding("d", "duplicate", "Duplicate", show=False),
         Binding("r", "rename", "Rename", show=False),
         Binding("delete,D", "delete", "Delete", show=False, key_display="Del"),
-        Binding("u", "revert", "Revert", show=False, tooltip="takes the saved values back; undo brings yours again"),
-        Binding("enter", "edit", "Edit", show=False, tooltip="goes into the form"),
+        Binding("u", "revert", "Revert", show=False, tooltip="restores the saved values; undo restores your changes"),
+        Binding("enter", "edit", "Edit", show=False, tooltip="moves into the form"),
         Binding("f8", "next_mistake", "Next mistake", show=False),
-        Binding("escape", "back", "Back", show=False, tooltip="one step: form, filter, list"),
+        Binding("escape", "back", "Back", show=False, tooltip="moves back: from the form or the filter to the list"),
     ]
     CSS_PATH = "screen.tcss"
 
@@ -87,11 +87,11 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         self._check_soon: Timer | None = None
         self._filter_soon: Timer | None = None
         self._remember_soon: Timer | None = None
-        self._looking = False
-        self._asked_about: set[tuple[Path, object]] = set()
+        self._scanning = False
+        self._handled_changes: set[tuple[Path, object]] = set()
 
     def compose(self) -> ComposeResult:
-        """List, form and costs between the mode bar and the keys."""
+        """The list, the form and the costs, between the mode bar and the footer."""
         yield ModeBar()
         with Container(id="presets-body"):
             with Vertical(id="preset-pane", classes="pane") as pane:
@@ -102,11 +102,11 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
             yield CostPanel()
         yield KeyFooter()
 
-    # ---- coming up
+    # ---- opening
 
     def on_mount(self) -> None:
-        """Opens the preset of the command line, else the one of last time, and begins to look at the folders."""
-        self.open_presets.list_again()
+        """Opens the preset of the command line, else the last one used, and starts scanning the folders."""
+        self.open_presets.refresh_names()
         self._refresh_list()
         preselected = self.workbench.preselected
         if preselected is not None:
@@ -114,24 +114,24 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         else:
             self.select_preset(self.workbench.settings.preset or FIRST_PRESET)
         self.query_one(PresetList).focus()
-        self.set_interval(LOOK_SECONDS, self._look)
-        self._look()
+        self.set_interval(SCAN_SECONDS, self._start_scan)
+        self._start_scan()
 
     @on(events.ScreenResume)
-    def come_back(self) -> None:
-        """A training may have prepared the corpus, and files may have changed."""
-        self.query_one(CostPanel).forget_corpora()
+    def refresh_after_return(self) -> None:
+        """Looks again at corpora, which a training may have prepared, and at files, which may have changed."""
+        self.query_one(CostPanel).recheck_corpora()
         if self._current is not None:
-            self._look()
+            self._start_scan()
 
     def select_preset(self, name: str) -> None:
-        """Shows a preset by name, or by the path of its file; else the first there is."""
-        source = self.open_presets.named(name, otherwise=FIRST_PRESET)
+        """Shows a preset, given its name or the path of its file, else the first preset."""
+        source = self.open_presets.find(name, fallback=FIRST_PRESET)
         if source is not None:
             self._open(self.open_presets.document(source))
 
     def unsaved_changes(self) -> str | None:
-        """What leaving the workbench would lose, in a sentence."""
+        """What would be lost on leaving the workbench, in words; None when nothing would."""
         names = [document.name for document in self.open_presets.documents if document.changed]
         if not names:
             return None
@@ -141,7 +141,7 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
     @on(events.DescendantFocus)
     @on(events.DescendantBlur)
     def mark_pane(self) -> None:
-        """Shows which pane has the focus. With `:focus-within` each step in the form would restyle all of it."""
+        """Marks the pane with the focus. `:focus-within` would restyle the whole form at each change of focus."""
         for pane in self.query(".pane"):
             if pane.has_class("-active") != pane.has_focus_within:
                 pane.set_class(pane.has_focus_within, "-active", update=False)
@@ -155,26 +155,26 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     @on(OptionList.OptionHighlighted, "#preset-list")
     def choose(self, event: OptionList.OptionHighlighted) -> None:
-        """The cursor is on another preset."""
+        """Opens the preset under the cursor."""
         source = next((s for s in self.open_presets.sources if str(s.path) == event.option_id), None)
         if source is not None and (self._current is None or self._current.source.path != source.path):
             self._open(self.open_presets.document(source))
 
     @on(OptionList.OptionSelected, "#preset-list")
     def enter_form(self) -> None:
-        """Enter goes from the list into the form."""
+        """Enter moves from the list into the form."""
         self.action_edit()
 
     @on(Input.Changed, "#preset-filter")
     def filter_changed(self) -> None:
-        """Shows the presets whose name has what is typed, once the letter itself is on the screen."""
+        """Filters the list, after the typed letter is drawn."""
         if self._filter_soon is not None:
             self._filter_soon.stop()
         self._filter_soon = self.set_timer(FILTER_SECONDS, self._refresh_list)
 
     @on(Input.Submitted, "#preset-filter")
     def filter_done(self) -> None:
-        """Enter takes the first of them."""
+        """Enter opens the first preset in the filtered list."""
         rows = self.open_presets.rows(self._filter.value)
         if rows and (self._current is None or str(self._current.source.path) not in {row.id for row in rows}):
             self.select_preset(rows[0].id)
@@ -185,49 +185,50 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     # ---- the files
 
-    def _look(self) -> None:
-        if self.app.screen is self and not self._looking:
-            self._looking = True
+    def _start_scan(self) -> None:
+        if self.app.screen is self and not self._scanning:
+            self._scanning = True
             self._scan_folders([document.source for document in self.open_presets.documents])
 
     @work(thread=True, group="preset-scan")
     def _scan_folders(self, extra: Sequence[PresetSource]) -> None:
         try:
-            presets = self._scan.look(extra)
+            presets = self._scan.scan(extra)
         finally:
-            self._looking = False
+            self._scanning = False
         self.post_message(Scanned(presets))
 
     @on(Scanned)
     def show_scanned(self, message: Scanned) -> None:
-        """The folders as they are now; what was written by others is taken, or asked about."""
-        self.open_presets.take(message.presets)
+        """Updates the list, and handles files that other programs have changed."""
+        self.open_presets.update(message.presets)
         self._refresh_list()
         for document in self.open_presets.documents:
-            if document.moved_on:
-                self._moved_on(document)
+            if document.changed_on_disk:
+                self._handle_changed_file(document)
 
-    def _moved_on(self, document: PresetDocument) -> None:
-        stamp = preset_library.stamp(document.source.path)
+    def _handle_changed_file(self, document: PresetDocument) -> None:
+        """Reloads the file where nothing is unsaved, else asks; each change is handled once."""
+        stamp = preset_library.file_stamp(document.source.path)
         name = printable(document.name)
-        if (document.source.path, stamp) in self._asked_about:
+        if (document.source.path, stamp) in self._handled_changes:
             return
         if stamp is None:
-            self._asked_about.add((document.source.path, stamp))
+            self._handled_changes.add((document.source.path, stamp))
             if not document.changed and document is not self._current:
-                self.open_presets.drop(document)
+                self.open_presets.remove(document)
             else:
                 self.notify(f"{name} was deleted on disk; saving writes it again", severity="warning", markup=False)
         elif not document.changed:
             document.reload()
-            self.notify(f"{name} has changed on disk and was read again", markup=False)
+            self.notify(f"{name} has changed on disk and was reloaded", markup=False)
             if document is self._current:
                 self._show_document()
         elif document is self._current and self.app.screen is self:
-            self._asked_about.add((document.source.path, stamp))
+            self._handled_changes.add((document.source.path, stamp))
             self._ask(preset_questions.reconcile_with_disk)
 
-    # ---- showing
+    # ---- the form and the costs
 
     def _open(self, document: PresetDocument) -> None:
         self._current = document
@@ -249,12 +250,13 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
             self._show_values()
 
     def _show_values(self) -> None:
-        self._show_checked()
+        self._validate()
         pane = self.query_one(FormPane)
         field = pane.focused_field
-        pane.explain(field.setting if field else None)
+        pane.show_help(field.setting if field else None)
 
-    def _show_checked(self) -> None:
+    def _validate(self) -> None:
+        """Validates the values and shows their mistakes and costs."""
         document = self._current
         if document is None:
             return
@@ -269,23 +271,23 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
 
     @on(SettingField.Changed)
     def changed(self, message: SettingField.Changed) -> None:
-        """A setting was changed: keep it at once, judge it in a moment."""
+        """Takes a changed setting at once, and validates shortly after."""
         if self._current is None:
             return
         self._current.editing.set(message.key, message.value)
-        self.query_one(FormPane).explain(message.field.setting)
+        self.query_one(FormPane).show_help(message.field.setting)
         if self._check_soon is not None:
             self._check_soon.stop()
-        self._check_soon = self.set_timer(CHECK_SECONDS, self._show_checked)
+        self._check_soon = self.set_timer(CHECK_SECONDS, self._validate)
 
     # ---- keys
 
     def action_edit(self) -> None:
-        """Goes into the form."""
+        """Moves into the form."""
         self.query_one(FormPane).form.focus_field()
 
     def action_back(self) -> None:
-        """One step back: from the form or a used filter to the list."""
+        """Moves from the form to the list, or clears the filter."""
         if self._filter.has_focus or not self.query_one("#preset-pane").has_focus_within:
             if self._filter.has_focus:
                 self._filter.value = ""
@@ -294,86 +296,86 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
             self._filter.value = ""
 
     def action_filter(self) -> None:
-        """Goes to the filter of the list."""
+        """Moves to the filter of the list."""
         self._filter.focus()
 
     def action_undo(self) -> None:
-        """Takes the last change of this preset back."""
+        """Undoes the last change of this preset."""
         if self._current is not None and self._current.editing.undo():
             self._show_values()
         else:
             self.notify("nothing to undo", timeout=2, markup=False)
 
     def action_redo(self) -> None:
-        """Takes an undo back."""
+        """Redoes the change that was undone last."""
         if self._current is not None and self._current.editing.redo():
             self._show_values()
         else:
             self.notify("nothing to redo", timeout=2, markup=False)
 
     def action_revert(self) -> None:
-        """Shows the saved values again, as per step that can be undone."""
+        """Restores the saved values, as one step that can be undone."""
         if self._current is not None and self._current.changed:
             self._current.editing.replace(self._current.editing.saved)
             self._show_values()
-            self.notify("as it was saved; undo brings your changes back", timeout=4, markup=False)
+            self.notify("restored the saved values; undo restores your changes", timeout=4, markup=False)
 
     def action_next_mistake(self) -> None:
-        """Goes to the next field that is wrong."""
+        """Moves to the next field with a mistake."""
         self.query_one(FormPane).focus_next_mistake()
 
     def action_difference(self) -> None:
-        """Shows what differs from the saved preset and from the nearest shipped one."""
+        """Shows the differences from the saved preset and from the nearest shipped one."""
         document = self._current
         if document is None:
             return
         values = document.editing.values
         saved = differences(document.editing.saved, values)
-        comparisons = [Comparison(f"from {document.name} as it is saved", saved)]
+        comparisons = [PresetComparison(f"from the saved {document.name}", saved)]
         shipped = preset_library.nearest_shipped(document.name, values)
         if shipped is not None and not (document.source.shipped and shipped[0] == document.name):
-            comparisons.append(Comparison(f"from the shipped {shipped[0]}", differences(shipped[1], values)))
+            comparisons.append(PresetComparison(f"from the shipped {shipped[0]}", differences(shipped[1], values)))
         self.app.push_screen(DifferenceDialog("Differences", comparisons))
 
     @on(Button.Pressed, "#train")
     def action_train(self) -> None:
-        """Trains what is in the form."""
-        loaded = self._valid("trained")
+        """Trains the preset in the form."""
+        loaded = self._valid_preset("trained")
         if loaded is not None:
             self.workbench.start_training(loaded)
 
     def action_save(self) -> None:
-        """Saves; a shipped preset under another name."""
+        """Saves the preset; a shipped preset under another name."""
         document = self._current
-        if document is None or self._valid("saved") is None:
+        if document is None or self._valid_preset("saved") is None:
             return
-        if not document.source.shipped and not document.changed and not document.moved_on:
-            self.notify("nothing to save: the file says the same", timeout=3, markup=False)
+        if not document.source.shipped and not document.changed and not document.changed_on_disk:
+            self.notify("nothing to save: the file has these values", timeout=3, markup=False)
         else:
             self._ask(preset_questions.save)
 
     def action_save_as(self) -> None:
-        """Saves under another name, as a preset of the user's own."""
-        if self._valid("saved") is not None:
+        """Saves under another name, as a user's preset."""
+        if self._valid_preset("saved") is not None:
             self._ask(preset_questions.save_as)
 
     def action_duplicate(self) -> None:
-        """Copies the preset's file as it is, comments included."""
+        """Copies the preset's file unchanged, with its comments."""
         self._ask(preset_questions.duplicate)
 
     def action_rename(self) -> None:
-        """Gives the user's own preset another name."""
+        """Renames a user's preset."""
         if self._is_own("renamed"):
             self._ask(preset_questions.rename)
 
     def action_delete(self) -> None:
-        """Deletes the user's own preset, when that is confirmed."""
+        """Deletes a user's preset after a confirmation."""
         if self._is_own("deleted"):
             self._ask(preset_questions.delete)
 
     @work
     async def _ask(self, question: Question) -> None:
-        """Asks about the files, does it, and shows what comes of it."""
+        """Runs a file operation with its dialogs, and shows the resulting preset."""
         if self._current is None:
             return
         try:
@@ -384,25 +386,25 @@ Chinchilla's optimum: about 20 tokens for each parameter give the lowest loss fo
         if reference is not None:
             self.select_preset(reference)
             self._refresh_list()
-            self._look()
+            self._start_scan()
 
-    def _valid(self, what: str) -> LoadedPreset | None:
-        """The preset in the form; None, and a word about it, while it is not valid."""
+    def _valid_preset(self, action: str) -> LoadedPreset | None:
+        """The preset in the form; while it is not valid, None, with a message that it cannot be `action`."""
         document = self._current
         if document is None:
             return None
-        self._show_checked()
+        self._validate()
         loaded = document.loaded()
         if loaded is None:
             wrong = len(self._checked.mistakes)
             reason = "its file cannot be read" if document.unreadable else f"{wrong} mistake{'s' if wrong > 1 else ''}"
-            self.notify(reason, title=f"Not {what}", severity="error", markup=False)
+            self.notify(reason, title=f"Not {action}", severity="error", markup=False)
             self.action_next_mistake()
         return loaded
 
-    def _is_own(self, what: str) -> bool:
-        """Whether it is the user's own preset, and a word where it is a shipped one."""
+    def _is_own(self, action: str) -> bool:
+        """Whether it is a user's preset; for a shipped one, shows a message that it cannot be `action`."""
         own = self._current is not None and not self._current.source.shipped
         if not own:
-            self.notify(f"a shipped preset is not {what}; duplicate it", severity="warning", markup=False)
+            self.notify(f"a shipped preset cannot be {action}; duplicate it", severity="warning", markup=False)
         return own

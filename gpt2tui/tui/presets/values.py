@@ -1,4 +1,4 @@
-"""A preset while it is edited: its values, valid or not, what they were, and the way back and forth."""
+"""The values of a preset that is being edited, valid or not, with undo and redo."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Values, differences, optional_tables, with_table
 from gpt2tui.preset.validation import validate
 
-MOST_STEPS = 500  # of undo; each shares all but one of its values with its neighbours
+MAX_UNDO_STEPS = 500  # each shares all but one of its values with the next
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The preset, or None and what is wrong with which setting, in the words of the command line."""
+    """The preset, or None and the mistake of each wrong setting, in the words of the command line."""
 
     preset: Preset | None
     mistakes: Mapping[str, str] = field(default_factory=dict)
 
 
-def check(values: Values) -> Checked:
-    """Validates as the command line does; what is wrong with no single setting stands at the description."""
+def check_values(values: Values) -> Checked:
+    """Validates as the command line does; a mistake without a key is put at the description."""
     form = Place("form")
     layer: Layer = {
         tuple(key.split(".")): SourcedValue(value, form) for key, value in values.items() if value is not None
@@ -40,18 +40,18 @@ def check(values: Values) -> Checked:
 
 
 class PresetEditing:
-    """The values of one preset, with undo and redo of whole presets. Typing in one field is one step."""
+    """The values of one preset, with undo and redo. Typing in one field is one step."""
 
     def __init__(self, saved: Values) -> None:
         self.saved: Values = dict(saved)
         self._values: Values = self.saved
-        self._before: list[Values] = []
-        self._after: list[Values] = []
-        self._open: str | None = None
+        self._undo_steps: list[Values] = []
+        self._redo_steps: list[Values] = []
+        self._open_step: str | None = None
 
     @property
     def values(self) -> Values:
-        """The values as they stand, valid or not."""
+        """The current values, valid or not."""
         return self._values
 
     @property
@@ -61,58 +61,58 @@ class PresetEditing:
 
     @property
     def changed_keys(self) -> frozenset[str]:
-        """The settings that are not as they were saved."""
+        """The settings whose values are not saved."""
         return frozenset(difference.key for difference in differences(self.saved, self._values))
 
     def set(self, key: str, value: Any) -> None:
-        """Changes one setting. Changes of the same one in a row are one step, until `end_step`.
+        """Changes one setting. Successive changes of the same setting are one step, until `end_step`.
 
-        An optional table comes with its defaults and takes its settings away.
+        An optional table that is switched on gets its defaults; switched off, it loses its settings.
         """
         if self._values[key] == value and type(self._values[key]) is type(value):
             return
-        if self._open != key:
-            self._remember()
-            self._open = key
+        if self._open_step != key:
+            self._push_undo()
+            self._open_step = key
         if key in optional_tables():
             self._values = with_table(self._values, key, is_there=value)
         else:
             self._values = {**self._values, key: value}
-        self._after.clear()
+        self._redo_steps.clear()
 
     def replace(self, values: Values) -> None:
-        """Changes everything at once, as one step."""
+        """Replaces all values, as one step."""
         if values != self._values:
-            self._remember()
-            self._open = None
+            self._push_undo()
+            self._open_step = None
             self._values = dict(values)
-            self._after.clear()
+            self._redo_steps.clear()
 
     def end_step(self) -> None:
-        """The next change is per step of its own, also of the same setting."""
-        self._open = None
+        """Makes the next change a new step, even if it is of the same setting."""
+        self._open_step = None
 
     def undo(self) -> bool:
-        """Goes one step back; False where there is none."""
-        return self._step(self._before, self._after)
+        """Undoes one step; False where there is none."""
+        return self._step(self._undo_steps, self._redo_steps)
 
     def redo(self) -> bool:
-        """Takes back one `undo`; False where there is none."""
-        return self._step(self._after, self._before)
+        """Redoes one step; False where there is none."""
+        return self._step(self._redo_steps, self._undo_steps)
 
     def mark_saved(self, values: Values) -> None:
-        """These values are in the file now. Undo still reaches behind the saving."""
+        """Marks these values as saved. Earlier steps can still be undone."""
         self.saved = dict(values)
-        self._open = None
+        self._open_step = None
 
     def _step(self, source: list[Values], target: list[Values]) -> bool:
-        self._open = None
+        self._open_step = None
         if not source:
             return False
         target.append(self._values)
         self._values = source.pop()
         return True
 
-    def _remember(self) -> None:
-        self._before.append(self._values)
-        del self._before[:-MOST_STEPS]
+    def _push_undo(self) -> None:
+        self._undo_steps.append(self._values)
+        del self._undo_steps[:-MAX_UNDO_STEPS]

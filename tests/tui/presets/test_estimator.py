@@ -1,4 +1,4 @@
-"""What the estimator shows, and that it never says more than it knows."""
+"""The estimator: its numbers, and what it shows where a number is not known."""
 
 from types import SimpleNamespace
 
@@ -46,23 +46,23 @@ def test_what_is_not_known_is_not_a_number():
     assert "free" not in shown
 
 
-def test_a_device_that_is_not_there_says_so():
+def test_a_missing_device_is_reported():
     shown = text(device=Found(None, "torch sees 0 CUDA devices"))
     assert "torch sees 0 CUDA devices" in shown.replace("\n", " ")
 
 
-def test_a_vocabulary_only_the_corpus_can_tell_makes_the_count_approximate():
+def test_a_vocabulary_that_depends_on_the_corpus_makes_the_count_approximate():
     preset = preset_files.load(["shakespeare-char"]).preset
     assert "about" in text(preset, corpus=Found(None, "no such file: shakespeare.txt"))
     assert "no such file" in text(preset, corpus=Found(None, "no such file: shakespeare.txt"))
 
 
-def test_too_little_memory_says_what_to_do():
+def test_too_little_memory_is_shown_with_advice():
     small = Found(DeviceSpeed("a GPU", "bf16", 1e14, None, 1_000_000, None))
     assert "lower batch_size" in text(device=small).replace("\n", " ")
 
 
-def test_a_time_budget_is_the_most_it_takes():
+def test_a_time_budget_limits_the_estimated_time():
     preset = preset_files.load(
         ["default"], [*SHAPE, "training.time_budget=60", "training.num_iterations=1000000000"]
     ).preset
@@ -83,12 +83,12 @@ def test_the_strip_has_four_lines_that_fit():
     assert not is_strip(34, 30)
 
 
-def test_the_corpus_may_put_nothing_into_the_terminal():
+def test_a_corpus_name_cannot_put_control_codes_into_the_terminal():
     preset = preset_files.load(["default"], [*SHAPE, r'data.source="\u001b]52;c;x[/b]"']).preset
     assert "\x1b" not in text(preset, corpus=Found(None, "\x1b[2J"))
 
 
-def test_keys_change_only_with_what_is_looked_at():
+def test_keys_change_only_with_the_settings_that_are_looked_up():
     other = preset_files.load(["default"], [*SHAPE, "optimizer.lr=0.5", "model.n_layer=9", "model.n_embd=512"]).preset
     assert device_key(SMALL) == device_key(other)
     assert corpus_key(SMALL) == corpus_key(other)

@@ -1,4 +1,4 @@
-"""Values as they are typed, and as they are shown."""
+"""Values from typed texts, and texts of values."""
 
 import shlex
 
@@ -6,12 +6,12 @@ import pytest
 
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import flat, settings
-from gpt2tui.tui.presets.field import as_override, complete_path, field_kind, read, short_bounds, write
+from gpt2tui.tui.presets.field import as_override, complete_path, field_kind, parse_value, short_bounds, value_text
 
 BY_KEY = {setting.key: setting for setting in settings()}
 
 
-def test_every_kind_of_setting_has_its_widget():
+def test_every_kind_of_setting_has_its_editor():
     kinds = {key: field_kind(setting) for key, setting in BY_KEY.items()}
     assert set(kinds.values()) == {"number", "choice", "switch", "text", "long text", "path", "list"}
     assert kinds["data.source"] == "path"
@@ -22,7 +22,7 @@ def test_every_kind_of_setting_has_its_widget():
 def test_a_shown_default_reads_as_itself(key):
     setting = BY_KEY[key]
     if field_kind(setting) != "switch":
-        assert read(setting, write(setting.default)) == setting.default
+        assert parse_value(setting, value_text(setting.default)) == setting.default
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_shown_default_reads_as_itself(key):
     ],
 )
 def test_what_is_typed_becomes_a_value(key, text, value):
-    assert read(BY_KEY[key], text) == value
+    assert parse_value(BY_KEY[key], text) == value
 
 
 @pytest.mark.parametrize(

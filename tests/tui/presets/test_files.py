@@ -1,4 +1,4 @@
-"""Preset files as the workbench handles them."""
+"""The preset files of the workbench."""
 
 import os
 
@@ -21,7 +21,7 @@ def shipped(name):
     return PresetSource(name, shipped_folder() / f"{name}.toml", shipped=True)
 
 
-def test_a_faulty_file_opens_with_its_mistakes_and_what_it_says():
+def test_a_file_with_mistakes_opens_with_its_values():
     document = PresetDocument(own("bad", '[model]\nn_layer = "three"\nlayers = 3\n[optimizer]\nlr = 0.5\n'))
     assert not document.unreadable
     assert document.editing.values["model.n_layer"] == "three"
@@ -31,7 +31,7 @@ def test_a_faulty_file_opens_with_its_mistakes_and_what_it_says():
     assert document.check().mistakes.keys() == {"model.n_layer"}
 
 
-def test_a_file_that_is_not_toml_says_so():
+def test_a_file_that_is_not_toml_opens_as_unreadable():
     document = PresetDocument(own("bad", "[model\n"))
     assert "not TOML" in document.unreadable
     assert document.loaded() is None
@@ -42,7 +42,7 @@ def test_what_is_saved_is_what_the_command_line_loads():
     document.editing.set("optimizer.lr", 0.25)
     document.save()
     assert not document.changed
-    assert not document.moved_on
+    assert not document.changed_on_disk
     assert preset_files.load(["mine"]).preset == document.loaded().preset
     assert preset_files.load(["mine"]).preset.optimizer.lr == 0.25
 
@@ -102,21 +102,21 @@ def test_a_free_name_counts_up():
     assert preset_library.free_name("small-2") == "small-3"
 
 
-def test_a_change_on_disk_is_noticed_and_can_be_taken_or_ignored():
+def test_a_change_on_disk_is_noticed_and_can_be_reloaded_or_ignored():
     document = PresetDocument(own("mine", "[model]\nn_layer = 2\n"))
     document.editing.set("optimizer.lr", 0.5)
     document.source.path.write_text("[model]\nn_layer = 10\n")
-    assert document.moved_on
+    assert document.changed_on_disk
     document.reload()
-    assert not document.moved_on
+    assert not document.changed_on_disk
     assert not document.changed
     assert document.editing.values["model.n_layer"] == 10
     document.editing.undo()
     assert document.editing.values["optimizer.lr"] == 0.5
     os.utime(document.source.path, ns=(1, 1))
-    assert document.moved_on
+    assert document.changed_on_disk
     document.ignore_file()
-    assert not document.moved_on
+    assert not document.changed_on_disk
 
 
 def test_the_nearest_shipped_preset_is_the_one_of_the_same_name_else_the_most_similar():
@@ -129,8 +129,8 @@ def test_a_scan_reads_only_what_has_changed(monkeypatch):
     own("mine", "[model]\nn_layer = 1\n")
     own("bad", "[model\n")
     scan = PresetScan()
-    found = {preset.source.name: preset for preset in scan.look()}
+    found = {preset.source.name: preset for preset in scan.scan()}
     assert found["gpt2-124m"].size == "124M"
     assert found["bad"].broken
     monkeypatch.setattr(preset_files, "check", lambda path: pytest.fail("read again"))
-    assert {preset.source.name for preset in scan.look()} == found.keys()
+    assert {preset.source.name for preset in scan.scan()} == found.keys()

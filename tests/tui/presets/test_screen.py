@@ -23,7 +23,7 @@ N_LAYER, N_HEAD = str(SMALL.model.n_layer), str(SMALL.model.n_head)
 
 
 def title(app):
-    """What stands above the form: the name of the preset, without the mark of unsaved changes."""
+    """The title of the form: the name of the preset, without the mark of unsaved changes."""
     return app.presets.query_one("#form-pane").border_title.lstrip("* ")
 
 
@@ -43,7 +43,7 @@ def test_the_form_has_a_field_for_every_setting(monkeypatch):
     drive(script, monkeypatch)
 
 
-def test_a_mistake_stands_under_its_field_and_stops_saving_and_training(monkeypatch):
+def test_a_mistake_is_shown_below_its_field_and_prevents_saving_and_training(monkeypatch):
     async def script(app, pilot):
         own_preset("mine", "[model]\nn_layer = 2\n")
         await open_preset(app, pilot, "mine")
@@ -61,7 +61,7 @@ def test_a_mistake_stands_under_its_field_and_stops_saving_and_training(monkeypa
     drive(script, monkeypatch)
 
 
-def test_what_is_saved_the_command_line_trains(monkeypatch):
+def test_the_command_line_trains_what_was_saved(monkeypatch):
     async def script(app, pilot):
         own_preset("mine", "[model]\nn_layer = 2\n")
         await open_preset(app, pilot, "mine")
@@ -150,7 +150,7 @@ def test_the_focused_field_is_explained_with_its_override(monkeypatch):
     drive(script, monkeypatch)
 
 
-def test_edits_stay_while_one_looks_at_another_preset(monkeypatch):
+def test_edits_stay_while_another_preset_is_shown(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "model.n_layer", "55")
         await pilot.press("escape", "down")
@@ -189,7 +189,7 @@ def test_saving_keeps_comments_and_asks_nothing(monkeypatch):
     drive(script, monkeypatch)
 
 
-def test_saving_asks_before_it_drops_what_is_no_setting(monkeypatch):
+def test_saving_asks_before_it_removes_unknown_keys(monkeypatch):
     async def script(app, pilot):
         path = own_preset("mine", "[model]\nn_layer = 2\nlayers = 3\n")
         await open_preset(app, pilot, "mine")
@@ -207,7 +207,7 @@ def test_saving_asks_before_it_drops_what_is_no_setting(monkeypatch):
     drive(script, monkeypatch)
 
 
-def test_a_change_on_disk_is_taken_where_nothing_is_unsaved(monkeypatch):
+def test_a_change_on_disk_is_reloaded_where_nothing_is_unsaved(monkeypatch):
     async def script(app, pilot):
         path = own_preset("mine", "[model]\nn_layer = 2\n")
         await open_preset(app, pilot, "mine")
@@ -370,7 +370,7 @@ def test_no_device_is_measured_while_a_training_runs(monkeypatch):
     drive(script, monkeypatch, app=app, measure=measure)
 
 
-def test_a_measurement_beside_which_a_training_ran_is_made_again(monkeypatch):
+def test_a_measurement_during_a_training_is_repeated(monkeypatch):
     measured = []
     poisoned = replace(SPEED, flops_per_second_achievable=1.0)
     app = PresetsApp()

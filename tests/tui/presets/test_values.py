@@ -1,4 +1,4 @@
-"""The pure model of a preset being edited."""
+"""The values of a preset that is being edited, without a screen."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import flat
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import defaults, differences
-from gpt2tui.tui.presets.values import MOST_STEPS, PresetEditing, check
+from gpt2tui.tui.presets.values import MAX_UNDO_STEPS, PresetEditing, check_values
 
 
 def command_line(*overrides):
@@ -18,7 +18,7 @@ def command_line(*overrides):
 
 def test_defaults_are_the_schemas():
     assert defaults() == flat(Preset())
-    assert check(defaults()).preset == Preset()
+    assert check_values(defaults()).preset == Preset()
 
 
 @pytest.mark.parametrize(
@@ -35,32 +35,32 @@ def test_defaults_are_the_schemas():
 )
 def test_a_mistake_has_the_words_of_the_command_line(key, value, override):
     (line,) = command_line(f"{key}={override}")
-    checked = check(defaults() | {key: value})
+    checked = check_values(defaults() | {key: value})
     assert checked.preset is None
     assert checked.mistakes == {key: line.removeprefix(f"--set {key}: ")}
 
 
-def test_what_does_not_fit_together_stands_at_the_field_and_names_its_partner():
-    checked = check(defaults() | {"model.n_embd": 100, "model.n_head": 12, "training.sequence_length": 2048})
+def test_an_inconsistency_is_shown_at_its_field_and_names_its_partner():
+    checked = check_values(defaults() | {"model.n_embd": 100, "model.n_head": 12, "training.sequence_length": 2048})
     assert checked.mistakes == {
         "model.n_embd": "100 is not divisible by n_head = 12",
         "training.sequence_length": "2048 is more than model.n_positions = 1024, the context length of the model",
     }
 
 
-def test_every_mistake_is_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     wrong = {"model.n_layer": 0, "optimizer.beta1": 1.0, "sampling.top_p": 0.0}
-    assert check(defaults() | wrong).mistakes.keys() == wrong.keys()
+    assert check_values(defaults() | wrong).mistakes.keys() == wrong.keys()
 
 
 def test_a_preset_too_large_to_be_read_again_is_not_valid():
-    checked = check(defaults() | {"sampling.prompt": "x" * 40_000})
+    checked = check_values(defaults() | {"sampling.prompt": "x" * 40_000})
     assert checked.preset is None
     assert "shorten" in checked.mistakes["description"]
 
 
 def test_a_setting_may_be_left_out():
-    checked = check(defaults() | {"model.vocab_size": None, "training.sample_frequency": None})
+    checked = check_values(defaults() | {"model.vocab_size": None, "training.sample_frequency": None})
     assert checked.preset is not None
     assert checked.preset.model.vocab_size is None
 
@@ -105,7 +105,7 @@ def test_changed_means_other_than_saved():
     assert not editing.changed
 
 
-def test_undo_reaches_behind_a_save_and_then_there_is_something_to_save():
+def test_undo_reaches_before_a_save_and_makes_the_preset_unsaved():
     editing = PresetEditing(defaults())
     editing.set("model.n_layer", 3)
     editing.mark_saved(editing.values)
@@ -121,15 +121,15 @@ def test_replacing_everything_is_one_step():
     assert not editing.changed
 
 
-def test_undo_has_an_end_and_so_has_its_memory():
+def test_the_number_of_undo_steps_is_limited():
     editing = PresetEditing(defaults())
-    for value in range(2 * MOST_STEPS):
+    for value in range(2 * MAX_UNDO_STEPS):
         editing.set("training.seed", value)
         editing.end_step()
     steps = 0
     while editing.undo():
         steps += 1
-    assert steps == MOST_STEPS
+    assert steps == MAX_UNDO_STEPS
 
 
 def test_differences_are_in_the_order_of_the_schema():
