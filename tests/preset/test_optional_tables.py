@@ -10,7 +10,7 @@ from gpt2tui.errors import PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.layers import read_file, setting_values
 from gpt2tui.preset.settings import defaults, optional_tables, preset_differences, tables, with_table
-from gpt2tui.tui.presets.values import PresetEditing, check
+from gpt2tui.tui.presets.values import PresetEditing, check_values
 from tests.preset.optional_table import ExtendedPreset, ExtraTable, extra_table  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("extra_table")
@@ -114,10 +114,10 @@ def test_switching_it_is_one_step_of_undo():
     editing = PresetEditing(defaults())
     editing.set("extra", True)
     editing.set("extra.rank", 8)
-    assert check(editing.values).preset.extra == ExtraTable(rank=8)
+    assert check_values(editing.values).preset.extra == ExtraTable(rank=8)
     editing.set("extra", False)
     assert not editing.changed
-    assert check(editing.values).preset.extra is None
+    assert check_values(editing.values).preset.extra is None
     editing.undo()
     assert editing.values["extra.rank"] == 8
     editing.undo()
@@ -126,7 +126,7 @@ def test_switching_it_is_one_step_of_undo():
 
 
 def test_a_mistake_in_it_stands_at_its_field():
-    checked = check(with_table(defaults(), "extra", is_there=True) | {"extra.rank": 0})
+    checked = check_values(with_table(defaults(), "extra", is_there=True) | {"extra.rank": 0})
     assert checked.mistakes == {"extra.rank": "0 is not a whole number from 1 to 64"}
 
 

@@ -32,7 +32,7 @@ def text(preset=SMALL, device=FAST, corpus=CORPUS, width=30):
 def test_numbers_are_those_of_the_estimate():
     shown = text()
     assert "3,483,904" in shown
-    assert "tokens per step            2,048" in shown
+    assert "tokens per step          2,048" in shown
     assert "read 2 times" in shown  # 1000 steps of 2,048 tokens in 1,024,000
     assert "0.588" in shown  # tokens per parameter: 2,048,000 / 3,483,904
     assert "80 GB free" in shown

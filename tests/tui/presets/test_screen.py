@@ -280,7 +280,7 @@ def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch
         await pilot.press("escape", "v")
         await until(pilot, lambda: isinstance(app.screen, DifferenceDialog))
         text = screen_text(app)
-        assert "from small-2 as it is saved" in text
+        assert "from the saved small-2" in text
         assert "from the shipped small" in text
         assert text.count(f"optimizer.lr  {SMALL.optimizer.lr} → 0.5") == 2
         await pilot.press("escape")
