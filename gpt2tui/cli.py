@@ -292,7 +292,7 @@ def _add_serve(commands: Any) -> None:
     parser.add_argument(
         "--host",
         default="localhost",
-        help="the address to listen on (default: localhost); there is no password: whoever can reach it can use it",
+        help="the address to listen on (default: localhost); there is no password: anyone who can reach it can use it",
     )
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="the port to listen on (default: 8000)")
     parser.add_argument(
