@@ -1,4 +1,4 @@
-"""Which device, which number format, and whether to compile: decided once, before the first step."""
+"""Device, precision and compilation of a run, with the reason for each: decided once, before the first step."""
 
 import contextlib
 import functools
@@ -18,9 +18,17 @@ Precision = Literal["fp32", "bf16", "fp16"]
 # Below this width the casts of autocast usually cost a CPU more than its faster products give back.
 NARROWEST_FOR_BF16_ON_CPU = 256
 
+# Compilation takes half a minute to a minute.
+ITERATIONS_WORTH_COMPILING = {
+    ("cuda", "bf16"): 500,
+    ("cuda", "fp16"): 500,
+    ("cuda", "fp32"): 500,
+    ("cpu", "bf16"): 5_000,
+}
+
 
 def choose_device(asked: str) -> torch.device:
-    """The device of `[training] device`. Raises ResourceError when the one asked for is not here."""
+    """The device of `[training] device`. Raises ResourceError when this machine does not have it."""
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -44,7 +52,7 @@ def device_name(device: torch.device) -> str:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a GPU has done what this thread gave it."""
+    """Waits until a GPU has finished the work that this thread has queued; returns at once on other devices."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
@@ -67,25 +75,36 @@ def bf16_is_native(device: torch.device) -> bool:
 
 
 def choose_precision(preset: Preset, device: torch.device) -> Precision:
-    """The number format of the products: what the preset says, or what this device is usually fastest at.
+    """The number format of matrix products: the preset's, or with "auto" what this device is usually fastest at.
 
     "auto" is bf16 where the device multiplies it in hardware, on a CPU only from a width of 256 on, else fp32; fp16
     on CUDA devices without bf16. Raises ResourceError for fp16 on a CPU.
     """
-    asked = preset.training.precision
+    return _precision_and_reason(preset, device)[0]
+
+
+def precision_reason(preset: Preset, device: torch.device) -> str:
+    """Why `choose_precision` decides as it does. Raises ResourceError for fp16 on a CPU."""
+    return _precision_and_reason(preset, device)[1]
+
+
+def _precision_and_reason(preset: Preset, device: torch.device) -> tuple[Precision, str]:
+    asked, width = preset.training.precision, preset.model.n_embd
     if asked != "auto":
         if asked == "fp16" and device.type == "cpu":
             raise ResourceError('training.precision = "fp16" needs a GPU; on the CPU choose fp32, bf16 or auto')
-        return asked
-    if device.type == "cuda":
-        return "bf16" if bf16_is_native(device) else "fp16"
-    if device.type == "cpu" and bf16_is_native(device) and preset.model.n_embd >= NARROWEST_FOR_BF16_ON_CPU:
-        return "bf16"
-    return "fp32"
+        return asked, f"training.precision = {asked}"
+    kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, device.type)
+    if not bf16_is_native(device):
+        precision: Precision = "fp16" if device.type == "cuda" else "fp32"
+        return precision, f"auto: this {kind} has no bf16 instructions"
+    if device.type == "cpu" and width < NARROWEST_FOR_BF16_ON_CPU:
+        return "fp32", f"auto: n_embd = {width} is too narrow for a CPU to gain from bf16"
+    return "bf16", f"auto: this {kind} multiplies bf16 in hardware"
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """The context in which forward passes run: weights stay fp32, products take the precision's format."""
+    """The context for forward passes: weights stay fp32, matrix products run in `precision`."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
@@ -93,9 +112,10 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 @dataclass(frozen=True)
 class Compilation:
-    """Whether to compile, and the line to show when it was asked for or expected but cannot be."""
+    """Whether to compile, and why; `note` is the warning when it was asked for or expected but is not possible."""
 
     wanted: bool
+    reason: str
     note: str | None = None
 
 
@@ -105,22 +125,18 @@ def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
     "auto" compiles on CUDA from 500 iterations on, and on a CPU from 5,000 on if products are in bf16: there a
     compiler fuses the casts (6 layers, 384 wide: 681 to 475 ms per step), while in fp32 it gains at most 6 %.
     """
-    asked = preset.training.compile
-    fewest = ITERATIONS_WORTH_COMPILING.get((device.type, choose_precision(preset, device)))
-    if asked == "off" or (asked == "auto" and (fewest is None or preset.training.num_iterations < fewest)):
-        return Compilation(False)
-    if missing := _missing_compiler(device):
-        return Compilation(False, f"not compiled: {missing}; training runs the slower eager code")
-    return Compilation(True)
-
-
-# Compilation takes half a minute to a minute.
-ITERATIONS_WORTH_COMPILING = {
-    ("cuda", "bf16"): 500,
-    ("cuda", "fp16"): 500,
-    ("cuda", "fp32"): 500,
-    ("cpu", "bf16"): 5_000,
-}
+    asked, steps = preset.training.compile, preset.training.num_iterations
+    precision = choose_precision(preset, device)
+    fewest = ITERATIONS_WORTH_COMPILING.get((device.type, precision))
+    wanted, reason = asked == "on", f"training.compile = {asked}"
+    if asked == "auto" and fewest is None:
+        reason = f"auto: on {device.type} in {precision} compiled code is hardly faster"
+    elif asked == "auto" and fewest is not None:
+        wanted = steps >= fewest
+        reason = f"auto: {steps:,} iterations, worth it from {fewest:,} on ({device.type}, {precision})"
+    if wanted and (missing := _missing_compiler(device)):
+        return Compilation(False, missing, f"not compiled: {missing}; training runs the slower eager code")
+    return Compilation(wanted, reason)
 
 
 def _missing_compiler(device: torch.device) -> str | None:

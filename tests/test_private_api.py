@@ -40,11 +40,10 @@ PINNED = {
         "textual-serve",
         "the one place to put a middleware in front of every handler: pages of other sites are refused",
     ),
-    ("gpt2tui.training.compilation", "_dynamo"): ("torch", "torch", "to be replaced by torch.compiler.reset"),
     ("gpt2tui.training.muon", "_foreach_lerp"): (
         "torch",
         "torch",
-        "torch's own optimizers use it; it has no other name",
+        "one kernel for all matrices on a GPU; torch's own optimizers use it, and nothing public does it",
     ),
     ("gpt2tui.training.muon", "_foreach_lerp_"): ("torch", "torch", "as _foreach_lerp, in place"),
 }

@@ -15,6 +15,7 @@ from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision
 from gpt2tui.training.probe import within_budget
+from gpt2tui.training.schedules import learning_rate_factor
 from gpt2tui.training.update import AsyncStepMetrics, fresh_update
 
 WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
@@ -103,7 +104,7 @@ def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]
     unread: list[AsyncStepMetrics] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:
-        result = update.begin(micro_batches, number)
+        result = update.begin(micro_batches, number, learning_rate_factor(preset, number))
         if unread:
             unread.pop().read()
         if update.async_metrics:

@@ -42,12 +42,14 @@ class RunStarted(Event):
     tokens_per_step: int
     device: str
     precision: str
-    step: int = 0  # the step training goes on from: 0 for a new run
+    precision_reason: str | None = None
+    compile_reason: str | None = None  # why the network is compiled, or is not
+    step: int = 0  # updates before this session: 0 for a new run
     num_iterations: int
-    xz_bits_per_byte: float | None = None  # what `xz -9` needs for the held-out text, to compare bits_per_byte with
+    xz_bits_per_byte: float | None = None  # of the validation text under `xz -9`, to compare bits_per_byte with
     vocab_size: int | None = None
-    best_val_loss: float | None = None  # the lowest so far over the fixed validation sample, of a resumed run
-    learning_rate_factor: float = 1.0  # what the schedule is multiplied by
+    best_val_loss: float | None = None  # of a resumed run: the lowest so far over the fixed validation sample
+    learning_rate_factor: float = 1.0  # multiplies the schedule
 
 
 @dataclass(frozen=True, kw_only=True)

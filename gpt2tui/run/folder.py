@@ -186,7 +186,15 @@ def check_in_place(run: Run, run_id: str) -> None:
 
 
 def write_info(
-    run: Run, *, preset_name: str, command: Sequence[str], device: str, precision: str, data: dict[str, Any]
+    run: Run,
+    *,
+    preset_name: str,
+    command: Sequence[str],
+    device: str,
+    precision: str,
+    precision_reason: str,
+    compile_reason: str,
+    data: dict[str, Any],
 ) -> str:
     """Writes run.json once, when training begins; returns the run's id, which its checkpoints carry."""
     info = {
@@ -198,6 +206,8 @@ def write_info(
         "platform": platform.platform(),
         "device": device,
         "precision": precision,
+        "precision_reason": precision_reason,
+        "compile_reason": compile_reason,
         "data": data,
         "git_commit": _git_commit(),
         "versions": {"gpt2tui": __version__, "python": platform.python_version(), **_versions()},

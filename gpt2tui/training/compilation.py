@@ -1,4 +1,4 @@
-"""torch.compile with a visible way back: an empty batch goes through before the first step."""
+"""torch.compile, tried with one batch before the first step; when it fails, training runs eager code and says so."""
 
 from collections.abc import Callable
 
@@ -13,27 +13,27 @@ Forward = Callable[..., Tensor]
 
 
 def compiled(model: GPT2, shape: tuple[int, int], precision: Precision) -> tuple[Forward, str | None]:
-    """The compiled forward pass, or the eager model and the line that says why.
+    """The compiled forward pass, or the eager model with the reason.
 
-    Compiles now, forward and backward, with an empty batch of `shape` (B, T); weights, gradients and random states
-    are afterwards as they were. To be called in the thread that trains: torch keeps its compile settings per thread.
+    Compiles forward and backward at once, with a batch of zeros of `shape` (B, T), and leaves weights, gradients and
+    random states unchanged. Call it in the training thread: torch keeps its compile settings per thread.
     """
     device = next(model.parameters()).device
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            torch._dynamo.reset()  # an earlier run of this process may have had another shape
+            torch.compiler.reset()  # an earlier run of this process may have had another shape
             # Not mode="reduce-overhead": its CUDA graphs fail when gradients are accumulated, "accessing tensor output
             # [...] overwritten by a subsequent run" (pytorch/pytorch#169545).
             forward: Forward = torch.compile(model, dynamic=False)
             tokens = torch.zeros(shape, dtype=torch.int64, device=device)
-            targets = tokens.clone()  # the same tensor twice would be compiled as that, and the run's own once more
+            targets = tokens.clone()  # passing one tensor twice would compile a special case
             with autocast(device, precision):
                 loss = forward(tokens, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             return forward, None
         except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
-            torch._dynamo.reset()
+            torch.compiler.reset()
             reason = f"{type(error).__name__}: {first_line(error)[:200]}"
             return model, f"not compiled ({reason}); training runs the slower eager code"
         finally:

@@ -6,22 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.schema import OptimizerTable
 from gpt2tui.training.muon import Muon
-from gpt2tui.training.schedules import learning_rate_factor
 
 WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")
 
 
 class Optimizers:
-    """The optimizers of a run as one thing: schedule, step, and state as named tensors."""
+    """The optimizers of a run as one: learning rates, step, and state as named tensors."""
 
-    def __init__(self, model: nn.Module, preset: Preset) -> None:
-        """Splits the parameters of `model`, wrapped or not; its hidden matrices live in its blocks."""
-        table = preset.optimizer
-        self.preset = preset
-        self.learning_rate_factor = 1.0
-        """What a person has changed the schedule by, for all parameters alike; 1 is the preset's own."""
+    def __init__(self, model: nn.Module, table: OptimizerTable) -> None:
+        """Splits the parameters of `model`, wrapped or not, by the preset's [optimizer] table.
+
+        Muon takes the matrices in the blocks, AdamW everything else.
+        """
+        self.table = table
         named = [(_unwrapped(name), parameter) for name, parameter in model.named_parameters()]
         matrices = [(name, p) for name, p in named if p.ndim >= 2]
         vectors = [(name, p) for name, p in named if p.ndim < 2]
@@ -34,26 +33,26 @@ class Optimizers:
         self.all: list[tuple[torch.optim.Optimizer, float]] = [
             (torch.optim.AdamW(groups, lr=table.lr, betas=(table.beta1, table.beta2), fused=True), table.lr)
         ]
+        """Each optimizer with its peak learning rate."""
         if hidden:
             muon = Muon(hidden, lr=table.muon_lr, weight_decay=table.weight_decay, momentum=table.muon_momentum)
             self.all.append((muon, table.muon_lr))
 
-    def set_learning_rate(self, iteration: int) -> float:
-        """Sets the rates for the update that follows `iteration` earlier ones; returns AdamW's."""
-        factor = learning_rate_factor(self.preset, iteration) * self.learning_rate_factor
+    def set_learning_rate(self, factor: float) -> float:
+        """Sets the rate of each to `factor` times its peak; returns AdamW's."""
         for optimizer, peak in self.all:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-        return self.preset.optimizer.lr * factor
+        return self.table.lr * factor
 
     def step(self, found_inf: Tensor | None = None) -> None:
         """Updates the weights and drops the gradients.
 
-        found_inf, a scalar in fp32 on the device: where it is 1, no weight, moment or step counter moves. Nobody has
-        to wait for it.
+        With `found_inf`, a scalar in fp32 on the device, no weight, moment or step counter changes where it is 1; the
+        CPU does not wait for it.
         """
         for optimizer, _ in self.all:
-            # The attribute by which a gradient scaler tells it to torch's fused optimizers; Muon here reads it too.
+            # A gradient scaler sets this attribute of torch's fused optimizers; our Muon reads it too.
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()
         self.zero_grad()
@@ -72,9 +71,9 @@ class Optimizers:
         }
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Puts the moments back; none at all are those of an optimizer that has not taken a step.
+        """Restores the moments; an empty dictionary is the state of an optimizer before its first step.
 
-        Raises ValueError when they are not those of this model and optimizer.
+        Raises ValueError when the names, shapes or types are not those of this model and optimizer.
         """
         if not tensors:
             return

@@ -7,7 +7,7 @@ import torch
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.token_store import TokenizedCorpus
-from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name
+from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name, precision_reason
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.generation import load_model
 from gpt2tui.preset.files import dumps
@@ -45,10 +45,12 @@ def prepare(
     training = state.preset.training
     choice = choose_compilation(state.preset, device)
     notices.append(choice.note)
+    state.compile_reason = choice.reason
     if choice.wanted and not state.done:
         shape = (training.batch_size, training.sequence_length)
-        state.update.forward, note = compiled(state.model, shape, state.precision)
-        notices.append(note)
+        state.update.forward, failure = compiled(state.model, shape, state.precision)
+        notices.append(failure)
+        state.compile_reason = failure or choice.reason
     state.notices = tuple(note for note in notices if note)
     return state
 
@@ -59,9 +61,9 @@ def begin(preset: Preset, corpus: TokenizedCorpus, device: torch.device) -> Trai
     seconds = preset.training.time_budget
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
     preset = within_budget(preset, trial_batches, device)
-    precision = choose_precision(preset, device)
+    precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
-    return TrainingState(preset, device, precision, batches, update, time_budget=time_budget)
+    return TrainingState(preset, device, precision, reason, batches, update, time_budget=time_budget)
 
 
 def resume(
@@ -73,7 +75,7 @@ def resume(
     if seconds := preset.training.time_budget:  # one that a person has set now
         time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
         preset = preset.with_training(time_budget=0.0)
-    precision = choose_precision(preset, device)
+    precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
     if numbers["data_fingerprint"] != corpus.fingerprint:
         raise DataError(
@@ -91,16 +93,17 @@ def resume(
         update.scaler.load_state_dict(numbers["scaler"])
     if isinstance(batches, StreamBatches):
         batches.load_state_dict(numbers["stream"])
-    update.optimizers.learning_rate_factor = numbers.get("learning_rate_factor", 1.0)
     return TrainingState(
         preset,
         device,
         precision,
+        reason,
         batches,
         update,
         run_id=saved.run_id,
         parent=Parent(saved.run_id, saved.step),
         time_budget=time_budget,
+        learning_rate_factor=numbers.get("learning_rate_factor", 1.0),
         step=saved.step,
         first_step=saved.step,
         seconds=numbers["seconds"],
@@ -121,12 +124,14 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
         tokens_per_step=state.preset.tokens_per_step,
         device=device_name(state.device),
         precision=state.precision,
+        precision_reason=state.precision_reason,
+        compile_reason=state.compile_reason,
         step=state.step,
         num_iterations=state.preset.training.num_iterations,
         xz_bits_per_byte=corpus.xz_bits_per_byte,
         vocab_size=state.preset.model.vocab_size,
         best_val_loss=state.best_val_loss,
-        learning_rate_factor=state.update.optimizers.learning_rate_factor,
+        learning_rate_factor=state.learning_rate_factor,
     )
 
 
@@ -148,6 +153,8 @@ def write_new_run(
         command=command,
         device=device_name(state.device),
         precision=state.precision,
+        precision_reason=state.precision_reason,
+        compile_reason=state.compile_reason,
         data=data,
     )
 

@@ -18,6 +18,7 @@ from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint, Parent
+from gpt2tui.training import schedules
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.probe import TimeBudget
 from gpt2tui.training.saving import Snapshot
@@ -32,35 +33,40 @@ RNG = "rng."
 
 @dataclass
 class TrainingState:
-    """What the training loop works with, and where it stands. The owner of the run's preset."""
+    """The objects that the training loop works with, and its progress. The one owner of the run's preset."""
 
     preset: Preset
-    """With what was measured; only `set_preset` changes it."""
+    """A time budget may change its num_iterations while the run is trained."""
     device: torch.device
     precision: Precision
+    precision_reason: str
     batches: Batches | StreamBatches
     update: Update
     run_id: str = ""
     """Of a new run, empty until its folder is written."""
     parent: Parent | None = None
     """The checkpoint that it was resumed from."""
+    compile_reason: str = ""
+    """Why the forward pass is compiled, or is not."""
     time_budget: TimeBudget | None = None
+    learning_rate_factor: float = 1.0
+    """The user's change of the learning rate: multiplies the whole schedule."""
     step: int = 0
-    """How many updates there have been."""
+    """Updates so far."""
     first_step: int = 0
-    """How many there had been when this process began."""
+    """Updates before this process began."""
     seconds: float = 0.0
-    """Of training, earlier sessions included."""
+    """Duration of the training, earlier sessions included."""
     val_loss: float | None = None
-    """Of this very step, None when it was not measured."""
+    """Loss over the fixed validation sample at this step; None if it was not measured."""
     bits_per_byte: float | None = None
     """Measured together with val_loss."""
     best_val_loss: float | None = None
-    """The lowest over the fixed validation sample."""
+    """The lowest val_loss so far."""
     saved_step: int | None = None
-    """The step that the newest checkpoint holds all of."""
+    """The step of the newest checkpoint; None if the state has changed since without a step."""
     notices: tuple[str, ...] = ()
-    """What to tell a person when the run starts."""
+    """Warnings to show when the run starts."""
 
     @property
     def model(self) -> GPT2:
@@ -72,10 +78,10 @@ class TrainingState:
         """Whether all steps have been taken."""
         return self.step >= self.preset.training.num_iterations
 
-    def set_preset(self, preset: Preset) -> None:
-        """Another preset from the next update on, which differs in where the schedule ends."""
-        self.preset = preset
-        self.update.follow(preset)
+    @property
+    def next_learning_rate_factor(self) -> float:
+        """The next update's learning rate as a share of the peak: the schedule's times the user's."""
+        return schedules.learning_rate_factor(self.preset, self.step) * self.learning_rate_factor
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -123,7 +129,7 @@ def snapshot(
             "seconds": state.seconds,
             "val_loss": state.val_loss,
             "best_val_loss": state.best_val_loss,
-            "learning_rate_factor": state.update.optimizers.learning_rate_factor,
+            "learning_rate_factor": state.learning_rate_factor,
             "preset_name": preset_name,
             "data_fingerprint": corpus.fingerprint,
             "time_budget": budget.as_numbers(state.preset.training.num_iterations) if budget else None,

@@ -213,7 +213,9 @@ class Trainer:
         self.state.val_loss = None
         if self._unread is None:
             self._clock = time.perf_counter()
-        result = self.update.begin(self.state.batches.micro_batches(self.step), self.step)
+        result = self.update.begin(
+            self.state.batches.micro_batches(self.step), self.step, self.state.next_learning_rate_factor
+        )
         self.state.step += 1
         before, self._unread = self._unread, (self.step, result)
         if before is not None:
@@ -326,10 +328,10 @@ class Trainer:
             yield event
 
     def _change_learning_rate(self, factor: float | None) -> Iterator[Event]:
-        if factor is None or factor == self.update.optimizers.learning_rate_factor:
+        if factor is None or factor == self.state.learning_rate_factor:
             return
         yield from self._read()
-        self.update.optimizers.learning_rate_factor = factor
+        self.state.learning_rate_factor = factor
         self.state.saved_step = None  # a checkpoint of this very step does not know of the change
         yield LearningRateChanged(step=self.step, factor=factor)
         try:
@@ -344,7 +346,7 @@ class Trainer:
         num_iterations = self.state.time_budget.num_iterations(self.preset, self.step)
         if num_iterations != self.preset.training.num_iterations:
             yield from self._read()
-            self.state.set_preset(self.preset.with_training(num_iterations=num_iterations))
+            self.state.preset = self.preset.with_training(num_iterations=num_iterations)
             problem = None
             try:
                 replace_text(self.run.preset_file, dumps(self.preset))

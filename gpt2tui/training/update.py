@@ -17,7 +17,7 @@ from model.gpt2 import GPT2
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """The mean loss in nats per token, the gradient's norm before clipping, and AdamW's learning rate."""
+    """Mean loss in nats per token, gradient norm before clipping, AdamW's learning rate."""
 
     train_loss: float
     grad_norm: float
@@ -25,12 +25,12 @@ class StepMetrics:
 
 
 class AsyncStepMetrics:
-    """What an update gave, before anybody has waited for the device to know it."""
+    """The metrics of an update that the device may still be computing."""
 
     def __init__(
         self, loss: Tensor, grad_norm: Tensor, learning_rate: float, iteration: int, scale: Tensor | None = None
     ) -> None:
-        """`scale` is what the gradient scaler multiplied the loss with; all tensors are scalars."""
+        """All tensors are scalars; `scale` is the factor by which the gradient scaler multiplied the loss."""
         self.learning_rate = learning_rate
         self.iteration = iteration
         scale = torch.ones_like(loss) if scale is None else scale
@@ -42,9 +42,9 @@ class AsyncStepMetrics:
             self._arrived.record()
 
     def read(self) -> StepMetrics:
-        """The numbers; waits for the device. Raises DivergedError when the loss or the gradient is not finite.
+        """Waits for the device. Raises DivergedError when the loss or the gradient norm is not finite.
 
-        Not for the gradient of a loss scaled by more than 1: then the scale was too large, which happens now and then.
+        A gradient that is not finite is no error while the loss is scaled by more than 1: then the scale was too large.
         """
         if self._arrived is not None:
             self._arrived.synchronize()
@@ -59,7 +59,7 @@ class AsyncStepMetrics:
 
 
 class Update:
-    """A network with the optimizers that move it."""
+    """A network and its optimizers: computes and applies one step's gradient."""
 
     def __init__(self, model: GPT2, optimizers: Optimizers, device: torch.device, precision: Precision) -> None:
         """`model` is on `device`, and `optimizers` hold its parameters."""
@@ -70,29 +70,29 @@ class Update:
         self.forward: Callable[..., Tensor] = model
         """(inputs, targets) -> mean loss: the network itself, or its compiled or wrapped form."""
         self.no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-        """The context for every micro-batch of a step but the last, after which ranks may add up their gradients."""
+        """The context for every micro-batch of a step but the last, so that ranks exchange gradients once per step."""
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.async_metrics = device.type == "cuda"
-        """Whether results are to be read only after the next update has begun, so that the device never idles."""
+        """Whether the caller should begin the next update before it reads metrics, so that the device never idles."""
 
-    def follow(self, preset: Preset) -> None:
-        """Another preset from the next update on, which differs in where the schedule ends."""
-        self.optimizers.preset = preset
+    def run(
+        self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int, learning_rate_factor: float = 1.0
+    ) -> StepMetrics:
+        """`begin`, then waits for the metrics."""
+        return self.begin(micro_batches, iteration, learning_rate_factor).read()
 
-    def run(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> StepMetrics:
-        """The update that follows `iteration` earlier ones, and what it gave: `begin` and `read`."""
-        return self.begin(micro_batches, iteration).read()
+    def begin(
+        self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int, learning_rate_factor: float = 1.0
+    ) -> AsyncStepMetrics:
+        """The update after `iteration` earlier ones, on micro-batches of (inputs, targets) on the CPU.
 
-    def begin(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> AsyncStepMetrics:
-        """The update that follows `iteration` earlier ones, on micro-batches of (inputs, targets) on the CPU.
-
-        Both are (B, T) int64; a negative target does not count, and the loss is the mean over all that do. After a loss
-        or a gradient that is not finite nothing moves: no weight, no moment, no step counter of any optimizer. With
-        a gradient scaler it then halves the scale. Else it is a DivergedError, raised here, or on CUDA when the
-        result is read.
+        Both are (B, T) int64; negative targets are ignored, and the loss is the mean over all others of the step. Every
+        optimizer's learning rate is its peak times `learning_rate_factor`. After a loss or a gradient that is not
+        finite nothing changes: no weight, no moment, no step counter of any optimizer. A gradient scaler then halves
+        its scale; without one a DivergedError is raised, here, or on CUDA when the metrics are read.
         """
         self.model.train()
-        learning_rate = self.optimizers.set_learning_rate(iteration)
+        learning_rate = self.optimizers.set_learning_rate(learning_rate_factor)
         loss = self._forward_backward(micro_batches)
         norm = self._gradient_norm()
         scale = None if self.scaler is None else self.scaler.scale(torch.ones_like(loss))
@@ -112,42 +112,42 @@ class Update:
         return pending
 
     def _forward_backward(self, micro_batches: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Adds the gradient of the step's mean loss; returns that loss, a scalar."""
+        """Accumulates the gradient of the step's mean loss; returns that loss, a scalar."""
         counts = [int((targets >= 0).sum()) for _, targets in micro_batches]
         total = torch.zeros((), device=self.device)
         for number, ((inputs, targets), count) in enumerate(zip(micro_batches, counts, strict=True), start=1):
-            share = sum(counts) / count if count else math.inf  # one of so many parts
+            divisor = sum(counts) / count if count else math.inf  # total / divisor is this micro-batch's part
             with contextlib.nullcontext() if number == len(counts) else self.no_sync():
                 with autocast(self.device, self.precision):
-                    loss = self.forward(self._moved(inputs), self._moved(targets)) / share
+                    loss = self.forward(self._moved(inputs), self._moved(targets)) / divisor
                 scaled = loss if self.scaler is None else self.scaler.scale(loss)
                 scaled.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _moved(self, tokens: Tensor) -> Tensor:
-        """The tokens on the device; on CUDA without waiting until they are there."""
+        """The tokens on the device; on CUDA the copy is asynchronous."""
         if self.device.type == "cuda":
             return tokens.pin_memory().to(self.device, non_blocking=True)
         return tokens.to(self.device)
 
     def _gradient_norm(self) -> Tensor:
-        """The norm of the gradient, no longer scaled: a scalar."""
+        """The norm of the unscaled gradient, a scalar."""
         if self.scaler is not None:
             for optimizer, _ in self.optimizers.all:
                 self.scaler.unscale_(optimizer)
         return torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def _clip(self, norm: Tensor) -> None:
-        """Scales a gradient of this norm down to the preset's limit, if there is one."""
-        limit = self.optimizers.preset.optimizer.grad_clip
-        # A GPU would have to be waited for before one knows whether there is anything to clip.
+        """Scales a gradient of this norm down to `grad_clip`, unless that is 0."""
+        limit = self.optimizers.table.grad_clip
+        # Comparing the norm on a GPU would wait for it, so there the gradients are always scaled.
         if limit and (self.async_metrics or not norm <= limit):
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
 
 
 def fresh_update(preset: Preset, device: torch.device, precision: Precision) -> Update:
-    """A network from the preset's seed, which also seeds the global random generator, with the preset's optimizers."""
+    """A network initialised from the preset's seed, with the preset's optimizers; seeds the global random generator."""
     torch.manual_seed(preset.training.seed)
     model = GPT2(preset.model).to(device)
-    return Update(model, Optimizers(model, preset), device, precision)
+    return Update(model, Optimizers(model, preset.optimizer), device, precision)

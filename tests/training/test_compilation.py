@@ -16,7 +16,7 @@ SHAPE = (2, 8)
 def _forgotten():
     """What was compiled here is nothing that other tests should know."""
     yield
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ def model():
     return GPT2(GPT2Config(vocab_size=31, n_positions=8, n_embd=16, n_layer=2, n_head=2))
 
 
-def preset(*overrides):
-    return preset_files.load(["default"], ["model.n_positions=64", *overrides]).preset
+def table(*overrides):
+    return preset_files.load(["default"], ["model.n_positions=64", *overrides]).preset.optimizer
 
 
 def fill_gradients(network, seed=1):
@@ -28,7 +28,7 @@ def fill_gradients(network, seed=1):
 
 def test_only_matrices_decay():
     network = model()
-    optimizer = Optimizers(network, preset("optimizer.weight_decay=0.1"))
+    optimizer = Optimizers(network, table("optimizer.weight_decay=0.1"))
     decayed = {
         id(p): group["weight_decay"] for o, _ in optimizer.all for group in o.param_groups for p in group["params"]
     }
@@ -39,7 +39,7 @@ def test_only_matrices_decay():
 
 def test_muon_moves_the_hidden_matrices_and_adamw_the_rest():
     network = model()
-    optimizer = Optimizers(network, preset("optimizer.name=muon"))
+    optimizer = Optimizers(network, table("optimizer.name=muon"))
     by_muon = set(optimizer.all[1][0].param_groups[0]["param_names"])
     assert by_muon == {name for name, p in network.named_parameters() if name.startswith("h.") and p.ndim == 2}
     everything = [p for o, _ in optimizer.all for group in o.param_groups for p in group["params"]]
@@ -48,7 +48,7 @@ def test_muon_moves_the_hidden_matrices_and_adamw_the_rest():
 
 def test_adamw_steps_equal_a_plain_torch_adamw():
     ours, theirs = model(), model()
-    optimizer = Optimizers(ours, preset("optimizer.lr=1e-2", "optimizer.weight_decay=0.1"))
+    optimizer = Optimizers(ours, table("optimizer.lr=1e-2", "optimizer.weight_decay=0.1"))
     reference = torch.optim.AdamW(
         [
             {"params": [p for p in theirs.parameters() if p.ndim >= 2], "weight_decay": 0.1},
@@ -60,7 +60,7 @@ def test_adamw_steps_equal_a_plain_torch_adamw():
     for seed in range(3):
         fill_gradients(ours, seed)
         fill_gradients(theirs, seed)
-        optimizer.set_learning_rate(0)
+        optimizer.set_learning_rate(1.0)
         optimizer.step()
         reference.step()
     for ours_parameter, parameter in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -108,10 +108,10 @@ def test_matrices_in_one_stack_move_as_each_alone(monkeypatch):
     together, alone = model(), model()
     for network, stacked in ((together, 2**24), (alone, 1)):
         monkeypatch.setattr(muon, "STACKED", stacked)
-        optimizer = Optimizers(network, preset("optimizer.name=muon", "optimizer.weight_decay=0.1"))
+        optimizer = Optimizers(network, table("optimizer.name=muon", "optimizer.weight_decay=0.1"))
         for seed in range(2):
             fill_gradients(network, seed)
-            optimizer.set_learning_rate(seed)
+            optimizer.set_learning_rate(1 / (1 + seed))
             optimizer.step()
     for a, b in zip(together.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
@@ -131,17 +131,17 @@ def test_muon_orthogonalizes_each_third_of_a_fused_qkv():
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_restored_state_continues_exactly(name):
     straight, resumed = model(), model()
-    settings = preset(f"optimizer.name={name}")
+    settings = table(f"optimizer.name={name}")
     first, second = Optimizers(straight, settings), Optimizers(resumed, settings)
     for network, optimizer in ((straight, first), (resumed, second)):
         fill_gradients(network)
-        optimizer.set_learning_rate(0)
+        optimizer.set_learning_rate(1.0)
         optimizer.step()
     third = Optimizers(resumed, settings)
     third.load_state_tensors({key: value.clone() for key, value in second.state_tensors().items()})
     for network, optimizer in ((straight, first), (resumed, third)):
         fill_gradients(network, seed=2)
-        optimizer.set_learning_rate(1)
+        optimizer.set_learning_rate(0.9)
         optimizer.step()
     for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -149,29 +149,27 @@ def test_restored_state_continues_exactly(name):
 
 def test_state_of_another_model_is_refused_with_its_name():
     network = model()
-    optimizer = Optimizers(network, preset())
+    optimizer = Optimizers(network, table())
     fill_gradients(network)
     optimizer.step()
     tensors = optimizer.state_tensors()
     tensors["wte.weight.exp_avg"] = torch.zeros(2, 2)
     with pytest.raises(ValueError, match=r"wte\.weight\.exp_avg has shape \(2, 2\)"):
-        Optimizers(network, preset()).load_state_tensors(tensors)
+        Optimizers(network, table()).load_state_tensors(tensors)
 
 
 def test_moments_of_another_type_are_refused():
     network = model()
-    optimizer = Optimizers(network, preset())
+    optimizer = Optimizers(network, table())
     fill_gradients(network)
     optimizer.step()
     tensors = {key: value.double() for key, value in optimizer.state_tensors().items()}
     with pytest.raises(ValueError, match=r"float64, not torch\.float32"):
-        Optimizers(network, preset()).load_state_tensors(tensors)
+        Optimizers(network, table()).load_state_tensors(tensors)
 
 
-def test_muon_follows_the_schedule_of_adamw():
-    optimizer = Optimizers(
-        model(), preset("optimizer.name=muon", "schedule.warmup_iterations=4", "optimizer.muon_lr=0.02")
-    )
-    rate = optimizer.set_learning_rate(1)
+def test_muon_has_the_learning_rate_factor_of_adamw():
+    optimizer = Optimizers(model(), table("optimizer.name=muon", "optimizer.lr=3e-4", "optimizer.muon_lr=0.02"))
+    rate = optimizer.set_learning_rate(2 / 4)
     assert math.isclose(rate, 3e-4 * 2 / 4)
     assert math.isclose(optimizer.all[1][0].param_groups[0]["lr"], 0.02 * 2 / 4)

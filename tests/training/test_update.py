@@ -236,11 +236,10 @@ class Wrapped(torch.nn.Module):
 def test_a_network_made_elsewhere_goes_on_inside_its_wrapper_with_the_moments_of_another():
     plain = new_update()
     plain.run([batch(seed=0)], 0)
-    preset = plain.optimizers.preset
-    model = GPT2(preset.model)
+    model = GPT2(plain.model.config)
     model.load_state_dict(plain.model.state_dict())
     wrapper = Wrapped(model)
-    wrapped = Update(model, Optimizers(wrapper, preset), torch.device("cpu"), "fp32")
+    wrapped = Update(model, Optimizers(wrapper, plain.optimizers.table), torch.device("cpu"), "fp32")
     wrapped.forward = wrapper
     wrapped.optimizers.load_state_tensors(plain.optimizers.state_tensors())
     for step in range(1, 3):
