@@ -133,7 +133,7 @@ def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
         reason = f"auto: on {device.type} in {precision} compiled code is hardly faster"
     elif asked == "auto" and fewest is not None:
         wanted = steps >= fewest
-        reason = f"auto: {steps:,} iterations, worth it from {fewest:,} on ({device.type}, {precision})"
+        reason = f"auto: {steps:,} iterations; on {device.type} in {precision} compiling pays from {fewest:,} on"
     if wanted and (missing := _missing_compiler(device)):
         return Compilation(False, missing, f"not compiled: {missing}; training runs the slower eager code")
     return Compilation(wanted, reason)

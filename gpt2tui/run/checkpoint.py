@@ -72,6 +72,7 @@ def write(
     save_tokenizer: Callable[[Path], None],
     metrics: Mapping[str, float | None],
     data_fingerprint: str,
+    validation_sample: str | None = None,
     parent: Parent | None = None,
 ) -> Checkpoint:
     """Writes the checkpoint of `step` into the existing folder `checkpoints` and returns it once it is durable.
@@ -104,7 +105,13 @@ def write(
             sync_file(path)
             files[path.name] = file_entry(path, sha256(path))
         text = manifest_text(
-            step=step, run_id=run_id, parent=parent, data_fingerprint=data_fingerprint, metrics=metrics, files=files
+            step=step,
+            run_id=run_id,
+            parent=parent,
+            data_fingerprint=data_fingerprint,
+            metrics=metrics,
+            validation_sample=validation_sample,
+            files=files,
         )
         replace_text(building / MANIFEST, text)
         written = inspect(building)
@@ -155,8 +162,11 @@ def problems_in(checkpoints: Path) -> list[str]:
 
 
 def best_of(saved: Collection[Checkpoint]) -> Checkpoint | None:
-    """The one with the lowest val_loss in its manifest, the later one of two; None when none was measured."""
-    return min((c for c in saved if c.val_loss is not None), key=_by_val_loss, default=None)
+    """The checkpoint with the lowest val_loss in its manifest, the later of two equal ones; None without any.
+
+    Among those that were measured over the validation sample of the newest one.
+    """
+    return next(iter(_by_quality(saved)), None)
 
 
 def newest(checkpoints: Path) -> Checkpoint:
@@ -171,8 +181,8 @@ def best(checkpoints: Path) -> Checkpoint:
     """The valid checkpoint with the lowest val_loss, else the newest. Raises CheckpointError when there is none."""
 
     def in_order(saved: list[Checkpoint]) -> list[Checkpoint]:
-        rated = sorted((c for c in saved if c.val_loss is not None), key=_by_val_loss)
-        return [*rated, *(c for c in reversed(saved) if c.val_loss is None)]
+        rated = _by_quality(saved)
+        return [*rated, *(c for c in reversed(saved) if c not in rated)]
 
     return _first_valid(checkpoints, in_order)
 
@@ -222,9 +232,11 @@ def remove_leftovers(checkpoints: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _by_val_loss(checkpoint: Checkpoint) -> tuple[float, int]:
-    assert checkpoint.val_loss is not None
-    return checkpoint.val_loss, -checkpoint.step
+def _by_quality(saved: Collection[Checkpoint]) -> list[Checkpoint]:
+    """Those with a val_loss over the validation sample of the newest of them, the best first."""
+    measured = sorted((c for c in saved if c.val_loss is not None), key=lambda checkpoint: checkpoint.step)
+    same = [c for c in reversed(measured) if c.validation_sample == measured[-1].validation_sample]
+    return sorted(same, key=lambda checkpoint: checkpoint.metrics["val_loss"])
 
 
 def _run_id_beside(checkpoints: Path) -> str | None:

@@ -6,6 +6,7 @@ step, run_id    which update of which run
 parent          the run id and step it was resumed or started from, or null
 data_fingerprint
 metrics         by name, finite numbers or null
+validation_sample  what val_loss was measured over; absent when nobody has said so
 files           name -> kind, size in bytes, SHA-256
 """
 
@@ -63,6 +64,8 @@ class Checkpoint:
     files: Mapping[str, CheckpointFile]
     metrics: Mapping[str, float] = field(default_factory=dict)
     """val_loss (nats per token), perplexity, bits_per_byte, measured at this very step; what is not known is absent."""
+    validation_sample: str | None = None
+    """What val_loss was measured over: losses over different samples do not compare. None where it is not known."""
     parent: Parent | None = None
     data_fingerprint: str | None = None
     """Of the corpus it was trained on; format 1 has it in trainer.json only."""
@@ -92,6 +95,7 @@ def manifest_text(
     parent: Parent | None,
     data_fingerprint: str,
     metrics: Mapping[str, float | None],
+    validation_sample: str | None,
     files: Mapping[str, CheckpointFile],
 ) -> str:
     """The manifest of a full checkpoint; metrics that are not finite become null."""
@@ -103,6 +107,7 @@ def manifest_text(
         "parent": asdict(parent) if parent else None,
         "data_fingerprint": data_fingerprint,
         "metrics": {name: value if _is_finite(value) else None for name, value in metrics.items()},
+        "validation_sample": validation_sample,
         "files": {name: asdict(file) for name, file in files.items()},
     }
     return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
@@ -166,12 +171,14 @@ def _of_format_2(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
         manifest["run_id"],
         files,
         metrics,
+        manifest.get("validation_sample"),
         None if parent is None else Parent(parent["run_id"], parent["step"]),
         fingerprint,
     )
     is_sound = (
         manifest["kind"] == "full"
         and isinstance(fingerprint, str)
+        and isinstance(found.validation_sample, str | None)
         and all(isinstance(file.kind, str) for file in files.values())
         and (found.parent is None or _is_place(found.parent.run_id, found.parent.step))
     )

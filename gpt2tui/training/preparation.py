@@ -19,7 +19,7 @@ from gpt2tui.run.events import RunStarted
 from gpt2tui.system.files import replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.probe import TimeBudget, within_budget
-from gpt2tui.training.state import TrainingState, read_numbers, restore
+from gpt2tui.training.state import TrainingState, read_numbers, restore, validation_sample
 from gpt2tui.training.update import fresh_update
 
 
@@ -93,6 +93,12 @@ def resume(
         update.scaler.load_state_dict(numbers["scaler"])
     if isinstance(batches, StreamBatches):
         batches.load_state_dict(numbers["stream"])
+    same_sample = saved.validation_sample == validation_sample(preset)
+    if not same_sample and numbers["best_val_loss"] is not None:
+        notices.append(
+            f"the validation sample is another one ({validation_sample(preset)}): earlier val_losses do not compare "
+            "with those to come, and the best is found anew"
+        )
     return TrainingState(
         preset,
         device,
@@ -107,9 +113,9 @@ def resume(
         step=saved.step,
         first_step=saved.step,
         seconds=numbers["seconds"],
-        val_loss=numbers["val_loss"],
-        bits_per_byte=saved.metrics.get("bits_per_byte"),
-        best_val_loss=numbers["best_val_loss"],
+        val_loss=numbers["val_loss"] if same_sample else None,
+        bits_per_byte=saved.metrics.get("bits_per_byte") if same_sample else None,
+        best_val_loss=numbers["best_val_loss"] if same_sample else None,
         saved_step=saved.step,
         notices=tuple(notices),
     )

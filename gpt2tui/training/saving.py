@@ -35,6 +35,7 @@ class Snapshot:
     documents: Mapping[str, str]
     trainer: Mapping[str, Any]
     metrics: Mapping[str, float]
+    validation_sample: str
     data_fingerprint: str
     parent: Parent | None
 
@@ -148,6 +149,7 @@ class Saver:
                 trainer=snapshot.trainer,
                 save_tokenizer=self.save_tokenizer,
                 metrics=snapshot.metrics,
+                validation_sample=snapshot.validation_sample,
                 data_fingerprint=snapshot.data_fingerprint,
                 parent=snapshot.parent,
             )

@@ -101,6 +101,12 @@ class TrainingState:
         return True
 
 
+def validation_sample(preset: Preset) -> str:
+    """What val_loss is measured over; losses over different samples do not compare."""
+    training = preset.training
+    return f"{training.eval_tokens} tokens in windows of {training.sequence_length}"
+
+
 def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
     """The weights under their published names and the training state, as they are on the device; not copies."""
     published = published_views(state.model.state_dict(), state.preset.model)
@@ -137,6 +143,7 @@ def snapshot(
             "scaler": None if scaler is None else scaler.state_dict(),
         },
         metrics=state.metrics,
+        validation_sample=validation_sample(state.preset),
         data_fingerprint=corpus.fingerprint,
         parent=state.parent,
     )

@@ -22,7 +22,7 @@ def write(folder, step=10, val_loss=None, fill=1.0, run_id="abc"):
     return save(folder, step, {"val_loss": val_loss}, fill, run_id)
 
 
-def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None):
+def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None, validation_sample=None):
     return checkpoint.write(
         folder,
         step=step,
@@ -33,6 +33,7 @@ def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None):
         save_tokenizer=lambda target: (target / "tokenizer.json").write_text("{}"),
         metrics=metrics or {},
         data_fingerprint="f",
+        validation_sample=validation_sample,
         parent=parent,
     )
 
@@ -244,7 +245,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
 def test_the_manifest_lists_files_by_kind_and_metrics_by_name(tmp_path):
     metrics = {"val_loss": 2.5, "perplexity": math.inf, "bits_per_byte": math.nan}
     parent = checkpoint.Parent("before", 7)
-    written = save(tmp_path, metrics=metrics, parent=parent)
+    written = save(tmp_path, metrics=metrics, validation_sample="64 tokens", parent=parent)
     contents = json.loads((written.folder / "MANIFEST.json").read_text(), parse_constant=pytest.fail)
     assert {name: entry["kind"] for name, entry in contents.pop("files").items()} == {
         "model.safetensors": "weights",
@@ -262,6 +263,7 @@ def test_the_manifest_lists_files_by_kind_and_metrics_by_name(tmp_path):
         "parent": {"run_id": "before", "step": 7},
         "data_fingerprint": "f",
         "metrics": {"val_loss": 2.5, "perplexity": None, "bits_per_byte": None},
+        "validation_sample": "64 tokens",
     }
     assert checkpoint.inspect(written.folder) == written
     assert (written.parent, written.metrics) == (parent, {"val_loss": 2.5})

@@ -20,8 +20,9 @@ from tests.tracking import event_samples
 
 def started_run(name="tiny", *written):
     run = runs.create(name)
-    info = {"preset_name": name, "command": ["gpt2tui"], "device": "cpu", "precision": "fp32", "data": {}}
-    runs.write_info(run, **info)
+    info = {"preset_name": name, "command": ["gpt2tui"], "device": "cpu", "precision": "fp32"}
+    reasons = {"precision_reason": "training.precision = fp32", "compile_reason": "training.compile = off"}
+    runs.write_info(run, **info, **reasons, data={})
     run.events_file.write_text("".join(event.as_json() + "\n" for event in written))
     return run
 
@@ -57,6 +58,8 @@ def test_run_json_tells_what_a_repetition_needs():
         "started",
         "device",
         "precision",
+        "precision_reason",
+        "compile_reason",
         "data",
         "git_commit",
         "versions",

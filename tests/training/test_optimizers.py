@@ -64,7 +64,7 @@ def test_adamw_steps_equal_a_plain_torch_adamw():
         optimizer.step()
         reference.step()
     for ours_parameter, parameter in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(ours_parameter, parameter, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(ours_parameter, parameter, atol=1e-7, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 48), (48, 16), (3, 16, 16)])
@@ -87,7 +87,7 @@ def test_muon_equals_torchs_where_the_iteration_runs_in_bf16(monkeypatch):
         for optimizer, parameter in pairs:
             parameter.grad = gradient.clone()
             optimizer.step()
-    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-2)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     assert (ours - start).abs().max() > 0.01
 
 
@@ -114,7 +114,7 @@ def test_matrices_in_one_stack_move_as_each_alone(monkeypatch):
             optimizer.set_learning_rate(1 / (1 + seed))
             optimizer.step()
     for a, b in zip(together.parameters(), alone.parameters(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=0)
 
 
 def test_muon_orthogonalizes_each_third_of_a_fused_qkv():

@@ -5,7 +5,7 @@ import torch
 
 from gpt2tui.errors import CheckpointError, DataError
 from gpt2tui.run import checkpoint
-from gpt2tui.run.events import CheckpointSaved, Evaluated, RunFinished, RunStarted, Sampled, Step
+from gpt2tui.run.events import CheckpointSaved, Evaluated, RunFinished, RunStarted, Sampled, Step, Warned
 from tests import tiny_runs
 
 HARD = ("model.dropout=0.2", "training.gradient_accumulation=3")
@@ -98,6 +98,30 @@ def test_a_longer_run_goes_on_from_the_end_of_a_finished_one(tmp_path):
     list(trainer.train())
     _, events = resume(tmp_path, trainer, 12, "training.num_iterations=14")
     assert [e.step for e in events if isinstance(e, Step)] == [13, 14]
+
+
+@pytest.mark.parametrize("tokens", [64, 96])
+def test_after_another_validation_sample_the_best_is_found_anew(tmp_path, tokens):
+    first = tiny_runs.trainer(tmp_path)
+    list(first.train())
+    last = checkpoint.newest(first.run.checkpoints)
+    longer = (
+        "training.num_iterations=16",
+        "optimizer.lr=1.0",
+        "schedule.name=constant",
+        f"training.eval_tokens={tokens}",
+    )
+    _, events = resume(tmp_path, first, 12, *longer)  # the rate is so high that the loss rises
+    same = tokens == 64
+    notices = [event.message for event in events if isinstance(event, Warned)]
+    assert ["validation sample" in notice for notice in notices] == ([] if same else [True])
+    assert events[0].best_val_loss == (last.val_loss if same else None)
+    (measured,) = [event for event in events if isinstance(event, Evaluated) and not event.whole]
+    assert measured.val_loss > last.val_loss
+    assert measured.best is not same
+    assert measured.best_val_loss == (last.val_loss if same else measured.val_loss)
+    assert checkpoint.best(first.run.checkpoints).step == (12 if same else 16)
+    assert checkpoint.best_of(checkpoint.saved_in(first.run.checkpoints)).step == (12 if same else 16)
 
 
 def test_another_model_does_not_fit(tmp_path):

@@ -40,6 +40,14 @@ def test_a_run_tells_its_story_in_order(tmp_path):
     assert events[-1].best_val_loss == min(e.val_loss for e in of(Evaluated, events) if not e.whole)
 
 
+def test_why_precision_and_compilation_are_as_they_are_is_recorded(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    started = next(trainer.train())
+    reasons = {"precision_reason": "training.precision = fp32", "compile_reason": "training.compile = off"}
+    assert reasons.items() <= started.as_dict().items()
+    assert reasons.items() <= trainer.run.info().items()
+
+
 def test_the_last_step_is_saved_before_all_held_out_text_is_read_and_a_stop_cuts_that_short(tmp_path, monkeypatch):
     trainer = tiny_runs.trainer(tmp_path)
     begun, begin = [], trainer.saver.begin
