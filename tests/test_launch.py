@@ -100,10 +100,10 @@ def session_events(session):
 def diverges_at(monkeypatch, step):
     begin = Update.begin
 
-    def diverging(self, micro_batches, iteration):
+    def diverging(self, micro_batches, iteration, *rest):
         if iteration == step:
             raise DivergedError("the loss is nan")
-        return begin(self, micro_batches, iteration)
+        return begin(self, micro_batches, iteration, *rest)
 
     monkeypatch.setattr(Update, "begin", diverging)
 

@@ -1,14 +1,18 @@
-"""The held-out loss: what the model has not been trained on, measured the same way each time."""
+"""The loss on the validation text, which the model is not trained on."""
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2tui.data.batches import evaluation_batches
+from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision, autocast
+from gpt2tui.preset.schema import TrainingTable
 from model.gpt2 import GPT2
 
 
@@ -19,7 +23,7 @@ def perplexity(val_loss: float) -> float:
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """Sums over the tokens that were predicted: nats, how many tokens, how many UTF-8 bytes they stand for."""
+    """Sums over the predicted tokens: nats, number of tokens, number of UTF-8 bytes of their text."""
 
     nats: float
     tokens: int
@@ -27,7 +31,7 @@ class ValidationLoss:
 
     @property
     def val_loss(self) -> float:
-        """Mean nats per token; NaN of no tokens."""
+        """Mean nats per token; NaN without tokens."""
         return self.nats / self.tokens if self.tokens else math.nan
 
     @property
@@ -37,9 +41,9 @@ class ValidationLoss:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits the model needs for one byte of the text: comparable across tokenizers.
+        """Bits per byte of the text, comparable across tokenizers; infinite without bytes.
 
-        End-of-text tokens cost bits and stand for no byte, so that the figure is never flattered.
+        End-of-text tokens add bits but no bytes.
         """
         return self.nats / math.log(2) / self.bytes if self.bytes else math.inf
 
@@ -51,10 +55,10 @@ def validation_loss(
     token_bytes: np.ndarray,
     precision: Precision = "fp32",
 ) -> ValidationLoss:
-    """The loss over all targets of `batches` (inputs (B, T), targets (B, T) with -1 for "not counted").
+    """The loss over all targets of `batches`: inputs (B, T) and targets (B, T), where -1 is ignored.
 
-    Draws nothing from any random generator and leaves the model in the mode it was in. `token_bytes` (V,) holds the
-    number of UTF-8 bytes of each token.
+    Uses no random generator and leaves the model in the mode it was in. `token_bytes` (V,) is the number of UTF-8
+    bytes of each token.
     """
     device = next(model.parameters()).device
     lengths = torch.from_numpy(token_bytes)
@@ -72,3 +76,19 @@ def validation_loss(
     finally:
         model.train(was_training)
     return ValidationLoss(nats, tokens, text_bytes)
+
+
+def corpus_validation_loss(
+    model: GPT2,
+    corpus: TokenizedCorpus,
+    table: TrainingTable,
+    precision: Precision,
+    stopping: Callable[[], bool],
+    whole: bool = False,
+) -> ValidationLoss | None:
+    """The loss over the fixed sample of `eval_tokens` validation tokens, or all of them; None once `stopping()`."""
+    tokens = None if whole else table.eval_tokens
+    batches = evaluation_batches(corpus.validation, table.batch_size, table.sequence_length, tokens)
+    batches = itertools.takewhile(lambda _: not stopping(), batches)
+    loss = validation_loss(model, batches, corpus.tokenizer.token_bytes(), precision)
+    return None if stopping() else loss

@@ -1,4 +1,4 @@
-"""Requests to a running training: set from any thread or signal handler, obeyed by the loop between two steps."""
+"""Requests to a running training: set from any thread or signal handler, handled by the loop between two steps."""
 
 import contextlib
 import queue
@@ -16,28 +16,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done between two steps: plain values, which another process can be sent."""
+    """What the loop must do between two steps: plain values, which can be sent to another process."""
 
     stop: bool
     pause: bool
     requests: tuple[Request, ...]
-    """In the order in which they were made."""
+    """In the order of the calls."""
     learning_rate_factor: float | None
-    """The last change, None without one."""
+    """The newest change; None if there is none."""
     copy_weights: bool
-    """Whether somebody waits for a copy of the weights: see `Controls.next_copy`."""
+    """Whether copies of the weights were requested: see `Controls.next_copy`."""
 
     @property
     def has_work(self) -> bool:
-        """Whether anything but stopping and pausing was asked for."""
+        """Whether there are requests besides stopping and pausing."""
         return bool(self.requests) or self.copy_weights or self.learning_rate_factor is not None
 
 
 class Controls:
     """Pause, resume, stop, and one-time requests. Setting one never blocks and is safe in a signal handler.
 
-    What is set while `decide` reads belongs to that decision or to the next one: deques lose nothing between threads,
-    and a lock could not be taken in a signal handler.
+    A request made while `decide` runs is part of that decision or of the next one. It uses deques, which are
+    thread-safe, because a signal handler must not take a lock.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Controls:
         self._ended = False
 
     def stop(self) -> None:
-        """Finish the step, save a checkpoint, end."""
+        """Finish the step, save a checkpoint and end the run."""
         self._stop = True
         self._wake.put(None)
 
@@ -59,7 +59,7 @@ class Controls:
         self._paused = True
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         self._paused = False
         self._wake.put(None)
 
@@ -69,10 +69,10 @@ class Controls:
         self._wake.put(None)
 
     def copy_weights(self) -> "Future[TextModel]":
-        """Asks for the network as it is after the step, also while paused: an eager copy that training leaves alone.
+        """Requests an independent, eager copy of the network after the step, also while paused.
 
-        It lies on the training's device, or on the CPU where that has no room; without any room the future gets a
-        ResourceError. It is cancelled when the training ends before it is served.
+        It is on the training's device, or on the CPU if the device has no room; if neither has, the future gets a
+        ResourceError. It is cancelled when the training ends first.
         """
         copy: Future[TextModel] = Future()
         self._copies.append(copy)
@@ -82,17 +82,17 @@ class Controls:
         return copy
 
     def change_learning_rate(self, factor: float) -> None:
-        """From the next step on, train at `factor` times what the preset's schedule says (1 is the preset's own)."""
+        """From the next step on, multiply the preset's schedule by `factor`; 1 is the unchanged schedule."""
         self._factors.append(factor)
         self._wake.put(None)
 
     def end(self) -> None:
-        """The training is over: who still waits for weights is told."""
+        """The training is over: cancels the pending requests for copies, and later ones."""
         self._ended = True
         self._cancel_copies()
 
     def decide(self) -> Decision:
-        """Takes all that is pending: the one place where the loop reads it."""
+        """Takes all pending requests: the only place where the loop reads them."""
         factors = _taken(self._factors)
         return Decision(
             stop=self._stop,
@@ -104,7 +104,7 @@ class Controls:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was asked for: what takes long within a step's boundary looks at it."""
+        """Whether a stop was requested: evaluation and sampling check it and end early."""
         return self._stop
 
     @property
@@ -113,7 +113,7 @@ class Controls:
         return self._paused and not self._stop
 
     def next_copy(self) -> "Future[TextModel] | None":
-        """The oldest request for the weights that is still wanted."""
+        """The oldest request for a copy that was not cancelled."""
         while self._copies:
             copy = self._copies.popleft()
             if copy.set_running_or_notify_cancel():
@@ -125,7 +125,7 @@ class Controls:
             copy.cancel()
 
     def wait(self, timeout: float) -> None:
-        """While paused: sleep until something changes, at most `timeout` seconds."""
+        """Sleeps until a request arrives, at most `timeout` seconds; for a paused loop."""
         with contextlib.suppress(queue.Empty):
             self._wake.get(timeout=timeout)
             while True:
@@ -133,7 +133,7 @@ class Controls:
 
 
 def _taken(pending: "deque[T]") -> list[T]:
-    """All that is in the deque, taken out one by one, so that what another thread appends meanwhile stays in it."""
+    """Removes and returns all items, one by one, so that none that another thread appends meanwhile is lost."""
     taken = []
     with contextlib.suppress(IndexError):
         while True:

@@ -1,4 +1,4 @@
-"""What ended a run, as the expected failure that it is: what happened, where, what to do."""
+"""Which errors are expected failures of a training, as messages that say what happened, where and what to do."""
 
 from gpt2tui.data.batches import StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
@@ -10,10 +10,10 @@ from gpt2tui.system.files import cache_folder
 from gpt2tui.training.state import TrainingState
 
 
-def explained(
+def expected_failure(
     error: BaseException, run: Run, preset: Preset, corpus: TokenizedCorpus, state: TrainingState | None
 ) -> Gpt2TuiError | None:
-    """The failure to show for an error in a training; None for a bug. `state` is None before the first event."""
+    """The failure to show for an error in a training; None if it is a bug. `state` is None before the first event."""
     step = state.step if state else 0
     if isinstance(error, Gpt2TuiError):
         return error
@@ -27,14 +27,14 @@ def explained(
     if isinstance(error, IndexError | RuntimeError) and state is not None and _reads_damaged_tokens(state):
         return DataError(
             f"the prepared tokens of {corpus.source} are damaged: step {step + 1} reads tokens beyond the "
-            f"{state.preset.model.vocab_size:,} of the vocabulary; delete {cache_folder() / 'tokens'}, where they are "
-            "prepared anew, and resume the run"
+            f"{state.preset.model.vocab_size:,} of the vocabulary; delete {cache_folder() / 'tokens'}, to have them "
+            "prepared again, and resume the run"
         )
     return None
 
 
 def _reads_damaged_tokens(state: TrainingState) -> bool:
-    """Whether the batch of this step or the last holds tokens that the vocabulary does not have."""
+    """Whether the batch of this step or of the previous one has tokens outside the vocabulary."""
     if isinstance(state.batches, StreamBatches):
         return False
     size = state.preset.model.vocab_size or 0

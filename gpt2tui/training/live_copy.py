@@ -1,4 +1,4 @@
-"""A copy of the network for the chat while it is being trained, where there is room for one."""
+"""A copy of the network under training, for the chat, if there is memory for it."""
 
 import copy
 from concurrent.futures import Future
@@ -21,8 +21,8 @@ from gpt2tui.training.state import TrainingState
 from model.gpt2 import GPT2
 
 
-def copy_weights(wanted: "Future[TextModel]", state: TrainingState, tokenizer: Tokenizer, run: str) -> None:
-    """Answers `wanted` with the network of this step, or with a ResourceError; raises neither.
+def copy_weights(reply: "Future[TextModel]", state: TrainingState, tokenizer: Tokenizer, run: str) -> None:
+    """Sets the result of `reply`: the network of this step, or an error; raises nothing itself.
 
     A copy that a GPU has no room for is made on the CPU, and its `placement_note` says so.
     """
@@ -31,18 +31,18 @@ def copy_weights(wanted: "Future[TextModel]", state: TrainingState, tokenizer: T
         device = _device_with_room(state)
         note = None if device == state.model.wte.weight.device else ON_CPU_BESIDE_TRAINING
         copy_of_model = copied(state.model, device)
-        wanted.set_result(TextModel(copy_of_model, tokenizer, source, state.preset.sampling, placement_note=note))
+        reply.set_result(TextModel(copy_of_model, tokenizer, source, state.preset.sampling, placement_note=note))
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
-            wanted.set_exception(error)
+            reply.set_exception(error)
             return
-        wanted.set_exception(ResourceError(f"the weights could not be copied: {first_line(error)}"))
+        reply.set_exception(ResourceError(f"the weights could not be copied: {first_line(error)}"))
     except ResourceError as error:
-        wanted.set_exception(error)
+        reply.set_exception(error)
 
 
 def copied(model: GPT2, device: torch.device) -> GPT2:
-    """The network on `device`, for writing only; nothing but the copy takes memory there."""
+    """The network on `device`, for generation only; allocates nothing there but the copy."""
     memo: dict[int, object] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = torch.nn.Parameter(parameter.detach().to(device, copy=True), requires_grad=False)
@@ -63,6 +63,6 @@ def _device_with_room(state: TrainingState) -> torch.device:
     if needed > SHARE_OF_FREE_MEMORY * free:
         raise ResourceError(
             f"there is no room beside the training for a copy of the weights: it needs {needed / 1e6:,.0f} MB of "
-            f"{free / 1e6:,.0f} MB that are free; choose a checkpoint after the training, or stop it"
+            f"{free / 1e6:,.0f} MB that are free; stop the training, or wait for its end, and choose a checkpoint"
         )
     return device

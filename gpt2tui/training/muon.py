@@ -12,7 +12,9 @@ from gpt2tui.device import bf16_is_native
 # The quintic of Newton and Schulz whose slope at zero is steepest (Jordan et al. 2024, the Muon post).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
-STACKED = 2**24  # numbers that are orthogonalised together; small matrices are faster in a stack, large ones are not
+STACKED = (
+    2**24
+)  # elements per stack: small matrices are faster when they are orthogonalised together, large ones are not
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
@@ -40,7 +42,7 @@ def _newton_schulz(x: Tensor) -> Tensor:
 
 
 def _through_gram(x: Tensor) -> Tensor:
-    """The same function with two products of width n instead of ten: all factors are polynomials of one Gram matrix."""
+    """The same function with two products of width n instead of ten: each step is a polynomial of the Gram matrix."""
     a, b, c = NEWTON_SCHULZ
     gram, product = x @ x.mT, None
     for step in range(NEWTON_SCHULZ_STEPS):
@@ -62,8 +64,8 @@ def _add_product(addend: Tensor, left: Tensor, right: Tensor, beta: float, alpha
     return product(addend, left, right, beta=beta, alpha=alpha)
 
 
-class _Piece(NamedTuple):
-    """A matrix to be orthogonalised by itself, as wide as it is high or wider: views of what belongs to it."""
+class _Matrix(NamedTuple):
+    """Views of one matrix to be orthogonalised, transposed if it is tall, and of its gradient and momentum."""
 
     weight: Tensor
     gradient: Tensor
@@ -80,51 +82,51 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; `closure` is not used.
+        """One update of every parameter that has a gradient; `closure` is ignored.
 
-        Nothing moves where the attribute `found_inf`, if there is one, is a scalar of 1: as with torch's fused ones.
+        Nothing changes if the attribute `found_inf` is a scalar tensor of 1, as with torch's fused optimizers.
         """
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         moves = 1.0 if found_inf is None else 1.0 - found_inf.double()
         for group in self.param_groups:
-            for pieces in self._stacks(group):
-                momenta, gradients = [p.momentum for p in pieces], [p.gradient for p in pieces]
-                if found_inf is not None:  # a momentum that moves towards itself stays where it is
+            for matrices in self._stacks(group):
+                momenta, gradients = [p.momentum for p in matrices], [p.gradient for p in matrices]
+                if found_inf is not None:  # interpolating towards itself leaves a momentum unchanged
                     gradients = [g.where(found_inf == 0, m) for g, m in zip(gradients, momenta, strict=True)]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
-                stack = torch.stack(updates) if len(pieces) > 1 else updates[0].unsqueeze(0)
+                stack = torch.stack(updates) if len(matrices) > 1 else updates[0].unsqueeze(0)
                 stack = orthogonalize(stack, product_dtype(stack.device))
                 stack = stack if found_inf is None else stack * moves
-                for piece, update in zip(pieces, stack.unbind(), strict=True):
-                    piece.weight.mul_(1 - group["lr"] * group["weight_decay"] * moves)
-                    piece.weight.add_(update, alpha=-group["lr"] * piece.scale)
+                for matrix, update in zip(matrices, stack.unbind(), strict=True):
+                    matrix.weight.mul_(1 - group["lr"] * group["weight_decay"] * moves)
+                    matrix.weight.add_(update, alpha=-group["lr"] * matrix.scale)
 
-    def _stacks(self, group: dict[str, Any]) -> Iterator[list[_Piece]]:
+    def _stacks(self, group: dict[str, Any]) -> Iterator[list[_Matrix]]:
         """The matrices of a group in stacks of one shape, none much larger than STACKED."""
-        by_shape: dict[torch.Size, list[_Piece]] = {}
+        by_shape: dict[torch.Size, list[_Matrix]] = {}
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
             state = self.state[parameter]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-            for piece in _pieces(parameter, state["momentum_buffer"]):
-                by_shape.setdefault(piece.weight.shape, []).append(piece)
-        for shape, pieces in by_shape.items():
+            for matrix in _matrices(parameter, state["momentum_buffer"]):
+                by_shape.setdefault(matrix.weight.shape, []).append(matrix)
+        for shape, matrices in by_shape.items():
             together = max(1, STACKED // shape.numel())
-            for start in range(0, len(pieces), together):
-                yield pieces[start : start + together]
+            for start in range(0, len(matrices), together):
+                yield matrices[start : start + together]
 
 
-def _pieces(parameter: Tensor, momentum: Tensor) -> Iterator[_Piece]:
+def _matrices(parameter: Tensor, momentum: Tensor) -> Iterator[_Matrix]:
     rows, columns = parameter.shape
     count = 3 if rows == 3 * columns else 1
     scale = math.sqrt(max(1.0, rows / count / columns))
     tall = rows // count > columns
     for views in zip(*(t.chunk(count) for t in (parameter, parameter.grad, momentum)), strict=True):  # type: ignore[union-attr]
         weight, gradient, buffer = (view.mT if tall else view for view in views)
-        yield _Piece(weight, gradient, buffer, scale)
+        yield _Matrix(weight, gradient, buffer, scale)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: a network on its device, and either a new folder or a checkpoint's state."""
+"""Everything before the first step: a network on its device, and either a new folder or a checkpoint's state."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from gpt2tui.run.events import RunStarted
 from gpt2tui.system.files import replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.probe import TimeBudget, within_budget
-from gpt2tui.training.state import TrainingState, read_numbers, restore, validation_sample
+from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
 from gpt2tui.training.update import fresh_update
 
 
@@ -29,14 +29,14 @@ def prepare(
     corpus: TokenizedCorpus,
     resume_from: Checkpoint | None = None,
 ) -> TrainingState:
-    """Everything that may fail before the first step, compilation included; nothing in the run folder changes.
+    """The state for the first step, compiled if the preset says so; changes nothing in the run folder.
 
-    To be called in the thread that trains. Raises CheckpointError or DataError when the checkpoint does not fit.
+    Call it in the training thread. Raises CheckpointError or DataError when the checkpoint does not fit.
     """
     device = choose_device(preset.training.device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # streams and events are those of the thread's device
-    state = resume(run, preset, corpus, device, resume_from) if resume_from else begin(preset, corpus, device)
+        torch.cuda.set_device(device)  # CUDA streams and events belong to the thread's device
+    state = _resumed(run, preset, corpus, device, resume_from) if resume_from else _new(preset, corpus, device)
     notices: list[str | None] = [*state.notices, *corpus.notices]
     if state.done:
         notices.insert(
@@ -55,24 +55,24 @@ def prepare(
     return state
 
 
-def begin(preset: Preset, corpus: TokenizedCorpus, device: torch.device) -> TrainingState:
-    """A new run: measures what the preset leaves to measuring."""
-    trial_batches = open_batches(corpus, preset.training)
+def _new(preset: Preset, corpus: TokenizedCorpus, device: torch.device) -> TrainingState:
+    """The state of a new run; a time budget takes probe steps."""
+    probe_batches = open_batches(corpus, preset.training)
     seconds = preset.training.time_budget
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
-    preset = within_budget(preset, trial_batches, device)
+    preset = within_budget(preset, probe_batches, device)
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
     return TrainingState(preset, device, precision, reason, batches, update, time_budget=time_budget)
 
 
-def resume(
+def _resumed(
     run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint
 ) -> TrainingState:
-    """A run as a checkpoint has it. Raises CheckpointError or DataError when it does not fit."""
-    numbers = read_numbers(saved)
+    """The state stored in a checkpoint. Raises CheckpointError or DataError when it does not fit."""
+    numbers = read_trainer_json(saved)
     time_budget = TimeBudget.of(numbers.get("time_budget"), preset)
-    if seconds := preset.training.time_budget:  # one that a person has set now
+    if seconds := preset.training.time_budget:  # set for this session
         time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
         preset = preset.with_training(time_budget=0.0)
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
@@ -84,11 +84,11 @@ def resume(
         )
     weights = load_model(saved.folder)
     if weights.config != preset.model.model_copy(update={"dropout": weights.config.dropout}):
-        raise CheckpointError(f"{saved.folder} holds another [model] than the preset asks for: {weights.config!r}")
+        raise CheckpointError(f"{saved.folder} has another [model] than the preset: {weights.config!r}")
     update.model.load_state_dict(weights.state_dict())
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
     notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
-    notices += restore(tensors, update.optimizers, device)
+    notices += restore_training_state(tensors, update.optimizers, device)
     if update.scaler is not None and numbers["scaler"] is not None:
         update.scaler.load_state_dict(numbers["scaler"])
     if isinstance(batches, StreamBatches):
@@ -96,8 +96,8 @@ def resume(
     same_sample = saved.validation_sample == validation_sample(preset)
     if not same_sample and numbers["best_val_loss"] is not None:
         notices.append(
-            f"the validation sample is another one ({validation_sample(preset)}): earlier val_losses do not compare "
-            "with those to come, and the best is found anew"
+            f"the validation sample has changed (now {validation_sample(preset)}): val_loss does not compare with "
+            "that of earlier steps, and the best val_loss starts again"
         )
     return TrainingState(
         preset,
@@ -144,7 +144,7 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
 def write_new_run(
     run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, *, preset_name: str, command: Sequence[str]
 ) -> None:
-    """Fills the folder of a new run, run.json last, and gives `state` its run_id."""
+    """Fills the folder of a new run, run.json last, and sets the run_id of `state`."""
     replace_text(run.preset_file, dumps(state.preset))
     tokenizers.save(corpus.tokenizer, run.folder)
     data = {
@@ -166,7 +166,7 @@ def write_new_run(
 
 
 def write_resumed_run(run: runs.Run, state: TrainingState) -> None:
-    """Brings the folder of a resumed run up to date; when that fails it is as it was."""
+    """Updates the folder of a resumed run; when that fails it stays unchanged."""
     try:
         before = run.preset_file.read_bytes()
     except FileNotFoundError:

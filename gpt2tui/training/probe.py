@@ -1,7 +1,6 @@
-"""Throw-away steps before a run: how many steps fit into a time.
+"""Time budgets: the number of iterations that fits, from probe steps before the run and from its own steps.
 
-The schedule has to know the last step in advance, so the answer becomes part of the frozen preset. The run is from
-then on like any other: repeatable, resumable, a pure function of it.
+The schedule needs the last step in advance, so that number becomes part of the frozen preset, which repeats the run.
 """
 
 import statistics
@@ -18,14 +17,19 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.training.schedules import decay_start, fewest_iterations
 from gpt2tui.training.update import fresh_update
 
-WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
-MEASURED_STEPS = 15
+PROBE_WARM_UP_STEPS = 2  # the first steps allocate memory and start threads
+PROBE_STEPS = 15
+
+LOOKS = 8  # in a whole run without decay
+WORTH_A_CHANGE = 0.02  # of num_iterations
+RECENT_STEPS = 500
+MOST_MEDIANS = 4.0  # the most that one step counts, in medians of the recent steps
 
 
 def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torch.device) -> Preset:
-    """The preset with training.num_iterations lowered to what fits its time budget; the budget is then spent.
+    """The preset with num_iterations lowered to what fits its time_budget, and time_budget 0.
 
-    `batches` must not be the run's own if they are a stream.
+    Takes probe steps on `batches`, which must not be the run's own if they are a stream.
     """
     seconds = preset.training.time_budget
     if not seconds:
@@ -38,49 +42,37 @@ def within_budget(preset: Preset, batches: Batches | StreamBatches, device: torc
 
 
 def step_seconds(preset: Preset, batches: Batches | StreamBatches, device: torch.device, precision: Precision) -> float:
-    """What a step takes, not compiled, with a network that is thrown away.
-
-    The median of a few. Their faster half would promise more than a machine keeps whose speed goes up and down.
-    """
+    """The median time of a step, not compiled, with a network that is discarded."""
     update, durations = fresh_update(preset, device, precision), []
-    for step in range(WARM_UP_STEPS + MEASURED_STEPS):
+    for step in range(PROBE_WARM_UP_STEPS + PROBE_STEPS):
         started = time.perf_counter()
         update.run(batches.micro_batches(step), step)
         durations.append(time.perf_counter() - started)
-    return statistics.median(durations[WARM_UP_STEPS:])
-
-
-# ---- steps that were really taken correct what a probe before the run has promised
-
-LOOKS = 8  # in a whole run, if it were never to decay
-WORTH_A_CHANGE = 0.02  # of num_iterations
-RECENT_STEPS = 500
-MOST_MEDIANS = 4.0  # that a step counts for, however long something else held it up
+    return statistics.median(durations[PROBE_WARM_UP_STEPS:])
 
 
 @dataclass
 class TimeBudget:
-    """Lets a run of about `seconds` of training steps come out of at most `most_iterations`.
+    """Chooses num_iterations, at most `most_iterations`, so that all steps together take about `seconds`.
 
-    Only while the learning rate does not yet know where the run ends: the final number of iterations, frozen in the
-    preset, repeats the run exactly.
+    It changes only while the learning rate does not depend on it, so that the final preset repeats the run exactly.
     """
 
     seconds: float
     most_iterations: int
     spent: float = 0.0
-    """Seconds of the steps so far."""
+    """Seconds of all steps so far."""
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
 
     def add(self, step_seconds: float) -> None:
-        """Takes note of a step."""
+        """Counts a step."""
         if self._recent:
             step_seconds = min(step_seconds, MOST_MEDIANS * statistics.median(self._recent))
         self._recent.append(step_seconds)
         self.spent += step_seconds
 
     def num_iterations(self, preset: Preset, step: int) -> int:
-        """How many iterations fit, as far as one knows after `step` of them; now and then other than the preset's."""
+        """The number of iterations that fits, estimated after `step` of them; mostly the preset's unchanged."""
         now = preset.training.num_iterations
         undecided = preset.schedule.warmup_iterations < step <= decay_start(preset)
         if not undecided or not self._recent or step % max(1, now // LOOKS):
@@ -90,7 +82,7 @@ class TimeBudget:
         return fitting if abs(fitting - now) > WORTH_A_CHANGE * now else now
 
     def as_numbers(self, num_iterations: int) -> dict[str, float]:
-        """What a checkpoint keeps; `num_iterations` are the preset's as it is saved."""
+        """The form in a checkpoint; `num_iterations` is that of the preset saved with it."""
         return {
             "seconds": self.seconds,
             "most_iterations": self.most_iterations,
@@ -100,7 +92,7 @@ class TimeBudget:
 
     @classmethod
     def of(cls, numbers: Any, preset: Preset) -> "TimeBudget | None":
-        """What `as_numbers` gave, unless a person has meanwhile said how many iterations there are to be."""
+        """From what `as_numbers` gave; None if the user has since changed num_iterations."""
         if not numbers or numbers["num_iterations"] != preset.training.num_iterations:
             return None
         return cls(numbers["seconds"], numbers["most_iterations"], numbers["spent"])

@@ -1,4 +1,4 @@
-"""Checkpoints that do not hold up training: copied at a step boundary, written and synced by a thread of their own."""
+"""Checkpoints saved in the background: copied between two steps, then written and synced by a thread of their own."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ import psutil
 import torch
 from torch import Tensor
 
-from gpt2tui.device import wait_for
+from gpt2tui.device import is_out_of_memory, wait_for
 from gpt2tui.errors import ResourceError
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 
 NICENESS = 10
-SHARE_OF_FREE_MEMORY = 0.5  # a copy that would take more is not made
+SHARE_OF_FREE_MEMORY = 0.5  # the most that a copy may take
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a checkpoint holds, in tensors and texts that nobody changes before it is written."""
+    """The contents of a checkpoint; nothing in it may change before it is written."""
 
     step: int
     run_id: str
@@ -42,16 +42,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that is on the disk, or why it is not."""
+    """The result of saving a checkpoint: the checkpoint, or the error."""
 
     step: int
-    seconds: float  # from the copy to the moment when it was durable
+    seconds: float  # from before the copy until it was durable
     checkpoint: Checkpoint | None
     error: ResourceError | None
 
 
 class Buffers:
-    """Memory on the host that one copy after another is made into: the first touch of a page costs most of a copy."""
+    """Host memory that is reused for every copy: touching new pages takes most of the time of a copy."""
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
@@ -59,18 +59,24 @@ class Buffers:
         self._reserving: threading.Thread | None = None
 
     def reserve(self, tensors: Mapping[str, Tensor]) -> None:
-        """Gets the memory for copies of these tensors ready beside the training, where there is room."""
+        """Allocates memory for copies of these tensors in a thread, if there is room."""
         self.reserved = True
         if self._has_room(tensors):
-            self._reserving = threading.Thread(target=self._touch, args=(dict(tensors),), name="memory", daemon=True)
+            self._reserving = threading.Thread(target=self._allocate, args=(dict(tensors),), name="memory", daemon=True)
             self._reserving.start()
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """The tensors under their names, on the CPU, overwritten by the next copy; None when there is no room."""
+        """Copies of the tensors on the CPU, valid until the next copy; None when there is no room for them."""
         if self._reserving is not None:
             self._reserving.join()
-        if not self._has_room(tensors):
+        try:
+            return self._copy(tensors) if self._has_room(tensors) else None
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             return None
+
+    def _copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         copies = {}
         for name, tensor in tensors.items():
             source = tensor.detach()
@@ -85,45 +91,45 @@ class Buffers:
         missing = sum(tensor.nbytes for name, tensor in tensors.items() if name not in self._tensors)
         return missing <= SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available
 
-    def _touch(self, tensors: Mapping[str, Tensor]) -> None:
-        _give_way()
+    def _allocate(self, tensors: Mapping[str, Tensor]) -> None:
+        _lower_priority()
         for name, tensor in tensors.items():
             memory = _memory_for(tensor)
-            memory.reshape(-1).view(torch.uint8).numpy().fill(0)  # not torch's, which would begin a team of threads
+            memory.reshape(-1).view(torch.uint8).numpy().fill(0)  # torch would start a team of OpenMP threads
             self._tensors[name] = memory
 
 
 class Saver:
-    """Writes one snapshot at a time into a run's folder of checkpoints, then prunes those that are not kept."""
+    """Writes one snapshot at a time into a run's folder of checkpoints, then prunes old ones."""
 
     def __init__(self, checkpoints: Path, *, keep: int, save_tokenizer: Callable[[Path], None]) -> None:
         self.checkpoints = checkpoints
         self.keep = keep
         self.save_tokenizer = save_tokenizer
         self.protected: set[int] = set()
-        """The steps whose checkpoints are not pruned, however old."""
+        """Steps whose checkpoints are never pruned."""
         self.buffers = Buffers()
         self._thread: threading.Thread | None = None
         self._saved: Saved | None = None
         self._bug: BaseException | None = None
 
     def begin(self, snapshot: Snapshot, started: float) -> None:
-        """Starts writing; `started` is time.perf_counter() from before the copy. The last one must be waited for.
+        """Starts writing; `started` is time.perf_counter() from before the copy. Call `wait` before the next `begin`.
 
-        Raises ResourceError when the run's folder is no longer where it was: no later attempt can succeed.
+        Raises ResourceError when the run's folder has been moved or replaced, because no later attempt can succeed.
         """
         assert self._thread is None, "two checkpoints at once"
         runs.check_in_place(runs.Run(self.checkpoints.parent), snapshot.run_id)
-        # A daemon: a second Ctrl-C ends the process at once, and what is half written is never taken for a checkpoint.
+        # A daemon, so that a second Ctrl-C ends the process at once; a half-written folder is no checkpoint.
         self._thread = threading.Thread(target=self._write, args=(snapshot, started), name="checkpoint", daemon=True)
         self._thread.start()
 
     def finished(self) -> Saved | None:
-        """What has become of the last one, told once; None while it is being written, or when there is none."""
+        """The result of the last `begin`, returned once; None while it is being written, and without one."""
         return None if self._thread is None or self._thread.is_alive() else self.wait()
 
     def wait(self) -> Saved | None:
-        """The same once it is written; None when there is none."""
+        """Waits for the last `begin` and returns its result; None without one. Raises errors that are bugs."""
         if self._thread is None:
             return None
         self._thread.join()
@@ -135,8 +141,8 @@ class Saver:
         return saved
 
     def _write(self, snapshot: Snapshot, started: float) -> None:
-        # No arithmetic of torch in here: a second team of OpenMP threads would slow the training's down.
-        _give_way()
+        # No torch arithmetic here: a second team of OpenMP threads would slow down the training's.
+        _lower_priority()
         written: Checkpoint | None = None
         error: ResourceError | None = None
         try:
@@ -156,7 +162,7 @@ class Saver:
             checkpoint.prune(self.checkpoints, run_id=snapshot.run_id, keep=self.keep, protected=self.protected)
         except ResourceError as caught:
             error = caught
-        except BaseException as caught:  # shown to whoever waits, in the thread that trains
+        except BaseException as caught:  # raised by `wait`, in the training thread
             self._bug = caught
             return
         self._saved = Saved(snapshot.step, time.perf_counter() - started, written, error)
@@ -166,8 +172,8 @@ def _memory_for(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
 
 
-def _give_way() -> None:
-    """Lets this thread have what the training leaves; only Linux knows it of a single thread."""
+def _lower_priority() -> None:
+    """Gives this thread a lower priority than the training; only Linux has priorities of single threads."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

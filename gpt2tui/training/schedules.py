@@ -21,7 +21,7 @@ class Phase:
 
 
 def phase(preset: Preset, iteration: int) -> Phase:
-    """Where on its schedule the update is that follows `iteration` earlier ones (0 for the first)."""
+    """The phase of the update after `iteration` earlier ones (0 for the first)."""
     warmup, last = preset.schedule.warmup_iterations, preset.training.num_iterations - 1
     if iteration < warmup:
         return Phase("warm-up", 0, warmup - 1)
@@ -32,23 +32,23 @@ def phase(preset: Preset, iteration: int) -> Phase:
 
 
 def learning_rate(preset: Preset, iteration: int) -> float:
-    """AdamW's learning rate for the update that follows `iteration` earlier ones (0 for the first).
+    """AdamW's learning rate for the update after `iteration` earlier ones (0 for the first).
 
-    Warm-up rises in a line and reaches the peak with its last update; what follows ends at min_lr with the run's last
-    update. Cosine: Loshchilov & Hutter 2017 (SGDR), section 3, one cycle. wsd: Hu et al. 2024 (MiniCPM), section 4.
+    Warm-up is linear and reaches the peak with its last update; decay ends at min_lr with the run's last update.
+    Cosine: Loshchilov & Hutter 2017 (SGDR), section 3, one cycle. wsd: Hu et al. 2024 (MiniCPM), section 4.
     """
     schedule, peak, now = preset.schedule, preset.optimizer.lr, phase(preset, iteration)
     if now.name == "warm-up":
         return peak * (iteration + 1) / schedule.warmup_iterations
     if now.name == "constant":
         return peak
-    progress = now.progress(iteration)  # at most 1, so that a run driven past its end stays at the floor
+    progress = now.progress(iteration)  # at most 1: beyond its last iteration a run stays at min_lr
     remaining = (1 + math.cos(math.pi * progress)) / 2 if schedule.name == "cosine" else 1 - progress
     return schedule.min_lr + (peak - schedule.min_lr) * remaining
 
 
 def decay_start(preset: Preset) -> int:
-    """The last iteration before the learning rate begins to fall; up to it, it does not depend on num_iterations."""
+    """The last iteration before decay; up to it the learning rate does not depend on num_iterations."""
     schedule, last = preset.schedule, preset.training.num_iterations - 1
     if schedule.name == "constant":
         return last
@@ -57,11 +57,11 @@ def decay_start(preset: Preset) -> int:
 
 
 def fewest_iterations(preset: Preset, step: int) -> int:
-    """To how many iterations a run can still be shortened after `step` of them, its learning rate so far unchanged."""
+    """The fewest iterations to which a run can be shortened after `step`, its past learning rates unchanged."""
     stable = 1 - preset.schedule.decay_fraction if preset.schedule.name == "wsd" else 1.0
     return max(step + 1, math.ceil(step / stable))
 
 
 def learning_rate_factor(preset: Preset, iteration: int) -> float:
-    """The same as a share of the peak, which Muon's learning rate follows too."""
+    """`learning_rate` as a share of the peak, the same for AdamW and Muon."""
     return learning_rate(preset, iteration) / preset.optimizer.lr

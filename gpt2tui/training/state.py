@@ -1,4 +1,4 @@
-"""The state of a run between two steps, and what a checkpoint holds of it: resuming from it is bit-exact."""
+"""The state of a run between two steps, and its form in a checkpoint, from which a run resumes bit for bit."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from gpt2tui.training.update import Update
 from model.gpt2 import GPT2
 from model.huggingface import published_config, published_views
 
-MODEL = "model."  # before the names of the weights, beside those of the training state
+MODEL = "model."  # prefix of the weights, to tell them from the training state
 OPTIMIZER = "optimizer."
 RNG = "rng."
 
@@ -43,9 +43,9 @@ class TrainingState:
     batches: Batches | StreamBatches
     update: Update
     run_id: str = ""
-    """Of a new run, empty until its folder is written."""
+    """Empty until the folder of a new run is written."""
     parent: Parent | None = None
-    """The checkpoint that it was resumed from."""
+    """The checkpoint from which it was resumed."""
     compile_reason: str = ""
     """Why the forward pass is compiled, or is not."""
     time_budget: TimeBudget | None = None
@@ -85,14 +85,14 @@ class TrainingState:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured at this very step, by name; empty when nothing was."""
+        """What was measured at this step, by name; empty if nothing was."""
         if self.val_loss is None:
             return {}
         known = {"val_loss": self.val_loss, "perplexity": perplexity(self.val_loss)}
         return known if self.bits_per_byte is None else {**known, "bits_per_byte": self.bits_per_byte}
 
-    def measured(self, val_loss: float, bits_per_byte: float) -> bool:
-        """Takes note of the loss over the fixed validation sample; whether it is the lowest so far."""
+    def record_validation(self, val_loss: float, bits_per_byte: float) -> bool:
+        """Stores the loss over the fixed validation sample; returns whether it is the lowest so far."""
         self.val_loss = val_loss if math.isfinite(val_loss) else None
         self.bits_per_byte = bits_per_byte if math.isfinite(bits_per_byte) else None
         if self.val_loss is None or (self.best_val_loss is not None and self.val_loss >= self.best_val_loss):
@@ -108,21 +108,18 @@ def validation_sample(preset: Preset) -> str:
 
 
 def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
-    """The weights under their published names and the training state, as they are on the device; not copies."""
+    """The weights under their published names and the training state, on their device; not copies."""
     published = published_views(state.model.state_dict(), state.preset.model)
     weights = {MODEL + name: tensor for name, tensor in published.items()}
-    return weights | collect(state.update.optimizers, state.device)
+    return weights | training_state_tensors(state.update.optimizers, state.device)
 
 
 def snapshot(
     state: TrainingState, tensors: Mapping[str, Tensor], corpus: TokenizedCorpus, preset_name: str
 ) -> Snapshot:
-    """A checkpoint of this step, with `tensors` those of `tensors_to_save` or copies of them."""
-    config, budget, scaler = (
-        published_config(state.preset.model, corpus.tokenizer.eot),
-        state.time_budget,
-        state.update.scaler,
-    )
+    """The checkpoint of this step; `tensors` are those of `tensors_to_save`, or copies of them."""
+    config = published_config(state.preset.model, corpus.tokenizer.eot)
+    budget, scaler = state.time_budget, state.update.scaler
     return Snapshot(
         step=state.step,
         run_id=state.run_id,
@@ -149,8 +146,8 @@ def snapshot(
     )
 
 
-def collect(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
-    """Optimizer moments and the states of the random generators, as named tensors; the moments are not copies."""
+def training_state_tensors(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
+    """Optimizer moments and states of the random generators by name; the moments are not copies."""
     tensors = {OPTIMIZER + name: tensor for name, tensor in optimizers.state_tensors().items()}
     tensors[RNG + "cpu"] = torch.get_rng_state()
     if device.type == "cuda":
@@ -158,11 +155,11 @@ def collect(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
     return tensors
 
 
-def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch.device) -> list[str]:
-    """Puts back what `collect` took; returns what to tell a person about it.
+def restore_training_state(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch.device) -> list[str]:
+    """Restores what `training_state_tensors` returned; returns warnings for the user.
 
-    A checkpoint from another kind of device has no state for this one's generator; then the run goes on from the
-    seed's, which is sound but not bit-exact. Raises CheckpointError when it belongs to another model or optimizer.
+    A checkpoint from another kind of device lacks this device's generator state; the run then uses the seed's, which is
+    sound but not bit-exact. Raises CheckpointError when the tensors belong to another model or optimizer.
     """
     needed = {RNG + "cpu", RNG + "cuda"} if device.type == "cuda" else {RNG + "cpu"}
     moments = {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
@@ -176,11 +173,13 @@ def restore(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch
         raise CheckpointError(f"the training state does not fit this preset: {error}") from error
     if needed <= tensors.keys():
         return []
-    return ["the checkpoint has no random state for this device: the run goes on, but not bit for bit as it would have"]
+    return [
+        "the checkpoint has no random state for this device: the resumed run is not bit for bit the uninterrupted one"
+    ]
 
 
-def read_numbers(saved: Checkpoint) -> dict[str, Any]:
-    """A checkpoint's trainer.json. Raises CheckpointError when it does not hold what resuming needs."""
+def read_trainer_json(saved: Checkpoint) -> dict[str, Any]:
+    """A checkpoint's trainer.json. Raises CheckpointError when it lacks what resuming needs."""
     numbers = checkpoint.read_json(saved.folder / "trainer.json")
     sound = (
         isinstance(numbers.get("data_fingerprint"), str)

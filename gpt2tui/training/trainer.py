@@ -1,9 +1,9 @@
-"""The training loop: a generator of events that obeys its controls between two steps.
+"""The training loop: a generator of events that handles its controls between two steps.
 
     for event in trainer.train():
         ...
 
-Whoever iterates decides the thread; nothing here prints, draws or handles signals.
+It runs in the caller's thread and does not print, draw or handle signals.
 """
 
 import itertools
@@ -11,16 +11,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NoReturn
 
-import psutil
 import torch
 
 from gpt2tui.data import tokenizers
-from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
-from gpt2tui.device import device_name, is_out_of_memory
+from gpt2tui.device import is_out_of_memory
 from gpt2tui.errors import Gpt2TuiError, first_line
-from gpt2tui.estimate import flops_per_token
-from gpt2tui.evaluation.validation import ValidationLoss, validation_loss
+from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
@@ -40,23 +37,23 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
-from gpt2tui.system.device_speed import peak_flops
 from gpt2tui.system.files import replace_text
 from gpt2tui.training.controls import Controls, Decision
-from gpt2tui.training.failures import explained
+from gpt2tui.training.failures import expected_failure
 from gpt2tui.training.live_copy import copy_weights
 from gpt2tui.training.preparation import prepare, run_started, write_new_run, write_resumed_run
 from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
-from gpt2tui.training.update import AsyncStepMetrics, Update
+from gpt2tui.training.step_meter import StepMeter
+from gpt2tui.training.update import AsyncStepMetrics
 from model.gpt2 import GPT2
 
 
 class Trainer:
-    """One run, from its first or its resumed step to its end.
+    """Trains one run, new or resumed, to its end.
 
-    `preset` must have its vocab_size filled in; the caller holds the run's lock. `learning_rate_factor` multiplies the
-    schedule from the first step on, instead of the factor that the checkpoint has.
+    `preset` must have its vocab_size filled in; the caller holds the run's lock. `learning_rate_factor`, unless it is
+    None, replaces the factor stored in the checkpoint, which multiplies the schedule.
     """
 
     def __init__(
@@ -84,30 +81,27 @@ class Trainer:
             save_tokenizer=lambda folder: tokenizers.save(corpus.tokenizer, folder),
         )
         self.saver.protected = set() if resume_from is None else {resume_from.step}
-        self._asked = preset
+        self._requested_preset = preset
         self._state: TrainingState | None = None
-        self._open = False  # between RunStarted and the ending
-        self._unread: tuple[int, AsyncStepMetrics] | None = None
-        self._clock = 0.0  # when the step began, or the one before it was told
+        self._meter: StepMeter
+        self._open = False  # between RunStarted and RunFinished or RunFailed
+        self._pending: tuple[int, AsyncStepMetrics] | None = None  # the step without an event yet
         self._session_start = 0.0  # time.monotonic(), less the seconds of earlier sessions
-        self._process = psutil.Process()
-        self._flops_per_token = flops_per_token(preset)
-        self._peak_flops: float | None = None
 
     @property
     def state(self) -> TrainingState:
-        """What is trained and how far it is; there from the first event on."""
+        """The state of the training; available from the first event on."""
         assert self._state is not None, "train() has not begun"
         return self._state
 
     @property
     def preset(self) -> Preset:
-        """What is trained; until the first event as it was asked for."""
-        return self._asked if self._state is None else self._state.preset
+        """The run's preset; before the first event, the requested one."""
+        return self._requested_preset if self._state is None else self._state.preset
 
     @property
     def step(self) -> int:
-        """How many updates there have been."""
+        """Updates so far."""
         return self.state.step
 
     @property
@@ -115,16 +109,11 @@ class Trainer:
         """The network."""
         return self.state.model
 
-    @property
-    def update(self) -> Update:
-        """What moves its weights."""
-        return self.state.update
-
     def train(self) -> Generator[Event, None, None]:
         """Trains, yielding each event as it happens; the last one is RunFinished or RunFailed.
 
-        Raises what ends the run early (DivergedError, ResourceError, CheckpointError, DataError) after a RunFailed. An
-        error before RunStarted leaves the run folder as it was, and no event.
+        Errors that end the run early (DivergedError, ResourceError, CheckpointError, DataError) are raised after
+        RunFailed. An error before RunStarted leaves the run folder unchanged and yields no event.
         """
         try:
             yield from self._start()
@@ -133,9 +122,9 @@ class Trainer:
                     break
                 yield from self._take_step()
                 self._count_seconds()
-                yield from self._at_boundary()
+                yield from self._after_step()
             yield from self._finish()
-        except GeneratorExit:  # nothing can be yielded any more: see `abandon`
+        except GeneratorExit:  # no event can be yielded any more: see `abandon`
             raise
         except BaseException as error:
             yield from self._fail(error)
@@ -143,19 +132,19 @@ class Trainer:
             self.controls.end()
 
     def abandon(self) -> list[Event]:
-        """After `train` was closed before its end: waits for the checkpoint that is being written; the ending."""
-        return list(self._end_early("the training was broken off"))
+        """Ends a run whose `train` was closed early: waits for the pending checkpoint and returns the last events."""
+        return list(self._end_early("the training was abandoned"))
 
-    # ---- the first event and the last
+    # ---- start and end
 
     def _start(self) -> Iterator[Event]:
-        state = prepare(self.run, self._asked, self.corpus, self.resume_from)
+        state = prepare(self.run, self._requested_preset, self.corpus, self.resume_from)
         if self.resume_from is None:
             write_new_run(self.run, state, self.corpus, preset_name=self.preset_name, command=self.command)
         else:
             write_resumed_run(self.run, state)
         self._state = state
-        self._peak_flops = peak_flops(device_name(state.device), state.precision)
+        self._meter = StepMeter(state.preset, state.device, state.precision)
         self._session_start = time.monotonic() - state.seconds
         self._open = True
         yield run_started(self.run, state, self.corpus, self.preset_name)
@@ -164,14 +153,14 @@ class Trainer:
         yield from self._change_learning_rate(self.learning_rate_factor)
 
     def _finish(self) -> Iterator[Event]:
-        yield from self._read()
+        yield from self._emit_pending_step()
         yield from self._change_learning_rate(self.controls.decide().learning_rate_factor)
         if self.state.done:
-            yield from self._aside("evaluating", self._evaluate)
-            yield from self._save(must=False)  # reading all of the held-out text takes long, and may be cut short
-            yield from self._aside("evaluating", lambda: self._evaluate(whole=True))
+            yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+            yield from self._save(must=False)  # before the whole validation text, which takes long and may be stopped
+            yield from self._emit_if_memory_allows("evaluating", lambda: self._evaluate(whole=True))
             if self.preset.training.sample_frequency != 0:
-                yield from self._aside("sampling", self._sample)
+                yield from self._emit_if_memory_allows("sampling", self._sample)
         done = self.state.done and not self.controls.stopping
         yield from self._save(must=True)
         self._count_seconds()
@@ -184,8 +173,8 @@ class Trainer:
         )
 
     def _fail(self, error: BaseException) -> Generator[Event, None, NoReturn]:
-        """Tells the ending, then raises the error in the form that is for people, where there is one."""
-        failure = explained(error, self.run, self._asked, self.corpus, self._state)
+        """Yields the last events, then raises the error, as an expected failure with advice if it is one."""
+        failure = expected_failure(error, self.run, self._requested_preset, self.corpus, self._state)
         if failure is None:
             yield from self._end_early(f"{type(error).__name__}: {first_line(error)}")
             raise error
@@ -193,12 +182,12 @@ class Trainer:
         raise failure from (None if failure is error else error)
 
     def _end_early(self, message: str) -> Iterator[Event]:
-        """What becomes of the checkpoint that is being written, then the one RunFailed; nothing before RunStarted."""
+        """The event of the checkpoint that is being written, then RunFailed; nothing before RunStarted or twice."""
         if not self._open:
             return
         try:
             yield from self._saved_events(self.saver.wait())
-        except BaseException as bug:  # it must not hide why the run ends; Ctrl-C again does not wait
+        except BaseException as bug:  # must not hide why the run ends; a second Ctrl-C does not wait
             yield Warned(message=f"the last checkpoint was not saved: {type(bug).__name__}: {first_line(bug)}")
         self._open = False
         yield RunFailed(message=message, step=self.step)
@@ -209,73 +198,55 @@ class Trainer:
     # ---- one step
 
     def _take_step(self) -> Iterator[Step]:
-        """Updates the weights. The step is told when its numbers are there: on CUDA, once the next one has begun."""
-        self.state.val_loss = None
-        if self._unread is None:
-            self._clock = time.perf_counter()
-        result = self.update.begin(
-            self.state.batches.micro_batches(self.step), self.step, self.state.next_learning_rate_factor
-        )
-        self.state.step += 1
-        before, self._unread = self._unread, (self.step, result)
-        if before is not None:
-            yield self._step_event(*before)
-        if not self.update.async_metrics:
-            yield from self._read()
+        """Updates the weights; yields the Step whose metrics have arrived: on CUDA the previous one."""
+        state = self.state
+        state.val_loss = None
+        if self._pending is None:
+            self._meter.start()
+        result = state.update.begin(state.batches.micro_batches(self.step), self.step, state.next_learning_rate_factor)
+        state.step += 1
+        previous, self._pending = self._pending, (self.step, result)
+        if previous is not None:
+            yield self._step_event(*previous)
+        if not state.update.async_metrics:
+            yield from self._emit_pending_step()
 
-    def _read(self) -> Iterator[Step]:
-        """The step that has not been told yet, if there is one. Raises DivergedError."""
-        if self._unread is not None:
-            unread, self._unread = self._unread, None
-            yield self._step_event(*unread)
+    def _emit_pending_step(self) -> Iterator[Step]:
+        """The Step that has no event yet, if there is one. Raises DivergedError."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            yield self._step_event(*pending)
 
     def _step_event(self, step: int, pending: AsyncStepMetrics) -> Step:
-        result = pending.read()
-        before, self._clock = self._clock, time.perf_counter()
-        seconds = self._clock - before
+        event = self._meter.measure(step, pending.read())
         if self.state.time_budget is not None:
-            self.state.time_budget.add(seconds)
-        tokens_per_second = self.preset.tokens_per_step / seconds
-        device = self.state.device
-        on_cuda = device.type == "cuda"
-        return Step(
-            step=step,
-            train_loss=result.train_loss,
-            learning_rate=result.learning_rate,
-            grad_norm=result.grad_norm,
-            tokens_seen=step * self.preset.tokens_per_step,
-            tokens_per_second=tokens_per_second,
-            step_seconds=seconds,
-            device_memory_bytes=torch.cuda.memory_allocated(device) if on_cuda else None,
-            device_memory_reserved_bytes=torch.cuda.memory_reserved(device) if on_cuda else None,
-            host_memory_bytes=self._process.memory_info().rss,
-            mfu=tokens_per_second * self._flops_per_token / self._peak_flops if self._peak_flops else None,
-        )
+            self.state.time_budget.add(event.step_seconds)
+        return event
 
     # ---- between two steps
 
-    def _at_boundary(self) -> Iterator[Event]:
-        """What is due after a step. Evaluation and samples come first, so that the checkpoint knows its loss."""
+    def _after_step(self) -> Iterator[Event]:
+        """What is due after a step: evaluation first, so that the checkpoint contains its loss."""
         training = self.preset.training
         if self.state.done:
-            return  # `_finish` does it all, over the whole held-out set
-        yield from self._keep_time()
+            return  # `_finish` evaluates, samples and saves
+        yield from self._apply_time_budget()
         evaluating = _due(self.step, training.eval_frequency)
         sampling = evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency)
         saving = _due(self.step, training.checkpoint_frequency)
         if training.checkpoint_frequency and not self.saver.buffers.reserved:
             self.saver.buffers.reserve(tensors_to_save(self.state))
         if evaluating or sampling or saving:
-            yield from self._read()
+            yield from self._emit_pending_step()
         if evaluating:
-            yield from self._aside("evaluating", self._evaluate)
+            yield from self._emit_if_memory_allows("evaluating", self._evaluate)
         if sampling:
-            yield from self._aside("sampling", self._sample)
+            yield from self._emit_if_memory_allows("sampling", self._sample)
         if saving:
             yield from self._save(must=False)
 
     def _handle_controls(self) -> Generator[Event, None, bool]:
-        """Does what was asked for and waits while paused; returns whether training goes on."""
+        """Handles what was requested and waits while paused; returns whether training continues."""
         paused = False
         while True:
             yield from self._saved_events(self.saver.finished())
@@ -285,12 +256,12 @@ class Trainer:
                 return False
             yield from self._handle_requests(decision)
             if decision.has_work:
-                continue  # more may have been asked for meanwhile
+                continue  # there may be new requests by now
             if not decision.pause:
                 break
             if not paused:
                 paused = True
-                yield from self._read()
+                yield from self._emit_pending_step()
                 yield Paused(step=self.step)
             self.controls.wait(0.5)
         if paused:
@@ -300,22 +271,22 @@ class Trainer:
 
     def _handle_requests(self, decision: Decision) -> Iterator[Event]:
         if decision.requests or decision.copy_weights:
-            yield from self._read()  # a step that diverged is neither saved nor given away
+            yield from self._emit_pending_step()  # a step that diverged is neither saved nor copied
         for request in decision.requests:
             match request:
                 case "checkpoint":
                     yield from self._save(must=False)
                 case "evaluate":
-                    yield from self._aside("evaluating", self._evaluate)
+                    yield from self._emit_if_memory_allows("evaluating", self._evaluate)
                 case "sample":
-                    yield from self._aside("sampling", self._sample)
-        while decision.copy_weights and (wanted := self.controls.next_copy()) is not None:
-            copy_weights(wanted, self.state, self.corpus.tokenizer, self.run.name)
+                    yield from self._emit_if_memory_allows("sampling", self._sample)
+        while decision.copy_weights and (reply := self.controls.next_copy()) is not None:
+            copy_weights(reply, self.state, self.corpus.tokenizer, self.run.name)
 
-    def _aside(self, doing: str, work: Callable[[], Event | None]) -> Iterator[Event]:
-        """The event of something that training does not need; without memory for it a warning, and no event.
+    def _emit_if_memory_allows(self, doing: str, work: Callable[[], Event | None]) -> Iterator[Event]:
+        """Yields the event that `work` returns, if any; a warning instead when it runs out of memory.
 
-        None comes of what a stop has cut short.
+        For evaluating and sampling, without which training can continue.
         """
         try:
             event = work()
@@ -323,55 +294,48 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             reason = first_line(error)[:200]
-            event = Warned(message=f"out of memory while {doing} at step {self.step}; training goes on ({reason})")
+            event = Warned(message=f"out of memory while {doing} at step {self.step}; training continues ({reason})")
         if event is not None:
             yield event
 
     def _change_learning_rate(self, factor: float | None) -> Iterator[Event]:
         if factor is None or factor == self.state.learning_rate_factor:
             return
-        yield from self._read()
+        yield from self._emit_pending_step()
         self.state.learning_rate_factor = factor
-        self.state.saved_step = None  # a checkpoint of this very step does not know of the change
+        self.state.saved_step = None  # a checkpoint of this step does not contain the change
         yield LearningRateChanged(step=self.step, factor=factor)
         try:
             runs.update_info(self.run, learning_rate_change={"step": self.step, "factor": float(factor)})
         except Gpt2TuiError as error:
-            yield Warned(message=f"{error}; until a checkpoint is saved, a resumed run does not know of the change")
+            yield Warned(message=f"{error}; until the next checkpoint, a resumed run will not have the change")
 
-    def _keep_time(self) -> Iterator[Event]:
-        """Moves the end of the run to where its time budget has it."""
+    def _apply_time_budget(self) -> Iterator[Event]:
+        """Changes num_iterations, in the run's preset file too, to what fits the time budget."""
         if self.state.time_budget is None:
             return
         num_iterations = self.state.time_budget.num_iterations(self.preset, self.step)
         if num_iterations != self.preset.training.num_iterations:
-            yield from self._read()
+            yield from self._emit_pending_step()
             self.state.preset = self.preset.with_training(num_iterations=num_iterations)
             problem = None
             try:
                 replace_text(self.run.preset_file, dumps(self.preset))
             except OSError as error:
-                problem = f"{self.run.preset_file} could not be brought up to date: {error.strerror or error}"
+                problem = f"{self.run.preset_file} could not be updated: {error.strerror or error}"
             yield NumIterationsChanged(step=self.step, num_iterations=num_iterations)
             if problem:
-                yield Warned(message=f"{problem}; the checkpoints will have it")
+                yield Warned(message=f"{problem}; the checkpoints will contain the change")
 
     def _evaluate(self, whole: bool = False) -> Evaluated | None:
-        """The loss over the fixed sample, or over the whole held-out text; None when a stop cuts it short."""
-        training = self.preset.training
-        batches = evaluation_batches(
-            self.corpus.validation,
-            training.batch_size,
-            training.sequence_length,
-            None if whole else training.eval_tokens,
+        """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""
+        loss = corpus_validation_loss(
+            self.model, self.corpus, self.preset.training, self.state.precision, lambda: self.controls.stopping, whole
         )
-        batches = itertools.takewhile(lambda _: not self.controls.stopping, batches)
-        token_bytes = self.corpus.tokenizer.token_bytes()
-        loss: ValidationLoss = validation_loss(self.model, batches, token_bytes, self.state.precision)
-        if self.controls.stopping:
+        if loss is None:
             return None
-        # Losses over different texts do not compare: the best one is found among those over the fixed sample.
-        best = not whole and self.state.measured(loss.val_loss, loss.bits_per_byte)
+        # Losses over different texts do not compare: only those over the fixed sample can be the best.
+        best = not whole and self.state.record_validation(loss.val_loss, loss.bits_per_byte)
         return Evaluated(
             step=self.step,
             val_loss=loss.val_loss,
@@ -383,25 +347,20 @@ class Trainer:
         )
 
     def _sample(self) -> Sampled | None:
-        """What the model makes of the preset's prompt; None when a stop cuts it short."""
+        """A text after the preset's prompt; None after a stop."""
         sampling = self.preset.sampling
         pieces = TextModel(self.model, self.corpus.tokenizer, self.run.name).stream(sampling.prompt, sampling)
         text = "".join(p.text for p in itertools.takewhile(lambda _: not self.controls.stopping, pieces))
         return None if self.controls.stopping else Sampled(step=self.step, prompt=sampling.prompt, text=text)
 
     def _save(self, must: bool) -> Iterator[Event]:
-        """Saves a checkpoint beside the training; with `must`, waits for it and raises ResourceError when it fails."""
+        """Saves a checkpoint in the background; with `must`, waits for it and raises ResourceError when it fails."""
         yield from self._saved_events(self.saver.wait())
         if self.state.saved_step == self.step:
             return
         started = time.perf_counter()
         tensors = tensors_to_save(self.state)
-        try:
-            copies = self.saver.buffers.copy(tensors)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            copies = None
+        copies = self.saver.buffers.copy(tensors)
         self.saver.begin(snapshot(self.state, copies or tensors, self.corpus, self.preset_name), started)
         self.state.saved_step = self.step
         if must or copies is None:
@@ -411,7 +370,7 @@ class Trainer:
             yield from self._saved_events(saved)
 
     def _saved_events(self, saved: Saved | None) -> Iterator[Event]:
-        """What has become of a checkpoint, if one was being saved; a failure does not end the run."""
+        """The event of a checkpoint that has been saved, or a warning: a failure does not end the run."""
         if saved is None:
             return
         if saved.checkpoint is not None:
@@ -425,7 +384,7 @@ class Trainer:
                 yield Warned(message=notice)
         else:
             self.state.saved_step = None if self.state.saved_step == saved.step else self.state.saved_step
-            yield Warned(message=f"{saved.error}; training goes on and tries again at the next checkpoint")
+            yield Warned(message=f"{saved.error}; training continues and tries again at the next checkpoint")
 
 
 def _due(step: int, frequency: int) -> bool:

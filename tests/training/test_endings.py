@@ -38,10 +38,10 @@ def endings(events):
 def fails_at(monkeypatch, step, error):
     begin = Update.begin
 
-    def failing(self, micro_batches, iteration):
+    def failing(self, micro_batches, iteration, *rest):
         if iteration == step:
             raise error
-        return begin(self, micro_batches, iteration)
+        return begin(self, micro_batches, iteration, *rest)
 
     monkeypatch.setattr(Update, "begin", failing)
 
@@ -197,7 +197,7 @@ def test_out_of_memory_while_evaluating_is_a_warning_and_no_number(tmp_path, mon
     def failing(*arguments, **named):
         raise error
 
-    monkeypatch.setattr(trainer, "validation_loss", failing)
+    monkeypatch.setattr(evaluation, "validation_loss", failing)
     told = list(tiny_runs.trainer(tmp_path).train())
     assert isinstance(told[-1], RunFinished)
     assert not any(isinstance(e, Evaluated) for e in told)
@@ -209,7 +209,7 @@ def test_a_bug_while_evaluating_is_not_taken_for_missing_memory(tmp_path, monkey
     def failing(*arguments, **named):
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(trainer, "validation_loss", failing)
+    monkeypatch.setattr(evaluation, "validation_loss", failing)
     with pytest.raises(RuntimeError, match="odd"):
         list(tiny_runs.trainer(tmp_path).train())
 
@@ -220,7 +220,7 @@ def test_out_of_memory_for_the_copy_of_a_checkpoint_writes_it_before_the_next_st
     def failing(tensors):
         raise MemoryError
 
-    monkeypatch.setattr(run.saver.buffers, "copy", failing)
+    monkeypatch.setattr(run.saver.buffers, "_copy", failing)
     told = [e for e in run.train() if isinstance(e, Step | CheckpointSaved | RunFinished)]
     assert [e.step for e in told if isinstance(e, CheckpointSaved)] == [4, 8, 12]
     assert isinstance(told[-1], RunFinished)
@@ -228,7 +228,7 @@ def test_out_of_memory_for_the_copy_of_a_checkpoint_writes_it_before_the_next_st
 
 def test_a_stop_is_obeyed_within_a_batch_of_an_evaluation_which_is_then_not_told(tmp_path, monkeypatch):
     run = tiny_runs.trainer(tmp_path, "training.eval_tokens=1000000", "data.validation_fraction=0.5")
-    read, batches = [], trainer.evaluation_batches
+    read, batches = [], evaluation.evaluation_batches
 
     def counted(*arguments):
         for batch in batches(*arguments):
@@ -237,7 +237,7 @@ def test_a_stop_is_obeyed_within_a_batch_of_an_evaluation_which_is_then_not_told
                 run.controls.stop()
             yield batch
 
-    monkeypatch.setattr(trainer, "evaluation_batches", counted)
+    monkeypatch.setattr(evaluation, "evaluation_batches", counted)
     told = list(run.train())
     assert len(read) == 3
     assert not any(isinstance(e, Evaluated) for e in told)
@@ -274,7 +274,7 @@ def losses(monkeypatch, *values):
     def invented(model, batches, *arguments):
         return evaluation.ValidationLoss(next(found), 1, 1)
 
-    monkeypatch.setattr(trainer, "validation_loss", invented)
+    monkeypatch.setattr(evaluation, "validation_loss", invented)
 
 
 def bests(events):

@@ -190,7 +190,7 @@ def test_a_changed_learning_rate_holds_from_the_next_step_on(tmp_path, pause):
 def test_both_optimizers_follow_the_change(tmp_path):
     trainer = tiny_runs.trainer(tmp_path, "optimizer.name=muon")
     changed_at(5, 0.5, trainer)
-    rates = [group["lr"] for optimizer, _ in trainer.update.optimizers.all for group in optimizer.param_groups]
+    rates = [group["lr"] for optimizer, _ in trainer.state.update.optimizers.all for group in optimizer.param_groups]
     share = learning_rate(trainer.preset, 11) / trainer.preset.optimizer.lr
     lr, muon_lr = trainer.preset.optimizer.lr, trainer.preset.optimizer.muon_lr
     assert rates == pytest.approx([0.5 * share * lr, 0.5 * share * lr, 0.5 * share * muon_lr])

@@ -77,7 +77,7 @@ def test_a_failure_to_write_is_told_and_the_next_checkpoint_tries_again(tmp_path
     monkeypatch.setattr(checkpoint, "write", full)
     events = list(tiny_runs.trainer(tmp_path, "training.checkpoint_frequency=4").train())
     assert [e.message for e in events if isinstance(e, Warned)] == [
-        "the disk is full; training goes on and tries again at the next checkpoint"
+        "the disk is full; training continues and tries again at the next checkpoint"
     ]
     assert [e.step for e in events if isinstance(e, CheckpointSaved)] == [8, 12]
 

@@ -184,7 +184,7 @@ def test_a_checkpoint_that_cannot_be_saved_is_a_warning_and_the_run_goes_on(tmp_
 
     monkeypatch.setattr(checkpoint, "write", fails_once)
     events = list(tiny_runs.trainer(tmp_path).train())
-    assert "training goes on" in of(Warned, events)[0].message
+    assert "training continues" in of(Warned, events)[0].message
     assert [e.step for e in of(CheckpointSaved, events)] == [8, 12]
 
 
