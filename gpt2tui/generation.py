@@ -216,7 +216,7 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
             return _load(folder, saved, chosen_device, precision, gpu)
         except (CheckpointError, OSError):
             # A training may have deleted or replaced it meanwhile. If it is unchanged, the error is real.
-            if saved is None or checkpoint.is_still(saved):
+            if saved is None or checkpoint.is_unchanged(saved):
                 raise
     raise CheckpointError(f"{reference}: the checkpoints are deleted faster than they can be read; try again")
 

@@ -1,7 +1,7 @@
-"""The one driver of a training: from a preset, or a run to resume, to a stream of events.
+"""From a preset, or a run to resume, to a stream of events: the same for the console and the screen.
 
-The console and the screen both iterate over `drive`; it opens the run folder, prepares the data, makes the trainer and
-lets the trackers write down what happens. Imports nothing heavy before somebody trains.
+Both iterate over `drive`, which opens the run folder, prepares the data, makes the trainer and passes events to the
+trackers. Imports nothing heavy before a training starts.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gpt2tui.tracking.subscriber import Subscriber
     from gpt2tui.training.trainer import Trainer
 
-# A resumed run may change how it goes on, not what it is.
+# Settings that a resumed run cannot change.
 FIXED = (
     "model",
     "data",
@@ -38,10 +38,10 @@ FIXED = (
 
 @dataclass(frozen=True)
 class Launch:
-    """What is to be trained: a preset in a new run, or a run that is resumed from its newest valid checkpoint.
+    """A training to start: a preset in a new run, or a run to resume from its newest valid checkpoint.
 
-    `layers` and `overrides` change how a resumed run goes on. `learning_rate_factor` multiplies its schedule from then
-    on; None keeps the factor that it had.
+    `layers` and `overrides` change settings of a resumed run. `learning_rate_factor` multiplies its schedule; None
+    keeps its last factor.
     """
 
     loaded: "LoadedPreset"
@@ -52,7 +52,7 @@ class Launch:
     learning_rate_factor: float | None = None
 
     def open(self) -> contextlib.AbstractContextManager["OpenedRun"]:
-        """Its run folder, locked while the context is open."""
+        """Opens the run folder, locked while the context is open."""
         if self.resume is None:
             return new_run(self.loaded, self.run_dir)
         return resumed_run(self.resume, self.layers, self.overrides, self.learning_rate_factor)
@@ -60,31 +60,31 @@ class Launch:
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """A run folder that this process holds, with what is to be trained in it."""
+    """A locked run folder, with the preset to train in it."""
 
     run: "Run"
     loaded: "LoadedPreset"
     resume_from: "Checkpoint | None" = None
     changed: "tuple[Difference, ...]" = ()
-    """Settings of a resumed run that are no longer what its checkpoint's preset says."""
+    """Settings of a resumed run that differ from its checkpoint's preset."""
     learning_rate_factor: float | None = None
-    """What the schedule is to be multiplied by; None is as the checkpoint has it."""
+    """Multiplies the schedule; None means the checkpoint's factor."""
 
 
 Emitted = Union[OpenedRun, "Progress", Event]
-"""What a training tells: once its run folder, then how far the preparation is, then its events."""
+"""What `drive` yields: the run folder once, then the progress of the preparation, then the events."""
 
 TrainingStream = Callable[[Launch, Controls], Iterator[Emitted]]
-"""How a training is driven; tests put a stream of their own here."""
+"""Starts a training; tests substitute their own."""
 
 
 def drive(
     opening: contextlib.AbstractContextManager[OpenedRun], controls: Controls, report: "Report | None" = None
 ) -> Generator[Emitted, None, None]:
-    """Trains in the run that `opening` gives; the thread is that of the caller, who closes it when it ends early.
+    """Trains in the run that `opening` gives, in the caller's thread; close the generator to end it early.
 
-    Trackers say through `report` what goes wrong with them, without it by a warning in the stream. A stop while data is
-    prepared ends it without an event. Raises what ends a training early, see `Trainer.train`.
+    Errors of trackers go to `report`, or without it become warnings in the stream. A stop during the preparation ends
+    it without an event. Raises the errors of `Trainer.train` and of the preparation.
     """
     from gpt2tui.data.token_store import Progress, prepare
     from gpt2tui.system.files import cache_folder
@@ -118,14 +118,14 @@ def drive(
 
 
 def _warnings(reports: list[str]) -> Iterator[Warned]:
-    """What the trackers have had to say; W&B's thread may be adding to it."""
+    """The errors of the trackers as warnings; W&B's thread may append to `reports` meanwhile."""
     while reports:
         yield Warned(message=reports.pop(0))
 
 
 @contextlib.contextmanager
 def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[OpenedRun]:
-    """A new run folder, locked; one in which training never began is removed again."""
+    """A new run folder, locked; it is removed again if training never begins."""
     from gpt2tui.run import folder as runs
 
     check_device(loaded.preset)
@@ -138,7 +138,7 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[Open
 
 
 def check_device(preset: "Preset") -> None:
-    """Raises ResourceError when the preset's device or precision is not to be had, before anything takes long."""
+    """Raises ResourceError when this machine lacks the preset's device or precision, before long work begins."""
     from gpt2tui.device import choose_device, choose_precision
 
     choose_precision(preset, choose_device(preset.training.device))
@@ -151,10 +151,10 @@ def resumed_run(
     overrides: Sequence[str] = (),
     learning_rate_factor: float | None = None,
 ) -> Iterator[OpenedRun]:
-    """A run, locked, to resume from its newest valid checkpoint, with its preset under the layers and overrides.
+    """A locked run to resume from its newest valid checkpoint, with its preset changed by layers and overrides.
 
-    One that ended before its first checkpoint begins anew. Raises RunLockedError, CheckpointError when what was saved
-    is not valid or the preset no longer fits, PresetError.
+    A run that ended before its first checkpoint starts again at step 0. Raises RunLockedError, PresetError, and
+    CheckpointError when no saved checkpoint is valid or the changed preset no longer fits.
     """
     from gpt2tui.run import checkpoint
     from gpt2tui.run import folder as runs
@@ -170,7 +170,7 @@ def resumed_run(
 
 
 def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
-    """The learning rate's factor that a person has set since the checkpoint was saved."""
+    """The learning-rate factor that the user has set since the checkpoint was saved."""
     change = run.info().get("learning_rate_change")
     if not isinstance(change, dict) or type(change.get("step")) is not int or type(change.get("factor")) is not float:
         return None
@@ -178,7 +178,7 @@ def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
 
 
 def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls) -> "Trainer":
-    """The trainer of an opened run on its prepared corpus."""
+    """The trainer of an opened run and its prepared corpus."""
     from gpt2tui.run import folder as runs
     from gpt2tui.training.trainer import Trainer
 
@@ -196,7 +196,7 @@ def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Control
 
 
 def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
-    """Who writes a run down: `events.jsonl` always, W&B where the preset says so."""
+    """The subscribers that record a run: `events.jsonl` always, W&B if the preset enables it."""
     from gpt2tui.run.events_file import JsonLines
     from gpt2tui.tracking.wandb import WandbTracker
 
@@ -209,7 +209,7 @@ def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
 def resumed_preset(
     run: "Run", saved: "Checkpoint | None", layers: Sequence[str | Path], overrides: Sequence[str]
 ) -> "tuple[LoadedPreset, tuple[Difference, ...]]":
-    """The run's preset under what is to change, and what differs from the checkpoint's preset.
+    """The run's preset changed by layers and overrides, and its differences from the checkpoint's preset.
 
     Raises CheckpointError when it no longer fits the checkpoint.
     """
@@ -232,16 +232,16 @@ def resumed_preset(
     if saved and loaded.preset.training.num_iterations < saved.step:
         raise CheckpointError(
             f"training.num_iterations = {loaded.preset.training.num_iterations}, but the run {run.name} "
-            f"has been trained for {saved.step} already; ask for more, or sample it as it is"
+            f"has been trained for {saved.step} already; ask for more, or sample the run as it is"
         )
     return LoadedPreset(run.info().get("preset", run.name), loaded.preset, loaded.layers), tuple(changed)
 
 
 def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
-    """The run folder's preset, which knows what a resumption has changed since the checkpoint; else the checkpoint's.
+    """The run folder's preset, which includes changes since the checkpoint, or the checkpoint's.
 
-    With a time budget the number of iterations belongs to the checkpoint's step. The run folder's preset is not needed,
-    so that a damaged one is skipped.
+    The checkpoint's if there is a time budget, whose num_iterations belongs to its step, or if the run folder's preset
+    is damaged or does not fit.
     """
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.settings import preset_differences

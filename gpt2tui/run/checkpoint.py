@@ -1,15 +1,15 @@
-"""The checkpoint folder: written whole or not at all, verified before use, pruned after the next one is safe.
+"""The checkpoint folder: written atomically, verified before use, pruned after the next one is durable.
 
     step-00001000/
         model.safetensors  config.json         the published GPT-2 layout: transformers loads the folder as it is
         tokenizer files                        AutoTokenizer loads it too
         training_state.safetensors             optimizer moments and random states, as tensors
-        trainer.json  preset.toml              where training stands, and what defines it
-        MANIFEST.json                          what is in it, see `manifest`; written last
+        trainer.json  preset.toml              progress of the training, and its settings
+        MANIFEST.json                          list of the files, see `manifest`; written last
 
-It is built in a temporary folder beside its final name, every file and the folder synced, then renamed. Discovery
-goes by the step in the manifest, and passes over what belongs to another run than the run.json beside the folder of
-checkpoints names. Nothing is ever pickled.
+It is built in a temporary folder beside its final name, every file and the folder synced, then renamed. Checkpoints are
+ordered by the step in the manifest; those whose run_id differs from the run.json beside the folder of checkpoints are
+skipped. Nothing is ever pickled.
 """
 
 import errno
@@ -36,7 +36,7 @@ __all__ = [
     "best_of",
     "folder_name",
     "inspect",
-    "is_still",
+    "is_unchanged",
     "load_tensors",
     "newest",
     "problems_in",
@@ -53,11 +53,11 @@ TEMPORARY_PREFIX = ".writing-"
 REPLACED_PREFIX = ".replaced-"
 OTHER_RUN_PREFIX = "other-run-"
 ATTEMPTS = 10
-"""How often a reader looks again for a checkpoint that the run beside it has deleted meanwhile."""
+"""How often a reader searches again after a running training has deleted the checkpoint it found."""
 
 
 def folder_name(step: int) -> str:
-    """The name of the checkpoint of a step; sorts like the step."""
+    """The folder name of the checkpoint of a step; sorts like the step."""
     return f"step-{step:08d}"
 
 
@@ -75,12 +75,12 @@ def write(
     validation_sample: str | None = None,
     parent: Parent | None = None,
 ) -> Checkpoint:
-    """Writes the checkpoint of `step` into the existing folder `checkpoints` and returns it once it is durable.
+    """Writes the checkpoint of `step` into the existing folder `checkpoints`; returns when it is durable.
 
     `tensors` maps a file's stem ("model", "training_state") to its named tensors, `documents` a file's name to its
-    text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises ResourceError when the folder
-    is gone, the disk is full or cannot be written; what was there before stays as it was. A checkpoint of another run
-    that has the place of this one is moved aside, which `skipped` of the result says.
+    text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises ResourceError if the folder
+    is gone, the disk is full or cannot be written; older checkpoints stay unchanged. A checkpoint of another run with
+    the same name is moved aside, and `skipped` of the result says so.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -89,7 +89,7 @@ def write(
     building = checkpoints / f"{TEMPORARY_PREFIX}{folder_name(step)}-{os.getpid()}"
     try:
         shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()  # not its parents: a run folder that was moved away is not made anew
+        building.mkdir()  # without parents: a run folder that was moved away is not created again
         for stem, named in tensors.items():
             save_file(
                 {k: v.contiguous() for k, v in named.items()},
@@ -127,7 +127,7 @@ def write(
 
 
 def verify(folder: Path) -> Checkpoint:
-    """`inspect`, and every file's SHA-256. Raises CheckpointError; one flipped bit is enough."""
+    """`inspect`, and compares every file's SHA-256. Raises CheckpointError."""
     checkpoint = inspect(folder)
     for name, file in checkpoint.files.items():
         try:
@@ -139,8 +139,8 @@ def verify(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def is_still(checkpoint: Checkpoint) -> bool:
-    """Whether it lies where it did, unchanged as far as its manifest and sizes tell."""
+def is_unchanged(checkpoint: Checkpoint) -> bool:
+    """Whether the folder still has the same manifest and sizes."""
     try:
         return inspect(checkpoint.folder).files == checkpoint.files
     except CheckpointError:
@@ -148,16 +148,16 @@ def is_still(checkpoint: Checkpoint) -> bool:
 
 
 def saved_in(checkpoints: Path) -> list[Checkpoint]:
-    """The valid checkpoints in a run's folder of them, by step, oldest first.
+    """The valid checkpoints of a run, by step, oldest first.
 
-    Damaged ones are left out, and so are those of another run than the run.json beside the folder names: every other
-    function that looks for checkpoints goes by this one's rule.
+    Damaged ones and those of another run (by the run.json beside the folder) are left out, here and in every other
+    function that searches for checkpoints.
     """
     return _find_all(checkpoints, _run_id_beside(checkpoints))[0]
 
 
 def problems_in(checkpoints: Path) -> list[str]:
-    """What is wrong with each folder of checkpoints that `saved_in` leaves out."""
+    """Why `saved_in` leaves out a checkpoint, for each."""
     return _find_all(checkpoints, _run_id_beside(checkpoints))[1]
 
 
@@ -170,9 +170,9 @@ def best_of(saved: Collection[Checkpoint]) -> Checkpoint | None:
 
 
 def newest(checkpoints: Path) -> Checkpoint:
-    """The newest checkpoint whose digests hold; what is wrong with others is in its `skipped`.
+    """The newest checkpoint whose digests match; its `skipped` says why newer ones were not chosen.
 
-    Raises CheckpointError when there is none, saying why.
+    Raises CheckpointError with the reasons when there is none.
     """
     return _first_valid(checkpoints, lambda saved: list(reversed(saved)))
 
@@ -199,9 +199,9 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
 
 
 def prune(checkpoints: Path, *, run_id: str, keep: int, protected: Collection[int] = ()) -> None:
-    """Deletes the run's checkpoints but the newest `keep`, the best, and those of the `protected` steps.
+    """Deletes the run's checkpoints except the newest `keep`, the best, and those of the `protected` steps.
 
-    Raises nothing. Each is first renamed, so that a half-deleted one is never taken for a checkpoint.
+    Raises nothing. Each is renamed first, so that a half-deleted folder is not taken for a checkpoint.
     """
     saved, _ = _find_all(checkpoints, run_id)
     kept = {c.step for c in saved[-keep:]} | set(protected)
@@ -218,10 +218,9 @@ def prune(checkpoints: Path, *, run_id: str, keep: int, protected: Collection[in
 
 
 def remove_leftovers(checkpoints: Path) -> None:
-    """Clears up after a killed process; the caller holds the run's lock.
+    """Removes what a killed process left half written or half deleted; the caller holds the run's lock.
 
-    What was half written or half deleted goes. A checkpoint that was about to be replaced comes back when its
-    replacement never arrived.
+    A checkpoint that was to be replaced is restored if its replacement is missing.
     """
     for path in checkpoints.glob(f"{REPLACED_PREFIX}*"):
         final = checkpoints / path.name.removeprefix(REPLACED_PREFIX)
@@ -240,7 +239,7 @@ def _by_quality(saved: Collection[Checkpoint]) -> list[Checkpoint]:
 
 
 def _run_id_beside(checkpoints: Path) -> str | None:
-    """The id of the run that the folder of checkpoints lies in; None when that cannot be told."""
+    """The run_id in the run.json beside the folder of checkpoints; None if it is unknown."""
     try:
         run_id = read_json(checkpoints.parent / RUN_INFO).get("run_id")
     except CheckpointError:
@@ -263,7 +262,7 @@ def _find_all(checkpoints: Path, run_id: str | None) -> tuple[list[Checkpoint], 
             except CheckpointError:
                 if not folder.exists():
                     continue
-                found = inspect(folder)  # it may just have been replaced; what is damaged stays so
+                found = inspect(folder)  # it may just have been replaced; a damaged one fails again
         except CheckpointError as error:
             if folder.exists():
                 problems.append(str(error))
@@ -278,12 +277,12 @@ def _find_all(checkpoints: Path, run_id: str | None) -> tuple[list[Checkpoint], 
 def _folders(checkpoints: Path) -> list[Path]:
     try:
         return sorted(path for path in checkpoints.iterdir() if path.name.startswith("step-"))
-    except OSError:  # there is none, or it has just gone
+    except OSError:  # there is no such folder, or no longer
         return []
 
 
 def _first_valid(checkpoints: Path, in_order: Callable[[list[Checkpoint]], list[Checkpoint]]) -> Checkpoint:
-    """The first checkpoint whose digests hold; looks again when the run beside us deletes them under our hands."""
+    """The first checkpoint whose digests match; searches again when a running training has deleted some meanwhile."""
     for _ in range(ATTEMPTS):
         saved, problems = _find_all(checkpoints, _run_id_beside(checkpoints))
         vanished = False
@@ -301,7 +300,7 @@ def _first_valid(checkpoints: Path, in_order: Callable[[list[Checkpoint]], list[
 
 
 def _move_other_run_aside(final: Path, run_id: str) -> tuple[str, ...]:
-    """Makes room for a checkpoint where one of another run is; returns what to tell a person about it."""
+    """Renames a checkpoint of another run that has the name of the new one; returns a warning about it."""
     try:
         owner = read_json(final / MANIFEST).get("run_id")
     except CheckpointError:
@@ -312,13 +311,13 @@ def _move_other_run_aside(final: Path, run_id: str) -> tuple[str, ...]:
     while (aside := final.with_name(f"{OTHER_RUN_PREFIX}{final.name}{f'-{number}' if number > 1 else ''}")).exists():
         number += 1
     final.rename(aside)
-    return (f"a checkpoint of another run was in the place of {final}; it is now {aside}",)
+    return (f"{final} was a checkpoint of another run; it is now {aside}",)
 
 
 def _put_in_place(building: Path, final: Path) -> None:
     replaced = building.with_name(f"{REPLACED_PREFIX}{final.name}")
     sync_folder(building)
-    if final.exists():  # a damaged one, or one of a run that was resumed from further back
+    if final.exists():  # a damaged one, or one from before the run was resumed at an earlier step
         final.replace(replaced)
     building.replace(final)
     sync_folder(final.parent)
@@ -334,7 +333,7 @@ def _why(error: Exception) -> str:
     }
     if code in full:
         return full[code]
-    if "os error 28" in str(error):  # safetensors reports errno only in words
+    if "os error 28" in str(error):  # safetensors reports errno only in its message
         return full[errno.ENOSPC]
     if "os error 27" in str(error):
         return full[errno.EFBIG]

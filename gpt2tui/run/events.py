@@ -1,7 +1,7 @@
-"""What a training run tells the world: frozen dataclasses, one per kind, with the JSON form of the contract.
+"""The events of a training run: frozen dataclasses, one per kind, and their JSON form.
 
-Training is a generator of these. The console, `events.jsonl`, W&B and the screen only read them. A number that
-is not known is None (null in JSON), never 0.
+Training is a generator of events; the console, `events.jsonl`, W&B and the screen only read them. An unknown number
+is None (null in JSON), never 0.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Event:
         return {"v": VERSION, "event": self.name, "time": round(self.time, 3), **fields}
 
     def as_json(self) -> str:
-        """One line of JSON without its newline; text is kept as ASCII escapes so that no terminal obeys it."""
+        """One line of JSON without its newline; other than ASCII is escaped, so that text cannot control a terminal."""
         return json.dumps(self.as_dict(), allow_nan=False)
 
 
@@ -67,15 +67,15 @@ class Step(Event):
     device_memory_bytes: int | None
     host_memory_bytes: int | None
     mfu: float | None
-    device_memory_reserved_bytes: int | None = None  # what torch holds of the device, free blocks included
+    device_memory_reserved_bytes: int | None = None  # by torch, unused blocks included
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
-    """The held-out loss in nats per token, the same tokens each time; `whole` when it covered all held-out text.
+    """The validation loss in nats per token over a fixed sample, or over all validation text if `whole`.
 
-    `best`: it is the lowest so far over the fixed validation sample. `best_val_loss` is that lowest, this one included;
-    None while none was finite. A loss over all held-out text is never compared with those over the sample.
+    `best`: the loss is the lowest so far over the sample. `best_val_loss` is that lowest, this one included; None while
+    none was finite. A loss over the whole text is never compared with those over the sample.
     """
 
     name: ClassVar[str] = "evaluated"
@@ -90,7 +90,7 @@ class Evaluated(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled(Event):
-    """What the model wrote after the prompt."""
+    """A text that the model has generated after the prompt."""
 
     name: ClassVar[str] = "sampled"
     step: int
@@ -111,7 +111,7 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Warned(Event):
-    """Something fell back or went wrong without ending the run."""
+    """A fallback or an error that does not end the run."""
 
     name: ClassVar[str] = "warning"
     message: str
@@ -127,7 +127,7 @@ class Paused(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Event):
-    """Training goes on after a pause."""
+    """Training continues after a pause."""
 
     name: ClassVar[str] = "resumed"
     step: int
@@ -135,7 +135,7 @@ class Resumed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRateChanged(Event):
-    """From the step after this one on, the learning rate is `factor` times what the preset's schedule says."""
+    """From the next step on, the learning rate is `factor` times that of the preset's schedule."""
 
     name: ClassVar[str] = "learning_rate_changed"
     step: int
@@ -144,7 +144,7 @@ class LearningRateChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NumIterationsChanged(Event):
-    """Where the run will end is another step now, so that it keeps its time budget."""
+    """The run's last step has changed to fit the time budget."""
 
     name: ClassVar[str] = "num_iterations_changed"
     step: int
@@ -153,7 +153,7 @@ class NumIterationsChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The run ended as it should; `reason` is "done" or "stopped"."""
+    """The run ended without an error; `reason` is "done" or "stopped"."""
 
     name: ClassVar[str] = "run_finished"
     step: int
@@ -197,7 +197,7 @@ def parse(line: str) -> Event | None:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """A field's value as its type has it: JSON has no NaN and does not tell 1.0 from 1. Raises TypeError."""
+    """A field's value converted to its type: null to NaN, 1 to 1.0. Raises TypeError."""
     if kind is float and value is None:
         return math.nan
     if isinstance(value, bool) and kind is not bool:

@@ -1,7 +1,7 @@
-"""`events.jsonl`: every event of a run, one JSON object a line, written as it happens.
+"""`events.jsonl`: every event of a run, one JSON object per line, written as it happens.
 
-The file only ever grows, so that whoever follows it by offset is never wrong. A line that a kill or a full
-disk has cut off stays as it is; the next event starts on a line of its own and readers skip the torn one.
+The file only grows, so that readers can follow it by offset. A line cut off by a kill or a full disk stays; the next
+event starts on a new line, and readers skip the incomplete one.
 """
 
 import os
@@ -20,11 +20,11 @@ _CHUNK = 1 << 20
 
 
 class JsonLines:
-    """Appends each event to a file, unbuffered: after `handle` returns, a kill of the process loses nothing.
+    """A subscriber that appends each event to a file, unbuffered: a killed process loses none that was handled.
 
     Raises ResourceError when the file cannot be opened, or is a link, a folder or a pipe: a run folder from elsewhere
-    must not make us write outside of it. A write that fails later (disk full, quota) is reported
-    once; its event is missing from the file, and the next event tries again.
+    must not lead to writes outside of it. A later failure (disk full, quota) is reported once; its event is
+    then missing from the file, and the next event tries again.
     """
 
     def __init__(self, path: Path, report: Report = report_on_stderr) -> None:
@@ -49,7 +49,9 @@ class JsonLines:
         except OSError as error:
             self._torn = True
             if not self._reported:
-                self._report(f"{self._path}: {error.strerror}; events are lost until it can be written again")
+                self._report(
+                    f"{self._path}: {error.strerror}; events are missing from it until it can be written again"
+                )
             self._reported = True
 
     def close(self) -> None:
@@ -57,24 +59,24 @@ class JsonLines:
         self._file.close()
 
     def _write(self, data: bytes) -> None:
-        # A nearly full disk takes a part of the line and fails on the rest.
+        # A nearly full disk writes a part of the line before it fails.
         while data:
             data = data[self._file.write(data) :]
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """The events in the file as one history: what a resumed run did again replaces what was done before.
+    """The events in the file as one history, in which repeated steps replace earlier ones.
 
-    When a run crashes after step M and resumes from a checkpoint at step N < M, the file holds the steps
-    N+1..M twice. A `run_started` with step N therefore takes back every earlier event of a step after N.
-    Lines that are torn, foreign or of another version are skipped. Memory does not grow with the file, which
-    is read twice. Raises OSError when it cannot be read.
+    When a run crashes after step M and resumes from a checkpoint at step N < M, the file contains the steps N+1..M
+    twice. A `run_started` with step N therefore removes every earlier event of a step after N. Lines that are
+    incomplete, foreign or of another version are skipped. Reads the file twice, in constant memory. Raises OSError when
+    it cannot be read.
     """
     with _open(path) as file:
         restarts = [event.step for event in _events(file) if isinstance(event, RunStarted)]
         end = file.tell()
         file.seek(0)
-        # The last step that survives of what lies before the first start, after it, after the second...
+        # The last step that counts of the events before the first start, after it, after the second...
         last_steps: list[float] = [float("inf")]
         for step in reversed(restarts):
             last_steps.append(min(step, last_steps[-1]))
@@ -86,11 +88,11 @@ def read_events(path: Path) -> Iterator[Event]:
                 yield event
 
 
-def follow(path: Path, stop: threading.Event, poll_seconds: float = 0.25) -> Iterator[Event]:
+def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25) -> Iterator[Event]:
     """The events in the file, then each new one as it is written, until `stop` is set.
 
-    In the order of the file: steps come again after a `run_started` whose step lies before them (see
-    `read_events`). Waits for a file that does not exist yet. After `stop`, what is there is still read.
+    In the order of the file: steps repeat after a `run_started` with an earlier step (see `read_events`). Waits for a
+    file that does not exist yet. After `stop`, the rest of the file is still read.
     """
     while not path.exists():
         if stop.wait(poll_seconds):
@@ -115,7 +117,7 @@ def _events(file: BinaryIO, end: int | None = None) -> Iterator[Event]:
 
 
 def _parse(line: bytes) -> Event | None:
-    # A crash of the machine can leave a block of NUL bytes where the end of the file was not yet on disk.
+    # A crash of the machine can leave NUL bytes where the end of the file was not yet on disk.
     event = parse(line.strip(b"\0\r\n").decode("utf-8", errors="replace"))
     return event if event and isinstance(getattr(event, "step", 0), int) else None
 
@@ -126,5 +128,5 @@ def _open(path: Path) -> BinaryIO:
 
 def _ends_with_newline(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
-    os.lseek(descriptor, max(size - 1, 0), os.SEEK_SET)  # what is appended goes to the end all the same
+    os.lseek(descriptor, max(size - 1, 0), os.SEEK_SET)  # appending is not affected
     return not size or os.read(descriptor, 1) == b"\n"

@@ -1,4 +1,4 @@
-"""The run folder: create it, hold its lock, find it again."""
+"""The run folder: creating it, locking it, finding it, and its run.json."""
 
 import contextlib
 import json
@@ -27,30 +27,30 @@ from gpt2tui.system.files import open_regular, replace_text, runs_folder
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 BEFORE_INFO = ("events.jsonl", "preset.toml", "tokenizer.json", "tokenizer_config.json", "gpt2tui_tokenizer.json")
-"""The files that may be in a run folder before its run.json, which makes it a run."""
+"""Files that may be in a run folder before run.json, which makes it a run."""
 
 
 @dataclass
 class Creation:
-    """What a process that creates a run knows of its folder, so that it deletes nothing that it did not make."""
+    """What the process that creates a run knows about its folder, so that it deletes only what it made."""
 
     found: frozenset[str] | None
-    """The names that were in the folder before; None when there was no folder."""
+    """The names that were in the folder before; None if the folder did not exist."""
     begun: bool = False
-    """Whether training has begun in it, and with it the run."""
+    """Whether training, and with it the run, has begun."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder by its parts."""
+    """A run folder and the paths in it."""
 
     folder: Path
     creation: Creation | None = field(default=None, compare=False, repr=False)
-    """None of a run that another process has created."""
+    """None for a run that another process has created."""
 
     @property
     def name(self) -> str:
-        """The folder's name, which is the run's."""
+        """The name of the run, which is the folder's."""
         return self.folder.resolve().name
 
     @property
@@ -60,12 +60,12 @@ class Run:
 
     @property
     def events_file(self) -> Path:
-        """Every event, one JSON object a line."""
+        """All events, one JSON object per line."""
         return self.folder / "events.jsonl"
 
     @property
     def info_file(self) -> Path:
-        """Versions, device, git commit, command, data fingerprint, start time."""
+        """run.json: versions, device, git commit, command, data fingerprint, start time."""
         return self.folder / "run.json"
 
     @property
@@ -74,13 +74,13 @@ class Run:
         return self.folder / CHECKPOINTS
 
     def info(self) -> dict[str, Any]:
-        """run.json, empty while it is not written. Raises CheckpointError when it is damaged."""
+        """The content of run.json, empty if there is no such file. Raises CheckpointError when it is damaged."""
         return checkpoint.read_json(self.info_file) if self.info_file.exists() else {}
 
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Holds the run for this process. Raises RunLockedError when another one does; dies with the process."""
+    """Holds the run's lock, which ends with the process. Raises RunLockedError when another process holds it."""
     lock = FileLock(run.folder / LOCK)
     try:
         lock.acquire(timeout=0.5)
@@ -97,7 +97,7 @@ def locked(run: Run) -> Iterator[None]:
 
 
 def is_locked(run: Run) -> bool:
-    """Whether some process holds the run now."""
+    """Whether a process holds the run's lock."""
     path = run.folder / LOCK
     if not path.exists():
         return False
@@ -106,17 +106,17 @@ def is_locked(run: Run) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # a folder that nobody here may write to is not being written to from here
+    except OSError:  # nobody on this machine can write to the folder
         return False
     lock.release()
     return False
 
 
 def create(preset_name: str, folder: Path | None = None) -> Run:
-    """Makes a new run folder: the one given, else `<runs>/<date>-<time>-<preset name>`.
+    """Creates a run folder: `folder`, or `<runs>/<date>-<time>-<preset name>`.
 
-    The folder given may hold an empty folder of checkpoints and our lock, and what a process left that was killed
-    before its training began. Raises UsageError when it holds anything else, ResourceError when it cannot be made.
+    `folder` may contain an empty folder of checkpoints and a lock, and the files of a process that was killed before
+    training began. Raises UsageError when it contains anything else, ResourceError when it cannot be created.
     """
     try:
         if folder is not None:
@@ -131,7 +131,7 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
             (candidate / CHECKPOINTS).mkdir()
             return Run(candidate, Creation(None))
     except OSError as error:
-        raise ResourceError(f"the run folder {folder or runs_folder()} cannot be made: {error.strerror}") from error
+        raise ResourceError(f"the run folder {folder or runs_folder()} cannot be created: {error.strerror}") from error
     raise ResourceError(f"no free name for a run like {stem} in {runs_folder()}")
 
 
@@ -156,13 +156,13 @@ def _create_in(folder: Path) -> Run:
 
 
 def remove_unless_begun(run: Run) -> None:
-    """Deletes what this process has put into a new run folder in which training never began, and nothing else."""
+    """Deletes what this process has put into a new run folder, unless training has begun."""
     if run.creation is None or run.creation.begun:
         return
     found = run.creation.found
     for name in {CHECKPOINTS, LOCK, *BEFORE_INFO} - (found or frozenset()):
         with contextlib.suppress(OSError):
-            # Not with what is in it: the checkpoints are not ours, because training has not begun.
+            # rmdir, not rmtree: any checkpoints in it are not this process's, because training has not begun.
             (run.folder / name).rmdir() if name == CHECKPOINTS else (run.folder / name).unlink()
     if found is None:
         with contextlib.suppress(OSError):
@@ -170,17 +170,17 @@ def remove_unless_begun(run: Run) -> None:
 
 
 def check_in_place(run: Run, run_id: str) -> None:
-    """Raises ResourceError when the run's folder is no longer where it was, or holds another run now."""
+    """Raises ResourceError when the run's folder has been moved, or now contains another run."""
     try:
         found = checkpoint.read_json(run.info_file).get("run_id", run_id)
     except CheckpointError:
         if os.path.lexists(run.info_file):
-            return  # something is wrong with it, but it is there
+            return  # it cannot be read, but it exists
         found = None
     if found != run_id:
         raise ResourceError(
             f"{run.folder} is no longer the folder of this run: it was moved, deleted or replaced, or its run.json "
-            "was. Nothing more is saved; what was saved before is where the folder is now. Put it back, then go on "
+            "was. Nothing more is saved; what was saved before is where the folder is now. Put it back, then resume "
             "with --resume"
         )
 
@@ -219,12 +219,12 @@ def write_info(
 
 
 def this_process() -> dict[str, Any]:
-    """Who holds the run, for the message to whoever else wants it."""
+    """The entries of run.json that say which process holds the run."""
     return {"pid": os.getpid(), "host": platform.node()}
 
 
 def update_info(run: Run, **changes: Any) -> None:
-    """Changes single entries of run.json, such as the process that goes on with the run."""
+    """Changes single entries of run.json, such as the process that resumes the run."""
     try:
         replace_text(run.info_file, json.dumps({**run.info(), **changes}, indent=2) + "\n")
     except OSError as error:
@@ -232,12 +232,12 @@ def update_info(run: Run, **changes: Any) -> None:
 
 
 def find(reference: str) -> Run:
-    """The run of a path or of a name under the runs folder. Raises UsageError with the nearest names."""
+    """The run with this path, or this name in the runs folder. Raises UsageError with the nearest names."""
     for folder in (Path(reference), runs_folder() / reference):
         if (folder / "run.json").is_file():
             return Run(folder)
         if is_locked(Run(folder)):
-            raise RunLockedError(f"{folder} is in use by another process, which still prepares its data")
+            raise RunLockedError(f"{folder} is in use by another process, which is still preparing its data")
     from difflib import get_close_matches
 
     names = [run.name for run in all_runs()]
@@ -247,10 +247,9 @@ def find(reference: str) -> Run:
 
 
 def resume_point(run: Run) -> checkpoint.Checkpoint | None:
-    """The newest valid checkpoint; None when the run ended before it saved one, and so begins at step 0.
+    """The newest valid checkpoint; None if the run never saved one, so that it resumes at step 0.
 
-    Raises CheckpointError when there is something in the folder of checkpoints and none of it is valid, or when
-    checkpoints that were saved are gone.
+    Raises CheckpointError when there are checkpoints but none is valid, or when saved checkpoints are gone.
     """
     try:
         return checkpoint.newest(run.checkpoints)
@@ -281,7 +280,7 @@ def _versions() -> dict[str, str]:
 
 
 def _has_saved(run: Run) -> bool:
-    """Whether the run has ever reported a checkpoint."""
+    """Whether the run has ever saved a checkpoint, by its events."""
     try:
         with open(open_regular(run.events_file), "rb") as file:  # noqa: PTH123 a descriptor
             return any(b'"event": "checkpoint_saved"' in line for line in file)
@@ -290,12 +289,12 @@ def _has_saved(run: Run) -> bool:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether there is no such file, or nothing in it."""
+    """Whether the file is missing or empty."""
     return not path.exists() or path.stat().st_size == 0
 
 
 def _git_commit() -> str | None:
-    """The commit of the repository that this program is imported from; None when it is not run from a checkout."""
+    """The commit of the checkout that this program runs from; None if it is installed."""
     root = Path(gpt2tui.__file__).resolve().parent.parent
     try:
         done = subprocess.run(
@@ -310,10 +309,10 @@ def _git_commit() -> str | None:
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     top, _, commit = done.stdout.strip().partition("\n")
-    # Installed into an environment inside another project, the repository around it is that project's.
+    # An environment inside another project's checkout would give that project's commit.
     return commit if Path(top) == root else None
 
 
 def command_line() -> list[str]:
-    """The command that started this process, as one would type it."""
+    """The command line that started this process."""
     return ["gpt2tui", *sys.argv[1:]]

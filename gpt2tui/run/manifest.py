@@ -1,12 +1,12 @@
-"""A checkpoint's manifest, which is written last: what the folder holds, of which run, and how good it is.
+"""A checkpoint's manifest, which is written last: its files, its run, and its metrics.
 
-format_version  2; format 1, which had neither kinds nor parent, fingerprint and metrics, is still read
+format_version  2; format 1, without kinds, parent, fingerprint and metrics, is still read
 kind            "full", or "adapter", which this version cannot load
 step, run_id    which update of which run
 parent          the run id and step it was resumed or started from, or null
 data_fingerprint
 metrics         by name, finite numbers or null
-validation_sample  what val_loss was measured over; absent when nobody has said so
+validation_sample  what val_loss was measured over; absent in older checkpoints
 files           name -> kind, size in bytes, SHA-256
 """
 
@@ -39,7 +39,7 @@ FILE_KINDS: Mapping[str, FileKind] = {
 
 @dataclass(frozen=True)
 class Parent:
-    """The checkpoint that a run was resumed from, or started from."""
+    """The checkpoint from which a run was resumed or started."""
 
     run_id: str
     step: int
@@ -47,7 +47,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A file of a checkpoint as its manifest has it."""
+    """A file of a checkpoint as listed in its manifest."""
 
     kind: FileKind
     bytes: int
@@ -56,25 +56,25 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose manifest parses and whose files have the sizes it names."""
+    """A checkpoint whose manifest parses and whose files have the listed sizes."""
 
     folder: Path
     step: int
     run_id: str
     files: Mapping[str, CheckpointFile]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """val_loss (nats per token), perplexity, bits_per_byte, measured at this very step; what is not known is absent."""
+    """val_loss (nats per token), perplexity, bits_per_byte, measured at this step; unknown ones are absent."""
     validation_sample: str | None = None
     """What val_loss was measured over: losses over different samples do not compare. None where it is not known."""
     parent: Parent | None = None
     data_fingerprint: str | None = None
-    """Of the corpus it was trained on; format 1 has it in trainer.json only."""
+    """Of the training corpus; None in format 1, which has it in trainer.json."""
     skipped: tuple[str, ...] = ()
-    """What was wrong with others that might have been chosen before it, or stood in its place."""
+    """Why other checkpoints were not chosen before it, or were moved out of its place."""
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk."""
+        """The size on disk."""
         return sum(file.bytes for file in self.files.values())
 
     @property
@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def file_entry(path: Path, digest: str) -> CheckpointFile:
-    """What a manifest says of a file in its folder."""
+    """The manifest's entry for a file."""
     return CheckpointFile(FILE_KINDS.get(path.name, "tokenizer"), path.stat().st_size, digest)
 
 
@@ -114,9 +114,9 @@ def manifest_text(
 
 
 def inspect(folder: Path) -> Checkpoint:
-    """Reads a checkpoint's manifest, of format 1 or 2, and compares sizes; digests are for `verify`.
+    """Reads a checkpoint's manifest, of format 1 or 2, and compares sizes; `verify` compares digests too.
 
-    Raises CheckpointError naming the first thing that is wrong.
+    Raises CheckpointError for the first problem.
     """
     path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
@@ -134,7 +134,7 @@ def inspect(folder: Path) -> Checkpoint:
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is not a manifest of gpt2tui") from None
     for name in sorted({*found.files, *NEEDED}):
-        # A manifest from elsewhere must not make us read outside its own folder, and may name what no path can be.
+        # A manifest from elsewhere must not lead outside its folder, and may contain names that are not valid paths.
         if name != Path(name).name or os.path.islink(folder / name):  # noqa: PTH114 does not raise
             raise CheckpointError(f"{path} names a file outside its folder: {name[:100]!r}")
         size = _size(folder / name)
@@ -151,7 +151,7 @@ def read_json(path: Path) -> dict[str, Any]:
         with open(open_regular(path, follow_links=True), "rb") as file:  # noqa: PTH123 a descriptor
             content = file.read(LARGEST_JSON_BYTES + 1)
         if len(content) > LARGEST_JSON_BYTES:
-            raise CheckpointError(f"{path} is too large to be what its name says")
+            raise CheckpointError(f"{path} is too large for this kind of file")
         value = json.loads(content.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
@@ -161,7 +161,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _of_format_2(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
-    """Raises KeyError, TypeError, AttributeError or ValueError when it is no such manifest."""
+    """Raises KeyError, TypeError, AttributeError or ValueError when the manifest is not sound."""
     parent, fingerprint = manifest["parent"], manifest["data_fingerprint"]
     files = {name: CheckpointFile(f["kind"], f["bytes"], f["sha256"]) for name, f in manifest["files"].items()}
     metrics = {name: value for name, value in manifest["metrics"].items() if value is not None}
@@ -180,13 +180,13 @@ def _of_format_2(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
         and isinstance(fingerprint, str)
         and isinstance(found.validation_sample, str | None)
         and all(isinstance(file.kind, str) for file in files.values())
-        and (found.parent is None or _is_place(found.parent.run_id, found.parent.step))
+        and (found.parent is None or _is_run_and_step(found.parent.run_id, found.parent.step))
     )
     return _checked(found, is_sound)
 
 
 def _of_format_1(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
-    """The same of the older format, whose only metric is the val_loss and whose files have no kinds."""
+    """The older format, whose only metric is val_loss and whose files have no kinds. Raises the same."""
     files = {
         name: CheckpointFile(FILE_KINDS.get(name, "tokenizer"), f["bytes"], f["sha256"])
         for name, f in manifest["files"].items()
@@ -197,10 +197,10 @@ def _of_format_1(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
 
 
 def _checked(found: Checkpoint, is_sound: bool = True) -> Checkpoint:
-    """Raises ValueError when a manifest's values cannot be what they stand for."""
+    """Returns `found`. Raises ValueError when its values have wrong types or ranges."""
     is_sound = (
         is_sound
-        and _is_place(found.run_id, found.step)
+        and _is_run_and_step(found.run_id, found.step)
         and all(type(file.bytes) is int and isinstance(file.sha256, str) for file in found.files.values())
         and all(_is_finite(value) for value in found.metrics.values())
     )
@@ -209,7 +209,7 @@ def _checked(found: Checkpoint, is_sound: bool = True) -> Checkpoint:
     return found
 
 
-def _is_place(run_id: object, step: object) -> bool:
+def _is_run_and_step(run_id: object, step: object) -> bool:
     return isinstance(run_id, str) and type(step) is int and step >= 0
 
 
@@ -218,7 +218,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _size(path: Path) -> int | None:
-    """The size of a regular file; None where there is none, or none can be: the name may come from elsewhere."""
+    """The size of a regular file; None if there is none or the name is not a valid path."""
     try:
         return path.stat().st_size if path.is_file() else None
     except (OSError, ValueError):

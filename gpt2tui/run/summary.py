@@ -1,4 +1,4 @@
-"""What became of a run, read from its folder alone."""
+"""A summary of a run, read from its folder alone."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ State = Literal["running", "finished", "stopped", "failed", "crashed", "empty"]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What became of a run; a number that is not known is None."""
+    """State, progress and metrics of a run; unknown numbers are None."""
 
     name: str
     folder: str
@@ -45,11 +45,11 @@ class RunSummary:
 
 
 def summarize(run: Run) -> RunSummary:
-    """Reads a run's folder. Raises nothing: one that cannot be read as a run is a failed one whose message says why."""
+    """Reads a run's folder. Raises nothing: a folder that cannot be read is a failed run whose message says why."""
     try:
         return _read(run)
     except (Gpt2TuiError, OSError, ValueError, TypeError, AttributeError) as error:
-        # A folder that vanishes while we look, or one that another program has filled with something else.
+        # The folder has vanished meanwhile, or has contents of another kind.
         return RunSummary(run.name, str(run.folder), "failed", message=f"this folder cannot be read as a run: {error}")
 
 
@@ -70,7 +70,7 @@ def _read(run: Run) -> RunSummary:
         event = events.parse(line)
         if isinstance(event, events.RunStarted):
             if sessions:
-                last_step = sessions[-1].reach(last_line) or last_step
+                last_step = sessions[-1].add_last_step(last_line) or last_step
             sessions.append(_Session(event.time, event.time))
             last_line = ""
             started, ending, best_val_loss = event, None, event.best_val_loss
@@ -88,7 +88,7 @@ def _read(run: Run) -> RunSummary:
             if sessions:
                 sessions[-1].end = event.time
     if sessions:
-        last_step = sessions[-1].reach(last_line) or last_step
+        last_step = sessions[-1].add_last_step(last_line) or last_step
     message = None
     if is_locked(run):
         state: State = "running"
@@ -122,13 +122,13 @@ def _read(run: Run) -> RunSummary:
 
 @dataclass
 class _Session:
-    """From one RunStarted to the last event before the next: what lies between two sessions is no time of the run."""
+    """From one RunStarted to the last event before the next; the time between two sessions does not count."""
 
     start: float
     end: float
 
-    def reach(self, line: str) -> events.Step | None:
-        """Takes the last step's line, if there is one, into the session; returns the step."""
+    def add_last_step(self, line: str) -> events.Step | None:
+        """Adds the line of the session's last step, if there is one; returns the step."""
         step = events.parse(line) if line else None
         if not isinstance(step, events.Step):
             return None
@@ -150,7 +150,7 @@ def _known(value: float) -> float | None:
 
 
 def _bytes_in(folder: Path) -> int:
-    """The sizes of all files below a folder; what vanishes while we look counts nothing."""
+    """The total size of all files below a folder; files that vanish meanwhile are not counted."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:

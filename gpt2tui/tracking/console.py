@@ -1,4 +1,4 @@
-"""A run as text: a live line at the bottom of a terminal, or plain lines anywhere else."""
+"""A run as text: log lines with a live status at the bottom of a terminal, or plain lines elsewhere."""
 
 import io
 import sys
@@ -47,19 +47,19 @@ def is_live_terminal(file: TextIO) -> bool:
 
 
 def tolerate_encoding(file: TextIO) -> bool:
-    """Whether `file` takes every character; if not, those that it lacks come out as "?" from now on."""
+    """Whether `file` is Unicode; characters that its encoding lacks are written as "?" from now on."""
     if isinstance(file, io.TextIOWrapper):
         file.reconfigure(errors="replace")
     return (getattr(file, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 class Console:
-    """The subscriber that a person reads. Events that last become lines; the rest moves a status line.
+    """The subscriber for the terminal: prints events as lines, and steps in a status at the bottom.
 
-    `live` (by default: if `file` is a terminal) redraws the status from a thread; without it there are no
-    control sequences at all, and steps become lines, at first one a second, later one every hundredth of the
-    time gone. NO_COLOR and COLUMNS are honoured. `vocab_size` explains the loss at the start, `run_folder`
-    tells at the end what to do next.
+    `live` (by default: if `file` is a terminal) redraws the status from a thread; without it there are no control
+    sequences, and steps become lines too, at most one per second and per hundredth of the elapsed time. NO_COLOR and
+    COLUMNS are honoured. `vocab_size` serves to explain the loss at the start, `run_folder` to suggest the next command
+    at the end.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class Console:
                 console=terminal,
                 refresh_per_second=_REFRESHES_PER_SECOND,
                 transient=True,
-                # A stream that was sent elsewhere, to a file say, keeps going there.
+                # A stream that is redirected, to a file for example, stays so.
                 redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
                 redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),
             )
 
     def handle(self, event: Event) -> None:
-        """Print what lasts and take note of the rest."""
+        """Print the event, or show it in the status."""
         before, self._progress = self._progress, self._progress.after(event)
         self._first_event = event.time if self._first_event is None else self._first_event
         match event:
@@ -133,12 +133,12 @@ class Console:
                 self._print([narration.run_failed(event)])
 
     def close(self) -> None:
-        """Take the status line away and give the cursor back."""
+        """Remove the status lines and show the cursor again."""
         if self._live is not None:
             self._live.stop()
 
     def status(self, width: int) -> Text:
-        """The two status lines as they are now."""
+        """The current two status lines."""
         return status_lines(self._progress, width, self._clock() - self._started, self._unicode)
 
     def _step(self, event: Step) -> None:
@@ -161,7 +161,7 @@ class Console:
 
 
 class _Status:
-    """What the live display draws, at the width that the terminal has at that moment."""
+    """The renderable of the live display, at the current width of the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -170,49 +170,49 @@ class _Status:
         yield self._console.status(options.max_width)
 
 
-# ---- the two lines at the bottom of a terminal while a run goes on: how far, and how well
+# ---- the status lines
 
 _SHORTEST_BAR = 6
 _GAP = "   "
 
 
-def status_lines(progress: RunProgress, width: int, seconds_gone: float, unicode: bool = True) -> Text:
-    """Two lines of at most `width` cells; where it is narrow the bar goes, and the rightmost numbers."""
+def status_lines(progress: RunProgress, width: int, elapsed_seconds: float, unicode: bool = True) -> Text:
+    """Progress and metrics, on two lines of at most `width` cells; narrow ones lack the bar and the last numbers."""
     text = Text(no_wrap=True, overflow="crop", end="")
-    text.append_text(_how_far(progress, width, seconds_gone, unicode))
+    text.append_text(_progress_line(progress, width, elapsed_seconds, unicode))
     text.append("\n")
-    text.append_text(_how_well(progress, width))
+    text.append_text(_metrics_line(progress, width))
     return text
 
 
 def bar(fraction: float, width: int, unicode: bool = True, style: str = "green") -> Text:
-    """A bar of exactly `width` cells; its two parts differ in shape, to be told apart without colour."""
+    """A bar of exactly `width` cells, whose two parts differ in shape as well as in colour."""
     full, half, empty = ("━", "╸", "─") if unicode else ("=", "", "-")
     halves = round(fraction * width * 2)
     done = full * (halves // 2) + (half if halves % 2 else "")
     return Text.assemble((done, style), (empty * (width - len(done)), "bright_black"))
 
 
-def _how_far(progress: RunProgress, width: int, seconds_gone: float, unicode: bool) -> Text:
+def _progress_line(progress: RunProgress, width: int, elapsed_seconds: float, unicode: bool) -> Text:
     left = Text.assemble("step ", (f"{progress.step:,}", "bold"), f" of {progress.num_iterations:,} ")
-    right = Text.assemble(f" {progress.fraction:4.0%}  ", _time(progress, seconds_gone))
+    right = Text.assemble(f" {progress.fraction:4.0%}  ", _time(progress, elapsed_seconds))
     space = width - left.cell_len - right.cell_len
     style = "yellow" if progress.paused else "green"
     middle = bar(progress.fraction, space, unicode, style) if space >= _SHORTEST_BAR else Text(" " * max(0, space))
     return _fit([left + middle + right], width, "") if space >= 0 else _fit([left.copy(), right], width, "")
 
 
-def _time(progress: RunProgress, seconds_gone: float) -> tuple[str, str]:
+def _time(progress: RunProgress, elapsed_seconds: float) -> tuple[str, str]:
     if progress.paused:
         return "paused", "bold yellow"
     if 0 < progress.num_iterations <= progress.step:
-        return "reading the held-out text", ""
+        return "evaluating all validation text", ""
     if progress.seconds_left is None:
-        return f"{duration(seconds_gone)} so far", ""
+        return f"{duration(elapsed_seconds)} so far", ""
     return f"{duration(progress.seconds_left)} left", ""
 
 
-def _how_well(progress: RunProgress, width: int) -> Text:
+def _metrics_line(progress: RunProgress, width: int) -> Text:
     loss = progress.train_loss.value
     if loss is None:
         return _fit([Text("waiting for the first step", style="bright_black")], width, _GAP)
@@ -230,7 +230,7 @@ def _how_well(progress: RunProgress, width: int) -> Text:
 
 
 def _fit(parts: list[Text], width: int, gap: str) -> Text:
-    """As many of the parts as fit on one line, at least a piece of the first."""
+    """As many of the parts as fit on one line; the first one may be truncated."""
     line = parts[0].copy()
     for part in parts[1:]:
         if line.cell_len + len(gap) + part.cell_len > width:
@@ -240,19 +240,18 @@ def _fit(parts: list[Text], width: int, gap: str) -> Text:
     return line
 
 
-# ---- the preparation of data as it goes on: a bar a stage on a terminal, one line a stage anywhere else
+# ---- data preparation: a progress bar for each stage on a terminal, one line elsewhere
 
 _BAR_WIDTH = 24
 _STAGE_WIDTH = 20
-
 
 Prepared = TypeVar("Prepared")
 
 
 def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: TextIO | None = None) -> Prepared:
-    """Run `preparation` to its end, drawing what it yields on `file` (stderr), and return what it returns.
+    """Run `preparation` to its end, show its progress on `file` (stderr), and return its result.
 
-    What it raises passes through, with the terminal as it was.
+    Its errors pass through; the terminal is restored first.
     """
     file = file or sys.stderr
     tolerate_encoding(file)
@@ -260,22 +259,22 @@ def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: T
 
 
 def _print_stages(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
-    told: set[str] = set()
+    printed: set[str] = set()
     while True:
         try:
             progress = next(preparation)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
-        if progress.stage not in told:
-            told.add(progress.stage)
+        if progress.stage not in printed:
+            printed.add(progress.stage)
             total = "" if progress.total is None else f": {_amount(progress.total, progress.unit)}"
             print(f"{sanitize(progress.stage, keep_newlines=False)}{total}", file=file, flush=True)
 
 
 def _draw(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
     console = RichConsole(file=file, force_terminal=True, markup=False, emoji=False, highlight=False)
-    stage, how_far = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[how_far]"))
-    with Bars(stage, BarColumn(_BAR_WIDTH), how_far, console=console, redirect_stdout=False) as bars:
+    stage, amount = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[amount]"))
+    with Bars(stage, BarColumn(_BAR_WIDTH), amount, console=console, redirect_stdout=False) as bars:
         tasks: dict[str, TaskID] = {}
         while True:
             try:
@@ -284,12 +283,12 @@ def _draw(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> P
                 return end.value  # type: ignore[no-any-return]
             if progress.stage not in tasks:
                 for earlier in bars.tasks:
-                    if earlier.total is None:  # it was not known, and is over: a full bar, not one that still moves
+                    if earlier.total is None:  # finished without a known total: a full bar instead of a moving one
                         bars.update(earlier.id, total=earlier.completed)
                 name = sanitize(progress.stage, keep_newlines=False)
-                tasks[progress.stage] = bars.add_task(f"{name:<{_STAGE_WIDTH}}", total=None, how_far="")
+                tasks[progress.stage] = bars.add_task(f"{name:<{_STAGE_WIDTH}}", total=None, amount="")
             bars.update(
-                tasks[progress.stage], completed=progress.done, total=progress.total, how_far=_amount_done(progress)
+                tasks[progress.stage], completed=progress.done, total=progress.total, amount=_amount_done(progress)
             )
 
 

@@ -1,6 +1,6 @@
-"""Events in words: the lines of a run's log that stay, as styled text. Pure functions of the events.
+"""The log line of each event, as styled text. Pure functions of the events.
 
-Everything that is not ours (samples, names, messages) is sanitized here and never parsed as markup.
+Text from outside (samples, names, messages) is sanitized here and never parsed as markup.
 """
 
 import math
@@ -32,7 +32,7 @@ _LABEL_WIDTH = 11  # of "step 12,345"
 
 
 def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
-    """What is about to be trained, on what, and what its numbers will mean."""
+    """The model, the device, the number of steps, and how to read the metrics."""
     steps = event.num_iterations - event.step
     tokens = compact(steps * event.tokens_per_step)
     lines = [
@@ -44,23 +44,23 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
         ),
     ]
     if event.step:
-        lines.append(Text(f"goes on from step {event.step:,}"))
+        lines.append(Text(f"resumed at step {event.step:,}"))
     if vocab_size:
-        guess = f"{math.log(vocab_size):.2f}"
+        uniform = f"{math.log(vocab_size):.2f}"
         lines.append(
             Text(
-                f"loss: nats per token, smoothed; guessing among {vocab_size:,} tokens costs {guess}",
+                f"loss: nats per token, smoothed; a uniform guess has ln {vocab_size:,} = {uniform}",
                 style=QUIET,
             )
         )
     if event.xz_bits_per_byte is not None:
         xz = f"{event.xz_bits_per_byte:.2f}"
-        lines.append(Text(f"bits/byte: of the validation text, of which xz -9 makes {xz}", style=QUIET))
+        lines.append(Text(f"bits/byte: on the validation text, which xz -9 compresses to {xz}", style=QUIET))
     return [*lines, Text()]
 
 
 def step(event: Step, progress: RunProgress) -> Text:
-    """One line for logs that are not a terminal."""
+    """One step as a line, for output that is not a terminal."""
     parts = [f"{_label(event.step)}  loss {_number(progress.train_loss.value, 3)}"]
     parts.append(f"lr {event.learning_rate:.2e}")
     parts.append(f"grad norm {event.grad_norm:.2f}")
@@ -92,30 +92,30 @@ def evaluated(event: Evaluated, progress: RunProgress) -> Text:
 
 
 def sampled(event: Sampled, unicode: bool = True, wrap: Callable[[Text], Iterable[Text]] | None = None) -> list[Text]:
-    """The prompt and what the model made of it, behind a rail; a very long sample is cut.
+    """The prompt and the generated text, with a bar on the left; a very long sample is cut.
 
-    `wrap` breaks a line into pieces that fit beside the rail, which is two cells wide.
+    `wrap` breaks a line into parts that fit beside the bar, which is two cells wide.
     """
-    rail = Text("│ " if unicode else "| ", style="cyan")
+    bar = Text("│ " if unicode else "| ", style="cyan")
     text = event.text[:_SAMPLE_CHARACTERS].rstrip()
     written = Text.assemble((sanitize(event.prompt[:_SAMPLE_CHARACTERS]), QUIET), (sanitize(text), "bold"))
     written.expand_tabs(4)
     lines = [piece for line in written.split("\n") for piece in (wrap(line) if wrap and line else [line])]
-    title = Text(f"{_label(event.step)}  the model writes", style="cyan")
-    shown = [title, *(rail + line for line in lines[:SAMPLE_LINES])]
+    title = Text(f"{_label(event.step)}  sample", style="cyan")
+    shown = [title, *(bar + line for line in lines[:SAMPLE_LINES])]
     if len(lines) > SAMPLE_LINES or len(event.text) > _SAMPLE_CHARACTERS:
-        shown.append(rail + Text("(the rest is in events.jsonl)", style=QUIET))
+        shown.append(bar + Text("(the rest is in events.jsonl)", style=QUIET))
     return [*shown, Text()]
 
 
 def checkpoint_saved(event: CheckpointSaved) -> Text:
-    """Where the checkpoint is and what it cost."""
-    cost = f"{byte_size(event.bytes)} in {event.seconds:.1f} s"
-    return Text(f"{_label(event.step)}  saved {_one_line(event.path)}  {cost}", style=QUIET)
+    """The path, size and duration of a checkpoint."""
+    size = f"{byte_size(event.bytes)} in {event.seconds:.1f} s"
+    return Text(f"{_label(event.step)}  saved {_one_line(event.path)}  {size}", style=QUIET)
 
 
 def warning(message: str) -> Text:
-    """Something fell back or went wrong without ending the run."""
+    """A fallback or an error that does not end the run."""
     return Text.assemble(("warning: ", "bold yellow"), (_one_line(message), "yellow"))
 
 
@@ -125,22 +125,22 @@ def paused(step: int) -> Text:
 
 
 def resumed(step: int) -> Text:
-    """Training goes on after a pause."""
-    return Text(f"{_label(step)}  goes on", style="yellow")
+    """Training continues after a pause."""
+    return Text(f"{_label(step)}  resumed", style="yellow")
 
 
 def learning_rate_changed(event: LearningRateChanged) -> Text:
-    """A person has changed the learning rate."""
+    """The user has changed the learning rate."""
     return Text(f"{_label(event.step)}  learning rate {event.factor:g} times the schedule's", style="yellow")
 
 
 def num_iterations_changed(event: NumIterationsChanged) -> Text:
-    """The time budget has moved the end."""
+    """The time budget has changed the number of steps."""
     return Text(f"{_label(event.step)}  {event.num_iterations:,} steps in all fit the time budget")
 
 
 def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | None = None) -> list[Text]:
-    """How it ended, how good it became, and what to do next."""
+    """The ending, the final metrics, and the next command."""
     stopped = event.reason == "stopped"
     head = Text.assemble(
         ("stopped" if stopped else "done", "bold yellow" if stopped else "bold green"),
@@ -158,13 +158,13 @@ def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | N
         lines.append(line)
     if run_folder is not None:
         folder = shlex.quote(sanitize(str(run_folder), keep_newlines=False))
-        what, command = ("go on", "gpt2tui --headless --resume") if stopped else ("read it", "gpt2tui sample")
+        what, command = ("resume", "gpt2tui --headless --resume") if stopped else ("sample", "gpt2tui sample")
         lines.append(Text.assemble(f"{what}: ", (f"{command} {folder}", "bold")))
     return lines
 
 
 def run_failed(event: RunFailed) -> Text:
-    """That an error ended the run; whoever drives the training tells which, once."""
+    """An error ended the run; the caller of the training prints its message."""
     return Text.assemble(("failed", "bold red"), f" after step {event.step:,}")
 
 

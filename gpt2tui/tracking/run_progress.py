@@ -1,4 +1,4 @@
-"""What a run's events add up to: where it is, how fast, how well. Pure: each event makes a new state."""
+"""Progress, speed and metrics of a run, computed from its events. Pure: each event gives a new state."""
 
 import math
 import statistics
@@ -15,13 +15,15 @@ from gpt2tui.run.events import (
     Step,
 )
 
+_RECENT_STEPS = 50
+
 
 @dataclass(frozen=True)
 class ExponentialAverage:
-    """A mean in which a value's weight shrinks by `beta` with each later value, corrected for its start.
+    """An exponential moving average with bias correction.
 
-    The correction divides by the weights seen so far, so that the first values are not pulled towards zero
-    (Kingma and Ba, "Adam", section 3). About the last 1 / (1 - beta) values count.
+    It is divided by the sum of the weights so far, so that the first values are not pulled towards zero (Kingma and Ba,
+    "Adam", section 3). About the last 1 / (1 - beta) values count.
     """
 
     beta: float = 0.95
@@ -29,7 +31,7 @@ class ExponentialAverage:
     weights: float = 0.0
 
     def add(self, value: float) -> "ExponentialAverage":
-        """With one more value; one that is not finite changes nothing, because it would stay for ever."""
+        """The average with one more value; values that are not finite are ignored, because they would stay forever."""
         if not math.isfinite(value):
             return self
         return replace(
@@ -44,9 +46,6 @@ class ExponentialAverage:
         return self.weighted_sum / self.weights if self.weights else None
 
 
-_RECENT_STEPS = 50
-
-
 @dataclass(frozen=True)
 class RunProgress:
     """The state of a run after some of its events."""
@@ -58,13 +57,13 @@ class RunProgress:
     """In nats per token, smoothed over about the last 20 steps."""
     recent_step_seconds: tuple[float, ...] = ()
     memory_bytes: int | None = None
-    """The device's memory in use if it has its own, else the process's."""
+    """The memory in use on the device if it has its own, else by the process."""
     evaluation: Evaluated | None = None
     """The last one."""
     best_val_loss: float | None = None
-    """The lowest val_loss over the fixed validation tokens, as the run tells it."""
+    """The lowest val_loss over the fixed validation sample, from the run's events."""
     learning_rate_factor: float = 1.0
-    """What the schedule is multiplied by."""
+    """The user's factor on the schedule."""
     xz_bits_per_byte: float | None = None
     paused: bool = False
 
@@ -101,22 +100,22 @@ class RunProgress:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The median of the last 50 steps' own seconds: compilation, evaluations and pauses do not count."""
+        """The median of the last 50 steps; compilation, evaluations and pauses do not count."""
         return statistics.median(self.recent_step_seconds) if self.recent_step_seconds else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens trained on a second, at the median speed."""
+        """Training tokens per second at the median speed."""
         seconds = self.seconds_per_step
         return self.tokens_per_step / seconds if seconds else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step, at the median speed; evaluations still to come are not counted."""
+        """Until the last step at the median speed, without evaluations."""
         seconds = self.seconds_per_step
         return None if seconds is None else seconds * max(0, self.num_iterations - self.step)
 
     @property
     def fraction(self) -> float:
-        """The share of the steps that is done, from 0 to 1."""
+        """The share of the steps done, from 0 to 1."""
         return min(1.0, self.step / self.num_iterations) if self.num_iterations else 0.0

@@ -1,4 +1,4 @@
-"""Whoever watches a run: an object that is handed each event and closed at the end."""
+"""Subscribers to the events of a run, and line output that survives a closed pipe or a full disk."""
 
 import contextlib
 import os
@@ -11,34 +11,34 @@ from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 
 class Subscriber(Protocol):
-    """Reads the stream of events; must return quickly, because training waits for it."""
+    """Receives each event of a run; must return quickly, because training waits for it."""
 
     def handle(self, event: Event) -> None:
-        """Take note of one event."""
+        """Receive one event."""
 
     def close(self) -> None:
-        """No event will follow: let go of files, threads and the terminal. May be called twice."""
+        """No event will follow: release files, threads and the terminal. May be called twice."""
 
 
 class Subscribers:
-    """Hands each event to all; one that raises is dropped with one line, so that it cannot stop the run."""
+    """Passes each event to all; a subscriber that raises is removed with one line, so that it cannot end the run."""
 
     def __init__(self, subscribers: Iterable[Subscriber], report: Report = report_on_stderr) -> None:
         self._subscribers = list(subscribers)
         self._report = report
 
     def handle(self, event: Event) -> None:
-        """Hand the event to each subscriber in order."""
+        """Pass the event to each subscriber in order."""
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber.handle(event)
             except Exception as error:
                 self._subscribers.remove(subscriber)
-                self._report(f"{_describe(subscriber, error)}; the run goes on without it")
+                self._report(f"{_describe(subscriber, error)}; the run continues without it")
                 self._close(subscriber)
 
     def close(self) -> None:
-        """Close each subscriber in order; one that fails does not keep the others open."""
+        """Close each subscriber in order, even if one fails."""
         while self._subscribers:
             self._close(self._subscribers.pop(0))
 
@@ -53,15 +53,11 @@ def _describe(subscriber: Subscriber, error: Exception) -> str:
     return f"{type(subscriber).__name__} failed ({type(error).__name__}: {error})"
 
 
-# ---- lines on a stream that may go away: a closed pipe or a full disk ends the lines, not the run
-
-
 class LineOutput:
     """Writes and flushes lines until the stream fails, then no more.
 
-    A reader that has closed its end (`| head`) has seen enough and is not worth a word; any other failure is
-    reported once. Afterwards the file descriptor leads to the null device, because Python flushes stdout once
-    more on exit and would turn the same failure into exit code 120.
+    A closed pipe (`| head`) is not reported, any other failure once. The file descriptor then refers to the null
+    device, because Python flushes stdout again on exit and would turn the same failure into exit code 120.
     """
 
     def __init__(self, file: TextIO, report: Report = report_on_stderr) -> None:
@@ -77,12 +73,12 @@ class LineOutput:
             self._file.flush()
         except OSError as error:
             if not isinstance(error, BrokenPipeError):
-                self._report(f"cannot write the log: {error}; training goes on without it")
-            _lead_to_null(self._file)
+                self._report(f"cannot write the log: {error}; training continues without it")
+            _redirect_to_null(self._file)
             self._file = None
 
 
-def _lead_to_null(file: TextIO) -> None:
+def _redirect_to_null(file: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):  # not every stream has a descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -92,7 +88,7 @@ def _lead_to_null(file: TextIO) -> None:
 
 
 class JsonStdout:
-    """Each event as a line of JSON on stdout; a reader that goes away does not end the run."""
+    """A subscriber that writes each event as a line of JSON to stdout; a closed pipe does not end the run."""
 
     def __init__(self, file: TextIO | None = None, report: Report = report_on_stderr) -> None:
         self._output = LineOutput(file or sys.stdout, report)
@@ -102,4 +98,4 @@ class JsonStdout:
         self._output.write(event.as_json())
 
     def close(self) -> None:
-        """Nothing to let go of: stdout stays open."""
+        """Nothing to release: stdout stays open."""

@@ -1,7 +1,7 @@
-"""Weights & Biases, kept at arm's length: one background thread makes every call, so none holds up training.
+"""Weights & Biases: a background thread makes every call, so that none delays training.
 
-Its files lie in `<run folder>/wandb`; the W&B id is kept in `<run folder>/wandb_id`, so that a resumed run
-goes on in the same W&B run. Events that W&B does not get are in `events.jsonl` all the same.
+Its files are in `<run folder>/wandb`; the W&B id is in `<run folder>/wandb_id`, so that a resumed run continues the
+same W&B run. Events that do not reach W&B are still in `events.jsonl`.
 """
 
 import os
@@ -27,12 +27,11 @@ _LONGEST_ID = 128
 
 
 class WandbTracker:
-    """Sends steps, evaluations and samples to W&B as `preset.tracking.wandb` says.
+    """A subscriber that sends steps, evaluations and samples to W&B, online or offline by `preset.tracking.wandb`.
 
-    Nothing here blocks or raises: what goes wrong is one line to `report`, which the background thread calls
-    too. `handle` only puts the event on a bounded queue (a full one drops it, and says so at the end).
-    `close` waits at most `close_timeout` seconds. When the service is out of reach the run is written offline
-    instead.
+    Nothing here blocks or raises: errors become one line to `report`, which the background thread calls too. `handle`
+    only puts the event on a bounded queue; when it is full the event is dropped, which `close` reports. `close` waits
+    at most `close_timeout` seconds. When the service cannot be reached the run is written offline.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class WandbTracker:
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
         if preset.tracking.wandb != "disabled":
-            # A daemon, because a call that never returns must not keep the process from ending.
+            # A daemon, so that a call that never returns cannot keep the process from ending.
             self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
             self._thread.start()
 
@@ -68,7 +67,7 @@ class WandbTracker:
             self._dropped += 1
 
     def close(self) -> None:
-        """Let W&B finish what is queued, for a while."""
+        """Wait for W&B to finish the queue, at most `close_timeout` seconds."""
         if self._thread is None:
             return
         self._closing.set()
@@ -86,20 +85,20 @@ class WandbTracker:
     def _work(self) -> None:
         try:
             run = self._start()
-            log = _Log(run)
+            log = _WandbLog(run)
             failed = False
             while (event := self._next()) is not None:
                 log.write(event)
                 failed = failed or isinstance(event, RunFailed)
             run.finish(exit_code=int(failed))
-        # W&B gives up on some roads with SystemExit, which would end this thread without a word.
+        # Some errors in W&B raise SystemExit, which would end this thread silently.
         except (Exception, SystemExit) as error:
-            # Once abandoned, the process is ending: W&B's own shutdown makes the pending call fail.
+            # After a timeout the process is ending, and W&B's own shutdown makes the pending call fail.
             if not self._abandoned.is_set():
                 self._report(f"W&B tracking is off: {_reason(error)}")
 
     def _next(self) -> Event | None:
-        """The next event; None when the run is closed and nothing is left."""
+        """The next event; None when the tracker is closed and the queue empty."""
         while True:
             closing = self._closing.is_set()
             try:
@@ -114,7 +113,7 @@ class WandbTracker:
         if self._preset.tracking.wandb == "online":
             try:
                 wandb.setup(settings=wandb.Settings(console="off", silent=True))
-                # Without this, W&B would ask for a key on the terminal that shows the run.
+                # Otherwise W&B would ask for a key on the terminal that shows the run.
                 if not wandb.login(prompt=False):
                     raise RuntimeError("not logged in (`wandb login` once)")
                 return self._init(wandb, "online")
@@ -143,14 +142,14 @@ class WandbTracker:
                 console="off", silent=True, init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT
             ),
         )
-        # Our step is a metric, not W&B's own counter: that one may not go back, as a resumed run does.
+        # Our step is a metric, because W&B's own counter cannot go back, as a resumed run does.
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         return run
 
 
-class _Log:
-    """Events in W&B's terms: metrics under the names of `events.jsonl`, the newest samples as a table."""
+class _WandbLog:
+    """Logs metrics under the names in `events.jsonl`, and the newest samples as a table."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
@@ -168,19 +167,19 @@ class _Log:
                 import wandb
 
                 self._samples.append((event.step, event.prompt, event.text))
-                # A table is frozen once logged, so each is a new one, bounded so that their sum is too.
+                # A logged table cannot change, so each is a new one; its bounded length bounds the total size.
                 table = wandb.Table(columns=["step", "prompt", "text"], data=list(map(list, self._samples)))
                 self._run.log({"step": event.step, "samples": table})
 
 
 def _known(event: Event) -> dict[str, Any]:
-    """The event's own fields whose value is known."""
+    """The event's fields with a known value."""
     record = event.as_dict()
     return {key: value for key, value in record.items() if key not in ("v", "event", "time") and value is not None}
 
 
 def _run_id(path: Path) -> str:
-    """The id in the file, or a new one that is put there. Raises OSError when it is a link or no regular file."""
+    """The id in the file, or a new one that is written to it. Raises OSError unless it is a regular file."""
     with open(open_regular(path, os.O_RDWR | os.O_CREAT), "r+", encoding="ascii") as file:  # noqa: PTH123 a descriptor
         if known := file.read(_LONGEST_ID).strip():
             return known

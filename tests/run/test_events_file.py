@@ -12,7 +12,7 @@ import pytest
 
 from gpt2tui.errors import ResourceError
 from gpt2tui.run.events import RunFinished, RunStarted, Step, Warned
-from gpt2tui.run.events_file import JsonLines, follow, read_events
+from gpt2tui.run.events_file import JsonLines, follow_events, read_events
 from tests.tracking import event_samples as sample
 
 REPOSITORY = Path(__file__).parents[2]
@@ -250,7 +250,7 @@ def test_events_are_written_to_a_regular_file_of_the_run_or_not_at_all(tmp_path,
 def test_following_yields_what_is_there_and_what_comes(tmp_path):
     path = tmp_path / "events.jsonl"
     stop, seen = threading.Event(), []
-    follower = threading.Thread(target=lambda: seen.extend(follow(path, stop, poll_seconds=0.005)))
+    follower = threading.Thread(target=lambda: seen.extend(follow_events(path, stop, poll_seconds=0.005)))
     follower.start()  # before the file exists
     lines = JsonLines(path)
     for number in range(1, 51):
@@ -271,7 +271,7 @@ def test_following_yields_what_is_there_and_what_comes(tmp_path):
 def test_following_a_file_that_never_comes_ends_when_asked(tmp_path):
     stop = threading.Event()
     stop.set()
-    assert list(follow(tmp_path / "events.jsonl", stop)) == []
+    assert list(follow_events(tmp_path / "events.jsonl", stop)) == []
 
 
 def test_following_a_finished_run_reads_it_all_even_if_asked_to_stop_at_once(tmp_path):
@@ -279,7 +279,7 @@ def test_following_a_finished_run_reads_it_all_even_if_asked_to_stop_at_once(tmp
     write(path, *map(sample.step, range(1, 4)))
     stop = threading.Event()
     stop.set()
-    assert [event.step for event in follow(path, stop)] == [1, 2, 3]
+    assert [event.step for event in follow_events(path, stop)] == [1, 2, 3]
 
 
 STDOUT = """

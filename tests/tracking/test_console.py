@@ -83,15 +83,15 @@ def test_a_whole_run_in_plain_lines():
     assert plain(*WHOLE_RUN, vocab_size=4096, run_folder=RUN_FOLDER).splitlines() == [
         "gpt2tui small  20260102-030405-small",
         "3.21M parameters on cpu in bf16, 2,000 steps of 2,048 tokens (4.1M in all)",
-        "loss: nats per token, smoothed; guessing among 4,096 tokens costs 8.32",
-        "bits/byte: of the validation text, of which xz -9 makes 1.51",
+        "loss: nats per token, smoothed; a uniform guess has ln 4,096 = 8.32",
+        "bits/byte: on the validation text, which xz -9 compresses to 1.51",
         "",
         "step 1       loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:20 left",
         "step 11      loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:19 left",
         "step 21      loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:18 left",
         "step 31      loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:17 left",
         "step 40      val loss 2.500  1.250 bits/byte  xz 1.51, ratio 0.83",
-        "step 40      the model writes",
+        "step 40      sample",
         "│ def main():",
         "│     return 0",
         "",
@@ -99,18 +99,18 @@ def test_a_whole_run_in_plain_lines():
         "warning: no C++ compiler: compile is off",
         "step 40      paused",
         "step 40      learning rate 0.5 times the schedule's",
-        "step 40      goes on",
+        "step 40      resumed",
         "step 40      1,900 steps in all fit the time budget",
         "step 1,900   val loss 2.000  1.131 bits/byte  xz 1.51, ratio 0.75  all text",
         "",
         "done after step 1,900 of 1,900, 2:31",
         "best val loss 2.000",
         "1.131 bits/byte on all of the validation text  xz 1.51, ratio 0.75",
-        "read it: gpt2tui sample runs/20260102-030405-small",
+        "sample: gpt2tui sample runs/20260102-030405-small",
     ]
 
 
-def test_the_cost_of_guessing_is_the_logarithm_of_the_vocabulary():
+def test_the_loss_of_a_uniform_guess_is_the_logarithm_of_the_vocabulary():
     assert f"50,257 tokens costs {math.log(50257):.2f}" in plain(sample.run_started(), vocab_size=50257)
 
 
@@ -189,7 +189,7 @@ def test_a_very_long_sample_is_cut():
 
 def test_a_sample_of_nothing_is_a_rail_without_words():
     assert plain(sample.sampled(1, prompt="", text="")).splitlines() == [
-        "step 1       the model writes",
+        "step 1       sample",
         "│",
         "",
     ]
@@ -201,13 +201,13 @@ def test_a_stopped_run_says_how_to_go_on():
         RunFinished(step=7, best_val_loss=None, seconds=3.0, reason="stopped"),
         run_folder=Path("my runs/a"),
     )
-    assert text.endswith("stopped after step 7 of 2,000, 0:03\ngo on: gpt2tui --headless --resume 'my runs/a'\n")
+    assert text.endswith("stopped after step 7 of 2,000, 0:03\nresume: gpt2tui --headless --resume 'my runs/a'\n")
 
 
 def test_a_resumed_run_says_where_it_goes_on():
     text = plain(sample.run_started(step=500))
     assert "1,500 steps of 2,048 tokens" in text
-    assert "goes on from step 500\n" in text
+    assert "resumed at step 500\n" in text
 
 
 def test_what_is_not_known_is_left_out():

@@ -41,7 +41,7 @@ def test_one_that_raises_is_dropped_with_one_line_and_the_others_go_on(capsys):
     assert good.steps == [1, 2, 3]
     assert bad.closed == good.closed == 1
     assert capsys.readouterr().err == (
-        "gpt2tui: Recorder failed (RuntimeError: no more␛[2J paper); the run goes on without it\n"
+        "gpt2tui: Recorder failed (RuntimeError: no more␛[2J paper); the run continues without it\n"
     )
 
 

@@ -16,7 +16,7 @@ from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
-from gpt2tui.run.events_file import follow, read_events
+from gpt2tui.run.events_file import follow_events, read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
@@ -210,13 +210,13 @@ def follow_run(run: Run, stop: threading.Event) -> Iterator[DisplayedRun | Event
     if run.events_file.exists():
         now = threading.Event()
         now.set()
-        for event in follow(run.events_file, now):
+        for event in follow_events(run.events_file, now):
             if stop.is_set():
                 return
             view.add((event,))
             there += 1
     yield view
-    yield from itertools.islice(follow(run.events_file, stop), there, None)
+    yield from itertools.islice(follow_events(run.events_file, stop), there, None)
 
 
 def read_history(run: Run) -> RunHistory:
