@@ -24,24 +24,24 @@ def launch(folder, *overrides, **arguments):
 
 
 def events_of(stream):
-    return [told for told in stream if isinstance(told, Event)]
+    return [emitted for emitted in stream if isinstance(emitted, Event)]
 
 
-def test_what_is_told_is_what_is_written_down(tmp_path):
+def test_the_emitted_events_are_those_in_the_file(tmp_path):
     session = TrainingSession()
     session.start(launch(tmp_path))
-    told, end = [], time.monotonic() + 60
+    emitted, end = [], time.monotonic() + 60
     while session.active:
-        told += session.drain().events
+        emitted += session.drain().events
         assert time.monotonic() < end
         time.sleep(0.01)
     assert session.state == "finished"
     assert session.progress.step == 12
-    assert [e.as_json() for e in read_events(session.run.events_file)] == [e.as_json() for e in told]
+    assert [e.as_json() for e in read_events(session.run.events_file)] == [e.as_json() for e in emitted]
     assert not runs.is_locked(session.run)
 
 
-def test_a_resumed_run_goes_on_where_it_stood_at_the_learning_rate_it_is_given(tmp_path):
+def test_a_resumed_run_continues_at_its_last_step_with_the_given_learning_rate(tmp_path):
     first = launch(tmp_path)
     events_of(training_stream(first, Controls()))
     (run,) = runs.all_runs()
@@ -55,11 +55,11 @@ def test_a_resumed_run_goes_on_where_it_stood_at_the_learning_rate_it_is_given(t
         assert [e.step for e in events if isinstance(e, Step)] == [step + 1, step + 2]
 
 
-def test_a_stop_saves_and_tells_the_reason(tmp_path):
+def test_a_stop_saves_and_emits_the_reason(tmp_path):
     controls, last = Controls(), None
-    for told in training_stream(launch(tmp_path), controls):
-        last = told
-        if isinstance(told, Step) and told.step == 5:
+    for emitted in training_stream(launch(tmp_path), controls):
+        last = emitted
+        if isinstance(emitted, Step) and emitted.step == 5:
             controls.stop()
     assert isinstance(last, RunFinished)
     assert last.reason == "stopped"
@@ -89,12 +89,12 @@ def test_a_corpus_that_is_missing_leaves_no_folder_behind(tmp_path):
 
 def session_events(session):
     """Everything that a session tells until it ends."""
-    told, end = [], time.monotonic() + 60
+    emitted, end = [], time.monotonic() + 60
     while session.active:
-        told += session.drain().events
+        emitted += session.drain().events
         assert time.monotonic() < end
         time.sleep(0.01)
-    return told
+    return emitted
 
 
 def diverges_at(monkeypatch, step):
@@ -123,11 +123,11 @@ def test_at_half_the_rate_a_run_keeps_its_changes_and_halves_what_it_diverged_at
     assert (slower.learning_rate_factor, slower.overrides) == (0.2, changes)
     assert session.join(30)
     session.start(slower)
-    told = session_events(session)
-    assert told[0].num_iterations == 20
+    emitted = session_events(session)
+    assert emitted[0].num_iterations == 20
     frozen = preset_files.load_frozen(run.preset_file)
     assert frozen.optimizer.grad_clip == 0.5
-    steps = [e for e in told if isinstance(e, Step)]
+    steps = [e for e in emitted if isinstance(e, Step)]
     assert [e.step for e in steps] == list(range(13, 21))
     for event in steps:
         assert event.learning_rate == pytest.approx(0.2 * learning_rate(frozen, event.step - 1))
@@ -141,28 +141,28 @@ def test_changes_since_the_checkpoint_survive_a_crash(tmp_path, monkeypatch):
     controls = Controls()
     with monkeypatch.context() as patch, pytest.raises(DivergedError):
         diverges_at(patch, 15)
-        for told in training_stream(Launch(first.loaded, resume=run, overrides=longer), controls):
-            if isinstance(told, Step) and told.step == 13:
+        for emitted in training_stream(Launch(first.loaded, resume=run, overrides=longer), controls):
+            if isinstance(emitted, Step) and emitted.step == 13:
                 controls.change_learning_rate(0.25)
     assert checkpoint.newest(run.checkpoints).step == 12
-    told = events_of(training_stream(Launch(first.loaded, resume=run), Controls()))
-    assert told[0].num_iterations == 20
-    assert [(e.step, e.factor) for e in told if isinstance(e, LearningRateChanged)] == [(12, 0.25)]
+    emitted = events_of(training_stream(Launch(first.loaded, resume=run), Controls()))
+    assert emitted[0].num_iterations == 20
+    assert [(e.step, e.factor) for e in emitted if isinstance(e, LearningRateChanged)] == [(12, 0.25)]
     assert (
         preset_files.load_frozen(checkpoint.newest(run.checkpoints).folder / "preset.toml").optimizer.grad_clip == 0.5
     )
 
 
-def test_a_change_that_the_checkpoint_knows_is_not_told_again(tmp_path):
+def test_a_change_that_the_checkpoint_contains_has_no_second_event(tmp_path):
     controls = Controls()
     first = launch(tmp_path)
-    for told in training_stream(first, controls):
-        if isinstance(told, Step) and told.step == 5:
+    for emitted in training_stream(first, controls):
+        if isinstance(emitted, Step) and emitted.step == 5:
             controls.change_learning_rate(0.25)
-        if isinstance(told, Step) and told.step == 9:
+        if isinstance(emitted, Step) and emitted.step == 9:
             controls.change_learning_rate(0.5)
     (run,) = runs.all_runs()
     longer = Launch(first.loaded, resume=run, overrides=("training.num_iterations=13",))
-    told = events_of(training_stream(longer, Controls()))
-    assert told[0].learning_rate_factor == 0.5
-    assert not [e for e in told if isinstance(e, LearningRateChanged)]
+    emitted = events_of(training_stream(longer, Controls()))
+    assert emitted[0].learning_rate_factor == 0.5
+    assert not [e for e in emitted if isinstance(e, LearningRateChanged)]

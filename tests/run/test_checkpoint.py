@@ -90,7 +90,7 @@ def test_a_truncated_file_is_found_by_its_size(tmp_path):
         ({"format_version": 1, "val_loss": math.nan}, "not a manifest"),
     ],
 )
-def test_a_manifest_from_elsewhere_is_told_apart(tmp_path, change, message):
+def test_a_manifest_from_elsewhere_is_refused(tmp_path, change, message):
     path = write(tmp_path).folder / "MANIFEST.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match=message):
@@ -122,7 +122,7 @@ def test_no_valid_checkpoint_says_what_is_wrong_with_each(tmp_path):
         checkpoint.newest(tmp_path / "checkpoints")
 
 
-def test_best_has_the_lowest_held_out_loss_and_newest_serves_where_none_was_measured(tmp_path):
+def test_best_has_the_lowest_validation_loss_and_is_the_newest_if_none_was_measured(tmp_path):
     write(tmp_path, 1)
     assert checkpoint.best(tmp_path).step == 1
     write(tmp_path, 2, val_loss=2.0)

@@ -173,7 +173,7 @@ def test_a_missing_file_is_an_error_of_its_reader(tmp_path):
         list(read_events(tmp_path / "events.jsonl"))
 
 
-def test_a_full_disk_warns_once_and_writing_goes_on_when_there_is_space_again(tmp_path):
+def test_a_full_disk_warns_once_and_writing_continues_when_there_is_space_again(tmp_path):
     path = tmp_path / "events.jsonl"
     line = len(sample.step(1, time=1.0).as_json()) + 1
     done = run_python(

@@ -38,7 +38,7 @@ def test_two_runs_of_the_same_second_have_two_folders():
     assert runs.create("a").folder != runs.create("a").folder
 
 
-def test_a_folder_that_holds_a_run_is_refused_with_the_way_to_go_on():
+def test_a_folder_that_holds_a_run_is_refused_with_the_way_to_resume_it():
     run = started_run()
     with pytest.raises(UsageError, match="--resume"):
         runs.create("tiny", run.folder)
@@ -50,7 +50,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
         runs.create("tiny", tmp_path)
 
 
-def test_run_json_tells_what_a_repetition_needs():
+def test_run_json_has_what_a_repetition_needs():
     info = started_run().info()
     assert {
         "run_id",

@@ -44,7 +44,9 @@ def test_it_is_listed_with_its_losses(run, capsys):
     (listed,) = json.loads(capsys.readouterr().out)
     assert (listed["name"], listed["step"], listed["checkpoints"]) == ("format-1", 8, 1)
     assert listed["val_loss"] == LOSSES["val_loss"]
-    assert listed["best_val_loss"] is None  # runs of that version told their best at their end, which this one has not
+    assert (
+        listed["best_val_loss"] is None
+    )  # that version reported the best loss at the end of a run, which this run has not reached
     assert main(["runs", "show", "format-1", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [c["val_loss"] for c in shown["checkpoints"]] == [LOSSES["val_loss"]]

@@ -111,7 +111,7 @@ def test_a_whole_run_in_plain_lines():
 
 
 def test_the_loss_of_a_uniform_guess_is_the_logarithm_of_the_vocabulary():
-    assert f"50,257 tokens costs {math.log(50257):.2f}" in plain(sample.run_started(), vocab_size=50257)
+    assert f"ln 50,257 = {math.log(50257):.2f}" in plain(sample.run_started(), vocab_size=50257)
 
 
 def test_a_terminal_keeps_the_same_lines_but_for_the_steps():
@@ -163,7 +163,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls(show):
         sample.run_started(run=HOSTILE, preset=HOSTILE, device=HOSTILE, precision=HOSTILE),
         sample.sampled(1, prompt=HOSTILE, text=HOSTILE),
         Warned(message=HOSTILE),
-        RunFailed(message="told on stderr", step=1),
+        RunFailed(message="printed on stderr", step=1),
     ]
     output = show(*events, width=300)
     # Replaying the display leaves no escape: every one was a colour, a cursor movement or an erasure of ours.
@@ -171,7 +171,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls(show):
     assert "\x1b]" not in output
     assert not set("\x07\x9b\u202e") & set(output)
     assert text.count("␛]52;c;ZXZpbA==␇") == 7
-    assert "told on stderr" not in text
+    assert "printed on stderr" not in text
     assert text.count("[bold]not ours[/bold] [/nonsense]") == 7
 
 
@@ -195,7 +195,7 @@ def test_a_sample_of_nothing_is_a_rail_without_words():
     ]
 
 
-def test_a_stopped_run_says_how_to_go_on():
+def test_a_stopped_run_says_how_to_resume_it():
     text = plain(
         sample.run_started(),
         RunFinished(step=7, best_val_loss=None, seconds=3.0, reason="stopped"),
@@ -204,7 +204,7 @@ def test_a_stopped_run_says_how_to_go_on():
     assert text.endswith("stopped after step 7 of 2,000, 0:03\nresume: gpt2tui --headless --resume 'my runs/a'\n")
 
 
-def test_a_resumed_run_says_where_it_goes_on():
+def test_a_resumed_run_says_at_which_step():
     text = plain(sample.run_started(step=500))
     assert "1,500 steps of 2,048 tokens" in text
     assert "resumed at step 500\n" in text

@@ -44,7 +44,7 @@ def test_speed_forgets_what_is_more_than_fifty_steps_ago():
     assert after(sample.run_started(), *events).seconds_per_step == pytest.approx(0.2)
 
 
-def test_the_best_loss_is_the_one_that_the_run_tells():
+def test_the_best_loss_is_the_one_in_the_events():
     begun = after(sample.run_started(step=4, best_val_loss=1.5))
     assert begun.best_val_loss == 1.5
     assert begun.after(sample.evaluated(5, 2.5, best_val_loss=1.5)).best_val_loss == 1.5

@@ -38,7 +38,7 @@ def test_each_line_fits_every_width(width):
         assert all(line.cell_len <= width for line in lines)
 
 
-def test_before_the_first_step_the_clock_shows_that_something_goes_on():
+def test_before_the_first_step_the_clock_shows_that_the_program_is_alive():
     lines = status_lines(progress_after(), 80, 12.0).plain
     assert "0:12 so far" in lines
     assert "waiting for the first step" in lines

@@ -31,7 +31,7 @@ def test_every_subscriber_gets_every_event_in_order():
     assert first.steps == second.steps == [1, 2, 3]
 
 
-def test_one_that_raises_is_dropped_with_one_line_and_the_others_go_on(capsys):
+def test_a_subscriber_that_raises_is_removed_with_one_line_and_the_others_continue(capsys):
     bad, good = Recorder(fail_at=2), Recorder()
     subscribers = Subscribers([bad, good])
     for number in (1, 2, 3):

@@ -124,7 +124,7 @@ def test_the_samples_table_keeps_the_newest_fifty(tmp_path, wandb):
     assert [row[0] for row in wandb.run.logged[-1]["samples"]["data"]] == list(range(31, 81))
 
 
-def test_a_resumed_run_goes_on_under_the_same_id(tmp_path, wandb):
+def test_a_resumed_run_keeps_its_id(tmp_path, wandb):
     ids = []
     for _ in range(2):
         WandbTracker(preset("offline"), tmp_path).close()

@@ -33,13 +33,13 @@ def story(events):
     ]
 
 
-def test_the_story_is_the_same_bit_for_bit(tmp_path, request):
+def test_the_events_are_the_same_bit_for_bit(tmp_path, request):
     early = story(tiny_runs.trainer(tmp_path, *SETTINGS).train())
     request.getfixturevalue("late")
     assert story(tiny_runs.trainer(tmp_path, *SETTINGS).train()) == early
 
 
-def test_a_step_is_told_after_the_next_has_begun_and_before_anything_else_at_its_end(tmp_path, late):
+def test_the_event_of_a_step_comes_after_the_next_has_begun_and_before_any_other_event_of_its_step(tmp_path, late):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
     order = []
     for event in trainer.train():
@@ -47,13 +47,13 @@ def test_a_step_is_told_after_the_next_has_begun_and_before_anything_else_at_its
             order.append(("step", event.step, trainer.step))
         elif isinstance(event, Evaluated | CheckpointSaved):
             order.append((type(event), event.step, None))
-    steps = [(told, begun) for kind, told, begun in order if kind == "step"]
+    steps = [(emitted, begun) for kind, emitted, begun in order if kind == "step"]
     # Evaluations are due at 4, 8 and 12, checkpoints at 5, 10 and the end.
     assert steps == [(s, s if s in (4, 5, 8, 10, 12) else s + 1) for s in range(1, 13)]
     assert order.index((Evaluated, 4, None)) > order.index(("step", 4, 4))
 
 
-def test_a_pause_tells_the_last_step_first(tmp_path, late):
+def test_a_pause_emits_the_last_step_first(tmp_path, late):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
     seen = []
     for event in trainer.train():

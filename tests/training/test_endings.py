@@ -78,10 +78,10 @@ def test_an_error_while_resuming_leaves_a_finished_run_as_it_was(tmp_path, monke
         raise error
 
     monkeypatch.setattr(trainer if place == "write_resumed_run" else preparation, place, failing)
-    told = []
+    emitted = []
     with pytest.raises((type(error), ResourceError)):
-        told.extend(drive(resumed_run(run, (), ["training.num_iterations=20", "optimizer.lr=0.02"]), Controls()))
-    assert not [item for item in told if isinstance(item, Event)]
+        emitted.extend(drive(resumed_run(run, (), ["training.num_iterations=20", "optimizer.lr=0.02"]), Controls()))
+    assert not [item for item in emitted if isinstance(item, Event)]
     assert files(run.folder) == before
     assert summarize(run) == summary
 
@@ -104,8 +104,8 @@ def test_a_preset_of_the_run_that_is_no_text_is_not_needed_to_resume_it(tmp_path
     list(drive(opening(tmp_path), Controls()))
     (run,) = runs.all_runs()
     run.preset_file.write_bytes(b"\xe9" + run.preset_file.read_bytes())
-    told = list(drive(resumed_run(run, (), ["training.num_iterations=13"]), Controls()))
-    assert isinstance(told[-1], RunFinished)
+    emitted = list(drive(resumed_run(run, (), ["training.num_iterations=13"]), Controls()))
+    assert isinstance(emitted[-1], RunFinished)
     assert b"\xe9" not in run.preset_file.read_bytes()
 
 
@@ -119,7 +119,7 @@ def test_a_preset_of_the_run_that_is_no_text_is_not_needed_to_resume_it(tmp_path
         (KeyboardInterrupt(), KeyboardInterrupt, "KeyboardInterrupt"),
     ],
 )
-def test_an_error_waits_for_the_checkpoint_and_is_told_once(tmp_path, monkeypatch, slow_disk, error, raised, words):
+def test_an_error_waits_for_the_checkpoint_and_gives_one_ending(tmp_path, monkeypatch, slow_disk, error, raised, words):
     fails_at(monkeypatch, 5, error)
     with pytest.raises(raised):
         list(drive(opening(tmp_path), Controls()))
@@ -134,8 +134,8 @@ def test_an_error_waits_for_the_checkpoint_and_is_told_once(tmp_path, monkeypatc
 
 def test_a_stream_that_is_closed_waits_for_the_checkpoint_and_writes_the_ending(tmp_path, slow_disk):
     stream = drive(opening(tmp_path), Controls())
-    for told in stream:
-        if isinstance(told, Step) and told.step == 5:
+    for emitted in stream:
+        if isinstance(emitted, Step) and emitted.step == 5:
             break
     stream.close()
     (run,) = runs.all_runs()
@@ -145,7 +145,7 @@ def test_a_stream_that_is_closed_waits_for_the_checkpoint_and_writes_the_ending(
 
 def test_a_stream_that_is_closed_after_its_end_has_one_ending(tmp_path):
     stream = drive(opening(tmp_path), Controls())
-    assert any(isinstance(told, RunFinished) for told in stream)
+    assert any(isinstance(emitted, RunFinished) for emitted in stream)
     stream.close()
     (run,) = runs.all_runs()
     assert [type(event) for event in endings(read_events(run.events_file))] == [RunFinished]
@@ -157,25 +157,25 @@ def test_a_bug_of_the_writing_thread_does_not_hide_why_the_run_ended(tmp_path, m
 
     monkeypatch.setattr(checkpoint, "write", broken)
     fails_at(monkeypatch, 4, ZeroDivisionError("why"))
-    told, run = [], tiny_runs.trainer(tmp_path)
+    emitted, run = [], tiny_runs.trainer(tmp_path)
     monkeypatch.setattr(run.saver, "finished", lambda: None)
     with pytest.raises(ZeroDivisionError):
         for event in run.train():
-            told.append(event)
-    assert [type(event) for event in told[-2:]] == [Warned, RunFailed]
-    assert "a bug" in told[-2].message
-    assert "why" in told[-1].message
+            emitted.append(event)
+    assert [type(event) for event in emitted[-2:]] == [Warned, RunFailed]
+    assert "a bug" in emitted[-2].message
+    assert "why" in emitted[-1].message
 
 
 def test_damaged_tokens_are_named_as_what_they_are(tmp_path):
     run = tiny_runs.trainer(tmp_path)
     run.corpus.__dict__["train"] = run.corpus.train.copy()
     run.corpus.train[::3] |= 0x4000
-    told = []
+    emitted = []
     with pytest.raises(DataError, match=r"prepared tokens of .* are damaged"):
         for event in run.train():
-            told.append(event)
-    assert [type(event) for event in endings(told)] == [RunFailed]
+            emitted.append(event)
+    assert [type(event) for event in endings(emitted)] == [RunFailed]
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
@@ -184,11 +184,11 @@ def test_out_of_memory_while_sampling_is_a_warning(tmp_path, monkeypatch, error)
         raise error
 
     monkeypatch.setattr(trainer.TextModel, "stream", failing)
-    told = list(tiny_runs.trainer(tmp_path).train())
-    assert isinstance(told[-1], RunFinished)
-    assert [e.step for e in told if isinstance(e, Step)] == list(range(1, 13))
-    assert not any(isinstance(e, Sampled) for e in told)
-    warnings = [e.message for e in told if isinstance(e, Warned)]
+    emitted = list(tiny_runs.trainer(tmp_path).train())
+    assert isinstance(emitted[-1], RunFinished)
+    assert [e.step for e in emitted if isinstance(e, Step)] == list(range(1, 13))
+    assert not any(isinstance(e, Sampled) for e in emitted)
+    warnings = [e.message for e in emitted if isinstance(e, Warned)]
     assert [w.partition(";")[0] for w in warnings] == [f"out of memory while sampling at step {n}" for n in (4, 8, 12)]
 
 
@@ -198,11 +198,11 @@ def test_out_of_memory_while_evaluating_is_a_warning_and_no_number(tmp_path, mon
         raise error
 
     monkeypatch.setattr(evaluation, "validation_loss", failing)
-    told = list(tiny_runs.trainer(tmp_path).train())
-    assert isinstance(told[-1], RunFinished)
-    assert not any(isinstance(e, Evaluated) for e in told)
-    assert told[-1].best_val_loss is None
-    assert sum("while evaluating" in e.message for e in told if isinstance(e, Warned)) == 4
+    emitted = list(tiny_runs.trainer(tmp_path).train())
+    assert isinstance(emitted[-1], RunFinished)
+    assert not any(isinstance(e, Evaluated) for e in emitted)
+    assert emitted[-1].best_val_loss is None
+    assert sum("while evaluating" in e.message for e in emitted if isinstance(e, Warned)) == 4
 
 
 def test_a_bug_while_evaluating_is_not_taken_for_missing_memory(tmp_path, monkeypatch):
@@ -221,12 +221,12 @@ def test_out_of_memory_for_the_copy_of_a_checkpoint_writes_it_before_the_next_st
         raise MemoryError
 
     monkeypatch.setattr(run.saver.buffers, "_copy", failing)
-    told = [e for e in run.train() if isinstance(e, Step | CheckpointSaved | RunFinished)]
-    assert [e.step for e in told if isinstance(e, CheckpointSaved)] == [4, 8, 12]
-    assert isinstance(told[-1], RunFinished)
+    emitted = [e for e in run.train() if isinstance(e, Step | CheckpointSaved | RunFinished)]
+    assert [e.step for e in emitted if isinstance(e, CheckpointSaved)] == [4, 8, 12]
+    assert isinstance(emitted[-1], RunFinished)
 
 
-def test_a_stop_is_obeyed_within_a_batch_of_an_evaluation_which_is_then_not_told(tmp_path, monkeypatch):
+def test_a_stop_ends_an_evaluation_within_a_batch_without_an_event(tmp_path, monkeypatch):
     run = tiny_runs.trainer(tmp_path, "training.eval_tokens=1000000", "data.validation_fraction=0.5")
     read, batches = [], evaluation.evaluation_batches
 
@@ -238,15 +238,15 @@ def test_a_stop_is_obeyed_within_a_batch_of_an_evaluation_which_is_then_not_told
             yield batch
 
     monkeypatch.setattr(evaluation, "evaluation_batches", counted)
-    told = list(run.train())
+    emitted = list(run.train())
     assert len(read) == 3
-    assert not any(isinstance(e, Evaluated) for e in told)
-    assert [(type(e), e.step) for e in told[-2:]] == [(CheckpointSaved, 4), (RunFinished, 4)]
-    assert told[-1].reason == "stopped"
+    assert not any(isinstance(e, Evaluated) for e in emitted)
+    assert [(type(e), e.step) for e in emitted[-2:]] == [(CheckpointSaved, 4), (RunFinished, 4)]
+    assert emitted[-1].reason == "stopped"
     assert checkpoint.newest(run.run.checkpoints).val_loss is None
 
 
-def test_a_stop_is_obeyed_within_a_token_of_a_sample(tmp_path, monkeypatch):
+def test_a_stop_ends_a_sample_within_a_token(tmp_path, monkeypatch):
     run = tiny_runs.trainer(tmp_path, "sampling.max_length=100000", "sampling.temperature=0.0")
     written, stream = [], trainer.TextModel.stream
 
@@ -258,10 +258,10 @@ def test_a_stop_is_obeyed_within_a_token_of_a_sample(tmp_path, monkeypatch):
             yield piece
 
     monkeypatch.setattr(trainer.TextModel, "stream", counted)
-    told = list(run.train())
+    emitted = list(run.train())
     assert len(written) == 5
-    assert told[-1].reason == "stopped"
-    assert not any(isinstance(e, Sampled) for e in told)
+    assert emitted[-1].reason == "stopped"
+    assert not any(isinstance(e, Sampled) for e in emitted)
 
 
 # ---- which evaluation is the best
@@ -283,9 +283,9 @@ def bests(events):
 
 def test_an_evaluation_that_is_not_a_number_is_not_the_best_and_hides_none(tmp_path, monkeypatch):
     losses(monkeypatch, float("nan"), 3.0, float("nan"), 9.0)
-    told = list(tiny_runs.trainer(tmp_path).train())
-    assert bests(told) == [(4, False, None), (8, True, 3.0), (12, False, 3.0)]
-    assert told[-1].best_val_loss == 3.0
+    emitted = list(tiny_runs.trainer(tmp_path).train())
+    assert bests(emitted) == [(4, False, None), (8, True, 3.0), (12, False, 3.0)]
+    assert emitted[-1].best_val_loss == 3.0
 
 
 def test_a_resumed_run_knows_the_best_loss_of_before(tmp_path, monkeypatch):
@@ -294,7 +294,7 @@ def test_a_resumed_run_knows_the_best_loss_of_before(tmp_path, monkeypatch):
     list(first.train())
     saved = checkpoint.verify(first.run.checkpoints / checkpoint.folder_name(4))
     losses(monkeypatch, 2.5, 1.0, 0.5)
-    told = list(tiny_runs.trainer(tmp_path, run=first.run, resume_from=saved).train())
-    assert told[0].best_val_loss == 2.0
-    assert bests(told) == [(8, False, 2.0), (12, True, 1.0)]
-    assert told[-1].best_val_loss == 1.0
+    emitted = list(tiny_runs.trainer(tmp_path, run=first.run, resume_from=saved).train())
+    assert emitted[0].best_val_loss == 2.0
+    assert bests(emitted) == [(8, False, 2.0), (12, True, 1.0)]
+    assert emitted[-1].best_val_loss == 1.0

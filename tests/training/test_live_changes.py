@@ -58,7 +58,7 @@ def test_live_weights_are_those_of_the_step_and_training_leaves_them_alone(tmp_p
     assert live.continuation("the ", live.sampling).tokens > 0
 
 
-def test_live_weights_are_served_while_paused(tmp_path):
+def test_live_weights_are_copied_while_paused(tmp_path):
     trainer, wanted = tiny_runs.trainer(tmp_path), []
     for event in trainer.train():
         if isinstance(event, Step) and event.step == 3:
@@ -83,7 +83,7 @@ def test_taking_weights_changes_no_step(tmp_path):
     assert watched == alone
 
 
-def test_whoever_waits_for_weights_is_told_when_training_ends(tmp_path):
+def test_pending_requests_for_weights_are_cancelled_when_training_ends(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     for event in trainer.train():
         if isinstance(event, Step) and event.step == 12:
@@ -133,7 +133,7 @@ def asked_once(trainer, step=5):
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("out of memory")]
 )
-def test_without_memory_for_a_copy_whoever_asked_is_told_and_the_run_goes_on(tmp_path, monkeypatch, error):
+def test_without_memory_for_a_copy_the_request_fails_and_the_run_continues(tmp_path, monkeypatch, error):
     def failing(*arguments):
         raise error
 

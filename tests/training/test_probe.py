@@ -4,7 +4,7 @@ import torch
 
 from gpt2tui.data.batches import open_batches
 from gpt2tui.run.events import RunStarted, Step
-from gpt2tui.training import probe as probe
+from gpt2tui.training import probe
 from tests import tiny_runs
 
 

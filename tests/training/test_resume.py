@@ -78,7 +78,7 @@ def test_evaluating_sampling_and_saving_more_often_changes_no_step(tmp_path):
     assert steps[0] == steps[1]
 
 
-def test_a_stopped_run_saves_where_it_stands_and_goes_on_from_there(tmp_path):
+def test_a_stopped_run_saves_its_last_step_and_resumes_from_there(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     events = []
     for event in trainer.train():
@@ -93,7 +93,7 @@ def test_a_stopped_run_saves_where_it_stands_and_goes_on_from_there(tmp_path):
     assert [e.step for e in rest if isinstance(e, Step)] == list(range(7, 13))
 
 
-def test_a_longer_run_goes_on_from_the_end_of_a_finished_one(tmp_path):
+def test_a_longer_run_resumes_from_the_end_of_a_finished_one(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     list(trainer.train())
     _, events = resume(tmp_path, trainer, 12, "training.num_iterations=14")

@@ -37,7 +37,7 @@ def weights(trainer, step):
     return checkpoint.load_tensors(trainer.run.checkpoints / checkpoint.folder_name(step) / "model.safetensors")
 
 
-def test_training_goes_on_while_a_checkpoint_of_an_earlier_step_is_written(tmp_path, slow_disk):
+def test_training_continues_while_a_checkpoint_of_an_earlier_step_is_written(tmp_path, slow_disk):
     trainer = tiny_runs.trainer(tmp_path, "training.checkpoint_frequency=5")
     events, bias = [], None
     for event in trainer.train():
@@ -66,7 +66,7 @@ def test_stopping_waits_for_the_checkpoint_that_is_being_written(tmp_path, slow_
     assert isinstance(events[-1], RunFinished)
 
 
-def test_a_failure_to_write_is_told_and_the_next_checkpoint_tries_again(tmp_path, monkeypatch):
+def test_a_failure_to_write_is_a_warning_and_the_next_checkpoint_tries_again(tmp_path, monkeypatch):
     write = checkpoint.write
 
     def full(*arguments, step, **named):

@@ -8,7 +8,7 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.run.events_file import JsonLines
 from gpt2tui.run.summary import summarize
-from gpt2tui.training import probe as probe
+from gpt2tui.training import probe
 from gpt2tui.training.probe import TimeBudget
 from tests import tiny_runs
 
@@ -66,7 +66,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(TimeBudget, "add", lambda self, seconds: add(self, 0.25))
 
 
-def told(trainer):
+def train(trainer):
     """Trains; returns the events and the loss of each step."""
     jsonl = JsonLines(trainer.run.events_file, print)
     events = []
@@ -79,7 +79,7 @@ def told(trainer):
 
 def test_the_end_moves_and_the_frozen_preset_repeats_the_run(tmp_path, clock):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
-    events, losses = told(trainer)
+    events, losses = train(trainer)
     assert events[0].num_iterations == 20
     assert [(e.step, e.num_iterations) for e in events if isinstance(e, NumIterationsChanged)] == [(4, 40)]
     assert isinstance(events[-1], RunFinished)
@@ -90,19 +90,19 @@ def test_the_end_moves_and_the_frozen_preset_repeats_the_run(tmp_path, clock):
     last = checkpoint.newest(trainer.run.checkpoints)
     assert preset_files.load_frozen(last.folder / "preset.toml") == frozen
 
-    _, again = told(tiny_runs.trainer(tmp_path, *SETTINGS, "training.num_iterations=40", "training.time_budget=0"))
+    _, again = train(tiny_runs.trainer(tmp_path, *SETTINGS, "training.num_iterations=40", "training.time_budget=0"))
     assert again == losses
 
 
 @pytest.mark.parametrize("step", [4, 8, 32])
 def test_a_resumed_run_ends_where_the_uninterrupted_one_did(tmp_path, clock, step):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS, "training.keep_checkpoints=100")
-    _, losses = told(trainer)
+    _, losses = train(trainer)
     saved = checkpoint.verify(trainer.run.checkpoints / f"step-{step:08}")
     num_iterations = preset_files.load_frozen(saved.folder / "preset.toml").training.num_iterations
     resume = ("training.time_budget=0", f"training.num_iterations={num_iterations}")
     again = tiny_runs.trainer(tmp_path, *SETTINGS, *resume, run=trainer.run, resume_from=saved)
-    _, resumed = told(again)
+    _, resumed = train(again)
     assert resumed == {number: loss for number, loss in losses.items() if number > step}
     assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 40
 
@@ -117,41 +117,41 @@ def test_a_crash_between_a_move_and_a_checkpoint_leaves_no_end_that_the_run_does
     assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 40
     saved = checkpoint.verify(trainer.run.checkpoints / "step-00000002")
     user = ("training.time_budget=0", "training.num_iterations=30")
-    events, _ = told(tiny_runs.trainer(tmp_path, *SETTINGS, *user, run=trainer.run, resume_from=saved))
+    events, _ = train(tiny_runs.trainer(tmp_path, *SETTINGS, *user, run=trainer.run, resume_from=saved))
     assert events[-1].step == 30
     assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 30
 
 
-def test_a_budget_set_when_a_run_goes_on_holds_and_is_not_frozen(tmp_path, clock):
+def test_a_budget_set_at_a_resume_holds_and_is_not_frozen(tmp_path, clock):
     trainer = tiny_runs.trainer(tmp_path, *WSD, "training.num_iterations=24", "training.time_budget=0")
     for event in trainer.train():
         if isinstance(event, Step) and event.step == 4:
             trainer.controls.stop()
     saved = checkpoint.newest(trainer.run.checkpoints)
     more = ("training.num_iterations=60", "training.time_budget=10")
-    events, _ = told(tiny_runs.trainer(tmp_path, *WSD, *more, run=trainer.run, resume_from=saved))
+    events, _ = train(tiny_runs.trainer(tmp_path, *WSD, *more, run=trainer.run, resume_from=saved))
     assert 36 <= events[-1].step <= 44  # 0.25 s each, and what the first four really took
     frozen = preset_files.load_frozen(trainer.run.preset_file).training
     assert (frozen.num_iterations, frozen.time_budget) == (events[-1].step, 0.0)
 
 
-def test_a_run_stopped_before_the_first_look_looks_after_it_goes_on(tmp_path, clock):
+def test_a_run_stopped_before_the_budget_was_checked_checks_it_once_resumed(tmp_path, clock):
     assert [e.num_iterations for e in changes_after_a_stop(tmp_path, num_iterations=20)] == [40]
 
 
-def test_who_says_how_many_steps_it_shall_be_has_it_so(tmp_path, clock):
+def test_a_number_of_iterations_set_at_a_resume_overrides_the_budget(tmp_path, clock):
     assert changes_after_a_stop(tmp_path, num_iterations=24) == []
 
 
 def changes_after_a_stop(tmp_path, num_iterations):
-    """A run that was stopped after step 3 goes on with so many iterations."""
+    """A run that was stopped after step 3 is resumed with `num_iterations`."""
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
     for event in trainer.train():
         if isinstance(event, Step) and event.step == 3:
             trainer.controls.stop()
     saved = checkpoint.newest(trainer.run.checkpoints)
     settings = ("training.time_budget=0", f"training.num_iterations={num_iterations}")
-    events, _ = told(tiny_runs.trainer(tmp_path, *SETTINGS, *settings, run=trainer.run, resume_from=saved))
+    events, _ = train(tiny_runs.trainer(tmp_path, *SETTINGS, *settings, run=trainer.run, resume_from=saved))
     moved = [event for event in events if isinstance(event, NumIterationsChanged)]
     assert events[-1].step == (moved[-1].num_iterations if moved else num_iterations)
     return moved

@@ -27,7 +27,7 @@ def of(kind, events):
     return [event for event in events if isinstance(event, kind)]
 
 
-def test_a_run_tells_its_story_in_order(tmp_path):
+def test_the_events_of_a_run_come_in_order(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     events = list(trainer.train())
     assert isinstance(events[0], RunStarted)
@@ -48,7 +48,9 @@ def test_why_precision_and_compilation_are_as_they_are_is_recorded(tmp_path):
     assert reasons.items() <= trainer.run.info().items()
 
 
-def test_the_last_step_is_saved_before_all_held_out_text_is_read_and_a_stop_cuts_that_short(tmp_path, monkeypatch):
+def test_the_last_step_is_saved_before_the_whole_validation_text_is_evaluated_and_a_stop_ends_that_early(
+    tmp_path, monkeypatch
+):
     trainer = tiny_runs.trainer(tmp_path)
     begun, begin = [], trainer.saver.begin
 
@@ -107,7 +109,7 @@ def test_tokens_seen_and_speed_count_all_micro_batches(tmp_path):
     assert steps[0].host_memory_bytes > 10**7
 
 
-def test_grad_norm_is_told_before_clipping(tmp_path):
+def test_grad_norm_is_measured_before_clipping(tmp_path):
     free = of(Step, tiny_runs.trainer(tmp_path, "optimizer.grad_clip=0").train())
     clipped = of(Step, tiny_runs.trainer(tmp_path, "optimizer.grad_clip=0.01").train())
     assert free[0].grad_norm == pytest.approx(clipped[0].grad_norm)
@@ -115,7 +117,7 @@ def test_grad_norm_is_told_before_clipping(tmp_path):
     assert free[-1].train_loss != clipped[-1].train_loss
 
 
-def test_the_last_evaluation_covers_every_held_out_token(tmp_path):
+def test_the_last_evaluation_covers_every_validation_token(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     last = of(Evaluated, trainer.train())[-1]
     held_out = trainer.corpus.validation
@@ -130,7 +132,7 @@ def test_the_last_evaluation_covers_every_held_out_token(tmp_path):
     assert last.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
 
 
-def test_requests_are_served_between_steps_also_while_paused(tmp_path):
+def test_requests_are_handled_between_steps_also_while_paused(tmp_path):
     trainer = tiny_runs.trainer(tmp_path, "training.eval_frequency=0", "training.checkpoint_frequency=0")
     controls, story = trainer.controls, []
     for event in trainer.train():
@@ -174,7 +176,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_spares_the_checkpoints(tmp
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-def test_a_checkpoint_that_cannot_be_saved_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_saved_is_a_warning_and_the_run_continues(tmp_path, monkeypatch):
     write, failures = checkpoint.write, iter([True])
 
     def fails_once(*arguments, **named):

@@ -233,7 +233,7 @@ class Wrapped(torch.nn.Module):
         return self.module(*arguments)
 
 
-def test_a_network_made_elsewhere_goes_on_inside_its_wrapper_with_the_moments_of_another():
+def test_a_wrapped_network_continues_with_the_moments_of_an_unwrapped_one():
     plain = new_update()
     plain.run([batch(seed=0)], 0)
     model = GPT2(plain.model.config)
