@@ -227,3 +227,14 @@ def test_nobody_below_asks_a_command():
 def test_the_four_screens_do_not_know_each_other(screen):
     others = [f"gpt2tui.tui.{other}" for other in SCREENS if other != screen]
     assert not importers_of(*others) & below(f"gpt2tui.tui.{screen}")
+
+
+def test_what_screens_share_knows_no_screen_and_has_more_than_one_user():
+    widgets = below("gpt2tui.tui.widgets")
+    screens = [f"gpt2tui.tui.{screen}" for screen in SCREENS]
+    assert not importers_of(*screens) & widgets
+    for widget in widgets - {"gpt2tui.tui.widgets"}:
+        rooms = {module.rpartition(".")[0] for module in importers_of(widget)}
+        assert len(rooms) > 1 or "gpt2tui.tui.widgets" in rooms, (
+            f"{widget} belongs to {rooms}, the only room that uses it"
+        )

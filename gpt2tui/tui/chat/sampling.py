@@ -9,7 +9,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Checkbox, Input, Label
 
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.tui.widgets.slider import Slider, plain_number
+from gpt2tui.tui.chat.slider import Slider, plain_number
 
 LARGEST_SEED = 2**63 - 1
 TEMPLATE_HELP = (

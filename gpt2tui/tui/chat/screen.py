@@ -38,10 +38,11 @@ from gpt2tui.tui.chat.models import ModelChoice, SelectedModels
 from gpt2tui.tui.chat.prompt import PromptArea
 from gpt2tui.tui.chat.record import transcript_markdown
 from gpt2tui.tui.chat.sampling import SamplingPanel
+from gpt2tui.tui.chat.saving import ask_and_write
 from gpt2tui.tui.chat.token_text import AlternativesLine, TokenText
 from gpt2tui.tui.chat.transcript import ChatAnswer, Transcript
 from gpt2tui.tui.messages import RunsChanged, SessionChanged
-from gpt2tui.tui.widgets.dialogs import TextDialog, ask_and_write
+from gpt2tui.tui.widgets.dialogs import TextDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 

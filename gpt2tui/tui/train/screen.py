@@ -26,13 +26,14 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
+from gpt2tui.tui.train.dialogs import NO_RUN, LearningRateDialog, RunPicker
 from gpt2tui.tui.train.feed import RunSource, read_history
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
 from gpt2tui.tui.train.plots import Comparison, TrainPlots
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.view import DisplayedRun, RunControl, attached_status
-from gpt2tui.tui.widgets.dialogs import NOTHING, ConfirmDialog, LearningRateDialog, RunPicker
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.line_plot import LinePlot
@@ -380,7 +381,7 @@ class TrainScreen(ModeScreen):
         """Picks the run to draw beside this one."""
         found = await asyncio.to_thread(runs.all_runs)
         others = {run.name: run for run in reversed(found) if self.view.run is None or run.name != self.view.run.name}
-        chosen = self.plots.comparison.name if self.plots.comparison else NOTHING
+        chosen = self.plots.comparison.name if self.plots.comparison else NO_RUN
         answer = await self.app.push_screen_wait(RunPicker("Compare with", "no comparison", tuple(others), chosen))
         if answer is None:
             return

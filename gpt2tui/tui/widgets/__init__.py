@@ -1,1 +1,1 @@
-"""The parts the screens are made of."""
+"""Widgets and dialogs that more than one screen uses; they know no screen."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from textual.app import App
 
-from gpt2tui.tui.widgets.slider import Slider
+from gpt2tui.tui.chat.slider import Slider
 
 
 class SliderApp(App):
