@@ -119,10 +119,10 @@ def test_at_half_the_rate_a_run_keeps_its_changes_and_halves_what_it_diverged_at
         session.start(Launch(first.loaded, resume=run, overrides=changes, learning_rate_factor=0.4))
         session_events(session)
     assert session.failure.diverged
-    slower = session.half_speed()
-    assert (slower.learning_rate_factor, slower.overrides) == (0.2, changes)
+    retry = session.retry_at_half_learning_rate()
+    assert (retry.learning_rate_factor, retry.overrides) == (0.2, changes)
     assert session.join(30)
-    session.start(slower)
+    session.start(retry)
     emitted = session_events(session)
     assert emitted[0].num_iterations == 20
     frozen = preset_files.load_frozen(run.preset_file)

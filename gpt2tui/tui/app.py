@@ -1,4 +1,4 @@
-"""The workbench: four modes that keep their state, and what outlives each of them."""
+"""The workbench: four modes that keep their state, and what they share."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from gpt2tui.run.events import CheckpointSaved
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import Workbench
 from gpt2tui.tui.messages import (
-    PreparationProgress,
+    PreparationAdvanced,
     RunAttached,
     RunOpened,
     RunsChanged,
@@ -40,7 +40,7 @@ from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar, TrainingStatus
 
-# Nothing here may import presets or runs before the first paint: pydantic alone takes as long as all else.
+# Presets and runs are imported after the first paint: pydantic alone takes as long as everything else.
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.run.folder import Run
@@ -74,13 +74,20 @@ def _runs_screen() -> Screen[Any]:
     return RunsScreen()
 
 
+class QuitDialog(ConfirmDialog):
+    """Asked before the program ends while a training is running or something is unsaved."""
+
+    LEAVING = ("Stop and save", "!Leave")
+    """The answers that end the program."""
+
+
 class WorkbenchApp(App[int]):
-    """What outlives a screen: the training, the settings, the way out."""
+    """Owns what all screens share: the training, the settings, and how the program ends."""
 
     TITLE = "gpt2tui"
     COMMAND_PALETTE_DISPLAY = "^p"
     CSS_PATH = Path(__file__).with_name("app.tcss")
-    # A mode's screen is made, and its module imported, when one first goes there.
+    # A mode's screen is made, and its module imported, when the mode is first shown.
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         "presets": _presets_screen,
         "train": _train_screen,
@@ -106,7 +113,7 @@ class WorkbenchApp(App[int]):
     """What the mode bar shows."""
 
     attached_status: TrainingStatus | None = None
-    """Set by the Train screen while it shows a run of another process; shown when no training is under way here."""
+    """Set by the Train screen while it shows a run of another process; shown when this process trains nothing."""
 
     def __init__(
         self,
@@ -118,17 +125,20 @@ class WorkbenchApp(App[int]):
         attach: "Run | None" = None,
         run_dir: Path | None = None,
     ) -> None:
-        """`preset` is shown first, `launch` trained at once, `attach` watched; the first new run goes to `run_dir`."""
+        """Opens with a `preset` in the form, a training (`launch`) or a run of another process (`attach`).
+
+        The first new run is written to `run_dir`.
+        """
         super().__init__()
         self.session = session or TrainingSession()
         self.settings = settings or UserSettings()
         self.preselected = preset
-        """The preset of the command line, for the Presets screen to open when it comes up."""
+        """The preset of the command line, which the Presets screen opens first."""
         self._first_launch = launch
         self._first_attach = attach
         self._run_dir = run_dir
-        self._for_train: list[Message] = []
-        self._leaving: int | None = None  # the exit code once the training has ended
+        self._waiting_for_train: list[Message] = []  # messages to a Train screen that is not there yet
+        self._leaving: int | None = None  # the exit code, while the training saves before the program ends
         self._control_filter = ControlFilter()
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
@@ -136,17 +146,17 @@ class WorkbenchApp(App[int]):
     # ---- coming and going
 
     async def on_mount(self) -> None:
-        """Opens what was open last, listens to signals, and begins to follow the training."""
-        self._listen_to_signals()
-        self.set_interval(DRAIN_SECONDS, self._follow_session)
-        # Not before the first paint: making the first mode's screen takes as long as everything until then.
+        """Handles signals, drains the training's events, and opens the mode that was open last."""
+        self._handle_signals()
+        self.set_interval(DRAIN_SECONDS, self._drain_session)
+        # After the first paint: making the first mode's screen takes as long as everything before it.
         self.call_after_refresh(self._open_first_mode)
 
     async def _open_first_mode(self) -> None:
         mode = self.settings.mode if self.settings.mode in MODES else "train"
         if self.preselected is not None:
             mode = "presets"
-        if self.current_mode not in MODES:  # else a key has been faster
+        if self.current_mode not in MODES:  # unless a key has chosen a mode already
             await self.switch_mode(mode)
         if self._first_launch is not None:
             self.begin(self._first_launch)
@@ -154,25 +164,27 @@ class WorkbenchApp(App[int]):
             self.attach_run(self._first_attach)
 
     def compose(self) -> ComposeResult:
-        """What is there at once, until the first mode has come up."""
+        """What is shown until the first mode has its screen."""
         yield ModeBar()
         yield KeyFooter()
 
-    # ---- text that is not ours
+    # ---- text from outside
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What every line goes through before the terminal has it."""
+        """Textual's filters, then the one that drops control characters."""
         return [*super().get_line_filters(), self._control_filter]
 
     async def on_event(self, event: Event) -> None:
-        """Makes what is pasted harmless, wherever it goes: an input shows all that it is given."""
+        """Removes control characters from pasted text."""
         if isinstance(event, Paste) and not event.is_forwarded:
-            # Terminals send the ends of pasted lines as the Enter key would.
+            # Terminals send pasted line ends as carriage returns, as the Enter key does.
             event.text = sanitize(event.text.replace("\r\n", "\n").replace("\r", "\n"))
         await super().on_event(event)
 
-    def _listen_to_signals(self) -> None:
-        # Python's own handling would end the process in the alternate screen, with mouse reporting on.
+    # ---- leaving
+
+    def _handle_signals(self) -> None:
+        # Python's own handlers would leave the terminal in the alternate screen, with mouse reporting on.
         for name in SIGNALS:
             number = getattr(signal, name, None)
             if number is not None:
@@ -180,7 +192,7 @@ class WorkbenchApp(App[int]):
                     asyncio.get_running_loop().add_signal_handler(number, partial(self.leave, 128 + number))
 
     def leave(self, exit_code: int = 0) -> None:
-        """Ends the program once a training that is under way has saved a checkpoint; asked again, at once."""
+        """Ends the program once a running training has saved a checkpoint; at once when called again."""
         if self._leaving is not None and exit_code == 0:
             self.exit(return_code=self._leaving)
             return
@@ -190,27 +202,28 @@ class WorkbenchApp(App[int]):
             self.exit(return_code=exit_code)
             return
         self._update_status()
-        self.notify("saving a checkpoint, then leaving; ^q again leaves at once", timeout=30, markup=False)
+        self.notify("Saving a checkpoint, then leaving; ^q again leaves at once", timeout=30, markup=False)
 
     async def action_quit(self) -> None:
-        """Leaves; asks first when a training runs or a screen has something unsaved."""
+        """Leaves; asks first when a training is running or a screen has unsaved changes."""
         if self._leaving is not None:
             self.leave()
         elif isinstance(self.screen, QuitDialog):
             return
         elif self.session.active:
-            self.push_screen(QuitDialog(), self._answer_quit)
+            text = "Leaving stops it and saves a checkpoint, from which it can be resumed."
+            self._ask_to_leave("Training in progress", text, "Stop and save", "Keep training")
         elif (unsaved := self._unsaved()) is not None:
-            self.push_screen(UnsavedDialog(unsaved), lambda answer: self.leave() if answer == "!Leave" else None)
+            self._ask_to_leave("Not saved", unsaved, "Keep editing", "!Leave")
         else:
             self.leave()
 
-    def _answer_quit(self, answer: str | None) -> None:
-        if answer == QuitDialog.STOP:
-            self.leave()
+    def _ask_to_leave(self, title: str, text: str, *choices: str) -> None:
+        dialog = QuitDialog(title, text, *choices)
+        self.push_screen(dialog, lambda answer: self.leave() if answer in QuitDialog.LEAVING else None)
 
     def _unsaved(self) -> str | None:
-        """What would be lost; a screen says so in its `unsaved_changes()`."""
+        """What would be lost, from the first screen whose `unsaved_changes()` names something."""
         for mode in MODES:
             screen = self.screen_of(mode)
             unsaved: str | None = getattr(screen, "unsaved_changes", lambda: None)()
@@ -219,18 +232,18 @@ class WorkbenchApp(App[int]):
         return None
 
     def _handle_exception(self, error: Exception) -> None:
-        # A worker that fails is a dialog, not the end; whatever else fails in Textual still ends the app.
+        # A failed worker opens a dialog; any other exception ends the app, as Textual does.
         if isinstance(error, WorkerFailed):
             log.error("a worker failed", exc_info=error.error)
             self.show_error("Something went wrong", f"{type(error.error).__name__}: {error.error}")
             return
-        log.error("the workbench ended on a bug", exc_info=error)
+        log.error("the workbench ended with an unexpected error", exc_info=error)
         super()._handle_exception(error)
 
-    # ---- what screens ask for
+    # ---- what screens, the palette and panels call (`Workbench`)
 
     def start_training(self, loaded: "LoadedPreset", resume: "Run | None" = None) -> None:
-        """Trains a preset in a new run, or goes on with a run; refuses with a notice while one is running."""
+        """Trains a preset in a new run, or resumes a run; a notice refuses while another one is running."""
         self.begin(Launch(loaded, resume, None if resume else self._run_dir))
 
     def begin(self, launch: Launch) -> None:
@@ -243,76 +256,76 @@ class WorkbenchApp(App[int]):
         if launch.run_dir is not None:
             self._run_dir = None
         self.attached_status = None
-        self._tell_train(TrainingBegun(launch.loaded, launch.resume))
-        self._follow_session()
+        self._post_to_train(TrainingBegun(launch.loaded, launch.resume))
+        self._drain_session()
         self.action_go("train")
 
     def open_chat(self, reference: str | None) -> None:
         """Shows the Chat screen with a CHECKPOINT, or with the live weights (None)."""
-        self._go_and("chat", "select_model", reference)
+        self._go_and_call("chat", "select_model", reference)
 
     def attach_run(self, run: "Run") -> None:
-        """Shows a run on the Train screen from its events.jsonl; one of this process is simply shown."""
+        """Shows a run on the Train screen, from its events.jsonl unless this process trains it."""
         if not (self.session.active and self.session.run == run):
-            self._tell_train(RunAttached(run))
+            self._post_to_train(RunAttached(run))
         self.settings.remember("run", run.name)
         self.action_go("train")
 
     def show_error(self, title: str, message: str) -> None:
-        """A dialog with what happened and where the log is."""
+        """Opens a dialog with an error message and the path of the log."""
         log.warning("%s: %s", title, message)
-        if isinstance(self.screen, ErrorDialog):  # one at a time; the log has them all
+        if isinstance(self.screen, ErrorDialog):  # one dialog at a time; the log has all errors
             title = sanitize(title, keep_newlines=False)
             self.notify(sanitize(message), title=title, severity="error", markup=False)
             return
         self.push_screen(ErrorDialog(title, message, str(log_file())))
 
     def screen_of(self, mode: str) -> Screen[Any] | None:
-        """The screen of a mode, None while one has not been there yet."""
+        """The screen of a mode, None until the mode is first shown."""
         try:
             stack: Sequence[Screen[Any]] = self.get_screen_stack(mode)
         except KeyError:
             return None
         return stack[0] if stack else None
 
-    # ---- following the training
+    # ---- the training's events
 
-    def _follow_session(self) -> None:
+    def _drain_session(self) -> None:
         drained = self.session.drain()
         if drained.opened is not None:
-            self._tell_train(RunOpened(drained.opened.run))
+            self._post_to_train(RunOpened(drained.opened.run))
             self.settings.remember("run", drained.opened.run.name)
-        if (latest := drained.progress) is not None:
-            self._tell_train(PreparationProgress(latest.stage, latest.done, latest.total, latest.unit))
+        if drained.preparation is not None:
+            self._post_to_train(PreparationAdvanced(drained.preparation))
         if drained.events:
-            self._tell_train(TrainingEvents(drained.events))
+            self._post_to_train(TrainingEvents(drained.events))
         if drained.state_changed:
-            self._tell_train(SessionChanged(self.session.state))
-            for shown in self.screen_stack[-1:]:  # none while a mode's screen is exchanged
-                if self.screen_of("train") is not shown:
-                    shown.post_message(SessionChanged(self.session.state))
+            self._post_to_train(SessionChanged(self.session.state))
+            for front in self.screen_stack[-1:]:  # empty while the mode changes
+                if self.screen_of("train") is not front:
+                    front.post_message(SessionChanged(self.session.state))
             if self.session.state == "failed":
-                self._explain_failure()
+                self._show_failure()
         if drained.opened or drained.state_changed or any(isinstance(e, CheckpointSaved) for e in drained.events):
             for mode in ("runs", "chat"):
                 if (screen := self.screen_of(mode)) is not None:
                     screen.post_message(RunsChanged())
-        self._flush_train()
+        self._post_waiting()
         self._update_status()
         if self._leaving is not None and not self.session.active:
             self.exit(return_code=self._leaving)
 
-    def _tell_train(self, message: Message) -> None:
-        """Keeps the order for a screen that may not be there yet."""
-        self._for_train.append(message)
-        self._flush_train()
+    def _post_to_train(self, message: Message) -> None:
+        """Posts a message in order, once the Train screen is there."""
+        self._waiting_for_train.append(message)
+        self._post_waiting()
 
-    def _flush_train(self) -> None:
+    def _post_waiting(self) -> None:
         screen = self.screen_of("train")
         if screen is not None and screen.is_mounted:
-            for message in self._for_train:
+            for message in self._waiting_for_train:
                 screen.post_message(message)
-            self._for_train.clear()
+            self._waiting_for_train.clear()
 
     def _update_status(self) -> None:
         session, progress = self.session, self.session.progress
@@ -329,26 +342,26 @@ class WorkbenchApp(App[int]):
             preparation=preparing.stage if preparing else "",
         )
 
-    def _explain_failure(self) -> None:
-        failure, slower = self.session.failure, self.session.half_speed()
+    def _show_failure(self) -> None:
+        failure, retry = self.session.failure, self.session.retry_at_half_learning_rate()
         if failure is None or self._leaving is not None:
             return
-        if slower is None:
+        if retry is None:
             self.show_error("Training failed", failure.message)
             return
-        text = f"{failure.message}\n\nGo on from the newest checkpoint at half the learning rate?"
-        dialog = ConfirmDialog("Training diverged", text, "Resume at half", "Leave it")
-        self.push_screen(dialog, lambda answer: self.begin(slower) if answer == "Resume at half" else None)
+        text = f"{failure.message}\n\nResume from the newest checkpoint at half the learning rate?"
+        dialog = ConfirmDialog("Training diverged", text, "Resume at half", "Do not resume")
+        self.push_screen(dialog, lambda answer: self.begin(retry) if answer == "Resume at half" else None)
 
     # ---- actions
 
     def action_go(self, mode: str) -> None:
-        """Shows a mode, before any other key is looked at: a dialog that one asks for belongs to what is in front."""
+        """Shows a mode, before the next key is handled, so that a dialog opens over the mode in front."""
         self.settings.remember("mode", mode)
         self.switch_mode(mode)
 
-    def _go_and(self, mode: str, method: str, argument: object) -> None:
-        """Shows a mode and, once its screen is there, calls a method of it."""
+    def _go_and_call(self, mode: str, method: str, argument: object) -> None:
+        """Shows a mode and, once its screen is there, calls that method of it."""
         self.settings.remember("mode", mode)
         mounted = self.switch_mode(mode)
 
@@ -360,28 +373,24 @@ class WorkbenchApp(App[int]):
         self.call_later(call)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A dialog has to be answered before one goes elsewhere."""
+        """Disables changing the mode while a dialog is open."""
         return not (action in ("go", "help") and isinstance(self.screen, ModalScreen))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """What the palette has from Textual; the rest is in `WorkbenchCommands`."""
-        yield SystemCommand("Theme", "Choose the colours; they are remembered", self.search_themes)
+        """The palette's entries for the app itself; all others come from `WorkbenchCommands`."""
+        yield SystemCommand("Theme", "Choose the colours", self.search_themes)
         yield SystemCommand("Help", "The keys of this screen, and what its numbers mean · ?", self.action_help)
         yield SystemCommand("Screenshot", "Save this screen as an SVG picture", self.deliver_screenshot)
-        yield SystemCommand("Quit", "A training that runs saves first · ^q", self.action_quit)
+        yield SystemCommand("Quit", "A running training saves a checkpoint first · ^q", self.action_quit)
 
     def action_help(self) -> None:
-        """Shows the keys of this screen and of the app."""
+        """Shows the keys and definitions of this screen."""
         from gpt2tui.tui.help import HelpScreen
 
         self.push_screen(HelpScreen(self.screen))
 
-    def action_train_small(self) -> None:
-        """Trains the shipped small preset."""
-        self.train_preset("small")
-
     def train_preset(self, name: str) -> None:
-        """Trains a preset by name as it is on disk."""
+        """Trains a preset by name, as it is saved."""
         from gpt2tui.preset import files as preset_files
 
         try:
@@ -393,10 +402,10 @@ class WorkbenchApp(App[int]):
 
     def open_preset(self, name: str) -> None:
         """Shows a preset in the form."""
-        self._go_and("presets", "select_preset", name)
+        self._go_and_call("presets", "select_preset", name)
 
     def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
-        """Shows, talks to or goes on with a run by name."""
+        """Shows a run on the Train screen, chats with it, or resumes it, by name."""
         from gpt2tui.preset import files as preset_files
         from gpt2tui.run import folder as runs
 
@@ -418,25 +427,4 @@ class WorkbenchApp(App[int]):
 
 
 _PROVIDES: type[Workbench] = WorkbenchApp
-"""So that the type checker compares the two: Textual's metaclass and a Protocol's do not go together in one class."""
-
-
-class QuitDialog(ConfirmDialog):
-    """Asked before one leaves while a training runs."""
-
-    STOP = "Stop and save"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "A training is running",
-            "Leaving ends it. It saves a checkpoint first and can go on from there.",
-            self.STOP,
-            "Keep looking",
-        )
-
-
-class UnsavedDialog(ConfirmDialog):
-    """Asked before one leaves with something unsaved."""
-
-    def __init__(self, unsaved: str) -> None:
-        super().__init__("Not saved", unsaved, "Keep looking", "!Leave")
+"""For the type checker: the app cannot inherit from the Protocol, since their metaclasses conflict."""

@@ -1,4 +1,4 @@
-"""What the screens of the workbench have in common, and what they ask of the app."""
+"""The base classes of the screens, and the part of the app that they may call."""
 
 import threading
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Workbench(Protocol):
-    """What screens, the palette and panels ask of the app. They import this; only the start imports the app."""
+    """What screens, the palette and panels call of the app. They import this, only `start` imports the app."""
 
     session: TrainingSession
     settings: UserSettings
@@ -38,34 +38,34 @@ class Workbench(Protocol):
         """Shows the Chat screen with a CHECKPOINT, or with the live weights (None)."""
 
     def show_error(self, title: str, message: str) -> None:
-        """A dialog with what happened and where the log is."""
+        """Opens a dialog with an error message and the path of the log."""
 
     def action_go(self, mode: str) -> None:
         """Shows a mode."""
 
     def train_preset(self, name: str) -> None:
-        """Trains a preset by name as it is on disk."""
+        """Trains a preset by name, as it is saved."""
 
     def open_preset(self, name: str) -> None:
         """Shows a preset in the form."""
 
     def act_on_run(self, name: str, what: Literal["attach", "chat", "resume"]) -> None:
-        """Shows, talks to or resumes a run by name."""
+        """Shows a run on the Train screen, chats with it, or resumes it, by name."""
 
 
 def workbench_of(app: App[Any]) -> Workbench:
-    """The app a node runs in, as a `Workbench`: Textual's own type of it knows nothing of ours."""
+    """A node's `app`, typed as a `Workbench`."""
     return cast("Workbench", app)
 
 
 class SteadyScreen(Screen[Result]):
-    """A screen that comes to rest, however often the terminal is resized."""
+    """A screen that handles each resize of the terminal once."""
 
     async def on_event(self, event: Event) -> None:
-        """Drops news of a size that the terminal no longer has.
+        """Drops a Resize to a size that the terminal no longer has.
 
-        Textual's screens tell themselves of each new size once more. Has the terminal had another one meanwhile, both
-        are on their way, each undoes the other's layout and sends itself again, and no other task runs any more.
+        Textual's screens post each Resize to themselves again. When the terminal is resized twice at once, the two
+        events undo each other's layout and post themselves forever, and no other task runs.
         """
         if not (isinstance(event, Resize) and event.size != self.app.size):
             await super().on_event(event)
@@ -76,29 +76,29 @@ class ModeScreen(SteadyScreen[None]):
 
     @property
     def workbench(self) -> Workbench:
-        """The app, with what is its own."""
+        """The app, typed as a `Workbench`."""
         return workbench_of(self.app)
 
 
-# ---- work for torch that leaves nothing behind which would slow a training down
+# ---- torch in short-lived threads
 
 
 def in_own_thread(work: Callable[[], Result], name: str) -> Result:
-    """Does the work in a thread that ends with it, and waits; returns or raises what it does. For worker threads.
+    """Calls `work` in a new thread that ends with it; returns its result or raises its exception. For worker threads.
 
     A thread in which torch has computed keeps a team of OpenMP threads for as long as it lives, and the threads of
-    Textual's workers live on. With more of them than cores libgomp lets all of them sleep, instead of spin, wherever
-    they wait for each other: a training beside an idle team takes a sixth longer.
+    Textual's workers stay alive. With more OpenMP threads than cores, libgomp lets all of them sleep instead of spin
+    wherever they wait for each other: a training beside an idle team takes a sixth longer.
     """
     result: Future[Result] = Future()
 
     def run() -> None:
         try:
             result.set_result(work())
-        except BaseException as error:  # it is the caller's
+        except BaseException as error:  # raised again in the caller
             result.set_exception(error)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
-    thread.join()  # not only until there is a result: the team is gone when the thread is
+    thread.join()  # the OpenMP threads end with the thread, not with the result
     return result.result()

@@ -1,4 +1,4 @@
-"""The keys, as the bindings have them, and what a screen says of itself."""
+"""The help of a screen: its keys, read from the bindings, and its definitions."""
 
 from typing import Any, ClassVar
 
@@ -12,10 +12,10 @@ from textual.widgets import Input, Static, TextArea
 
 from gpt2tui.tui.widgets.dialogs import Dialog
 
-# Textual's own, which everybody knows or which the place that has them explains.
+# Textual's own bindings, which need no explanation or get one of their own below.
 SKIPPED = ("screen.copy_text", "app.focus_next", "app.focus_previous", "command_palette")
 KEYS_WIDTH = 14  # of "tab  shift+tab"
-ORDER = ("This screen", "What has the focus", "Everywhere")
+PLACES = ("This screen", "Focused part", "Everywhere")
 
 
 class HelpScreen(Dialog[None]):
@@ -25,13 +25,13 @@ class HelpScreen(Dialog[None]):
         Binding("escape,question_mark,f1,q", "dismiss(None)", "Back"),
     ]
 
-    def __init__(self, of: Screen[Any]) -> None:
+    def __init__(self, screen: Screen[Any]) -> None:
         super().__init__()
-        self._groups = bindings_by_place(of)
-        self._words = (of.HELP or "").strip()
+        self._groups = bindings_by_place(screen)
+        self._definitions = (screen.HELP or "").strip()
 
     def compose(self) -> ComposeResult:
-        """A table of keys for each place, then the screen's own words."""
+        """A table of keys for each place, then the definitions."""
         with VerticalScroll(id="help-box") as box:
             box.border_title = "Help"
             box.border_subtitle = "esc closes"
@@ -44,19 +44,19 @@ class HelpScreen(Dialog[None]):
                     name, _, more = what.partition(" (")
                     table.add_row(Text(key, "bold"), Text.assemble(name, (f" ({more}" if more else "", "dim")))
                 yield Static(table)
-            if self._words:
-                yield Static(Text("Words and numbers"), classes="help-place")
-                yield Static(self._words, markup=False)
+            if self._definitions:
+                yield Static(Text("Definitions"), classes="help-place")
+                yield Static(self._definitions, markup=False)
 
     def on_mount(self) -> None:
-        """Lets the arrow keys scroll."""
+        """Focuses the text, so that the arrow keys scroll it."""
         self.query_one("#help-box").focus()
 
 
 def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
-    """The described bindings that act on a screen now: the screen's, the focused widget's, the app's.
+    """The enabled bindings with a description: the screen's, the focused widget's, the app's, as (keys, description).
 
-    Several keys for one thing are one line; so are all those with which Textual edits text.
+    Keys of one action share a line, and so do all keys with which Textual edits text.
     """
     places: dict[str, dict[str, list[str]]] = {}
     editing = False
@@ -67,27 +67,27 @@ def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
         if _edits_text(binding, node):
             editing = True
             continue
-        place = "Everywhere" if node is screen.app else "This screen" if node is screen else "What has the focus"
+        place = "Everywhere" if node is screen.app else "This screen" if node is screen else "Focused part"
         what = f"{binding.description}" + (f" ({binding.tooltip})" if binding.tooltip else "")
         keys = places.setdefault(place, {}).setdefault(what, [])
         display = screen.app.get_key_display(binding)
         if display not in keys:
             keys.append(display)
     if editing:
-        places.setdefault("What has the focus", {})["Edit text (words, ends, deleting, as in a shell)"] = ["^w ^u ^k …"]
+        places.setdefault("Focused part", {})["Edit text (as in a shell)"] = ["^w ^u ^k …"]
     places.setdefault("Everywhere", {}).update(
         {
-            "Palette: everything one can do, by name": [screen.app.COMMAND_PALETTE_DISPLAY or "^p"],
+            "Palette: all commands, by name": [screen.app.COMMAND_PALETTE_DISPLAY or "^p"],
             "Next, previous part of the screen": ["tab", "shift+tab"],
         }
     )
     return {
-        place: [("  ".join(keys), what) for what, keys in places[place].items()] for place in ORDER if place in places
+        place: [("  ".join(keys), what) for what, keys in places[place].items()] for place in PLACES if place in places
     }
 
 
 def _edits_text(binding: Binding, node: object) -> bool:
-    """Whether a binding is one of the many that every text input of Textual has."""
+    """Whether a binding is one of those that every text input of Textual has."""
     for kind in (Input, TextArea):
         if isinstance(node, kind):
             return any(own.action == binding.action for own in kind.BINDINGS if isinstance(own, Binding))

@@ -1,4 +1,4 @@
-"""What the parts of the workbench tell each other. Messages go up by themselves, down by `post_message`."""
+"""The messages between the app and its screens. They bubble up by themselves and go down by `post_message`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.tui.session import SessionState
 
 if TYPE_CHECKING:
+    from gpt2tui.data.store_building import Progress
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.run.folder import Run
 
 
 @dataclass
 class TrainingBegun(Message):
-    """To the Train screen: a training of this process begins; what was shown before goes.
+    """To the Train screen: a training of this process begins and replaces what was shown.
 
-    `resumed` is the run that goes on, None for a new one, whose folder comes with `RunOpened`.
+    `resumed` is the run that is resumed, None for a new run, whose folder comes with `RunOpened`.
     """
 
     loaded: "LoadedPreset"
@@ -28,52 +29,49 @@ class TrainingBegun(Message):
 
 @dataclass
 class RunOpened(Message):
-    """To the Train screen: the folder of the training that has begun; its earlier events are in `run.events_file`."""
+    """To the Train screen: the run folder of the training that has begun; earlier events are in `run.events_file`."""
 
     run: "Run"
 
 
 @dataclass
-class PreparationProgress(Message):
-    """To the Train screen: how far a stage of the preparation is; `total` is None while it is not known."""
+class PreparationAdvanced(Message):
+    """To the Train screen: the progress of a stage of the preparation."""
 
-    stage: str
-    done: int
-    total: int | None
-    unit: str
+    progress: "Progress"
 
     @property
-    def how_far(self) -> str:
-        """`34 % of 10.5 MB`, or what is done while the total is not known."""
-        if not self.total:
-            return self._amount(self.done)
-        return f"{min(1.0, self.done / self.total):.0%} of {self._amount(self.total)}"
+    def amount_done(self) -> str:
+        """`34% of 10.5 MB`; without a known total, the amount alone."""
+        done, total = self.progress.done, self.progress.total
+        return f"{min(1.0, done / total):.0%} of {self._amount(total)}" if total else self._amount(done)
 
     def _amount(self, count: int) -> str:
-        return byte_size(count) if self.unit in ("B", "byte", "bytes") else f"{compact(count)} {self.unit}"
+        unit = self.progress.unit
+        return byte_size(count) if unit == "bytes" else f"{compact(count)} {unit}"
 
 
 @dataclass
 class TrainingEvents(Message):
-    """To the Train screen, a few times a second: what the training thread has told since the last time."""
+    """To the Train screen, a few times a second: the events of the training thread since the last message."""
 
     events: Sequence[Event]
 
 
 @dataclass
 class SessionChanged(Message):
-    """To the Train screen and the screen in front: the training of this process is in another state."""
+    """To the Train screen and the screen in front: the state of this process's training has changed."""
 
     state: SessionState
 
 
 @dataclass
 class RunAttached(Message):
-    """To the Train screen: show this run of another process from its events, live; it cannot be controlled."""
+    """To the Train screen: show this run of another process from its events file, live and read-only."""
 
     run: "Run"
 
 
 @dataclass
 class RunsChanged(Message):
-    """To the Runs and Chat screens: a run or a checkpoint has come, changed or gone."""
+    """To the Runs and Chat screens: a run or a checkpoint was added, changed or removed."""

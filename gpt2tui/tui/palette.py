@@ -1,4 +1,4 @@
-"""The command palette: what every key does, and what can be done with each preset and run."""
+"""The command palette: the action of every key, and commands for each preset and run."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import Workbench, workbench_of
 from gpt2tui.tui.widgets.mode_bar import MODES
 
-# Textual's own, of every screen.
+# Textual's own bindings, which every screen has.
 SKIPPED = ("screen.copy_text", "app.focus_next", "app.focus_previous")
 
 
@@ -24,25 +24,25 @@ class Entry:
     title: str
     help: str
     act: Callable[[], object]
-    shown_first: bool = True
-    """Whether it is there before one types; presets and runs may be many."""
+    listed_at_once: bool = True
+    """Whether the palette lists it before the user types; presets and runs may be many."""
 
 
 class WorkbenchCommands(Provider):
-    """Everything the workbench can do."""
+    """The commands of the workbench."""
 
     async def startup(self) -> None:
-        """Reads the lists of presets and runs, which are files."""
+        """Reads the names of presets and runs from disk."""
         self._names = await asyncio.to_thread(_names)
 
     async def discover(self) -> Hits:
-        """What is there before one types."""
+        """The commands listed before the user types."""
         for entry in self._entries():
-            if entry.shown_first:
+            if entry.listed_at_once:
                 yield DiscoveryHit(Content(entry.title), entry.act, text=entry.title, help=entry.help)
 
     async def search(self, query: str) -> Hits:
-        """What fits what one types."""
+        """The commands that match the query."""
         matcher = self.matcher(query)
         for entry in self._entries():
             score = matcher.match(entry.title)
@@ -64,25 +64,25 @@ class WorkbenchCommands(Provider):
             yield from self._run_entries(name)
 
     def _key_entries(self) -> Iterator[Entry]:
-        """Each described binding of the screen in front, also of the letters that an input in focus would take."""
-        told: set[str] = set()
+        """Each binding of the screen in front that has a description, also letters that a focused input would take."""
+        seen: set[str] = set()
         active_bindings = list(self.screen.active_bindings.values())
         active_bindings += [self._screen_entries(binding) for binding in Binding.make_bindings(self.screen.BINDINGS)]
         for active in active_bindings:
             binding, node = active.binding, active.node
             of_textual = type(node).__module__.startswith("textual.") or binding.action in SKIPPED
-            if not binding.description or binding.description in told or not active.enabled:
+            if not binding.description or binding.description in seen or not active.enabled:
                 continue
             if node is self.app or of_textual:
                 continue
-            told.add(binding.description)
+            seen.add(binding.description)
 
             async def act(action: str = binding.action, node: object = node) -> None:
                 await self.app.run_action(action, node)  # type: ignore[arg-type]
 
             yield Entry(
                 sanitize(binding.description, keep_newlines=False),
-                f"{binding.tooltip or 'here'} · {self.app.get_key_display(binding)}",
+                f"{binding.tooltip or 'on this screen'} · {self.app.get_key_display(binding)}",
                 act,
             )
 
@@ -96,7 +96,7 @@ class WorkbenchCommands(Provider):
             def act(mode: str = mode) -> None:
                 self._workbench.action_go(mode)
 
-            yield Entry(f"Go to {label}", f"the mode · {number}", act)
+            yield Entry(f"Go to {label}", f"switch to {label} · {number}", act)
 
     def _training_entries(self) -> Iterator[Entry]:
         app = self._workbench
@@ -104,16 +104,16 @@ class WorkbenchCommands(Provider):
         if session.state == "running":
             yield Entry("Training: pause", "wait after this step", session.pause)
         if session.state in ("pausing", "paused"):
-            yield Entry("Training: go on", "end the pause", session.resume)
+            yield Entry("Training: resume", "end the pause", session.resume)
         if session.state in ("running", "pausing", "paused"):
             yield Entry("Training: save a checkpoint now", "after this step", lambda: session.request("checkpoint"))
             yield Entry(
-                "Training: evaluate now", "the held-out loss, after this step", lambda: session.request("evaluate")
+                "Training: evaluate now", "the validation loss, after this step", lambda: session.request("evaluate")
             )
             yield Entry("Training: write a sample now", "after this step", lambda: session.request("sample"))
-            yield Entry("Training: chat with the live weights", "training goes on", lambda: app.open_chat(None))
+            yield Entry("Training: chat with the live weights", "while it trains", lambda: app.open_chat(None))
         if session.active:
-            yield Entry("Training: stop and save", "it can go on later", session.stop)
+            yield Entry("Training: stop and save", "it can be resumed later", session.stop)
 
     def _preset_entries(self, name: str) -> Iterator[Entry]:
         shown = sanitize(name, keep_newlines=False)
@@ -123,13 +123,13 @@ class WorkbenchCommands(Provider):
     def _run_entries(self, name: str) -> Iterator[Entry]:
         app, shown = self._workbench, sanitize(name, keep_newlines=False)
         yield Entry(f"Show run {shown}", "on the Train screen", lambda: app.act_on_run(name, "attach"), False)
-        yield Entry(f"Chat with run {shown}", "its best checkpoint", lambda: app.act_on_run(name, "chat"), False)
+        yield Entry(f"Chat with run {shown}", "its best val checkpoint", lambda: app.act_on_run(name, "chat"), False)
         yield Entry(f"Resume run {shown}", "from its newest checkpoint", lambda: app.act_on_run(name, "resume"), False)
 
 
 def _names() -> tuple[list[str], list[str]]:
     """Presets and runs, the newest run first."""
     from gpt2tui.preset import files as preset_files
-    from gpt2tui.run import folder as runs  # not before somebody asks for the palette
+    from gpt2tui.run import folder as runs  # late: only the palette needs them
 
     return [source.name for source in preset_files.available()], [run.name for run in reversed(runs.all_runs())]

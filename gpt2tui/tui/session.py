@@ -1,7 +1,7 @@
-"""The training that this process owns: its thread, its states, and what it has emitted.
+"""The training of this process: its thread, its state, and the events it has emitted.
 
-The thread only appends to a deque and reports its own end; everything else happens in the thread of the screen, which
-drains the deque a few times a second. A session outlives the screens, and one session never trains twice at once.
+The thread only appends to a deque and reports its own end; everything else happens in the screen's thread, which
+drains the deque a few times a second. The session outlives the screens and runs one training at a time.
 """
 
 import logging
@@ -27,10 +27,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SessionState = Literal["idle", "preparing", "running", "pausing", "paused", "stopping", "finished", "failed"]
+"""The states of the training that this process owns."""
+
+TRAINING: frozenset[SessionState] = frozenset({"running", "pausing", "paused"})
+"""The states in which the training takes requests between two steps."""
+
+ACTIVE: frozenset[SessionState] = TRAINING | {"preparing", "stopping"}
+"""The states in which there is a training, so that no second one may begin."""
+
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a training ended early; `expected` failures are not bugs and have no traceback in the log."""
+    """Why a training ended early; an `expected` failure is no bug and has no traceback in the log."""
 
     message: str
     expected: bool
@@ -39,35 +48,35 @@ class Failure:
 
 @dataclass(frozen=True)
 class Drained:
-    """What happened since the last time, in the order of each kind."""
+    """What the thread has emitted since the last call, by kind and in order; `preparation` is the latest progress."""
 
     opened: "OpenedRun | None"
-    progress: "Progress | None"
+    preparation: "Progress | None"
     events: tuple[Event, ...]
     state_changed: bool
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """The thread's last word."""
+    """The thread's last item."""
 
     error: BaseException | None
 
 
 def training_stream(launch: Launch, controls: Controls) -> Iterator[Emitted]:
-    """Trains, in the thread that iterates."""
+    """Trains in the thread that iterates."""
     load_torch()
     yield from drive(launch.open(), controls)
 
 
 class TrainingSession:
-    """One training at a time, in a thread of its own. To be used from one thread, the screen's."""
+    """One training at a time, in a thread of its own. Call it from one thread, the screen's."""
 
     def __init__(self, stream: TrainingStream = training_stream) -> None:
         self.state: SessionState = "idle"
         self.launch: Launch | None = None
         self.run: Run | None = None
-        """The folder of the training, None until it is opened; it stays after the end."""
+        """The run folder of the training, None until it is opened; kept after the end."""
         self.preparation: Progress | None = None
         self.progress = RunProgress()
         self.failure: Failure | None = None
@@ -75,11 +84,11 @@ class TrainingSession:
         self._controls = Controls()
         self._queue: deque[Emitted | _Ended] = deque()
         self._thread: threading.Thread | None = None
-        self._state_told: SessionState = "idle"
+        self._state_reported: SessionState = "idle"
 
     @property
     def active(self) -> bool:
-        """Whether a training is under way, so that no second one may begin."""
+        """Whether there is a training, so that no second one may begin."""
         return self.state in ACTIVE
 
     @property
@@ -88,7 +97,7 @@ class TrainingSession:
         return self.launch.loaded if self.launch else None
 
     def start(self, launch: Launch) -> None:
-        """Begins a training. Raises UsageError while another one is under way."""
+        """Begins a training. Raises UsageError while another one is running."""
         if self.active or (self._thread is not None and self._thread.is_alive()):
             raise UsageError("a training is running already; stop it first")
         self.launch = launch
@@ -99,9 +108,9 @@ class TrainingSession:
         self._controls = Controls()
         self._queue = deque()
         self.state = "preparing"
-        # A daemon, so that a second request to quit need not wait for a download.
+        # A daemon, so that quitting a second time does not wait for a download.
         self._thread = threading.Thread(
-            target=_work, args=(self._stream, launch, self._controls, self._queue), name="training", daemon=True
+            target=_train, args=(self._stream, launch, self._controls, self._queue), name="training", daemon=True
         )
         self._thread.start()
 
@@ -112,7 +121,7 @@ class TrainingSession:
             self._controls.pause()
 
     def resume(self) -> None:
-        """Lets a paused training go on."""
+        """Resumes a paused training."""
         if self.state in ("pausing", "paused"):
             self.state = "running"
             self._controls.resume()
@@ -124,31 +133,31 @@ class TrainingSession:
             self._controls.stop()
 
     def request(self, what: Request) -> bool:
-        """Asks for a checkpoint, an evaluation or a sample after this step; False when nothing trains."""
-        if self.state not in ("running", "pausing", "paused"):
+        """Asks for a checkpoint, an evaluation or a sample after this step; False without a training."""
+        if self.state not in TRAINING:
             return False
         self._controls.request(what)
         return True
 
     def change_learning_rate(self, factor: float) -> bool:
-        """Trains on at `factor` times the preset's schedule; False when nothing trains."""
-        if self.state not in ("running", "pausing", "paused"):
+        """Multiplies the preset's schedule by `factor` from the next step on; False without a training."""
+        if self.state not in TRAINING:
             return False
         self._controls.change_learning_rate(factor)
         return True
 
     def copy_weights(self) -> "Future[TextModel]":
-        """The live weights, served at the next step boundary; cancelled when nothing trains or it ends before."""
-        if self.state not in ("preparing", "running", "pausing", "paused"):
+        """The live weights as of the next step boundary; cancelled without a training or when it ends before that."""
+        if self.state not in TRAINING | {"preparing"}:
             nothing: Future[TextModel] = Future()
             nothing.cancel()
             return nothing
         return self._controls.copy_weights()
 
-    def half_speed(self) -> Launch | None:
-        """After a divergence: the launch that resumes the newest checkpoint at half the learning rate it diverged at.
+    def retry_at_half_learning_rate(self) -> Launch | None:
+        """After a divergence: the launch that resumes the newest checkpoint at half the learning rate.
 
-        Everything else is as it was in the run that diverged, what it was resumed with included.
+        Everything else, overrides of an earlier resume included, stays as it was. None without a checkpoint.
         """
         if self.failure is None or not self.failure.diverged or self.run is None or self.launch is None:
             return None
@@ -158,41 +167,41 @@ class TrainingSession:
         return replace(self.launch, resume=self.run, run_dir=None, learning_rate_factor=factor)
 
     def drain(self) -> Drained:
-        """Takes what the thread has emitted since the last time, and moves the state accordingly."""
+        """Takes what the thread has emitted since the last call, and updates the state."""
         opened: OpenedRun | None = None
-        latest: Progress | None = None
+        preparation: Progress | None = None
         events: list[Event] = []
         while self._queue:
             emitted = self._queue.popleft()
             if isinstance(emitted, Event):
                 events.append(emitted)
-                self._follow(emitted)
+                self._apply(emitted)
             elif isinstance(emitted, _Ended):
-                self._end(emitted.error)
+                self._apply_end(emitted.error)
             elif isinstance(emitted, OpenedRun):
                 opened, self.run = emitted, emitted.run
             else:
-                latest = self.preparation = emitted
-        changed, self._state_told = self.state != self._state_told, self.state
-        return Drained(opened, latest, tuple(events), changed)
+                preparation = self.preparation = emitted
+        changed, self._state_reported = self.state != self._state_reported, self.state
+        return Drained(opened, preparation, tuple(events), changed)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Waits for the thread's end; whether it has ended."""
+        """Waits for the thread to end; returns whether it has."""
         if self._thread is None:
             return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _follow(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         self.progress = self.progress.after(event)
         if isinstance(event, RunStarted) and self.state == "preparing":
             self.state, self.preparation = "running", None
-        elif self.state in ("running", "pausing", "paused") and isinstance(event, Paused | Resumed):
-            # The loop may have reported one request when the next was already made: what was asked for last counts.
-            wanted, there = self._controls.paused, isinstance(event, Paused)
-            self.state = ("paused" if there else "pausing") if wanted else "running"
+        elif self.state in TRAINING and isinstance(event, Paused | Resumed):
+            # The event may answer an earlier request; the latest request decides.
+            wanted, paused = self._controls.paused, isinstance(event, Paused)
+            self.state = ("paused" if paused else "pausing") if wanted else "running"
 
-    def _end(self, error: BaseException | None) -> None:
+    def _apply_end(self, error: BaseException | None) -> None:
         if error is None:
             self.state = "finished"
             return
@@ -202,33 +211,25 @@ class TrainingSession:
         self.state = "failed"
 
 
-def _work(stream: TrainingStream, launch: Launch, controls: Controls, emitted: "deque[Emitted | _Ended]") -> None:
+def _train(stream: TrainingStream, launch: Launch, controls: Controls, emitted: "deque[Emitted | _Ended]") -> None:
     """The body of the training thread."""
     error: BaseException | None = None
     try:
-        story: Iterator[Emitted] = stream(launch, controls)
-        for item in story:
+        items: Iterator[Emitted] = stream(launch, controls)
+        for item in items:
             emitted.append(item)
-            # While data is prepared there is nothing to save: a stop ends the preparation between two of its reports.
+            # During the preparation there is nothing to save: a stop ends it at its next progress report.
             if controls.stopping and not isinstance(item, Event):
                 break
-        close = getattr(story, "close", None)
+        close = getattr(items, "close", None)
         if close is not None:
             close()
     except Gpt2TuiError as expected:
         error = expected
     except BaseException as unexpected:  # the thread must report its end whatever happens
-        log.exception("the training thread ended on a bug")
+        log.exception("the training thread ended with an unexpected error")
         error = unexpected
     finally:
         controls.end()
         give_back_freed_memory()
         emitted.append(_Ended(error))
-
-
-# ---- the states of the training that this process owns
-
-SessionState = Literal["idle", "preparing", "running", "pausing", "paused", "stopping", "finished", "failed"]
-
-ACTIVE: frozenset[SessionState] = frozenset({"preparing", "running", "pausing", "paused", "stopping"})
-"""Those in which a thread trains, or is about to, and no second training may begin."""

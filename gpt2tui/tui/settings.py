@@ -1,4 +1,4 @@
-"""What the workbench remembers between two starts: a small JSON file in the configuration folder."""
+"""What the workbench remembers between two starts, in a small JSON file of the configuration folder."""
 
 import contextlib
 import json
@@ -11,9 +11,9 @@ LARGEST_BYTES = 2**20
 
 
 class UserSettings:
-    """Remembered values by name, such as `theme`, `mode`, `preset`, `run`; written when one changes.
+    """Remembered values by name, such as `theme`, `mode`, `preset`, `run`; written whenever a value changes.
 
-    A file that is missing, damaged or cannot be written never stops anything: then nothing is remembered.
+    When the file is missing, damaged or cannot be written, nothing is remembered and nothing is raised.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -25,7 +25,7 @@ class UserSettings:
                 self._values = values if isinstance(values, dict) else {}
 
     def text(self, name: str, default: str = "") -> str:
-        """A remembered text; `default` when there is none or it is something else."""
+        """A remembered text; `default` when there is none or the value is no text."""
         value = self._values.get(name, default)
         return value if isinstance(value, str) else default
 
@@ -40,7 +40,7 @@ class UserSettings:
 
     @property
     def theme(self) -> str:
-        """Textual's theme."""
+        """The name of Textual's theme."""
         return self.text("theme")
 
     @property

@@ -1,4 +1,4 @@
-"""Opens the workbench and turns how it ended into an exit code."""
+"""Opens the workbench and returns its exit code."""
 
 import os
 import select
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gpt2tui.run.folder import Run
     from gpt2tui.tui.session import TrainingSession
 
-HANG_UP_MILLISECONDS = 1000
-ENDING_SECONDS = 2.0  # of a training thread that has told its end
+POLL_MILLISECONDS = 1000
+ENDING_SECONDS = 2.0  # for a training thread to end after its last event
 
 
 def run_workbench(
@@ -29,15 +29,15 @@ def run_workbench(
     run_dir: str | None = None,
     attach: "Run | None" = None,
 ) -> int:
-    """Shows the workbench until it is left; returns the exit code.
+    """Shows the workbench until the user quits; returns the exit code.
 
-    `presets` and `overrides` are opened in the form, `resume` goes on with a run at once, `attach` shows the run of
-    another process; the first new training is written to `run_dir`. Raises UsageError without a terminal, and what is
-    wrong with the arguments before the screen opens.
+    `presets` and `overrides` are opened in the form, `resume` resumes a run at once, `attach` shows the run of another
+    process; the first new training is written to `run_dir`. Raises UsageError without a terminal, and the errors of
+    its arguments before the screen opens.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
-            "the workbench needs a terminal, and stdin or stdout is none; "
+            "the workbench needs a terminal, and stdin or stdout is not one; "
             "train without a screen: gpt2tui --headless --preset small"
         )
     from gpt2tui.launch import Launch
@@ -62,50 +62,50 @@ def run_workbench(
     _start_resource_tracker()
     with terminal_for_the_screen():
         app = WorkbenchApp(preset=preselected, launch=launch, attach=attach, run_dir=Path(run_dir) if run_dir else None)
-        _watch_the_terminal(app.session)
+        _watch_for_hangup(app.session)
         try:
             app.run()
         finally:
-            # Normally it has ended by now; after a crash of the screen it still saves.
+            # Normally the training has ended by now; after a crash of the screen it still saves a checkpoint.
             app.session.stop()
             ended = app.session.join(timeout=None if app.return_code == 1 else ENDING_SECONDS)
     code = app.return_code or 0
     if not ended:
-        # A second request to quit leaves a download or a step behind, which nothing can end in an orderly way.
-        _leave_now(code)
+        # After a second request to quit, a download or a step may still run, which cannot be interrupted.
+        _exit_at_once(code)
     return code
 
 
-def _watch_the_terminal(session: "TrainingSession") -> None:
-    """Lets the training save, and then ends the process, when the terminal is gone.
+def _watch_for_hangup(session: "TrainingSession") -> None:
+    """When the terminal is gone, stops the training, which saves a checkpoint, and ends the process.
 
-    SIGHUP alone does not do it: only a controlling terminal sends one, and Textual, whose writing thread dies with the
-    terminal, soon blocks its event loop on a full queue, where no signal is answered any more.
+    SIGHUP is not enough: only a controlling terminal sends one, and Textual, whose writing thread dies with the
+    terminal, soon blocks its event loop on a full queue, where no signal is handled any more.
     """
     if not hasattr(select, "poll"):  # Windows
         return
     poller = select.poll()
-    poller.register(sys.stdin.fileno(), 0)  # hanging up is reported unasked
+    poller.register(sys.stdin.fileno(), 0)  # POLLHUP is always reported
 
     def watch() -> None:
-        while not poller.poll(HANG_UP_MILLISECONDS):
+        while not poller.poll(POLL_MILLISECONDS):
             pass
         session.stop()
         session.join(timeout=None)
-        time.sleep(ENDING_SECONDS)  # the orderly way out is preferred, where it is open
+        time.sleep(ENDING_SECONDS)  # time for the app to end by itself, where it still can
         os._exit(128 + signal.SIGHUP)
 
     threading.Thread(target=watch, name="hang-up", daemon=True).start()
 
 
 def _start_resource_tracker() -> None:
-    # Started later, from inside the app, it fails: "bad value(s) in fds_to_keep".
+    # Started from inside the running app, it fails: "bad value(s) in fds_to_keep".
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()
 
 
-def _leave_now(code: int) -> None:
+def _exit_at_once(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""While the screen is up the terminal belongs to it: whatever else would write there goes to a log file."""
+"""While the workbench is open, only the screen writes to the terminal: all other output goes to a log file."""
 
 import contextlib
 import logging
@@ -18,12 +18,12 @@ LARGEST_BYTES = 2**20
 
 
 def log_file() -> Path:
-    """Where the workbench writes what went wrong."""
+    """The log of the workbench."""
     return cache_folder() / "workbench.log"
 
 
-class _HarmlessFormatter(logging.Formatter):
-    """Names and messages that are not ours go into the log too, and a log is printed to a terminal."""
+class _SanitizingFormatter(logging.Formatter):
+    """Removes control characters: the log holds text from outside and may be printed to a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return sanitize(super().format(record))
@@ -31,10 +31,10 @@ class _HarmlessFormatter(logging.Formatter):
 
 @contextlib.contextmanager
 def terminal_for_the_screen() -> Iterator[None]:
-    """Sends file descriptors 1 and 2 to the log: C libraries, child processes and Python's logging write there.
+    """Redirects file descriptors 1 and 2, where C libraries and child processes write, and Python's logging to the log.
 
-    The screen keeps the terminal through `sys.__stdout__` and `sys.__stderr__`, which Textual draws on. Everything is
-    as before at the end. Without a place for the log it all goes nowhere.
+    Textual draws on `sys.__stdout__` and `sys.__stderr__`, which keep the terminal. All is restored at the end. When
+    the log cannot be opened, the output is discarded.
     """
     before = sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__
     descriptors = os.dup(1), os.dup(2)
@@ -46,7 +46,7 @@ def terminal_for_the_screen() -> Iterator[None]:
         for descriptor in (*descriptors, log)
     )
     handler = logging.StreamHandler(log_text)
-    handler.setFormatter(_HarmlessFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_SanitizingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -77,18 +77,18 @@ def _open_log() -> int:
         return os.open(os.devnull, os.O_WRONLY)
 
 
-# ---- the last border before the terminal: whatever a widget has drawn, no control character leaves the screen
+# ---- the last check before the terminal
 
 
 class ControlFilter(LineFilter):
     """Drops control characters from every line that is drawn.
 
-    Each widget already shows text that is not ours through `sanitize`, which leaves a sign where something was. This
-    is for the one that forgets to, and for those of Textual: an input shows whatever it is given.
+    Our widgets already pass text from outside through `sanitize`, which leaves a visible sign for each. This catches
+    what they miss, and Textual's own widgets: an input shows whatever it is given.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """The line, unchanged where there is nothing to drop, which is nearly always."""
+        """The line without control characters."""
         if all(text.isprintable() for text, _, _ in segments):
             return segments
         return [Segment(drop_controls(text), style, control) for text, style, control in segments]

@@ -77,7 +77,7 @@ def test_stop_while_paused_saves(started):
     assert len(fake.saved) == 1
 
 
-def test_fast_changes_of_mind_end_in_what_was_asked_for_last(started):
+def test_after_fast_changes_the_last_request_counts(started):
     fake = FakeTraining()
     session = started(fake)
     until(session, "running")
@@ -138,15 +138,15 @@ def test_live_weights_come_at_a_step_boundary_and_not_after_the_end(started):
     assert session.copy_weights().cancelled()
 
 
-def test_an_expected_failure_is_told_in_its_own_words(started):
+def test_an_expected_failure_has_its_own_message(started):
     session = started(FakeTraining(fails=DataError("the corpus is empty")))
     until(session, "failed")
     assert session.failure.message == "the corpus is empty"
     assert session.failure.expected
-    assert session.half_speed() is None
+    assert session.retry_at_half_learning_rate() is None
 
 
-def test_a_bug_in_the_thread_is_told_with_its_kind(started):
+def test_an_unexpected_exception_is_named_by_its_class(started):
     session = started(FakeTraining(fails=ZeroDivisionError("division by zero")))
     until(session, "failed")
     assert session.failure.message == "ZeroDivisionError: division by zero"
@@ -159,15 +159,15 @@ def test_after_a_divergence_the_newest_checkpoint_is_offered_at_half_the_learnin
     until(session, "running")
     session.request("checkpoint")
     until(session, "failed")
-    slower = session.half_speed()
-    assert slower.resume == session.run
-    assert slower.learning_rate_factor == 0.5
+    retry = session.retry_at_half_learning_rate()
+    assert retry.resume == session.run
+    assert retry.learning_rate_factor == 0.5
 
 
 def test_without_a_checkpoint_a_divergence_offers_nothing(started):
     session = started(FakeTraining(fails=diverged()))
     until(session, "failed")
-    assert session.half_speed() is None
+    assert session.retry_at_half_learning_rate() is None
 
 
 def test_stop_during_the_preparation_ends_it_without_a_step(started):
@@ -179,11 +179,11 @@ def test_stop_during_the_preparation_ends_it_without_a_step(started):
     assert not [e for e in until(session, "finished") if isinstance(e, Step)]
 
 
-def test_preparation_is_told_as_it_goes_on(started):
+def test_progress_of_the_preparation_is_reported(started):
     session = started(FakeTraining(preparation=["reading", "tokenizing"]))
     stages = []
     while session.state == "preparing":
-        if latest := session.drain().progress:
+        if latest := session.drain().preparation:
             stages.append(latest.stage)
         time.sleep(0.001)
     assert stages[-1] == "tokenizing"

@@ -12,7 +12,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import config_folder
 from gpt2tui.tui.help import HelpScreen, bindings_by_place
-from gpt2tui.tui.messages import PreparationProgress, RunAttached, RunOpened, RunsChanged, SessionChanged, TrainingBegun
+from gpt2tui.tui.messages import PreparationAdvanced, RunAttached, RunOpened, RunsChanged, SessionChanged, TrainingBegun
 from gpt2tui.tui.messages import TrainingEvents as Events
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from tests.tui.fake_training import FakeTraining, diverged
@@ -64,7 +64,7 @@ def test_a_digit_typed_into_an_input_is_text():
     drive(story)
 
 
-def test_a_dialog_is_answered_before_one_goes_elsewhere():
+def test_the_mode_does_not_change_while_a_dialog_is_open():
     async def story(app, pilot):
         app.show_error("Oh", "no")
         await pilot.press("f2", "1")
@@ -110,10 +110,10 @@ def test_a_training_shows_itself_on_the_train_screen_in_order():
         app.start_training(small())
         await until(pilot, lambda: Events in kinds(app))
         assert app.current_mode == "train"
-        told = kinds(app)
-        assert told[0] is TrainingBegun
-        assert told.index(RunOpened) < told.index(Events)
-        assert PreparationProgress in told
+        posted = kinds(app)
+        assert posted[0] is TrainingBegun
+        assert posted.index(RunOpened) < posted.index(Events)
+        assert PreparationAdvanced in posted
         assert app.training_status.state == "running"
         assert app.training_status.run.endswith("small")
 
@@ -172,7 +172,7 @@ def test_a_failed_training_is_a_dialog_and_the_app_stays():
     drive(story, FakeTraining(fails=DataError("[/] the corpus \x1b]52;c;aGk=\x07 is empty")))
 
 
-def test_after_a_divergence_one_goes_on_at_half_the_learning_rate():
+def test_after_a_divergence_the_training_resumes_at_half_the_learning_rate():
     fake = FakeTraining(fails=diverged(), fails_at=60, seconds=0.01)
 
     async def story(app, pilot):
@@ -209,7 +209,7 @@ def test_without_a_training_quit_leaves_at_once():
     assert drive(story).return_code == 0
 
 
-def test_with_a_training_quit_asks_and_keep_looking_keeps_it_running():
+def test_with_a_training_quit_asks_and_keep_training_keeps_it_running():
     async def story(app, pilot):
         app.start_training(small())
         await until(pilot, lambda: app.session.state == "running")

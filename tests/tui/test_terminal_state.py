@@ -158,7 +158,7 @@ def test_quit_stops_and_saves(terminal):
     screen = terminal()
     screen.until("TRAINING")
     screen.press(b"\x11")
-    screen.until("Keep looking")
+    screen.until("Keep training")
     screen.press(b"\r")
     assert screen.exit_code() == 0
     assert screen.is_restored()
@@ -169,7 +169,7 @@ def test_a_preparation_that_hangs_does_not_hold_the_program(terminal):
     screen = terminal(extra=HANGING)
     screen.until("PREPARING")
     screen.press(b"\x11")
-    screen.until("Keep looking")
+    screen.until("Keep training")
     screen.press(b"\r")
     screen.until("SAVING")
     screen.press(b"\x11")

@@ -8,7 +8,7 @@ from textual.geometry import Size
 
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import user_folder
-from gpt2tui.tui.app import UnsavedDialog, WorkbenchApp
+from gpt2tui.tui.app import QuitDialog, WorkbenchApp
 from gpt2tui.tui.base import SteadyScreen
 from gpt2tui.tui.presets.form import PresetForm
 from gpt2tui.tui.session import TrainingSession
@@ -29,7 +29,7 @@ def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
             await pilot.press("enter", *"300")
             assert app.screen.unsaved_changes() is not None
             await pilot.press("ctrl+q")
-            await until(pilot, lambda: isinstance(app.screen, UnsavedDialog))
+            await until(pilot, lambda: isinstance(app.screen, QuitDialog))
             await pilot.press("escape")
             await pilot.press("ctrl+s")
             await until(pilot, lambda: preset_files.check(path).preset.model.vocab_size == 300)

@@ -1,4 +1,4 @@
-"""What the Train screen is emitted of runs: of this process's training by messages, of another's by its file."""
+"""Where the Train screen gets its runs from: this process's training by messages, another process's run by its file."""
 
 import asyncio
 import itertools
@@ -21,22 +21,24 @@ from gpt2tui.run.folder import Run
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
 
+READ_ONLY = "read-only: trained by another process"
+
 
 class RunSource:
-    """Keeps the training of this process and perhaps a run of another one, and which of them is on show.
+    """The training of this process, a run of another process if one is attached, and which of the two is on show.
 
-    The coroutines read files in threads; everything else answers at once.
+    The coroutines read files in threads; everything else returns at once.
     """
 
     def __init__(self) -> None:
         self.view = DisplayedRun()
-        """What is on show."""
+        """The run on show."""
         self.live: DisplayedRun | None = None
-        """The training of this process, the last one after its end."""
+        """The training of this process, or the last one that has ended."""
         self.locked = True
-        """Whether the attached run is held by a process."""
-        self._follower = EventTail()
-        self._told_before_history: list[Event] | None = None
+        """Whether a process holds the lock of the attached run."""
+        self._tail = EventTail()
+        self._events_before_history: list[Event] | None = None
 
     @property
     def empty(self) -> bool:
@@ -45,68 +47,68 @@ class RunSource:
 
     @property
     def note(self) -> str:
-        """That nothing here controls the run on show, or nothing."""
+        """Why the run on show cannot be controlled here, else empty."""
         if not self.view.attached:
             return ""
-        return "attached, controls off" if self.locked else "not training"
+        return READ_ONLY if self.locked else "not training"
 
     # ---- the training of this process
 
     def begin(self, loaded: LoadedPreset, resumed: Run | None) -> None:
-        """Shows a training that begins; one that goes on waits for its history until `learn` has read it."""
-        self._follower.end()
+        """Shows a training that begins; a resumed one keeps its events back until `add_facts` has read its history."""
+        self._tail.end()
         self.view = self.live = DisplayedRun(run=resumed, waiting="preparing")
-        self.live.know(loaded.preset, None)
-        self._told_before_history = [] if resumed else None
+        self.live.set_facts(loaded.preset, None)
+        self._events_before_history = [] if resumed else None
 
     def receive(self, events: Sequence[Event], run: Run | None) -> Sequence[Event]:
-        """Takes events of this process's training; returns those that are to be added to `live` now."""
+        """Takes events of this process's training; returns those to add to `live` now."""
         if self.live is None:
             self.view = self.live = DisplayedRun(run=run)
         if any(isinstance(event, RunStarted) for event in events):
             self.live.waiting = "waiting for the first step"
-        if self._told_before_history is not None:
-            self._told_before_history.extend(events)
+        if self._events_before_history is not None:
+            self._events_before_history.extend(events)
             return ()
         return events
 
-    async def learn(self, view: DisplayedRun, started: RunStarted) -> bool:
-        """Adds what is not in the events, and for a resumed run what was before; whether that was so."""
+    async def add_facts(self, view: DisplayedRun, started: RunStarted) -> bool:
+        """Adds what is not in the events, and for a resumed run its history; returns whether it added a history."""
         run = view.run
         if run is None:
             return False
         facts = await asyncio.to_thread(run_facts, run, started.device)
-        view.know(facts.preset or view.preset, facts.train_bytes)
+        view.set_facts(facts.preset or view.preset, facts.train_bytes)
         view.memory_total_bytes = facts.memory_total_bytes
-        if self._told_before_history is None or view is not self.live:
+        if self._events_before_history is None or view is not self.live:
             return False
-        earlier = await asyncio.to_thread(earlier_view, run, beginning(started))
+        earlier = await asyncio.to_thread(read_history_before, run, time_in_file(started))
         view.history, view.log = earlier.history, earlier.log
-        view.know(view.preset, view.train_bytes)
-        emitted, self._told_before_history = self._told_before_history, None
-        view.add(emitted)
+        view.set_facts(view.preset, view.train_bytes)
+        events, self._events_before_history = self._events_before_history, None
+        view.add(events)
         return True
 
     # ---- a run of another process
 
     def attach(self, run: Run) -> Callable[[], None]:
-        """Shows a run from its file; returns the body of the thread that follows it."""
+        """Shows a run from its file; returns the function that the reading thread runs."""
         self.locked = True
-        self.view = DisplayedRun(attached=True, run=run, waiting="reading its events")
-        return self._follower.begin(run)
+        self.view = DisplayedRun(attached=True, run=run, waiting="loading")
+        return self._tail.begin(run)
 
     def drain(self) -> tuple[bool, Sequence[Event]]:
-        """What the file has emitted since the last time: whether the run was found, and its new events."""
-        found, events = self._follower.drain()
+        """What was read since the last call: whether the run's earlier events were, and its new events."""
+        loaded, events = self._tail.drain()
         if not self.view.attached:
             return False, ()
-        if found is not None:
-            found.say("watch", "its events.jsonl; controls off")
-            self.view = found
-        return found is not None, events
+        if loaded is not None:
+            loaded.log_line("watch", READ_ONLY)
+            self.view = loaded
+        return loaded is not None, events
 
-    async def look_at_lock(self) -> bool:
-        """Whether the attached run is held by a process now or no longer, other than before."""
+    async def check_lock(self) -> bool:
+        """Updates `locked`; returns whether it has changed."""
         view = self.view
         if not view.attached or view.run is None:
             return False
@@ -117,58 +119,58 @@ class RunSource:
         return True
 
     def detach(self) -> bool:
-        """Shows the training of this process again, where there is one."""
+        """Shows the training of this process again; returns whether there is one."""
         if not self.view.attached or self.live is None:
             return False
-        self._follower.end()
+        self._tail.end()
         self.view = self.live
         return True
 
     def end(self) -> None:
-        """Lets the thread that follows a file end."""
-        self._follower.end()
+        """Ends the reading thread."""
+        self._tail.end()
 
 
-# ---- a run of another process, read from its file in a thread as it grows
+# ---- reading the events of another process's run in a thread
 
 
 class EventTail:
-    """Follows one run at a time. All but the thread's body is for the screen's thread."""
+    """Follows the events of one run at a time. Its methods are for the screen's thread."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._queue: deque[DisplayedRun | Event] = deque()
 
     def begin(self, run: Run) -> Callable[[], None]:
-        """Leaves what was followed before; returns the body of the thread that is to follow this run."""
+        """Stops following the run before; returns the function that the reading thread runs."""
         self.end()
         self._stop, self._queue = threading.Event(), deque()
         return partial(_follow, run, self._stop, self._queue)
 
     def end(self) -> None:
-        """Lets the thread come to its end."""
+        """Ends the thread."""
         self._stop.set()
 
     def drain(self) -> tuple[DisplayedRun | None, list[Event]]:
-        """What the thread has emitted since the last time: once the run as it was found, then its new events."""
-        emitted = [self._queue.popleft() for _ in range(len(self._queue))]
-        found = next((item for item in emitted if isinstance(item, DisplayedRun)), None)
-        return found, [item for item in emitted if isinstance(item, Event)]
+        """What the thread has read since the last call: the run with its earlier events, once, and then new events."""
+        items = [self._queue.popleft() for _ in range(len(self._queue))]
+        loaded = next((item for item in items if isinstance(item, DisplayedRun)), None)
+        return loaded, [item for item in items if isinstance(item, Event)]
 
 
-def _follow(run: Run, stop: threading.Event, emitted: deque[DisplayedRun | Event]) -> None:
+def _follow(run: Run, stop: threading.Event, queue: deque[DisplayedRun | Event]) -> None:
     for item in follow_run(run, stop):
         if stop.is_set():
             return
-        emitted.append(item)
+        queue.append(item)
 
 
-# ---- what a run's folder and this machine say about a run, beside its events. Reads files: not for the screen's thread
+# ---- what is not in the events. Reads files: not for the screen's thread
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """None is what is not known."""
+    """What the run's folder and this machine know of a run; None where it is not known."""
 
     preset: Preset | None = None
     train_bytes: int | None = None
@@ -176,7 +178,7 @@ class RunFacts:
 
 
 def run_facts(run: Run, device: str) -> RunFacts:
-    """The frozen preset, the size of the training text, and the memory of the device of that name, if it is here."""
+    """The frozen preset, the bytes of the training text, and the memory of the device if the run was made here."""
     try:
         preset = preset_files.check(run.preset_file).preset
     except (Gpt2TuiError, OSError):
@@ -195,8 +197,8 @@ def run_facts(run: Run, device: str) -> RunFacts:
     )
 
 
-def earlier_view(run: Run, before: float) -> DisplayedRun:
-    """What the run's file tells of the time before `before`, when a process went on with it."""
+def read_history_before(run: Run, before: float) -> DisplayedRun:
+    """The run up to the time `before`, when it was resumed."""
     view = DisplayedRun(run=run)
     if run.events_file.exists():
         view.add(event for event in read_events(run.events_file) if event.time < before)
@@ -204,9 +206,9 @@ def earlier_view(run: Run, before: float) -> DisplayedRun:
 
 
 def follow_run(run: Run, stop: threading.Event) -> Iterator[DisplayedRun | Event]:
-    """The run as its file has it now, all at once, then each event as it is written, until `stop` is set."""
+    """The run with all events that its file has now, then each new event, until `stop` is set."""
     view = DisplayedRun(attached=True, run=run, waiting="no events yet")
-    there = 0
+    count = 0
     if run.events_file.exists():
         now = threading.Event()
         now.set()
@@ -214,18 +216,18 @@ def follow_run(run: Run, stop: threading.Event) -> Iterator[DisplayedRun | Event
             if stop.is_set():
                 return
             view.add((event,))
-            there += 1
+            count += 1
     yield view
-    yield from itertools.islice(follow_events(run.events_file, stop), there, None)
+    yield from itertools.islice(follow_events(run.events_file, stop), count, None)
 
 
 def read_history(run: Run) -> RunHistory:
-    """The curves of a run. Raises OSError when they cannot be read."""
+    """The curves of a run. Raises OSError when its file cannot be read."""
     return RunHistory.of(read_events(run.events_file))
 
 
-def beginning(event: RunStarted) -> float:
-    """The time of an event as its file has it."""
+def time_in_file(event: RunStarted) -> float:
+    """The time of an event as it is rounded in the file."""
     return round(event.time, 3)
 
 
@@ -234,7 +236,7 @@ def _memory_total(device: str) -> int | None:
         import psutil
 
         return psutil.virtual_memory().total
-    torch = sys.modules.get("torch")  # there when this process trains; a look is not worth loading it
+    torch = sys.modules.get("torch")  # loaded where this process trains; not worth loading for this
     if torch is None or not torch.cuda.is_available():
         return None
     for index in range(torch.cuda.device_count()):

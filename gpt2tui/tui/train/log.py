@@ -19,7 +19,7 @@ _SHOWN = 300
 
 
 class EventLog(Vertical):
-    """Lines of a run, the newest at the end; `open_filter` shows only those that have all words."""
+    """The lines of a run, the newest at the end; `open_filter` asks for words that the lines must have."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close_filter", "Clear filter", show=False)]
 
@@ -44,46 +44,50 @@ class EventLog(Vertical):
         """The lines over the filter."""
         with VerticalScroll():
             yield Static("", markup=False)
-        yield FieldInput(placeholder="words; Esc clears", compact=True)
+        yield FieldInput(placeholder="words; Esc closes", compact=True)
 
     def on_mount(self) -> None:
-        """Names itself; the end stays in view until one scrolls back."""
+        """Keeps the end in view until the user scrolls back."""
         self.query_one(VerticalScroll).anchor()
         self._draw()
 
     def show(self, lines: Iterable[EventLine]) -> None:
-        """These lines, in place of what was there."""
+        """Replaces all lines."""
         self._lines = deque(lines, LOG_LINES)
         self._draw()
 
     def add(self, lines: Iterable[EventLine]) -> None:
-        """More lines at the end."""
+        """Adds lines at the end."""
         before = len(self._lines)
         self._lines.extend(lines)
         if len(self._lines) != before or before == LOG_LINES:
             self._draw()
 
     def open_filter(self) -> None:
-        """Lets one type what to look for."""
+        """Opens the filter."""
         self.add_class("-filtering")
         self.query_one(Input).focus()
 
     def action_close_filter(self) -> None:
-        """Shows everything again."""
+        """Closes the filter and shows all lines."""
         self.query_one(Input).value = ""
         self.remove_class("-filtering")
         self.screen.set_focus(None)
         self._draw()
 
+    def on_resize(self) -> None:
+        """Shows as much of each line as fits."""
+        self._draw()
+
     @on(Input.Changed)
     def filter(self, event: Input.Changed) -> None:
-        """Shows what matches, while one types."""
+        """Shows the matching lines while the user types."""
         event.stop()
         self._draw()
 
     @on(Input.Submitted)
     def leave(self, event: Input.Submitted) -> None:
-        """Gives the keys back to the screen; the filter stays."""
+        """Gives the focus back to the screen; the filter stays."""
         event.stop()
         self.screen.set_focus(None)
         if not event.value.strip():
@@ -91,7 +95,8 @@ class EventLog(Vertical):
 
     def _draw(self) -> None:
         words = self.query_one(Input).value
-        shown = [line for line in self._lines if line.matches(words)][-_SHOWN:]
-        self.query_one(Static).update(Content("\n").join(line.content() for line in shown))
+        width = self.query_one(VerticalScroll).scrollable_content_region.width
+        shown = [line for line in self._lines if line.has_words(words)][-_SHOWN:]
+        self.query_one(Static).update(Content("\n").join(line.content(width) for line in shown))
         self.border_title = Content(f"log · {sanitize(words, keep_newlines=False)}" if words else "log")
         self.border_subtitle = "" if self.has_class("-filtering") else "/ filter"

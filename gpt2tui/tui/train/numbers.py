@@ -1,4 +1,4 @@
-"""The numbers of a run as words: one row a number, with its definition. Pure functions of what is known."""
+"""The numbers panel of a run: one row per number, with its definition as a tooltip."""
 
 import math
 import time
@@ -16,41 +16,44 @@ from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.schedules import phase
 from gpt2tui.tui.train.view import DisplayedRun
 
+_KEY_WIDTH = 8
+_VALUE_WIDTH = 8
+_BAR_WIDTH = 6
+
 DEFINITIONS = {
     "train": "The training loss: the mean cross-entropy of the step's tokens in nats, smoothed over about the last 20 "
-    "steps. Guessing evenly among the V tokens of the vocabulary costs ln V.",
-    "val": "The same loss over eval_tokens tokens of the validation text, always the same ones, which the model never "
-    "trains on. At the end of the run once over all of the validation text.",
-    "bits/B": "Bits per byte: the size of the validation text if the model compressed it. It compares models whatever "
-    "their tokenizer, and with `xz -9`, which is shown for all of the validation text with the ratio of the two.",
-    "lr": "The learning rate of AdamW at this step, and where on its schedule it is.",
-    "grad": "The norm of the gradient before clipping, and the share of the last 1,000 steps in which it was above "
-    "optimizer.grad_clip and so scaled down to it.",
-    "speed": "Tokens trained on a second and the time of a step: the median of the last 50 steps, evaluations and "
-    "pauses apart. MFU: the share of the GPU's stated peak that the model's arithmetic reaches.",
-    "memory": "What torch has allocated on the GPU, and the most that it has reserved; without a GPU, what the process "
-    "holds of the computer's memory.",
+    "steps. Uniform probabilities over the V tokens of the vocabulary give ln V.",
+    "val": "The validation loss: the same mean over eval_tokens tokens of text that the model never trains on, always "
+    "the same tokens; at the end of the run over all of the validation text. best val: the lowest so far.",
+    "bits/B": "Bits per byte: how many bits the model needs for a byte of the validation text. It compares models with "
+    "different tokenizers, and with `xz -9` on all of the validation text; ratio is bits/B divided by that of xz.",
+    "lr": "The learning rate of AdamW at this step, and the phase of its schedule.",
+    "grad": "The gradient norm before clipping, and the share of the last 1,000 steps in which it exceeded "
+    "optimizer.grad_clip and was scaled down to it.",
+    "speed": "Tokens trained per second and the time of a step: the median of the last 50 steps, without evaluations "
+    "and pauses. MFU: model FLOPs per second as a share of the GPU's stated peak.",
+    "memory": "GPU memory that torch has allocated, and the most that it has reserved; without a GPU, the resident "
+    "memory of the process.",
     "ckpt": "The newest checkpoint: its step, how long ago it was saved, and its size on disk.",
-    "wandb": "Whether Weights & Biases is told, and the rows that it has been sent: one a step and an evaluation.",
-    "data": "The corpus, and how often the model has seen all of its training text (estimated from the bytes that a "
-    "token stands for).",
+    "wandb": "The mode of Weights & Biases, and the rows sent to it: one per step and one per evaluation.",
+    "data": "The corpus, and the epochs of its training text so far, estimated from the mean bytes per token.",
 }
 
 
 @dataclass(frozen=True)
 class Number:
-    """A row of the panel: `value` stands out, `note` explains; `style` is the theme's name for its colour."""
+    """A row of the panel: a bold `value` and a muted `note`; `style` names a theme colour."""
 
     key: str
     value: str
     note: str = ""
     style: str = ""
     fraction: float | None = None
-    """How full, for a bar."""
+    """From 0 to 1, for a bar."""
 
 
 def numbers(view: DisplayedRun, now: float | None = None) -> list[Number]:
-    """All rows, in the order of `DEFINITIONS`; what is not known is a dash."""
+    """All rows, in the order of `DEFINITIONS`; an unknown value is a dash."""
     now = time.time() if now is None else now
     return [
         _train(view), _val(view), _bits_per_byte(view), _learning_rate(view), _grad_norm(view), _speed(view),
@@ -58,8 +61,8 @@ def numbers(view: DisplayedRun, now: float | None = None) -> list[Number]:
     ]  # fmt: skip
 
 
-def strip(view: DisplayedRun, now: float | None = None) -> tuple[list[Number], list[Number]]:
-    """Two lines of short numbers for a narrow screen."""
+def two_lines(view: DisplayedRun, now: float | None = None) -> tuple[list[Number], list[Number]]:
+    """The numbers with short notes in two lines, for a narrow screen."""
     by_key = {number.key: number for number in numbers(view, now)}
     short = {key: Number(key, n.value, _short_note(key, n.note), n.style) for key, n in by_key.items()}
     return (
@@ -69,7 +72,7 @@ def strip(view: DisplayedRun, now: float | None = None) -> tuple[list[Number], l
 
 
 def one_line(view: DisplayedRun) -> list[Number]:
-    """The few numbers for a very small screen, the most important first."""
+    """A few numbers for a very small screen, the most important first."""
     history = view.history
     progress = history.progress
     found = [_train(view), _val(view), Number("step", f"{progress.step:,}/{progress.num_iterations:,}"), _speed(view)]
@@ -115,9 +118,9 @@ def _val(view: DisplayedRun) -> Number:
     elif last.best:
         note += ", best val"
     elif best is not None:
-        note += f", best {best.val_loss:.3f} @{best.step:,}"
+        note += f", best val {best.val_loss:.3f} @{best.step:,}"
     elif (known := view.history.progress.best_val_loss) is not None:
-        note += f", best {known:.3f}"
+        note += f", best val {known:.3f}"
     return Number("val", _digits(last.val_loss), note, "success")
 
 
@@ -213,7 +216,7 @@ def _seen(view: DisplayedRun) -> str:
 
 
 def _short_note(key: str, note: str) -> str:
-    """What of a note there is room for in a strip."""
+    """The part of a note that is shown in two lines."""
     if key in ("train", "lr", "wandb", "data"):
         return ""
     if key == "grad":
@@ -227,33 +230,29 @@ def _digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-# ---- in words: where on its schedule the learning rate is
+# ---- the phase of the schedule, in words
 
 
 def schedule_phase(preset: Preset, step: int, factor: float = 1.0) -> str:
-    """The phase of the update that made `step`; `factor` is what a person has multiplied the schedule by."""
+    """The phase of the schedule at the update that made `step`; `factor` is the user's multiplier."""
     now, name = phase(preset, step - 1), preset.schedule.name
     if now.name == "warm-up":
         words = f"warm-up {step:,}/{now.last + 1:,}"
     elif name == "constant":
         words = "constant"
     elif name == "wsd":
-        words = f"stable until {now.last + 1:,}" if now.name == "constant" else f"falls until {now.last + 1:,}"
+        words = f"stable until {now.last + 1:,}" if now.name == "constant" else f"decays until {now.last + 1:,}"
     else:
-        fallen = now.progress(step - 1) if now.name == "decay" else 0.0
-        words = f"{name}, {fallen:.0%} of the way"
+        decayed = now.progress(step - 1) if now.name == "decay" else 0.0
+        words = f"{name} decay, {decayed:.0%} done"
     return words if factor == 1.0 else f"{words}, × {factor:g}"
 
 
-# ---- the numbers of the run on show: a table, two lines or one line, whatever there is room for
-
-_KEY_WIDTH = 8
-_VALUE_WIDTH = 8
-_BAR_WIDTH = 6
+# ---- the widgets
 
 
 class NumbersPanel(Vertical):
-    """A row for each number; its definition is the row's tooltip."""
+    """A row for each number, with its definition as a tooltip."""
 
     DEFAULT_CSS = """
     NumbersPanel {
@@ -277,18 +276,18 @@ class NumbersPanel(Vertical):
             yield row
 
     def show(self, view: DisplayedRun, title: Content, note: Content) -> None:
-        """The numbers as they are now; the border says the title and the note."""
+        """Draws the numbers, with the title and the note on the border."""
         if (title, note) != self._titles:
             self._titles = (title, note)
             self.border_title, self.border_subtitle = title, note
         for row, number in zip(self.query(".number").results(Static), numbers(view), strict=True):
             content = _row(number)
             if row.content != content:
-                row.update(content, layout=False)  # its size is fixed: a layout would cost the training time
+                row.update(content, layout=False)  # no layout, which would slow the training down: the size is fixed
 
 
 class NumbersStrip(Static):
-    """The same in two lines, or in one."""
+    """The numbers in two lines, or in one."""
 
     DEFAULT_CSS = """
     NumbersStrip { height: auto; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
@@ -300,9 +299,9 @@ class NumbersStrip(Static):
         self.tooltip = Content("\n".join(f"{key}: {definition}" for key, definition in DEFINITIONS.items()))
 
     def show(self, view: DisplayedRun, lines: int) -> None:
-        """The numbers that fit into so many lines."""
+        """Draws the numbers in two lines, or in one."""
         width = self.content_size.width or 1
-        rows = strip(view) if lines > 1 else (one_line(view),)
+        rows = two_lines(view) if lines > 1 else (one_line(view),)
         content = Content("\n").join(_fitting(row, width) for row in rows)
         if self.content != content:
             before, self._rows = self._rows, len(rows)
@@ -329,7 +328,7 @@ def _value(number: Number, width: int = 0) -> Content:
 
 
 def _fitting(row: Sequence[Number], width: int) -> Content:
-    """As many numbers as fit on a line, and then as many of their notes."""
+    """As many numbers as fit on a line, then as many of their notes."""
     parts: list[Content] = []
     for number in row:
         if _length([*parts, _short(number, False)]) > width and parts:

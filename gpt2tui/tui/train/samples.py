@@ -1,4 +1,4 @@
-"""What the model wrote at each evaluation, and a way back and forth in time."""
+"""The samples that the model generated at each evaluation, one at a time."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ from gpt2tui.system.terminal_text import sanitize
 
 
 class SampleTimeline(Vertical):
-    """One sample in full under a line of all their steps; it follows the newest until one travels.
+    """One sample in full under a line of all their steps: the newest, until the user chooses an earlier one.
 
-    A click on a step or an arrow is the screen's action `sample(index)` or `travel(by)`.
+    A click on a step or an arrow runs the screen's action `sample(index)` or `travel(by)`.
     """
 
     DEFAULT_CSS = """
@@ -42,11 +42,11 @@ class SampleTimeline(Vertical):
             yield Static("", markup=False, id="sample")
 
     def on_mount(self) -> None:
-        """Names itself."""
+        """Draws the titles and the sample."""
         self._draw()
 
     def on_resize(self) -> None:
-        """As many steps as there is room for now."""
+        """Draws as many steps as fit."""
         self._draw_steps()
 
     def show(self, samples: Sequence[Sampled]) -> None:
@@ -57,12 +57,12 @@ class SampleTimeline(Vertical):
         self._draw()
 
     def travel(self, by: int) -> None:
-        """`by` samples later, or earlier when negative."""
+        """Shows the sample `by` places later, or earlier when negative."""
         if self._samples:
             self.go(min(max(self._index + by, 0), len(self._samples) - 1))
 
     def go(self, index: int) -> None:
-        """To one of the samples; at the last one it follows again."""
+        """Shows one of the samples; from the last one on, always the newest."""
         if 0 <= index < len(self._samples):
             newest = index == len(self._samples) - 1
             self._chosen = None if newest else self._samples[index].step
@@ -70,21 +70,21 @@ class SampleTimeline(Vertical):
 
     @property
     def sample(self) -> Sampled | None:
-        """The one on show."""
+        """The sample on show."""
         return self._samples[self._index] if self._samples else None
 
     @property
     def _index(self) -> int:
         steps = [sample.step for sample in self._samples]
-        # The newest of its step: an evaluation that was asked for can give a step two.
+        # The last of its step, which has two when one was requested at an evaluation.
         return len(steps) - 1 - steps[::-1].index(self._chosen) if self._chosen in steps else len(steps) - 1
 
     def _draw(self) -> None:
         sample = self.sample
         text = self.query_one("#sample", Static)
-        self.border_title = "what it writes"
+        self.border_title = "samples"
         if sample is None:
-            text.update(Content.styled("nothing yet: it writes at each evaluation (w: now)", "$foreground-muted"))
+            text.update(Content.styled("no sample yet: one at each evaluation (w: now)", "$foreground-muted"))
             self.border_subtitle = ""
         else:
             prompt = sanitize(sample.prompt)
@@ -93,7 +93,7 @@ class SampleTimeline(Vertical):
             )
             shown = sanitize(sample.prompt, keep_newlines=False)
             name = f"prompt “{shown[:24]}{'…' if len(shown) > 24 else ''}”" if shown else "no prompt"
-            self.border_title = Content(f"what it writes · {name} · always the same seed")
+            self.border_title = Content(f"samples · {name} · same seed")
             newest = ", newest" if self._chosen is None else ""
             self.border_subtitle = f"step {sample.step:,} · {self._index + 1} of {len(self._samples)}{newest}"
         self._draw_steps()
@@ -117,7 +117,7 @@ def _link(text: str, action: str) -> Content:
 
 
 def _window(widths: Sequence[int], index: int, room: int) -> tuple[int, int]:
-    """The largest range around `index`, as even as can be, whose widths fit into `room`: (first, after the last)."""
+    """The largest range around `index`, as centred as possible, whose widths fit into `room`: (first, last + 1)."""
     first, last, used = index, index + 1, widths[index]
     grown = True
     while grown:

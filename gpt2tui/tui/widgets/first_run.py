@@ -1,19 +1,21 @@
-"""What one sees before there is any run: what this is, and two ways to begin."""
+"""Shown while there is no run: what the program does, and two ways to start."""
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Static
 
+from gpt2tui.tui.base import workbench_of
+
 TITLE = "Train GPT-2 from scratch"
 TEXT = (
-    "The corpus is the Python standard library on your disk, the tokenizer is trained on the spot. "
-    "Watch the loss fall, then talk to what has learned."
+    "The corpus is the Python standard library on your disk, the tokenizer is trained on it first. "
+    "Watch the loss fall, then chat with the model."
 )
 
 
 class FirstRun(Vertical):
-    """Two buttons: train `small`, or choose a preset. Acts through the app by itself."""
+    """Two buttons: train the preset `small`, or choose a preset."""
 
     DEFAULT_CSS = """
     FirstRun { width: 1fr; height: 1fr; align: center middle; }
@@ -25,7 +27,7 @@ class FirstRun(Vertical):
     """
 
     def compose(self) -> ComposeResult:
-        """A title, what will happen, two buttons."""
+        """A title, an explanation, two buttons."""
         with Vertical(id="first-run-box"):
             yield Static(TITLE, classes="first-run-title")
             yield Static(TEXT, classes="first-run-text")
@@ -35,11 +37,15 @@ class FirstRun(Vertical):
             yield Static("small takes about three minutes: no GPU, no download", classes="first-run-text")
 
     def on_show(self) -> None:
-        """Enter is enough to begin."""
+        """Focuses the first button, so that Enter trains."""
         self.query(Button).first().focus()
 
     @on(Button.Pressed)
-    async def begin(self, event: Button.Pressed) -> None:
+    def begin(self, event: Button.Pressed) -> None:
         """Trains the small preset, or shows all of them."""
         event.stop()
-        await self.run_action("app.train_small" if event.button.id == "first-run-small" else "app.go('presets')")
+        workbench = workbench_of(self.app)
+        if event.button.id == "first-run-small":
+            workbench.train_preset("small")
+        else:
+            workbench.action_go("presets")

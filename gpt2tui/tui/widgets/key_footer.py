@@ -1,6 +1,6 @@
-"""Textual's footer, with as many keys as fit, and made anew only when those have changed.
+"""Textual's footer with as many keys as fit, rebuilt only when they change.
 
-Textual's own is made anew, with a layout of the whole screen, at every step of the focus from field to field.
+Textual's own is rebuilt, with a layout of the whole screen, whenever the focus moves.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from textual.widgets._footer import FooterKey
 NARROW = 100
 MOST_WHERE_NARROW = 7
 ALWAYS = ("quit", "help")
-"""Actions whose keys stay while others go: the way out, and to the rest."""
+"""Actions whose keys are always shown."""
 
 
 class KeyFooter(Footer):
-    """The keys that act now; the last of the screen's own go first. Narrow, the palette's is left to the help."""
+    """The enabled keys; without room the screen's last ones are left out, and in a narrow footer the palette."""
 
     _shown: object = None
     _width = 0
@@ -39,12 +39,12 @@ class KeyFooter(Footer):
         yield from (*others, *always, *palette)
 
     def on_resize(self, event: Resize) -> None:
-        """Other keys may fit."""
+        """Rebuilds the footer, as other keys may fit."""
         if self._shown is not None and event.size.width != self._width:
             self.call_after_refresh(self.recompose)
 
     def bindings_changed(self, screen: Screen[Any]) -> None:
-        """Other keys may act now."""
+        """Rebuilds the footer when the enabled keys have changed."""
         shown = [
             (key, active.binding.description, active.enabled)
             for key, active in screen.active_bindings.items()

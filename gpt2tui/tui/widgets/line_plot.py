@@ -1,4 +1,4 @@
-"""Curves in whatever space there is: the widget around `plot_drawing`."""
+"""The widget that shows a figure of `plot_drawing` at any size."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.widgets.plot_drawing import Figure, Line, VerticalMark, draw, message
+from gpt2tui.tui.widgets.plot_drawing import Figure, Line, VerticalMark, centred_message, draw
 
 __all__ = ["Figure", "Line", "LinePlot", "VerticalMark"]
 
@@ -17,9 +17,9 @@ _GLYPHS = {"solid": "━", "faint": "─", "dotted": "┄", "marked": "●"}
 
 
 class LinePlot(Widget):
-    """Draws a figure; nothing that is put in can make it raise.
+    """Draws a figure and never raises, whatever is in it.
 
-    The lower border names the lines in their colours, unless `legend` is false.
+    The lower border is the legend, unless `legend` is false.
     """
 
     DEFAULT_CSS = """
@@ -46,7 +46,7 @@ class LinePlot(Widget):
         self.figure = Figure(lines, **options)
 
     def render(self) -> Text:
-        """The drawing, made anew only when the figure, the size or the theme has changed."""
+        """The drawing, cached until the figure, the size or the theme changes."""
         key = (self.figure, self.content_size, self.app.theme)
         # By identity first: comparing figures compares their points.
         old = self._drawn[0]
@@ -55,13 +55,13 @@ class LinePlot(Widget):
         return self._drawn[1]
 
     def watch_figure(self) -> None:
-        """Names the lines on the lower border."""
+        """Updates the legend."""
         if self._has_legend and (legend := self._legend()) != self._legend_shown:
             self._legend_shown = legend
             self.border_subtitle = legend
 
-    def name_it(self, title: Content, definition: str) -> None:
-        """What stands on the upper border, and what is said of it under the mouse."""
+    def set_title(self, title: Content, definition: str) -> None:
+        """The title on the upper border, and the tooltip."""
         if (title, definition) != self._named:
             self._named = (title, definition)
             self.border_title, self.tooltip = title, Content(definition)
@@ -70,12 +70,12 @@ class LinePlot(Widget):
         width, height = self.content_size
         try:
             return draw(self.figure, width, height, self.theme_color)
-        except Exception as error:  # it would end the program, and the training in it
+        except Exception as error:  # an exception in render would end the program and the training
             self.log.error(f"a plot could not be drawn: {error!r}")
-            return message(f"this plot could not be drawn: {error}", width, height)
+            return centred_message(f"this plot could not be drawn: {error}", width, height)
 
     def theme_color(self, name: str) -> Color:
-        """A colour of the theme by name, or any colour; the foreground when there is none of that name."""
+        """A theme colour by name, or any colour; the foreground when the name is unknown."""
         variables = self.app.theme_variables
         for value in (variables.get(name, name), variables.get("foreground", "white")):
             try:

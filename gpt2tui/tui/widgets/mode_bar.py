@@ -1,8 +1,8 @@
-"""The top line: the modes with the one in front, and where the run on show is."""
+"""The top line: the four modes, and the progress of the training."""
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 from rich.style import Style
 from rich.text import Text
@@ -11,13 +11,13 @@ from textual.widget import Widget
 
 from gpt2tui.system.numbers import duration
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.session import SessionState
+from gpt2tui.tui.session import TRAINING, SessionState
 
 MODES = {"presets": "Presets", "train": "Train", "chat": "Chat", "runs": "Runs"}
 BAR_WIDTHS = (14, 6)
 NAME_WIDTHS = (30, 14)
-DATE = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-(?=.)")  # with which the names of runs begin
-WORDS: dict[str, tuple[str, str]] = {
+DATE = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-(?=.)")  # names of runs begin with it
+STATES: dict[SessionState, tuple[str, str]] = {
     "preparing": ("◌ PREPARING", "warning"),
     "running": ("● TRAINING", "success"),
     "pausing": ("◐ PAUSING", "warning"),
@@ -25,16 +25,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "stopping": ("◌ SAVING", "warning"),
     "finished": ("■ ENDED", "accent"),
     "failed": ("✕ FAILED", "error"),
-    "attached": ("◎ ATTACHED", "accent"),
 }
-"""A state's sign and word, and the theme's colour for it."""
+"""The sign and word of a state, and its theme colour."""
 
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """What the line says of the training of this process, or of the run of another one that is attached."""
+    """The progress of this process's training, or of another process's run on the Train screen."""
 
-    state: SessionState | Literal["attached"] = "idle"
+    state: SessionState = "idle"
     run: str = ""
     step: int = 0
     num_iterations: int = 0
@@ -43,12 +42,12 @@ class TrainingStatus:
 
     @property
     def fraction(self) -> float:
-        """The share of the steps that is done."""
+        """The share of the steps that are done."""
         return min(1.0, self.step / self.num_iterations) if self.num_iterations else 0.0
 
 
 class ModeBar(Widget):
-    """One line; a click on a mode goes there. It follows `app.training_status` by itself."""
+    """One line; a click on a mode shows it. It watches `app.training_status`."""
 
     DEFAULT_CSS = """
     ModeBar {
@@ -60,7 +59,7 @@ class ModeBar(Widget):
     ALLOW_SELECT: ClassVar[bool] = False
 
     def on_mount(self) -> None:
-        """Follows the app's status and its theme."""
+        """Watches the app's status and theme."""
         self.watch(self.app, "training_status", self._redraw, init=False)
         self.watch(self.app, "theme", self._redraw, init=False)
 
@@ -68,7 +67,7 @@ class ModeBar(Widget):
         self.refresh()
 
     def render(self) -> RenderResult:
-        """The modes on the left; on the right what there is room for."""
+        """The modes on the left; on the right as much of the status as fits."""
         colours = self.app.theme_variables
         status = cast(TrainingStatus, getattr(self.app, "training_status", TrainingStatus()))
         modes = self._modes(colours)
@@ -92,10 +91,10 @@ class ModeBar(Widget):
 
 
 def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]:
-    """The status in words, the longest first; a run's name gives way after its bar, and before what is left of it."""
+    """The status in words, the longest first: first the bar is dropped, then the run's name is cut."""
     if status.state == "idle":
         return []
-    word, colour = WORDS[status.state]
+    word, colour = STATES[status.state]
     state = Text(word, Style(bold=True, color=_colour(colours, colour)))
     name = DATE.sub("", sanitize(status.run, keep_newlines=False))
     long, short = (name if len(name) <= width else f"{name[: width - 1]}…" for width in NAME_WIDTHS)
@@ -109,7 +108,7 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
     percent = f"  {int(status.fraction * 100)} %"
     bar, small_bar = (_bar(status.fraction, width, colours, colour) for width in BAR_WIDTHS)
     left = ""
-    if status.seconds_left is not None and status.state in ("running", "pausing", "paused", "attached"):
+    if status.seconds_left is not None and status.state in TRAINING:
         left = f"  ETA {duration(status.seconds_left)}"
     parts = [
         (long, "  ", state, steps, percent, bar, left),

@@ -1,4 +1,4 @@
-"""A figure of curves as text: braille drawn by plotext, on axes whose ticks are round numbers."""
+"""A figure of curves as text: braille drawn by plotext, on axes with round ticks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +12,14 @@ from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import sanitize
 
 Points = Sequence[tuple[float, float]]
+Style = Literal["solid", "faint", "dotted", "marked"]
+_SMALLEST = (16, 4)  # columns and rows below which no curve is drawn
+_COLUMNS_PER_X_TICK = 13
+_ROWS_PER_Y_TICK = 2
+_MOST_Y_TICKS = 7
+_COLUMNS_PER_SIGN = 4
+_FAINT = 0.5
+_ROOM = 0.04  # of the y axis, above and below the curves
 
 
 def decimated(points: Points, left: float, right: float, columns: int) -> list[tuple[float, float]]:
@@ -88,22 +96,12 @@ def tick_label(value: float) -> str:
     return compact(value) if size >= 1000 else f"{value:.4g}"
 
 
-Style = Literal["solid", "faint", "dotted", "marked"]
-_SMALLEST = (16, 4)  # in fewer cells a curve says nothing
-_COLUMNS_PER_X_TICK = 13
-_ROWS_PER_Y_TICK = 2
-_MOST_Y_TICKS = 7
-_COLUMNS_PER_SIGN = 4
-_FAINT = 0.5
-_ROOM = 0.04  # of the y axis, above and below the curves
-
-
 @dataclass(frozen=True)
 class Line:
     """One curve: its points (x, y) with rising x, and how it looks.
 
     `color` is the name of one of the theme's colours (`primary`, `accent`, `success`...) or a colour.
-    faint: dimmed. dotted: dots that are not joined. marked: a sign on each point, for curves of few points.
+    faint: dimmed. dotted: separate dots. marked: a sign on each point, for curves of few points.
     """
 
     name: str
@@ -114,7 +112,7 @@ class Line:
 
 @dataclass(frozen=True)
 class VerticalMark:
-    """A vertical line with a short text, or with none."""
+    """A vertical line with a short text, which may be empty."""
 
     x: float
     text: str
@@ -123,7 +121,7 @@ class VerticalMark:
 
 @dataclass(frozen=True)
 class Figure:
-    """All that is to be drawn. `empty` is said while there is no point; `from_zero` keeps 0 on the y axis."""
+    """Everything to draw. `empty` is shown while there are no points; `from_zero` includes 0 in the y axis."""
 
     lines: tuple[Line, ...] = ()
     marks: tuple[VerticalMark, ...] = ()
@@ -134,20 +132,20 @@ class Figure:
 
 
 def draw(figure: Figure, width: int, height: int, color: Callable[[str], Color]) -> Text:
-    """The figure in width x height cells; `color` knows the theme's colours by name.
+    """The figure in width x height cells; `color` returns a theme colour by name.
 
-    Of each line at most two points a column are drawn, so the cost does not depend on how long a run is.
+    At most two points per column are drawn of each line, so the cost does not grow with the length of the run.
     """
     xs = [point[0] for line in figure.lines for point in (*line.points[:1], *line.points[-1:])]
     if not xs:
-        return message(figure.empty, width, height)
+        return centred_message(figure.empty, width, height)
     left, right = float(min(xs)), float(max(xs))
     drawn = [(line, shown_points(figure, line, left, right, width)) for line in figure.lines]
     ys = [y for _, points in drawn for _, y in points]
     if not ys:
-        return message(figure.empty, width, height)
+        return centred_message(figure.empty, width, height)
     if width < _SMALLEST[0] or height < _SMALLEST[1]:
-        return message(newest(figure), width, height)
+        return centred_message(newest_values(figure), width, height)
     if right == left:
         left, right = left - 1, right + 1
     elif 0 < left <= 0.02 * right:
@@ -157,15 +155,15 @@ def draw(figure: Figure, width: int, height: int, color: Callable[[str], Color])
 
 
 def shown_points(figure: Figure, line: Line, left: float, right: float, columns: int) -> Points:
-    """What is drawn of a line: at most two points a column, their logarithms on a logarithmic axis."""
+    """The points of a line that are drawn: at most two per column; on a logarithmic axis their logarithms."""
     points = line.points
     if figure.log_y:
         return [(x, math.log10(y)) for x, y in decimated([p for p in points if p[1] > 0], left, right, columns)]
     return decimated(points, left, right, columns)
 
 
-def newest(figure: Figure) -> str:
-    """The newest value of each line, for where there is no room for curves."""
+def newest_values(figure: Figure) -> str:
+    """The newest value of each line, shown where there is no room for curves."""
     return "  ".join(
         f"{sanitize(line.name, keep_newlines=False)} {figure.y_label(line.points[-1][1])}"
         for line in figure.lines
@@ -173,8 +171,8 @@ def newest(figure: Figure) -> str:
     )
 
 
-def message(text: str, width: int, height: int) -> Text:
-    """A dim text in the middle."""
+def centred_message(text: str, width: int, height: int) -> Text:
+    """A dim text in the middle of width x height cells."""
     lines = sanitize(text).splitlines()[: max(height, 0)]
     above = max(0, (height - len(lines)) // 2)
     centred = "\n".join(line[: max(width, 0)].center(max(width, 0)) for line in lines)
@@ -200,7 +198,7 @@ def _plot(
     height: int,
     color: Callable[[str], Color],
 ) -> Text:
-    import plotext  # one figure for the whole process: only the screen's thread draws
+    import plotext  # it has one figure per process, so only the screen's thread draws
 
     plt: Any = plotext
     left, right, lower, upper = ranges
@@ -221,7 +219,7 @@ def _plot(
     for line, points in drawn:
         _draw_line(plt, line, points, color(line.color), back)
     for line, points in drawn:
-        # Where signs would touch each other they hide the line.
+        # Signs that touch each other would hide the line.
         if len(points) == 1 or (line.style == "marked" and len(points) * _COLUMNS_PER_SIGN <= width):
             plt.scatter([x for x, _ in points], [y for _, y in points], marker="●", color=_rgb(color(line.color)))
     for mark in marks:
@@ -261,7 +259,7 @@ def _y_ticks(plt: Any, figure: Figure, lower: float, upper: float, most: int) ->
         ticks = round_ticks(lower, upper, most)
         plt.yticks(ticks, [figure.y_label(tick) for tick in ticks])
         return
-    ticks = log_ticks(10.0 ** max(lower, -300), 10.0 ** min(upper, 300), most)  # what a float can hold
+    ticks = log_ticks(10.0 ** max(lower, -300), 10.0 ** min(upper, 300), most)  # within the range of a float
     plt.yticks([math.log10(tick) for tick in ticks], [figure.y_label(tick) for tick in ticks])
 
 

@@ -5,7 +5,7 @@ import pytest
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.training.schedules import learning_rate
-from gpt2tui.tui.train.numbers import DEFINITIONS, age, numbers, one_line, schedule_phase, scientific, strip
+from gpt2tui.tui.train.numbers import DEFINITIONS, age, numbers, one_line, schedule_phase, scientific, two_lines
 from gpt2tui.tui.train.view import DisplayedRun, event_line
 from tests.tracking import event_samples
 from tests.tui.train_story import DEVICE_MEMORY, story
@@ -30,7 +30,7 @@ def shown(view, now=None):
 @pytest.fixture
 def view():
     view = DisplayedRun()
-    view.know(preset("model.vocab_size=4096"), 10_500_000)
+    view.set_facts(preset("model.vocab_size=4096"), 10_500_000)
     view.memory_total_bytes = 16_000_000_000
     return view
 
@@ -74,12 +74,12 @@ def test_numbers_by_hand(view):
 def test_a_worse_evaluation_names_the_best(view):
     best = event_samples.evaluated(1, 2.0, best=True, best_val_loss=2.0)
     view.add([best, event_samples.evaluated(2, 2.5, best_val_loss=2.0)])
-    assert shown(view)["val"] == ("2.500", "@2, best 2.000 @1")
+    assert shown(view)["val"] == ("2.500", "@2, best val 2.000 @1")
 
 
 def test_the_best_loss_of_before_a_resumption_is_known_from_its_start(view):
     view.add([event_samples.run_started(step=4, best_val_loss=2.0), event_samples.evaluated(5, 2.5, best_val_loss=2.0)])
-    assert shown(view)["val"] == ("2.500", "@5, best 2.000")
+    assert shown(view)["val"] == ("2.500", "@5, best val 2.000")
 
 
 def test_an_end_that_a_time_budget_moved_moves_the_phases():
@@ -88,12 +88,12 @@ def test_an_end_that_a_time_budget_moved_moves_the_phases():
     for order in ("events first", "preset first"):
         view = DisplayedRun()
         if order == "preset first":
-            view.know(preset(), None)
+            view.set_facts(preset(), None)
         view.add(begun)
         lines = view.add([moved])
-        view.know(view.preset or preset(), None)
+        view.set_facts(view.preset or preset(), None)
         assert shown(view)["lr"][1] == "stable until 300"
-        view.add([event_samples.run_started(num_iterations=2000, step=50)])  # it goes on, for longer
+        view.add([event_samples.run_started(num_iterations=2000, step=50)])  # resumed, for longer
         assert shown(view)["lr"][1].endswith("1,200")
         assert lines[0].text == "50  500 steps fit the budget"
 
@@ -104,8 +104,8 @@ def test_an_end_that_a_time_budget_moved_moves_the_phases():
         (("schedule.name=constant", "schedule.warmup_iterations=0"), 7, "constant"),
         ((), 12, "warm-up 12/20"),
         ((), 21, "stable until 600"),
-        ((), 601, "falls until 1,000"),
-        (("schedule.name=cosine",), 500, "cosine, 49% of the way"),
+        ((), 601, "decays until 1,000"),
+        (("schedule.name=cosine",), 500, "cosine decay, 49% done"),
     ],
 )
 def test_the_phase_of_the_schedule(overrides, step, phase):
@@ -128,7 +128,7 @@ def test_the_phases_of_wsd_are_those_of_the_learning_rate(warmup, decay):
             assert learning_rate(run, until - 1) == rate
             assert until == 40 or learning_rate(run, until) < rate
         else:
-            assert phase == "falls until 40"
+            assert phase == "decays until 40"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_scientific():
 def test_the_short_forms_have_the_same_values(view):
     view.add(story(120, **DEVICE_MEMORY))
     values = {number.key: number.value for number in numbers(view)}
-    for number in (*strip(view)[0], *strip(view)[1]):
+    for number in (*two_lines(view)[0], *two_lines(view)[1]):
         assert number.value == values[number.key]
     assert one_line(view)[0].value == values["train"]
 
@@ -165,8 +165,19 @@ def test_a_line_of_the_log_cannot_control_the_terminal(event):
     assert "[" in plain  # shown, not taken for markup
 
 
+def test_an_evaluation_in_the_log_has_its_ratio_to_xz_where_that_fits():
+    view = DisplayedRun()
+    view.add([event_samples.run_started(xz_bits_per_byte=1.5)])
+    (line,) = view.add([event_samples.evaluated(1200, 2.0, best=True, bits_per_byte=1.2)])
+    full = line.content(200).plain
+    assert full.endswith("1,200  best val 2.000  1.200 bits/B  xz 1.50, ratio 0.80")
+    assert line.content(len(full)).plain == full
+    assert line.content(len(full) - 1).plain == full.removesuffix("  xz 1.50, ratio 0.80")
+    assert "xz" not in event_line(event_samples.evaluated(1200, 2.0)).content(200).plain
+
+
 def test_lines_are_found_by_their_words():
     line = event_line(event_samples.evaluated(1200, best=True))
-    assert line.matches("eval BEST")
-    assert not line.matches("eval ckpt")
+    assert line.has_words("eval BEST VAL")
+    assert not line.has_words("eval ckpt")
     assert event_line(event_samples.step(1)) is None

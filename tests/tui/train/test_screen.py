@@ -80,7 +80,7 @@ def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
                 "val",
                 "smoothed",
             ]
-            assert screen.query_one("#memory", LinePlot).border_title == "memory of the process"
+            assert screen.query_one("#memory", LinePlot).border_title == "process memory"
             assert "eval" in plain(screen.query_one(EventLog).query_one("Static"))
 
     run(test())
@@ -101,12 +101,12 @@ def test_every_plot_comes_to_show_all_of_a_run():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
             screen = app.screen
-            await until(pilot, lambda: screen.view.history.step.step == 412 and not screen.plots.behind(screen.view))
+            await until(pilot, lambda: screen.view.history.step.step == 412 and not screen.plots.outdated(screen.view))
             screen._tick()  # nothing is behind
             screen.view.version += 1
             screen._tick()  # in the middle of a round ...
             screen.view.add([event_samples.step(413, learning_rate=0.9, host_memory_bytes=2e9)])  # ... there is more
-            await until(pilot, lambda: not screen.plots.behind(screen.view))
+            await until(pilot, lambda: not screen.plots.outdated(screen.view))
             for place in ("main", "lower", "memory"):
                 points = screen.query_one(f"#{place}", LinePlot).figure.lines[0].points
                 assert max(x for x, _ in points) == 413
@@ -271,8 +271,8 @@ def test_a_run_compares_with_another():
 def test_a_resumed_run_shows_what_was_before_and_marks_the_place():
     async def test():
         old = write_run("2026-01-01-000000-old", steps=100, ending="crashed", checkpoints=(50,))
-        told = [event_samples.run_started(run=old.name, step=50), event_samples.step(51, train_loss=1.0)]
-        app = WorkbenchApp(session=TrainingSession(StoryTraining(*told)))
+        emitted = [event_samples.run_started(run=old.name, step=50), event_samples.step(51, train_loss=1.0)]
+        app = WorkbenchApp(session=TrainingSession(StoryTraining(*emitted)))
         async with app.run_test(size=(120, 36)) as pilot:
             app.start_training(preset_files.check(old.preset_file), resume=old)
             await until(pilot, lambda: isinstance(app.screen, TrainScreen))
@@ -294,7 +294,7 @@ def test_an_attached_run_is_followed_and_cannot_be_controlled():
             with runs.locked(other):
                 app.attach_run(other)
                 await until(pilot, lambda: app.screen.view.history.progress.step == 20)
-                await until(pilot, lambda: "attached, controls off" in screen_text(app))
+                await until(pilot, lambda: "read-only: trained by another process" in screen_text(app))
                 append(other, event_samples.step(21, train_loss=1.25))
                 await until(pilot, lambda: app.screen.view.history.progress.step == 21)
                 await until(pilot, lambda: "21/100" in screen_text(app))
@@ -330,7 +330,7 @@ def test_the_run_shown_last_comes_back_at_the_next_start():
         append(other, events.CheckpointSaved(step=20, path="checkpoints/step-00000020", seconds=0.1, bytes=5))
         async with app.run_test(size=(120, 36)) as pilot:
             await until(pilot, lambda: isinstance(app.screen, TrainScreen) and app.screen.view.history.step is not None)
-            await until(pilot, lambda: app.screen.active_bindings["space"].binding.description == "Go on")
+            await until(pilot, lambda: app.screen.active_bindings["space"].binding.action == "resume_run")
 
     run(test())
 
@@ -354,13 +354,13 @@ def test_a_damaged_run_can_be_shown():
 def test_hostile_text_is_shown_and_obeyed_by_nobody():
     async def test():
         hostile = "\x1b]52;c;eA==\x07[/foo] [red]\x1b[2J\x00"
-        told = [
+        emitted = [
             event_samples.run_started(preset=hostile, device=hostile),
             event_samples.step(1),
             events.Sampled(step=1, prompt=hostile, text=hostile),
             events.Warned(message=hostile),
         ]
-        async with workbench(StoryTraining(*told)) as (app, pilot):
+        async with workbench(StoryTraining(*emitted)) as (app, pilot):
             await until(pilot, lambda: "[/foo]" in screen_text(app))
             assert not any(sign in screen_text(app) for sign in "\x1b\x07\x00")
 
