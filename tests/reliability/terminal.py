@@ -1,6 +1,7 @@
 """A real terminal to run the workbench in: tmux, which emulates one and says what state it is in."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -69,6 +70,19 @@ class Terminal:
 
     def screen(self, colours=False):
         return self.tmux("capture-pane", "-p", *(["-e"] if colours else []))
+
+    def bold_text(self):
+        """The bold text of the first line, such as the mode in front."""
+        text, bold = "", False
+        for part in re.split(r"(\x1b\[[0-9;]*m)", self.screen(colours=True).partition("\n")[0]):
+            if not part.startswith("\x1b["):
+                text += part if bold else ""
+                continue
+            codes = re.sub(r"[34]8;(2;\d+;\d+;\d+|5;\d+)", "", part[2:-1]).split(";")
+            if "0" in codes or codes == [""] or "22" in codes:
+                bold = False
+            bold = bold or "1" in codes
+        return text
 
     def wait_for(self, text, seconds=PATIENCE):
         """Until the text, or one of a tuple of texts, stands on the screen."""

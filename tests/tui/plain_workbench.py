@@ -39,7 +39,7 @@ class PlainScreen(Screen):
     def on_training_begun(self, message):
         self.heard.append(message)
 
-    on_run_opened = on_preparation_progress = on_training_events = on_session_changed = on_training_begun
+    on_run_opened = on_preparation_advanced = on_training_events = on_session_changed = on_training_begun
     on_run_attached = on_runs_changed = on_training_begun
 
     def unsaved_changes(self):

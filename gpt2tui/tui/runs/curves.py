@@ -1,4 +1,4 @@
-"""One kind of curve of several runs over each other."""
+"""The curves of several runs over each other, and the marks that choose the runs."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -13,7 +13,7 @@ from gpt2tui.tui.widgets.line_plot import Line, LinePlot
 
 
 class CurvesPlot(LinePlot):
-    """Shows one of CURVES; `show_runs` says of which runs."""
+    """Shows one of CURVES for the runs given to `show_runs`."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -23,17 +23,17 @@ class CurvesPlot(LinePlot):
         self._expected = 0
 
     def show_runs(self, runs: Sequence[tuple[str, RunHistory, str]], expected: int) -> None:
-        """The runs as (name, history, colour), as far as they are read; `expected` is how many there will be."""
+        """Draws the runs read so far, as (name, history, colour); `expected` is the number of runs to draw in all."""
         self._runs, self._expected = runs, expected
         self._draw_curves()
 
-    def other_curve(self, by: int) -> None:
-        """The next curve, or the one before."""
+    def next_curve(self, by: int) -> None:
+        """Shows the curve `by` places further."""
         self._curve = (self._curve + by) % len(CURVES)
         self._draw_curves()
 
-    def switch_log(self) -> None:
-        """Turns the logarithmic axis on or off, for the curves that have one."""
+    def toggle_log(self) -> None:
+        """Switches the logarithmic axis on or off, for the curves that have one."""
         self._log_y = not self._log_y
         self._draw_curves()
 
@@ -45,25 +45,25 @@ class CurvesPlot(LinePlot):
         self.show(*curve_lines(curve, self._runs), log_y=log_y, empty=empty)
 
 
-# ---- which curves of runs can be laid over each other, and how
+# ---- the curves
 
 SMOOTHING = 0.9
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A number over the steps; `log` where a logarithmic axis shows it better; `few` where it has few points."""
+    """A number over the steps; `log`: it has a logarithmic axis; `few_points`: each point gets a sign."""
 
     name: str
     series: Callable[[RunHistory], Series]
     log: bool = False
-    few: bool = False
+    few_points: bool = False
 
 
 CURVES = (
     Curve("train loss", lambda history: history.train_loss[SMOOTHING], log=True),
-    Curve("val loss", lambda history: history.val_loss, log=True, few=True),
-    Curve("bits/byte", lambda history: history.bits_per_byte, log=True, few=True),
+    Curve("val loss", lambda history: history.val_loss, log=True, few_points=True),
+    Curve("bits/byte", lambda history: history.bits_per_byte, log=True, few_points=True),
     Curve("learning rate", lambda history: history.learning_rate),
     Curve("gradient norm", lambda history: history.grad_norm, log=True),
     Curve("tokens/s", lambda history: history.tokens_per_second),
@@ -71,15 +71,15 @@ CURVES = (
 
 
 def curve_lines(curve: Curve, runs: Sequence[tuple[str, RunHistory, str]]) -> list[Line]:
-    """A line for each (run name, history, colour); one run alone shows its raw and held-out loss beside."""
+    """A line for each (run name, history, colour); a single run's train loss with its raw and val loss."""
     if curve is CURVES[0] and len(runs) == 1:
         _, history, colour = runs[0]
         return [
-            Line("step", history.train_loss[0.0].points(), colour, "faint"),
+            Line("train", history.train_loss[0.0].points(), colour, "faint"),
             Line("smoothed", history.train_loss[SMOOTHING].points(), colour),
-            Line("held out", history.val_loss.points(), "accent", "marked"),
+            Line("val", history.val_loss.points(), "accent", "marked"),
         ]
-    style: Literal["marked", "solid"] = "marked" if curve.few else "solid"
+    style: Literal["marked", "solid"] = "marked" if curve.few_points else "solid"
     return [Line(short_name(name), curve.series(history).points(), colour, style) for name, history, colour in runs]
 
 
@@ -89,14 +89,14 @@ def short_name(name: str) -> str:
     return f"{found[3]} {found[1]}:{found[2]}" if found else name
 
 
-# ---- the marked runs: drawn over each other, each in its colour. No screen
+# ---- the marked runs
 
 COLOURS = ("primary", "accent", "success", "error", "#cc79a7", "#56b4e9", "#b8a1ff", "#9a8c5c")
-"""Names of the theme's colours, and colours that are told from them and from each other."""
+"""Theme colours by name, and more colours that differ from them and from each other."""
 
 
 class RunMarks:
-    """Names of runs in the order of marking, with their colours."""
+    """The marked runs, in the order of marking, each with its colour."""
 
     def __init__(self) -> None:
         self.colours: dict[str, str] = {}
@@ -118,7 +118,7 @@ class RunMarks:
         return bool(free)
 
     def keep(self, names: Collection[str]) -> None:
-        """Removes the marks of runs that are not there any more."""
+        """Keeps only the marks of these runs."""
         self.colours = {name: colour for name, colour in self.colours.items() if name in names}
 
     def clear(self) -> None:
@@ -126,7 +126,7 @@ class RunMarks:
         self.colours.clear()
 
     def colour(self, name: str) -> str:
-        """A run's colour; the first one for a run that is not marked."""
+        """A run's colour; the first colour for a run without a mark."""
         return self.colours.get(name, COLOURS[0])
 
     def pair(self, rows: Sequence[RunRow], pointed: RunRow | None) -> tuple[RunRow, RunRow] | None:

@@ -1,4 +1,4 @@
-"""Beside the curves: the facts of one run, or what differs between the presets of two."""
+"""The pane beside the curves: the facts of one run, or the differences between the presets of two."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,10 +24,10 @@ LONGEST_VALUE = 60
 
 
 class Fact(Protocol):
-    """Adds a line of a label and what is known of it."""
+    """Adds a line with a label and its parts."""
 
     def __call__(self, label: str, *parts: str | None, style: str = "") -> None:
-        """Nothing is added where nothing is known."""
+        """Adds nothing when all parts are unknown."""
 
 
 class RunDetails(VerticalScroll):
@@ -38,7 +38,7 @@ class RunDetails(VerticalScroll):
         yield Static("", markup=False)
 
     def show_run(self, row: RunRow, contents: RunContents | None) -> None:
-        """The facts of a run; those that need reading come when they have been read."""
+        """The facts of a run; `contents` is None until the run has been read."""
         self._show(printable(row.name), _facts(row, contents))
 
     def show_difference(
@@ -48,11 +48,11 @@ class RunDetails(VerticalScroll):
         self._show("difference of presets", _difference_table(left, right, differences))
 
     def show_waiting(self, title: str) -> None:
-        """What belongs here is being read."""
+        """Says that the run is being read."""
         self._show(title, Text("reading …", style="dim"))
 
     def show_nothing(self) -> None:
-        """No run is pointed at."""
+        """Empties the pane: there is no run under the cursor."""
         self._show("", Text())
 
     def _show(self, title: str, body: RenderableType) -> None:
@@ -89,8 +89,8 @@ def _facts(row: RunRow, contents: RunContents | None) -> Table:
         fact("time", duration(s.seconds), speed)
     best = contents.history.best if contents else None
     fact(
-        "val loss",
-        None if s.best_val_loss is None else f"best {s.best_val_loss:.4f}",
+        "best val",
+        None if s.best_val_loss is None else f"{s.best_val_loss:.4f}",
         f"at step {best.step:,}" if best else None,
     )
     fact(
@@ -130,7 +130,7 @@ def _run_facts(contents: RunContents, fact: Fact) -> None:
         fact("device", printable(started.device), printable(started.precision))
     host, pid = info.get("host"), info.get("pid")
     if host:
-        fact("on", f"{printable(str(host))}  process {printable(str(pid))}")
+        fact("host", f"{printable(str(host))}  process {printable(str(pid))}")
     if saved := contents.checkpoints:
         steps = ", ".join(f"{c.step:,}" for c in saved[-4:])
         fact("saved", f"step {'… ' if len(saved) > 4 else ''}{steps}", byte_size(sum(c.bytes for c in saved)))
@@ -141,7 +141,7 @@ def _run_facts(contents: RunContents, fact: Fact) -> None:
     if contents.history.samples:
         sample = contents.history.samples[-1]
         text = sanitize(sample.prompt + sample.text)[:LONGEST_SAMPLE].expandtabs(4)
-        fact("writes", text, style="italic")
+        fact("sample", text, style="italic")
 
 
 def _difference_table(
@@ -162,14 +162,14 @@ def _difference_table(
         if head != table:
             grid.add_row(Text(f"[{head}]", style="bold"), "")
             table = head
-        grid.add_row(key, Text.assemble((_value(d.left), left[1]), " → ", (_value(d.right), right[1])))
+        grid.add_row(key, Text.assemble((_value_text(d.left), left[1]), " → ", (_value_text(d.right), right[1])))
     return Group(names, Text(), grid)
 
 
-def _value(value: object) -> str:
+def _value_text(value: object) -> str:
     match value:
         case None:
-            return "left out"
+            return "not set"
         case bool():
             return str(value).lower()
         case str():

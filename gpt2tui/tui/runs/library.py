@@ -1,4 +1,4 @@
-"""The runs folder as rows for a table: read again only where something on disk has changed."""
+"""The runs folder as rows for a table, their contents, and what can be done with a run outside the screen."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ from gpt2tui.tui.history import RunHistory
 
 @dataclass
 class RunContents:
-    """What is in a run folder as of `summary`; `problems` says in a line each what could not be read."""
+    """A run folder as it was at `summary`; each line of `problems` names something that could not be read."""
 
     run: Run
     summary: RunSummary
@@ -72,7 +72,7 @@ Signature = tuple[object, ...]
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run as the list shows it; `state` says which program, if any, trains it now."""
+    """A run as the table shows it; `state` includes whether this process or another one trains it."""
 
     run: Run
     summary: RunSummary
@@ -89,8 +89,8 @@ class RunRow:
         return self.state in ("running here", "running elsewhere")
 
     @property
-    def has_done_all_steps(self) -> bool:
-        """Whether it is over because there is nothing left of its preset."""
+    def finished_all_steps(self) -> bool:
+        """Whether it finished all steps of its preset."""
         total = self.summary.num_iterations
         return self.state == "finished" and total is not None and self.summary.step >= total
 
@@ -141,9 +141,9 @@ def _state(summary: RunSummary, run: Run, here: Path | None) -> RowState:
     return "running here" if here is not None and run.folder.resolve() == here.resolve() else "running elsewhere"
 
 
-# ---- what has been read of the runs, and what is to be read next, so that reading never takes much of a core
+# ---- what has been read, and what to read next
 
-REST = 10  # after work of t seconds, the same work rests for REST * t: reading never takes more than a tenth of a core
+REST = 10  # reading that took t seconds is not repeated for REST * t: at most about a tenth of a core
 MOST_CONTENTS = 24
 
 
@@ -162,12 +162,12 @@ class RunLibrary:
         return time.monotonic() >= self._list_rests_until
 
     def take_rows(self, rows: list[RunRow], seconds: float) -> None:
-        """All runs as they are now; reading them took so many seconds."""
+        """Stores all rows; reading them took `seconds`."""
         self.rows = rows
         self._list_rests_until = time.monotonic() + REST * seconds
 
     def take_contents(self, folder: Path, contents: RunContents, seconds: float) -> None:
-        """A run as it is now; reading it took so many seconds."""
+        """Stores the contents of a run; reading them took `seconds`."""
         self._contents.pop(folder, None)
         self._contents[folder] = contents
         self._run_rests_until[folder] = time.monotonic() + REST * seconds
@@ -176,11 +176,11 @@ class RunLibrary:
             del self._contents[oldest]
 
     def contents(self, row: RunRow) -> RunContents | None:
-        """What was read of a run, None while nothing was."""
+        """The contents of a run, None until they are read."""
         return self._contents.get(row.run.folder)
 
     def next_to_read(self, wanted: Sequence[RunRow]) -> RunRow | None:
-        """The first of the runs that is not read, or has changed since and has rested."""
+        """The first of the runs that has not been read, or has changed since and may be read again."""
         now = time.monotonic()
         for row in wanted:
             known = self.contents(row)
@@ -191,7 +191,7 @@ class RunLibrary:
         return None
 
 
-# ---- reading runs in threads that belong to a screen: never two lists, or two runs, at once
+# ---- reading in threads of the screen: at most one list and one run at a time
 
 
 @dataclass
@@ -212,7 +212,7 @@ class ContentsRead(Message):
 
 
 class RunReader:
-    """Posts `Listed` and `ContentsRead` to its screen, which gives them back to `take` and what failed to `give_up`."""
+    """Posts `Listed` and `ContentsRead` to its screen, which calls `store` with them, or `worker_failed`."""
 
     def __init__(self, screen: Screen[Any]) -> None:
         self.library = RunLibrary()
@@ -235,8 +235,8 @@ class RunReader:
         if row is not None:
             self._start("reading", partial(self._read, row))
 
-    def take(self, message: Listed | ContentsRead) -> None:
-        """Keeps what was read."""
+    def store(self, message: Listed | ContentsRead) -> None:
+        """Stores what was read."""
         if isinstance(message, Listed):
             self._busy.discard("listing")
             self.library.take_rows(message.rows, message.seconds)
@@ -244,8 +244,8 @@ class RunReader:
             self._busy.discard("reading")
             self.library.take_contents(message.folder, message.contents, message.seconds)
 
-    def give_up(self, worker: Worker[Any]) -> None:
-        """A thread has ended on an error; the next one may try."""
+    def worker_failed(self, worker: Worker[Any]) -> None:
+        """Allows the next worker of a group whose worker has failed."""
         self._busy.discard(worker.group)
 
     def _start(self, group: str, work: Callable[[], None]) -> None:
@@ -264,11 +264,11 @@ class RunReader:
         self._screen.post_message(ContentsRead(row.run.folder, contents, time.monotonic() - started))
 
 
-# ---- the commands that repeat a run or go on with it, as one pastes them into a shell
+# ---- shell commands that repeat or resume a run
 
 
 def repeat_command(run: Run) -> str:
-    """Trains the same model again into a folder of its own.
+    """The command that trains the same again, into a new folder.
 
     The run's frozen preset is named, not the presets of the first command line: those may have changed since, and a
     run that was started from a form was never on a command line. A time budget is already turned into iterations in it.
@@ -279,12 +279,12 @@ def repeat_command(run: Run) -> str:
 
 
 def resume_command(run: Run) -> str:
-    """Goes on with the run from its newest valid checkpoint."""
+    """The command that resumes the run from its newest valid checkpoint."""
     return shell_line(["gpt2tui", "--headless", "--resume", str(run.folder)])
 
 
 def longer_command(row: RunRow) -> str:
-    """Goes on with a run that has done all its steps, for as many again."""
+    """The command that resumes a finished run for as many steps again."""
     return f"{resume_command(row.run)} --set training.num_iterations={2 * row.summary.step}"
 
 
@@ -296,7 +296,7 @@ def shell_line(words: list[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """`word` for a POSIX shell. Control characters would act while one pastes them, inside quotes too."""
+    """`word` for a POSIX shell. Pasted control characters take effect even inside quotes."""
     if word.isprintable():
         return shlex.quote(word)
     escaped = "".join(
@@ -319,11 +319,13 @@ def _free_folder(folder: Path) -> Path:
     raise AssertionError("there are infinitely many numbers")
 
 
-# ---- deletes a run folder for good, and never one that some process trains
+# ---- deleting
 
 
 def delete_run(run: Run) -> None:
-    """Raises RunLockedError while a process holds the run, UsageError for a link, ResourceError when the disk refuses.
+    """Deletes a run folder.
+
+    Raises RunLockedError while a process holds the run, UsageError for a link, ResourceError when the disk refuses.
 
     run.json goes first, under the lock: from then on the folder is no run that anybody could start to resume.
     """

@@ -1,4 +1,4 @@
-"""The Runs screen: every run, its curves beside others', and what one can do with it."""
+"""The Runs screen: the table of all runs, their curves and details, and what can be done with a run."""
 
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
 from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, delete_run, longer_command
-from gpt2tui.tui.runs.table import COLUMNS, RunTable, matches, sort_rows
+from gpt2tui.tui.runs.table import COLUMNS, RunTable, row_matches, sort_rows
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.first_run import FirstRun
@@ -39,8 +39,8 @@ class RunsScreen(ModeScreen):
         Binding("enter,a", "attach", "Watch", key_display="⏎", tooltip="Show the run on the Train screen"),
         Binding("space", "mark", "Mark", tooltip="Marked runs are drawn over each other"),
         Binding("d", "difference", "Diff", tooltip="What differs between the presets of two runs"),
-        Binding("r", "resume", "Resume", tooltip="Go on from its newest checkpoint"),
-        Binding("o", "chat", "Chat", tooltip="Talk to its best checkpoint"),
+        Binding("r", "resume", "Resume", tooltip="Resume from its newest checkpoint"),
+        Binding("o", "chat", "Chat", tooltip="Chat with its best val checkpoint"),
         Binding("c", "copy", "Copy", tooltip="Copy the command that repeats the run"),
         Binding("s", "sort", "Sort by the next column", show=False),
         Binding("S", "reverse", "Reverse the order", show=False),
@@ -90,7 +90,7 @@ class RunsScreen(ModeScreen):
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        """Takes up what was remembered; reads, and goes on reading while in front."""
+        """Restores the order; reads the runs now, and again and again while in front."""
         key, _, order = self.workbench.settings.text("runs_sort", "name:down").partition(":")
         if key in {column.key for column in COLUMNS}:
             self._sort = key, order != "up"
@@ -131,7 +131,7 @@ class RunsScreen(ModeScreen):
 
     @on(Listed)
     def _listed(self, message: Listed) -> None:
-        self.reader.take(message)
+        self.reader.store(message)
         first, self._listed_before = not self._listed_before, True
         self._show_whether_empty()
         self._marks.keep({row.name for row in message.rows})
@@ -140,14 +140,14 @@ class RunsScreen(ModeScreen):
 
     @on(ContentsRead)
     def _contents_read(self, message: ContentsRead) -> None:
-        self.reader.take(message)
+        self.reader.store(message)
         self._show_below()
         self._read_needed()
 
     @on(Worker.StateChanged)
     def _worker_ended(self, event: Worker.StateChanged) -> None:
         if event.state is WorkerState.ERROR and event.worker.node is self:
-            self.reader.give_up(event.worker)
+            self.reader.worker_failed(event.worker)
             error = event.worker.error
             if isinstance(error, Gpt2TuiError):
                 self.workbench.show_error("This could not be done", str(error))
@@ -162,7 +162,7 @@ class RunsScreen(ModeScreen):
     # ---- showing
 
     def _show_whether_empty(self) -> None:
-        """Without a run there is nothing but two ways to begin."""
+        """Shows the two ways to start while there is no run."""
         empty = not self._rows
         if empty == self.has_class("-without-runs"):
             return
@@ -171,7 +171,7 @@ class RunsScreen(ModeScreen):
 
     def _show_rows(self, point: str = "") -> None:
         query, all_rows = self.query_one("#filter", Input).value, self._rows
-        rows = sort_rows([row for row in all_rows if matches(row, query)], *self._sort)
+        rows = sort_rows([row for row in all_rows if row_matches(row, query)], *self._sort)
         colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
         self.table.show(rows, colours, self._sort, point)
         shown = f"{len(rows)} of {len(all_rows)}" if query else str(len(rows))
@@ -220,7 +220,7 @@ class RunsScreen(ModeScreen):
         if row is None:
             return
         if not self._marks.toggle(row.name):
-            self._say(f"{len(self._marks)} runs are marked, and more curves could not be told apart")
+            self._say(f"{len(self._marks)} runs are marked, and there are no more colours")
             return
         self._show_rows()
         self._show_below()
@@ -307,17 +307,17 @@ class RunsScreen(ModeScreen):
 
     def action_curve(self, step: int) -> None:
         """Another curve."""
-        self.query_one(CurvesPlot).other_curve(step)
+        self.query_one(CurvesPlot).next_curve(step)
 
     def action_log_y(self) -> None:
         """Turns the logarithmic axis on or off."""
-        self.query_one(CurvesPlot).switch_log()
+        self.query_one(CurvesPlot).toggle_log()
 
     def action_refresh(self) -> None:
         """Reads the folder again."""
         self._read_list()
 
-    # ---- what one can do with a run
+    # ---- actions on a run
 
     @on(RunTable.Chosen)
     def _chosen(self, message: RunTable.Chosen) -> None:
@@ -334,18 +334,18 @@ class RunsScreen(ModeScreen):
                 self.workbench.attach_run(row.run)
 
     def action_chat(self) -> None:
-        """Talks to the run's best checkpoint, or to the weights of the training that goes on here."""
+        """Chats with the run's best val checkpoint, or with the live weights of this process's training."""
         if row := self.table.pointed:
             if row.state == "running here":
                 self.workbench.open_chat(None)
             elif not row.summary.checkpoints:
-                self._say(f"{row.name} has no checkpoint to talk to")
+                self._say(f"{row.name} has no checkpoint to chat with")
             else:
                 self.workbench.settings.remember("run", row.name)
                 self.workbench.open_chat(str(row.run.folder))
 
     def action_resume(self) -> None:
-        """Goes on with the run from its newest checkpoint."""
+        """Resumes the run from its newest checkpoint."""
         row = self.table.pointed
         if row is None:
             return
@@ -355,19 +355,19 @@ class RunsScreen(ModeScreen):
         elif contents is None:
             self._say(f"{row.name} is still being read")
         elif not contents.checkpoints:
-            self._say(f"{row.name} has no checkpoint to go on from")
+            self._say(f"{row.name} has no checkpoint to resume from")
         elif contents.preset is None:
-            self.workbench.show_error("This run cannot go on", "\n".join(contents.problems))
-        elif row.has_done_all_steps:
+            self.workbench.show_error("This run cannot be resumed", "\n".join(contents.problems))
+        elif row.finished_all_steps:
             steps = f"{row.summary.step:,} steps"
-            self._say(f"{row.name} has done all its {steps}. To train it further: {longer_command(row)}")
+            self._say(f"{row.name} finished all {steps}. To train it longer: {longer_command(row)}")
         else:
             name = str(contents.info.get("preset", row.name))
             loaded = LoadedPreset(name, contents.preset, (row.run.preset_file,))
             self.workbench.start_training(loaded, resume=row.run)
 
     def action_copy(self) -> None:
-        """Copies the command that trains the same again."""
+        """Copies the command that repeats the run."""
         if row := self.table.pointed:
             contents = self.reader.library.contents(row)
             if contents is not None:

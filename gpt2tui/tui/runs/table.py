@@ -24,7 +24,7 @@ STATES: dict[RowState, tuple[str, str]] = {
     "crashed": ("!", "warning"),
     "empty": ("○", "foreground-muted"),
 }
-"""A sign and a theme colour for each state; the signs differ, to be told apart without colour."""
+"""A sign and a theme colour for each state; the signs differ, so that no colour is needed."""
 
 MARK = "◆"
 NAME_WIDTH = 28  # columns go until the names have this many cells: date, time and ten letters of the preset
@@ -59,19 +59,26 @@ def _optional(value: float | None, show: Callable[[float], str]) -> str:
     return "" if value is None else show(value)
 
 
+def _xz_ratio(row: RunRow) -> float | None:
+    """Bits per byte of the model, divided by those of `xz -9`."""
+    bits, xz = row.summary.bits_per_byte, row.summary.xz_bits_per_byte
+    return bits / xz if bits is not None and xz else None
+
+
 NAME = Column("name", "run", lambda r: sanitize(r.name, False), lambda r: r.name, 0, descending=True, numeric=False)
 COLUMNS = (
     NAME,
     Column("state", "state", _state_text, lambda r: list(STATES).index(r.state), 1, numeric=False),
     Column("step", "step", _step_text, lambda r: r.summary.step, 4, descending=True),
     Column(
-        "best", "val", lambda r: _optional(r.summary.best_val_loss, "{:.4f}".format),
+        "best", "best val", lambda r: _optional(r.summary.best_val_loss, "{:.4f}".format),
         lambda r: r.summary.best_val_loss, 2,
     ),
     Column(
         "bits", "bits/B", lambda r: _optional(r.summary.bits_per_byte, "{:.3f}".format),
         lambda r: r.summary.bits_per_byte, 3,
     ),
+    Column("ratio", "vs xz", lambda r: _optional(_xz_ratio(r), "{:.2f}".format), _xz_ratio, 9),
     Column(
         "parameters", "params", lambda r: _optional(r.summary.parameters, compact),
         lambda r: r.summary.parameters, 6, descending=True,
@@ -111,7 +118,7 @@ def sort_rows(rows: Iterable[RunRow], key: str, descending: bool) -> list[RunRow
     return sorted(known, key=column.value, reverse=descending) + [r for r in by_name if column.value(r) is None]
 
 
-def matches(row: RunRow, query: str) -> bool:
+def row_matches(row: RunRow, query: str) -> bool:
     """Whether every word of the query is in the run's name, preset or state; case does not matter."""
     text = f"{row.name} {row.summary.preset or ''} {row.state}".lower()
     return all(word in text for word in query.lower().split())

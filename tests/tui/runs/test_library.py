@@ -5,9 +5,10 @@ from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.tui.runs import library as library
 from gpt2tui.tui.runs.library import RunListing, delete_run, read_contents
-from gpt2tui.tui.runs.table import COLUMNS, fitting, matches, sort_rows
+from gpt2tui.tui.runs.table import COLUMNS, fitting, row_matches, sort_rows
 from tests.tui.fake_runs import append, write_run
 
+from dataclasses import replace
 import pytest  # isort: skip
 
 
@@ -103,12 +104,22 @@ def test_every_column_sorts():
         assert len(sort_rows(rows, column.key, True)) == 2
 
 
+def test_the_ratio_to_xz_is_a_column():
+    write_run("a", steps=50)
+    (row,) = RunListing().read()
+    ratio = next(column for column in COLUMNS if column.key == "ratio")
+    assert ratio.text(row) == f"{row.summary.bits_per_byte / 1.51:.2f}"
+    unknown = replace(row, summary=replace(row.summary, xz_bits_per_byte=None))
+    assert ratio.text(unknown) == ""
+    assert ratio.value(unknown) is None
+
+
 def test_filter_words_are_looked_for_in_name_preset_and_state():
     write_run("a-long-name", preset="small", ending="failed")
     (row,) = RunListing().read()
-    assert matches(row, "")
-    assert matches(row, "LONG fail small")
-    assert not matches(row, "long stopped")
+    assert row_matches(row, "")
+    assert row_matches(row, "LONG fail small")
+    assert not row_matches(row, "long stopped")
 
 
 @pytest.mark.parametrize("width", [4, 20, 40, 60, 78, 100, 118, 300])

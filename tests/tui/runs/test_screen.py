@@ -133,7 +133,7 @@ def test_marked_runs_are_drawn_over_each_other():
     write_run("2026-01-03-120000-test")
 
     async def script(app, pilot):
-        assert legend(app) == ["step", "smoothed", "held out"]
+        assert legend(app) == ["train", "smoothed", "val"]
         await pilot.press("space", "down", "space")
         await settle(pilot)
         assert sorted(legend(app)) == ["small 11:00", "test 12:00"]
@@ -199,7 +199,7 @@ def test_resume_says_why_not():
         await pilot.press("down")
         await settle(pilot)
         await pilot.press("r")
-        assert "has done all its 100 steps" in app.said[-1]
+        assert "finished all 100 steps" in app.said[-1]
         assert app.asked == []
 
     drive(script)
