@@ -78,10 +78,8 @@ class Terminal:
             if not part.startswith("\x1b["):
                 text += part if bold else ""
                 continue
-            codes = re.sub(r"[34]8;(2;\d+;\d+;\d+|5;\d+)", "", part[2:-1]).split(";")
-            if "0" in codes or codes == [""] or "22" in codes:
-                bold = False
-            bold = bold or "1" in codes
+            for code in re.findall(r"[34]8;2;\d+;\d+;\d+|[34]8;5;\d+|\d+", part) or ["0"]:
+                bold = code == "1" or (bold and code not in ("0", "22"))
         return text
 
     def wait_for(self, text, seconds=PATIENCE):

@@ -42,7 +42,7 @@ def test_train(check, size):
         def complete():
             view, plots = app.screen.view, app.screen.plots
             last = view.history.step is not None and view.history.step.step == 412
-            return last and view.train_bytes is not None and not plots.behind(view)
+            return last and view.train_bytes is not None and not plots.outdated(view)
 
         await until(pilot, complete)
 

@@ -31,24 +31,28 @@ from gpt2tui.tui.widgets.mode_bar import TrainingStatus
 
 @dataclass(frozen=True)
 class EventLine:
-    """One line of the log; `text` is safe to print, `more` is shown where it fits, `style` is that of the kind."""
+    """One line of the log; `text` is safe to print, `details` follow as far as they fit, `style` is the kind's."""
 
     time: float
     kind: str
     text: str
     style: str
-    more: str = ""
+    details: tuple[str, ...] = ()
 
-    def content(self, width: int = 0) -> Content:
-        """The line, styled; with `more` where both fit into `width` cells."""
+    def content(self, width: int) -> Content:
+        """The line, styled, with as many of its details as fit into `width` cells."""
         clock = time.strftime("%H:%M:%S", time.localtime(self.time))
         line = Content.assemble((clock, "$foreground-muted"), " ", (f"{self.kind:<5}", self.style), f" {self.text}")
-        longer = Content.assemble(line, (f"  {self.more}", "$foreground-muted"))
-        return longer if self.more and longer.cell_length <= width else line
+        for detail in self.details:
+            longer = Content.assemble(line, f"  {detail}")
+            if longer.cell_length > width:
+                break
+            line = longer
+        return line
 
     def has_words(self, words: str) -> bool:
         """Whether every word is in the line, ignoring case."""
-        line = f"{self.kind} {self.text}".casefold()
+        line = " ".join((self.kind, self.text, *self.details)).casefold()
         return all(word in line for word in words.casefold().split())
 
 
@@ -62,9 +66,9 @@ def event_line(event: Event, xz_bits_per_byte: float | None = None) -> EventLine
             return _line(event, "run", words, "bold $text-primary", event.step or None)
         case Evaluated():
             best, whole = "best " if event.best else "", "  all text" if event.whole else ""
-            numbers = f"{best}val {event.val_loss:.3f}  {event.bits_per_byte:.3f} bits/B{whole}"
-            line = _line(event, "eval", numbers, "bold $text-success", event.step)
-            return replace(line, more=xz_comparison(event.bits_per_byte, xz_bits_per_byte))
+            line = _line(event, "eval", f"{best}val {event.val_loss:.3f}{whole}", "bold $text-success", event.step)
+            xz = xz_comparison(event.bits_per_byte, xz_bits_per_byte)
+            return replace(line, details=(f"{event.bits_per_byte:.3f} bits/B", *([xz] if xz else [])))
         case CheckpointSaved():
             saved = f"{byte_size(event.bytes)} in {event.seconds:.1f} s"
             return _line(event, "ckpt", saved, "$text-secondary", event.step)

@@ -1,5 +1,9 @@
 """Reading the runs folder: only what changed, and never an exception."""
 
+from dataclasses import replace
+
+import pytest
+
 from gpt2tui.errors import RunLockedError, UsageError
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
@@ -7,9 +11,6 @@ from gpt2tui.tui.runs import library as library
 from gpt2tui.tui.runs.library import RunListing, delete_run, read_contents
 from gpt2tui.tui.runs.table import COLUMNS, fitting, row_matches, sort_rows
 from tests.tui.fake_runs import append, write_run
-
-from dataclasses import replace
-import pytest  # isort: skip
 
 
 def states(rows):

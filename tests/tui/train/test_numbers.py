@@ -159,7 +159,7 @@ def test_the_short_forms_have_the_same_values(view):
     ],
 )
 def test_a_line_of_the_log_cannot_control_the_terminal(event):
-    plain = event_line(event).content().plain
+    plain = event_line(event).content(80).plain
     assert "\x1b" not in plain
     assert "\n" not in plain
     assert "[" in plain  # shown, not taken for markup
@@ -173,6 +173,7 @@ def test_an_evaluation_in_the_log_has_its_ratio_to_xz_where_that_fits():
     assert full.endswith("1,200  best val 2.000  1.200 bits/B  xz 1.50, ratio 0.80")
     assert line.content(len(full)).plain == full
     assert line.content(len(full) - 1).plain == full.removesuffix("  xz 1.50, ratio 0.80")
+    assert line.content(20).plain.endswith("1,200  best val 2.000")
     assert "xz" not in event_line(event_samples.evaluated(1200, 2.0)).content(200).plain
 
 
