@@ -1,4 +1,4 @@
-"""What a run's events add up to over time: curves, samples and marks, in bounded memory. Pure: no screen, no files.
+"""The curves, samples and marks of a run, collected from its events in bounded memory, without screen or files.
 
 history = RunHistory()
 for event in read_events(run.events_file):
@@ -24,12 +24,17 @@ from gpt2tui.run.events import (
 )
 from gpt2tui.tracking.run_progress import ExponentialAverage, RunProgress
 
-CAPACITY = 1024  # more than a terminal has columns, twice over
+CAPACITY = 1024  # more than twice the columns of a terminal
+SMOOTHINGS = (0.0, 0.5, 0.9, 0.99)
+_SAMPLES = 500
+_SAMPLE_CHARACTERS = 10_000
+_MARKS = 200
+_STEPS_FOR_CLIPPING = 1000
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is kept of neighbouring points: the lowest and the highest, each where it was."""
+    """The lowest and the highest of neighbouring points, each with its x."""
 
     key: int
     low_x: int
@@ -37,14 +42,14 @@ class _Bucket:
     high_x: int
     high_y: float
 
-    def take(self, x: int, y: float) -> None:
+    def include(self, x: int, y: float) -> None:
         if y < self.low_y:
             self.low_x, self.low_y = x, y
         if y > self.high_y:
             self.high_x, self.high_y = x, y
 
     def points(self) -> list[tuple[int, float]]:
-        """In the order of x; one where both are the same."""
+        """Both in the order of x, or one where they are the same point."""
         low, high = (self.low_x, self.low_y), (self.high_x, self.high_y)
         if low == high:
             return [low]
@@ -52,7 +57,7 @@ class _Bucket:
 
 
 class Series:
-    """Points (x, y) with rising x; peaks and dips are kept however long it gets, and so is the last point.
+    """Points (x, y) with rising x. It keeps every peak and dip, and the last point, whatever its length.
 
     Points with the same x // stride share a bucket. When there are more than `capacity` buckets the stride
     doubles, so at most 2 * capacity + 1 points are kept.
@@ -66,13 +71,13 @@ class Series:
         """The newest point."""
 
     def add(self, x: int, y: float) -> None:
-        """One more point; one that is not finite is left out."""
+        """Adds a point; one that is not finite is dropped."""
         if not math.isfinite(y):
             return
         self.last = (x, y)
         key = x // self._stride
         if self._buckets and self._buckets[-1].key == key:
-            self._buckets[-1].take(x, y)
+            self._buckets[-1].include(x, y)
             return
         self._buckets.append(_Bucket(key, x, y, x, y))
         if len(self._buckets) > self._capacity:
@@ -80,7 +85,7 @@ class Series:
             self._rebuild(self.points())
 
     def truncate(self, x: int) -> None:
-        """Takes back every point after x."""
+        """Removes every point after x."""
         if self.last is None or self.last[0] <= x:
             return
         kept = [point for point in self.points() if point[0] <= x]
@@ -102,21 +107,14 @@ class Series:
         for x, y in points:
             key = x // self._stride
             if self._buckets and self._buckets[-1].key == key:
-                self._buckets[-1].take(x, y)
+                self._buckets[-1].include(x, y)
             else:
                 self._buckets.append(_Bucket(key, x, y, x, y))
 
 
-SMOOTHINGS = (0.0, 0.5, 0.9, 0.99)
-_SAMPLES = 500
-_SAMPLE_CHARACTERS = 10_000
-_MARKS = 200
-_STEPS_FOR_CLIPPING = 1000
-
-
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened to the run at a step and that a curve should show."""
+    """Something that happened at a step, drawn as a vertical line in the plots."""
 
     step: int
     kind: Literal["resumed", "learning rate"]
@@ -124,10 +122,10 @@ class Mark:
 
 
 class RunHistory:
-    """The curves of one run. What a resumed run does again replaces what was done before.
+    """The curves of one run. Steps that a resumed run repeats replace the earlier ones.
 
-    `train_loss[beta]` is smoothed by beta over every single step, before anything is left out for lack of room
-    (0 is the raw loss). `grad_clip` is the preset's limit, 0 or None without one.
+    `train_loss[beta]` is smoothed by beta over every single step, before points are dropped (0 is the raw loss).
+    `grad_clip` is the preset's limit, 0 or None without one.
     """
 
     def __init__(self, grad_clip: float | None = None) -> None:
@@ -135,7 +133,7 @@ class RunHistory:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the run."""
+        """Forgets the run."""
         self.train_loss = {beta: Series() for beta in SMOOTHINGS}
         self.val_loss = Series()
         self.bits_per_byte = Series()
@@ -157,7 +155,7 @@ class RunHistory:
         self.peak_memory_bytes: int | None = None
         self.learning_rate_factor = 1.0
         self.logged = 0
-        """Steps and evaluations: the rows that W&B gets."""
+        """The number of steps and evaluations: the rows sent to W&B."""
         self._averages = {beta: ExponentialAverage(beta) for beta in SMOOTHINGS if beta}
         self._clipped: deque[bool] = deque(maxlen=_STEPS_FOR_CLIPPING)
         self._bests: deque[Evaluated] = deque(maxlen=_MARKS)
@@ -171,7 +169,7 @@ class RunHistory:
         return history
 
     def add(self, event: Event) -> None:
-        """Takes note of one more event."""
+        """Adds an event."""
         match event:
             case Step():
                 self._step(event)
@@ -202,7 +200,7 @@ class RunHistory:
 
     @property
     def best(self) -> Evaluated | None:
-        """The evaluation with the lowest val_loss over the fixed validation tokens, as the run told it."""
+        """The evaluation with the lowest val_loss over the fixed validation tokens, as the events say."""
         return self._bests[-1] if self._bests else None
 
     @property
@@ -212,7 +210,7 @@ class RunHistory:
 
     @property
     def bytes_per_token(self) -> float | None:
-        """How much text a token stands for, which bits per byte and loss of the same held-out text imply."""
+        """The mean bytes of text per token, from loss and bits per byte of the same validation text."""
         from math import isfinite, log
 
         last = self.evaluation
@@ -224,14 +222,14 @@ class RunHistory:
         if event.step == 0:
             self.clear()
         else:
-            self._take_back(event.step)
-            # An evaluation at the very step may be later than the checkpoint, which then does not know of it.
+            self._forget_after(event.step)
+            # An evaluation at that step may be newer than the checkpoint, which then does not include it.
             known = float("inf") if event.best_val_loss is None else event.best_val_loss
             self._bests = deque((e for e in self._bests if e.val_loss >= known), _MARKS)
             self.marks.append(Mark(event.step, "resumed", "resumed"))
         self.started, self.ending, self.learning_rate_factor = event, None, event.learning_rate_factor
 
-    def _take_back(self, step: int) -> None:
+    def _forget_after(self, step: int) -> None:
         """Forgets what came after `step`."""
         for curve in self.curves:
             curve.truncate(step)
@@ -243,7 +241,7 @@ class RunHistory:
         if self.checkpoint is not None and self.checkpoint.step > step:
             self.checkpoint = None
         self._clipped.clear()
-        # The exact sums are gone; the smoothed value goes on from what the curve shows.
+        # The exact sums are gone; the average continues from the last smoothed value.
         for beta in self._averages:
             last = self.train_loss[beta].last
             self._averages[beta] = ExponentialAverage(beta, last[1], 1.0) if last else ExponentialAverage(beta)
@@ -279,7 +277,7 @@ class RunHistory:
     def _evaluated(self, event: Evaluated) -> None:
         self.logged += 1
         if not event.whole:
-            # All held-out text is another text than the fixed sample: its loss would bend the curve.
+            # The loss over all validation text is not comparable with that over eval_tokens tokens.
             self.val_loss.add(event.step, event.val_loss)
             self.bits_per_byte.add(event.step, event.bits_per_byte)
             if event.best:

@@ -61,7 +61,7 @@ class Slider(Widget, can_focus=True):
 
     @dataclass
     class Changed(Message):
-        """The person has chosen another value."""
+        """The user has chosen another value."""
 
         slider: "Slider"
         value: float
@@ -103,7 +103,7 @@ class Slider(Widget, can_focus=True):
 
     @value.setter
     def value(self, value: float) -> None:
-        """Shows another value without telling anybody."""
+        """Shows another value without posting `Changed`."""
         self.index = self._index_of(value)
 
     def _index_of(self, value: float) -> int:
@@ -114,18 +114,18 @@ class Slider(Widget, can_focus=True):
         return max(0, min(self.last_index, index))
 
     def choose(self, index: int) -> None:
-        """What a key, the mouse or typing does: moves and tells."""
+        """Moves to a value chosen by the user and posts `Changed`."""
         before, self.typed = self.index, ""
         self.index = index
         if self.index != before:
             self.post_message(self.Changed(self, self.value))
 
     def action_change(self, steps: int) -> None:
-        """So many steps up or down."""
+        """Moves by `steps`."""
         self.choose(self.index + steps)
 
     def action_change_page(self, pages: int) -> None:
-        """So many pages up or down."""
+        """Moves by `pages`."""
         self.choose(self.index + pages * self._page)
 
     def action_to_bound(self, upper: bool) -> None:
@@ -148,7 +148,7 @@ class Slider(Widget, can_focus=True):
         event.prevent_default()
 
     def on_blur(self) -> None:
-        """What was typed counts when one goes on with Tab."""
+        """Takes the typed number when the focus leaves."""
         self._take_typed()
 
     def _take_typed(self) -> None:
@@ -159,7 +159,7 @@ class Slider(Widget, can_focus=True):
             return  # nothing, or no number: the value stays
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Jumps to where one clicks on the track."""
+        """Jumps to the clicked place on the track."""
         self._dragging = True
         self.capture_mouse()
         self._follow_mouse(event)

@@ -12,17 +12,17 @@ class SliderApp(App):
     def __init__(self, *slider, **settings):
         super().__init__()
         self.slider = Slider(*slider, **settings)
-        self.told = []
+        self.changes = []
 
     def compose(self):
         yield self.slider
 
     def on_slider_changed(self, event):
-        self.told.append(event.value)
+        self.changes.append(event.value)
 
 
 def driven(keys, *slider, **settings):
-    """The app after a person has pressed keys on the focused slider."""
+    """The app after keys were pressed on the focused slider."""
     app = SliderApp(*(slider or ("temperature", 0, 2, 0.01, 0.8)), **settings)
 
     async def drive():
@@ -76,12 +76,12 @@ def test_no_float_drifts_over_a_hundred_steps():
     assert driven(["home", *["right"] * 70]).slider.value == 0.7
 
 
-def test_only_a_person_changes_are_told_and_only_once_each():
+def test_only_the_user_s_changes_are_posted_and_only_once_each():
     app = driven(["right", "end", "end"])
-    assert app.told == [0.81, 2]
+    assert app.changes == [0.81, 2]
     app.slider.value = 1.0
     assert app.slider.value == 1.0
-    assert app.told == [0.81, 2]
+    assert app.changes == [0.81, 2]
 
 
 @pytest.mark.parametrize(("column", "value"), [(0, 0), (12, 0), (23, 100), (40, 200)])
