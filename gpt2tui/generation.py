@@ -18,6 +18,7 @@ from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.system.files import runs_folder
+from model.cpu import tune_for_cpu
 from model.decoding import Decoder
 from model.gpt2 import GPT2
 from model.huggingface import from_published
@@ -287,7 +288,7 @@ def load_model(folder: Path) -> GPT2:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} does not hold a GPT-2: {error}") from error
     with torch.device("meta"):
-        model = GPT2(config)
+        model = tune_for_cpu(GPT2(config))
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True)
     return model

@@ -1,4 +1,4 @@
-"""A linear layer that knows one thing of CPUs: few rows times a large matrix is quicker the other way round."""
+"""What only a CPU's speed needs: `tune_for_cpu` gives a network faster ways to compute the same numbers."""
 
 from typing import Any
 
@@ -7,8 +7,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from model.gpt2 import GPT2
+from model.kv_cache import KVCache
+from model.loss import Reduction, is_eager_cpu, linear_cross_entropy
+
 FEW_ROWS = range(2, 129)
 LARGE = 2**19  # numbers in the matrix; smaller ones stay in the cache, and then there is nothing to gain
+
+
+def tune_for_cpu(network: GPT2) -> GPT2:
+    """The same network, changed in place: `CPUGPT2`, its linear layers `CPULinear`.
+
+    Parameters, their names and the results stay as they are; on other devices and under a compiler it computes as
+    before.
+    """
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = CPULinear
+    network.__class__ = CPUGPT2
+    return network
+
+
+class CPULinear(nn.Linear):
+    """torch's layer with the product of `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return linear(x, self.weight, self.bias)
+
+
+class CPUGPT2(GPT2):
+    """GPT-2 with `linear` for its logits, and for its loss one gradient of both uses of the token embedding."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The score of every next token: (B, T, C) -> (B, T, V)."""
+        return linear(hidden, self.wte.weight)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        cache: KVCache | None = None,
+        reduction: Reduction = "mean",
+    ) -> Tensor:
+        """The logits (B, T, V), or with targets the loss, as `GPT2.forward`."""
+        if targets is None:
+            return super().forward(tokens, None, cache)
+        embedded, weight = tied_embedding(tokens, self.wte.weight)  # (B, T, C), (V, C)
+        return linear_cross_entropy(self.hidden_of(embedded, cache), weight, targets, reduction)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -32,21 +78,11 @@ def _is_large_on_cpu(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-class Linear(nn.Linear):
-    """torch's layer, with that product."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return linear(x, self.weight, self.bias)
-
-
-# ---- the embedding of tokens whose matrix is also the output's (Press and Wolf 2017), with one gradient for both uses
-
-
 def tied_embedding(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of weight (V, C) for tokens (B, T) int64, as (B, T, C), and the weight to make logits with.
 
-    The gradient that arrives at the second result is overwritten. Can be differentiated once.
+    Autograd alone would make a gradient (V, C) for each use and add the two; here the rows' is added into the logits',
+    which it overwrites. Can be differentiated once.
     """
     differentiated = torch.is_grad_enabled() and weight.requires_grad
     # A GPU would add in an order that changes from run to run.
@@ -74,11 +110,3 @@ class _TiedEmbedding(torch.autograd.Function):
             grad_weight = grad_rows.new_zeros(ctx.shape)
         (tokens,) = ctx.saved_tensors
         return None, grad_weight.index_add_(0, tokens.flatten(), grad_rows.flatten(0, -2))
-
-
-# ---- where our own care about memory pays: a GPU has other costs, and a compiler fuses by itself
-
-
-def is_eager_cpu(tensor: Tensor) -> bool:
-    """Whether a CPU is about to run these very lines on the tensor."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
-from model.cpu import Linear, linear, tied_embedding
 from model.kv_cache import KVCache
 from model.loss import Reduction, linear_cross_entropy
 
@@ -34,8 +33,8 @@ class Attention(nn.Module):
         self.n_head = config.n_head
         self.head_dim = config.head_dim
         self.dropout = config.dropout
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None) -> Tensor:
@@ -68,8 +67,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,31 +137,30 @@ class GPT2(nn.Module):
         return KVCache(self.config, batch_size, max_length, device=weight.device, dtype=weight.dtype)
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the network knows at each position, after the last layer norm: (B, T) int64 -> (B, T, C).
+        """The residual stream at each position after the last layer norm: (B, T) int64 -> (B, T, C).
 
         With a cache the tokens continue those already in it, and their keys and values are added to it.
         ValueError when the text would be longer than n_positions, or than the cache.
         """
-        return self._hidden(tokens, cache)[0]
+        return self.hidden_of(self.wte(tokens), cache)
 
-    def _hidden(self, tokens: Tensor, cache: KVCache | None) -> tuple[Tensor, Tensor]:
-        """`hidden`, and the weight (V, C) that makes logits of it."""
-        T = tokens.size(1)
+    def hidden_of(self, embedded: Tensor, cache: KVCache | None) -> Tensor:
+        """`hidden`, from the embedded tokens: (B, T, C) -> (B, T, C)."""
+        T = embedded.size(1)
         past = 0 if cache is None else cache.length
         limit = self.config.n_positions if cache is None else cache.max_length
         if past + T > limit:
             raise ValueError(f"{past + T} tokens do not fit in a context of {limit}")
-        words, head = tied_embedding(tokens, self.wte.weight)  # (B, T, C), (V, C)
-        x = self.drop(words + self.wpe.weight[past : past + T])  # (B, T, C) + (T, C)
+        x = self.drop(embedded + self.wpe.weight[past : past + T])  # (B, T, C) + (T, C)
         for block in self.h:
             x = block(x, cache)  # (B, T, C)
         if cache is not None:
             cache.advance(T)
-        return self.ln_f(x), head  # (B, T, C)
+        return self.ln_f(x)  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The score of every next token: (B, T, C) -> (B, T, V)."""
-        return linear(hidden, self.wte.weight)
+        return F.linear(hidden, self.wte.weight)
 
     def forward(
         self,
@@ -176,7 +174,7 @@ class GPT2(nn.Module):
         targets (B, T) int64: the token that should follow each position, negative where it does not count. The
         loss is the mean or sum over those that count, or with reduction "none" one number a position, (B, T).
         """
-        hidden, head = self._hidden(tokens, cache)  # (B, T, C), (V, C)
+        hidden = self.hidden(tokens, cache)  # (B, T, C)
         if targets is None:
-            return linear(hidden, head)
-        return linear_cross_entropy(hidden, head, targets, reduction)
+            return self.logits(hidden)
+        return linear_cross_entropy(hidden, self.wte.weight, targets, reduction)

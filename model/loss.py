@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from model.cpu import is_eager_cpu
-
 Reduction = Literal["mean", "sum", "none"]
 
 IGNORED = -1  # what every target that does not count becomes
@@ -197,3 +195,8 @@ def _losses_and_logit_gradients_(logits: Tensor, targets: Tensor, scale: Tensor 
 def _rows_per_chunk(weight: Tensor) -> int:
     logits = min(CHUNK_LOGITS, CPU_CHUNK_LOGITS) if weight.device.type == "cpu" else CHUNK_LOGITS
     return max(1, logits // weight.size(0))
+
+
+def is_eager_cpu(tensor: Tensor) -> bool:
+    """Whether a CPU is about to run these very lines on the tensor: a GPU has other costs, and a compiler fuses."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -9,6 +9,7 @@ from gpt2tui.benchmark.job import BATCH_SIZES, Candidate, Job, Precisions, Round
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.generation import decoder_of
 from gpt2tui.preset.schema import Preset
+from model.cpu import tune_for_cpu
 from model.gpt2 import GPT2
 from model.sampling import generate
 
@@ -62,7 +63,7 @@ def generating(job: Job) -> Candidate:
 def our_write(preset: Preset, device: torch.device) -> tuple[Write, Precisions]:
     """Writes as `sample` and the chat do, with the preset's sampling settings."""
     torch.manual_seed(preset.training.seed)
-    model, s = GPT2(preset.model).to(device).eval(), preset.sampling
+    model, s = tune_for_cpu(GPT2(preset.model)).to(device).eval(), preset.sampling
     decoder = decoder_of(model, "auto")
 
     def write(prompt: Tensor, count: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import DivergedError
 from gpt2tui.preset.schema import Preset
 from gpt2tui.training.optimizers import Optimizers
+from model.cpu import tune_for_cpu
 from model.gpt2 import GPT2
 
 
@@ -149,5 +150,5 @@ class Update:
 def fresh_update(preset: Preset, device: torch.device, precision: Precision) -> Update:
     """A network initialised from the preset's seed, with the preset's optimizers; seeds the global random generator."""
     torch.manual_seed(preset.training.seed)
-    model = GPT2(preset.model).to(device)
+    model = tune_for_cpu(GPT2(preset.model)).to(device)
     return Update(model, Optimizers(model, preset.optimizer), device, precision)

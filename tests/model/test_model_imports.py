@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-EVERY_MODULE = "import model.gpt2, model.huggingface, model.kv_cache, model.loss, model.sampling"
+EVERY_MODULE = "import model.cpu, model.gpt2, model.huggingface, model.kv_cache, model.loss, model.sampling"
 
 
 @pytest.mark.parametrize(

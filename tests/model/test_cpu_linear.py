@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.cpu import FEW_ROWS, LARGE, Linear, linear
+from model.cpu import FEW_ROWS, LARGE, CPULinear, linear
 
 OUT, IN = 1024, 512
 
@@ -12,7 +12,7 @@ OUT, IN = 1024, 512
 @pytest.fixture(scope="module")
 def layer():
     torch.manual_seed(1)
-    return Linear(IN, OUT)
+    return CPULinear(IN, OUT)
 
 
 @pytest.mark.parametrize("shape", [(IN,), (1, IN), (2, IN), (4, 3, IN), (1, 128, IN), (200, IN), (0, IN)])
