@@ -47,11 +47,11 @@ def choose_device(asked: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's name, else the kind of device."""
+    """A GPU's name, else the type of the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def wait_for(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits until a GPU has finished the work that this thread has queued; returns at once on other devices."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

@@ -1,4 +1,4 @@
-"""What a preset costs before anything runs: parameters, tokens, memory, FLOPs, time. Pure, without torch.
+"""What a preset costs: parameters, tokens, memory, FLOPs, time; computed without torch.
 
 C is the width n_embd, L the layers n_layer, V the vocabulary, B the micro-batch, T the sequence length.
 """
@@ -23,7 +23,7 @@ NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many trainable numbers each part has; the tied embedding, which is also the head, counts once."""
+    """The trainable parameters of each part; the tied embedding, which is also the head, counts once."""
 
     token_embedding: int
     position_embedding: int
@@ -39,7 +39,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device by kind, at the end of a forward pass, when they are most."""
+    """Bytes on one device by kind, at the end of a forward pass, where memory peaks."""
 
     weights: int
     weight_copies: int
@@ -50,13 +50,13 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All kinds together; what the framework itself takes comes on top."""
+        """All kinds together, without what torch itself takes."""
         return sum(dataclasses.astuple(self))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a run; None where what it depends on is not known. `seconds` are of training steps only."""
+    """The cost of a run; None where not known. `seconds` counts training steps only."""
 
     parameters: Parameters
     tokens_per_step: int
@@ -80,10 +80,10 @@ def estimate(
     device: DeviceSpeed | None,
     world_size: int = 1,
 ) -> Estimate:
-    """The cost of the run of a preset with this vocabulary, on `world_size` such devices.
+    """The cost of a preset's run with this vocabulary, on `world_size` such devices.
 
-    `train_tokens` is the corpus's size in tokens, None when not known. Where the preset leaves the precision
-    to the program, it is the one the device was measured in, else fp32.
+    `train_tokens` is the size of the training split in tokens, None when not known. With precision "auto" it is the
+    one in which the device was measured, else fp32.
     """
     config = preset.model.model_copy(update={"vocab_size": vocab_size})
     parts = count_parameters(config)
@@ -196,25 +196,25 @@ def loss_bytes(config: GPT2Config, vocab_size: int, tokens: int, size: int) -> i
 
 
 def as_dict(estimate: Estimate) -> dict[str, Any]:
-    """The estimate for JSON, totals included; what is not known is None."""
+    """The estimate for JSON, totals included; None where not known."""
     described = dataclasses.asdict(estimate)
     described["parameters"]["total"] = estimate.parameters.total
     described["memory"]["total"] = estimate.memory.total
     return described
 
 
-def report(estimate: Estimate) -> list[str]:
-    """The estimate in lines for people."""
+def report_lines(estimate: Estimate) -> list[str]:
+    """The estimate as lines of text."""
     parameters, memory = estimate.parameters, estimate.memory
     chinchilla = CHINCHILLA_TOKENS_PER_PARAMETER
     lines = [
         f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), _count)}",
-        f"tokens      {estimate.tokens_per_step:,} a step, {_count(estimate.tokens)} in all, "
-        f"{estimate.tokens_per_parameter:.3g} a parameter (Chinchilla's optimum is about {chinchilla})",
+        f"tokens      {estimate.tokens_per_step:,} per step, {_count(estimate.tokens)} in all, "
+        f"{estimate.tokens_per_parameter:.3g} per parameter (Chinchilla's optimum is about {chinchilla})",
         "data        " + _epochs(estimate.epochs),
         f"memory      {_bytes(memory.total)}: {_by_kind(dataclasses.asdict(memory), _bytes)}",
         f"compute     {estimate.flops:.3g} FLOPs in {estimate.precision}, "
-        f"{estimate.flops_per_token:.3g} of them a token",
+        f"{estimate.flops_per_token:.3g} of them per token",
         "time        " + _time(estimate.seconds, estimate.device),
     ]
     free = estimate.memory_free_bytes
@@ -226,7 +226,7 @@ def report(estimate: Estimate) -> list[str]:
 def _seconds(
     preset: Preset, parameters: int, flops: float, device: DeviceSpeed | None, world_size: int
 ) -> float | None:
-    """Products at the device's speed, shared by the ranks, and the updates, which every rank makes itself."""
+    """Products at the device's speed, shared by the ranks, and the weight updates, which every rank does in full."""
     if device is None or not device.flops_per_second_achievable:
         return None
     seconds = flops / device.flops_per_second_achievable / world_size
@@ -263,10 +263,10 @@ def _epochs(epochs: float | None) -> str:
 def _time(seconds: float | None, device: str | None) -> str:
     if seconds is None:
         return "not known: the speed of the device is not" + ("" if device is None else f" ({device})")
-    return f"about {duration(seconds)} of training steps on {device}; evaluations and samples come on top"
+    return f"about {approximate_duration(seconds)} of training steps on {device}; evaluations and samples come on top"
 
 
-def duration(seconds: float) -> str:
+def approximate_duration(seconds: float) -> str:
     """A time in its two largest units, such as `2 h 5 min`."""
     if seconds < 90:
         return f"{max(1, math.ceil(seconds))} s"

@@ -15,7 +15,7 @@ from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
 
 if TYPE_CHECKING:
-    from gpt2tui.data.token_store import Progress, TokenizedCorpus
+    from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.preset.schema import Preset
     from gpt2tui.preset.settings import Difference
@@ -71,7 +71,7 @@ class OpenedRun:
     """Multiplies the schedule; None means the checkpoint's factor."""
 
 
-Emitted = Union[OpenedRun, "Progress", Event]
+Emitted = Union[OpenedRun, "StageProgress", Event]
 """What `drive` yields: the run folder once, then the progress of the preparation, then the events."""
 
 TrainingStream = Callable[[Launch, Controls], Iterator[Emitted]]
@@ -86,7 +86,7 @@ def drive(
     Errors of trackers go to `report`, or without it become warnings in the stream. A stop during the preparation ends
     it without an event. Raises the errors of `Trainer.train` and of the preparation.
     """
-    from gpt2tui.data.token_store import Progress, prepare
+    from gpt2tui.data.token_store import StageProgress, prepare
     from gpt2tui.system.files import cache_folder
     from gpt2tui.tracking.subscriber import Subscribers
 
@@ -95,7 +95,7 @@ def drive(
         corpus = yield from prepare(opened.loaded.preset, cache_folder())
         if controls.stopping:
             return
-        yield Progress("preparing the network")
+        yield StageProgress("preparing the network")
         trainer = make_trainer(opened, corpus, controls)
         reports: list[str] = []
         report = report or reports.append

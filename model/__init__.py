@@ -1,1 +1,1 @@
-"""GPT-2 from scratch, and what one does with its weights. Knows nothing of gpt2tui."""
+"""GPT-2 from scratch: the network, its loss, sampling and published layout. Imports nothing of gpt2tui."""

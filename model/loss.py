@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 Reduction = Literal["mean", "sum", "none"]
 
-IGNORED = -1  # what every target that does not count becomes
+IGNORED = -1  # replaces every target that does not count
 CHUNK_LOGITS = 2**26  # held at once: 256 MB in fp32; smaller chunks add to the gradient of `weight` more often
 CPU_CHUNK_LOGITS = 2**25  # a CPU is as fast with half
 SLICE_LOGITS = 2**21  # 8 MB: on a CPU the softmax passes over what still lies in its cache, 1.2 times faster
@@ -97,13 +97,13 @@ class _InAdvance(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        # What was made in advance is given away: its next owner may write into it. With retain_graph we come again.
+        # Autograd may write into a gradient that it received, so it is returned once; retain_graph makes another.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             hidden, weight, targets, scale = ctx.saved_tensors
             wanted = ctx.needs_input_grad[:2]
             _, *gradients = _losses_and_gradients(hidden, weight, targets, scale, ctx.dtype, wanted)
-        # A CPU may look whether there is anything to scale; on a GPU that would mean to wait for it.
+        # On a GPU the comparison would wait for the device.
         if not is_eager_cpu(grad_output) or grad_output != 1:
             gradients = [gradient if gradient is None else gradient * grad_output for gradient in gradients]
         return *gradients, None, None, None
@@ -129,7 +129,7 @@ def _losses_and_gradients(
         x = hidden[chunk].to(dtype)  # (n, C)
         logits = F.linear(x, W) if room is None else torch.mm(x, W.T, out=room[: len(x)])  # (n, V')
         losses[chunk] = _losses_and_logit_gradients_(logits[:, :V], targets[chunk], scale, any(wanted))
-        gradients = logits  # that is what they are now; beyond V they are the zeros that the logits were
+        gradients = logits  # overwritten above; beyond V they are zeros, as the logits were
         if grad_hidden is not None:
             grad_hidden[chunk] = gradients @ W
         if wanted[1] and grad_weight is None:

@@ -13,14 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from gpt2tui.estimate import (
     LOSS_CHUNK_LOGITS,
     activation_bytes,
+    approximate_duration,
     as_dict,
     count_parameters,
-    duration,
     estimate,
     flops_per_token,
     loss_bytes,
     muon_flops,
-    report,
+    report_lines,
 )
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system import device_speed
@@ -167,7 +167,7 @@ def test_what_is_not_known_is_none_and_never_zero():
     for device in (None, unknown):
         result = estimate(Preset(), vocab_size=50257, train_tokens=None, device=device)
         assert (result.seconds, result.memory_free_bytes) == (None, None)
-        assert any("not known" in line for line in report(result) if line.startswith("time"))
+        assert any("not known" in line for line in report_lines(result) if line.startswith("time"))
 
 
 def test_precision_is_the_presets_else_the_devices_else_fp32():
@@ -184,8 +184,8 @@ def test_precision_is_the_presets_else_the_devices_else_fp32():
 
 def test_the_report_has_the_numbers_and_json_has_the_totals():
     result = estimate(Preset(), vocab_size=50257, train_tokens=118_000_000, device=GPU)
-    text = "\n".join(report(result))
-    for shown in ("124,439,808", "256 a step", "Chinchilla", "no part of it twice", "a GPU"):
+    text = "\n".join(report_lines(result))
+    for shown in ("124,439,808", "256 per step", "Chinchilla", "no part of it twice", "a GPU"):
         assert shown in text
     described = json.loads(json.dumps(as_dict(result), allow_nan=False))
     assert described["parameters"]["total"] == 124_439_808
@@ -194,9 +194,9 @@ def test_the_report_has_the_numbers_and_json_has_the_totals():
 
 def test_a_model_that_does_not_fit_says_so_and_one_that_does_not():
     tight = dataclasses.replace(GPU, memory_free_bytes=10**9)
-    assert "lower batch_size" in report(estimate(Preset(), vocab_size=50257, train_tokens=None, device=tight))[-1]
+    assert "lower batch_size" in report_lines(estimate(Preset(), vocab_size=50257, train_tokens=None, device=tight))[-1]
     assert "lower batch_size" not in "".join(
-        report(estimate(Preset(), vocab_size=50257, train_tokens=None, device=GPU))
+        report_lines(estimate(Preset(), vocab_size=50257, train_tokens=None, device=GPU))
     )
 
 
@@ -212,7 +212,7 @@ def test_a_model_that_does_not_fit_says_so_and_one_that_does_not():
     ],
 )
 def test_durations_have_two_units(seconds, shown):
-    assert duration(seconds) == shown
+    assert approximate_duration(seconds) == shown
 
 
 @pytest.mark.parametrize(

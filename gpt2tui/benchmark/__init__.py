@@ -1,1 +1,1 @@
-"""What `gpt2tui bench` measures: our own code as a run uses it, and the same model trained by others, in turns."""
+"""`gpt2tui bench`: our own training and generation as a run does them, measured in turns with the baselines."""

@@ -1,4 +1,4 @@
-"""What our training and generation are compared with: transformers' GPT2LMHeadModel, and nanoGPT's way to train."""
+"""The baselines of the benchmark: transformers' GPT2LMHeadModel, and our network trained as nanoGPT does."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Precisions, Step, Write
+from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Generate, Precisions, TrainStep
 from gpt2tui.data.batches import Batch
 from gpt2tui.device import Precision, autocast, choose_compilation
 from gpt2tui.preset.schema import Preset
@@ -18,7 +18,7 @@ from model.huggingface import published_config, to_published
 
 
 def published_model(preset: Preset) -> Any:
-    """A GPT2LMHeadModel of random weights, with the attention that it chooses itself."""
+    """A GPT2LMHeadModel with random weights and its default attention."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -26,7 +26,7 @@ def published_model(preset: Preset) -> Any:
 
 
 def with_our_weights(model: Any, preset: Preset) -> Any:
-    """The same with the weights that our model of this preset starts from."""
+    """The same model with the weights that our model of this preset starts from."""
     torch.manual_seed(preset.training.seed)
     weights = to_published(GPT2(preset.model).state_dict(), preset.model)
     missing = model.load_state_dict(weights, strict=False).missing_keys
@@ -35,8 +35,8 @@ def with_our_weights(model: Any, preset: Preset) -> Any:
     return model
 
 
-def transformers_step(preset: Preset, device: torch.device, *, best: bool) -> tuple[Step, Facts]:
-    """fp32, eager and torch's default AdamW; at its best our precision and compilation, and AdamW fused."""
+def transformers_baseline(preset: Preset, device: torch.device, *, best: bool) -> tuple[TrainStep, Facts]:
+    """fp32, eager, torch's default AdamW; with `best`, our precision and compilation, and fused AdamW."""
     model = with_our_weights(published_model(preset), preset).to(device)
     table = preset.optimizer
     optimizer = torch.optim.AdamW(
@@ -47,13 +47,13 @@ def transformers_step(preset: Preset, device: torch.device, *, best: bool) -> tu
         fused=True if best else None,
     )
     if not best:
-        return usual_step(model, _Loss(model), optimizer, preset, device, "fp32"), {}
-    forward, facts = compile_as_a_run_does(_Loss(model, use_cache=False), preset)
-    return usual_step(model, forward, optimizer, preset, device, cast(Precision, preset.training.precision)), facts
+        return baseline_step(model, _Loss(model), optimizer, preset, device, "fp32"), {}
+    forward, facts = compile_like_a_run(_Loss(model, use_cache=False), preset)
+    return baseline_step(model, forward, optimizer, preset, device, cast(Precision, preset.training.precision)), facts
 
 
 class _Loss(nn.Module):
-    """(inputs, targets) -> the model's own loss; targets are what follows each position, as our batches have it."""
+    """(inputs, targets) -> the model's own loss; targets are already shifted, as in our batches."""
 
     def __init__(self, model: Any, **arguments: Any) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class _Loss(nn.Module):
         return loss
 
 
-def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> tuple[Write, Precisions]:
-    """Its `generate` with its cache, in fp32; at its best with the weights in the preset's precision."""
+def transformers_generation(preset: Preset, device: torch.device, *, best: bool) -> tuple[Generate, Precisions]:
+    """Its `generate` with its cache, in fp32; with `best`, the weights in the preset's precision."""
     halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
     dtype = halves.get(preset.training.precision, torch.float32) if best else torch.float32
     model, s = published_model(preset).eval().to(device, dtype), preset.sampling
@@ -75,10 +75,10 @@ def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> t
     if s.temperature > 0:
         chosen = {"do_sample": True, "temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p}
 
-    def write(prompt: Tensor, count: int) -> tuple[float, float]:
+    def generate(prompt: Tensor, count: int) -> tuple[float, float]:
         first: list[float] = []
 
-        def watch(tokens: Tensor, scores: Any) -> Tensor:  # called after each token
+        def note_first(tokens: Tensor, scores: Any) -> Tensor:  # called after each token
             if not first:
                 tokens.cpu()  # waits for the device
                 first.append(time.perf_counter())
@@ -87,26 +87,26 @@ def transformers_write(preset: Preset, device: torch.device, *, best: bool) -> t
         torch.manual_seed(s.seed)
         started = time.perf_counter()
         tokens = prompt.to(device)
-        written = model.generate(
+        generated = model.generate(
             tokens,
             attention_mask=torch.ones_like(tokens),
             max_new_tokens=count,
             use_cache=True,
             pad_token_id=0,
-            stopping_criteria=[watch],
+            stopping_criteria=[note_first],
             **chosen,
         ).cpu()
-        assert written.size(1) == prompt.size(1) + count
+        assert generated.size(1) == prompt.size(1) + count
         return first[0] - started, time.perf_counter() - started
 
-    return write, dict.fromkeys(BATCH_SIZES, preset.training.precision if best else "fp32")
+    return generate, dict.fromkeys(BATCH_SIZES, preset.training.precision if best else "fp32")
 
 
-# ---- the way nanoGPT trains on a CPU, with our network: fp32, eager, cross-entropy over all logits, torch's AdamW
+# ---- nanoGPT's training step
 
 
-def plain_step(preset: Preset, device: torch.device) -> Step:
-    """nanoGPT's step: its groups with and without decay, AdamW fused on CUDA only."""
+def nanogpt_baseline(preset: Preset, device: torch.device) -> TrainStep:
+    """Our plain network, fp32, eager, all logits at once, AdamW with nanoGPT's groups, fused on CUDA only."""
     torch.manual_seed(preset.training.seed)
     model = GPT2(preset.model).to(device)
     table = preset.optimizer
@@ -122,18 +122,18 @@ def plain_step(preset: Preset, device: torch.device) -> Step:
         logits = model(inputs)  # (B, T, V)
         return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=-1)
 
-    return usual_step(model, loss_of, optimizer, preset, device, "fp32")
+    return baseline_step(model, loss_of, optimizer, preset, device, "fp32")
 
 
-def usual_step(
+def baseline_step(
     model: nn.Module,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     preset: Preset,
     device: torch.device,
     precision: Precision,
-) -> Step:
-    """The step that everybody writes: accumulate, clip, update, drop the gradients."""
+) -> TrainStep:
+    """The usual training step: accumulate, clip, update, drop the gradients."""
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     clip = preset.optimizer.grad_clip
 
@@ -156,7 +156,7 @@ def usual_step(
     return step
 
 
-def compile_as_a_run_does(network: nn.Module, preset: Preset) -> tuple[Forward, Facts]:
+def compile_like_a_run(network: nn.Module, preset: Preset) -> tuple[Forward, Facts]:
     """The forward pass (inputs, targets) -> loss, compiled if a run would compile; how long that took, or why not."""
     t = preset.training
     choice = choose_compilation(preset, torch.device(t.device))

@@ -1,11 +1,11 @@
-"""Writing, timed: prompts of random tokens continued by a fixed number of tokens, one alone and sixteen at once."""
+"""Generation, timed: prompts of random tokens continued by a fixed number of tokens, one alone and sixteen at once."""
 
 import time
 
 import torch
 from torch import Tensor
 
-from gpt2tui.benchmark.job import BATCH_SIZES, Candidate, Job, Precisions, Round, Write
+from gpt2tui.benchmark.job import BATCH_SIZES, Generate, Job, Precisions, ReadyCandidate, Round
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.generation import decoder_of
 from gpt2tui.preset.schema import Preset
@@ -19,54 +19,55 @@ WARM_UP_TOKENS = 4
 
 
 def lengths(preset: Preset) -> tuple[int, int]:
-    """Tokens of the prompt and tokens to write; together they fit the context where it holds two or more."""
+    """Tokens of the prompt and tokens to generate; together at most n_positions, unless that is 1."""
     n_positions = preset.model.n_positions
     prompt = max(1, min(LONGEST_PROMPT, n_positions // 4))
     return prompt, max(1, min(MOST_TOKENS, n_positions - prompt))
 
 
-def generating(job: Job) -> Candidate:
-    """Lets one candidate write; prompts and sampling settings are the same for all, the weights random.
+def generation_candidate(job: Job) -> ReadyCandidate:
+    """One candidate's generation; prompts and sampling settings are the same for all, the weights random.
 
-    Times the first token and the whole of each batch size: "first 1", "all 1", "first 16", "all 16".
+    Its rounds hold the seconds to the first token and to the last for each batch size: "first 1", "all 1", "first 16",
+    "all 16".
     """
     device = torch.device(job.preset.training.device)
     length, count = lengths(job.preset)
     if job.candidate == "gpt2tui":
-        write, precision = our_write(job.preset, device)
+        run, precision = our_generation(job.preset, device)
     else:
-        from gpt2tui.benchmark.baselines import transformers_write
+        from gpt2tui.benchmark.baselines import transformers_generation
 
-        write, precision = transformers_write(job.preset, device, best=job.candidate == "transformers-best")
+        run, precision = transformers_generation(job.preset, device, best=job.candidate == "transformers-best")
     generator = torch.Generator().manual_seed(job.preset.sampling.seed)
     prompts = torch.randint(job.preset.model.vocab_size or 0, (max(BATCH_SIZES), length), generator=generator)
 
     def warm_up() -> None:
         for size in BATCH_SIZES:
-            write(prompts[:size], min(WARM_UP_TOKENS, count))
+            run(prompts[:size], min(WARM_UP_TOKENS, count))
 
-    def write_for(seconds: float) -> Round:
-        if job.settle:
+    def generate_for(seconds: float) -> Round:
+        if job.warm_up_rounds:
             warm_up()
         measured: dict[str, list[float]] = {}
         end = time.perf_counter() + seconds
         while not measured or time.perf_counter() < end:
             for size in BATCH_SIZES:
-                for what, taken in zip(("first", "all"), write(prompts[:size], count), strict=True):
+                for what, taken in zip(("first", "all"), run(prompts[:size], count), strict=True):
                     measured.setdefault(f"{what} {size}", []).append(taken)
         return Round(measured, peak_memory(device))
 
     warm_up()
-    return {"precision": precision}, write_for
+    return {"precision": precision}, generate_for
 
 
-def our_write(preset: Preset, device: torch.device) -> tuple[Write, Precisions]:
-    """Writes as `sample` and the chat do, with the preset's sampling settings."""
+def our_generation(preset: Preset, device: torch.device) -> tuple[Generate, Precisions]:
+    """Generation as in `sample` and the chat, with the preset's sampling settings."""
     torch.manual_seed(preset.training.seed)
     model, s = tune_for_cpu(GPT2(preset.model)).to(device).eval(), preset.sampling
     decoder = decoder_of(model, "auto")
 
-    def write(prompt: Tensor, count: int) -> tuple[float, float]:
+    def run(prompt: Tensor, count: int) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(s.seed)
         chosen = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p}
         started = time.perf_counter()
@@ -80,4 +81,4 @@ def our_write(preset: Preset, device: torch.device) -> tuple[Write, Precisions]:
     def precision(size: int) -> str:
         return "fp16" if decoder and size == 1 else "fp32"
 
-    return write, {size: precision(size) for size in BATCH_SIZES}
+    return run, {size: precision(size) for size in BATCH_SIZES}

@@ -1,4 +1,4 @@
-"""What the processes of a benchmark exchange: the job of a candidate, its rounds, and what became of it."""
+"""What the processes of a benchmark exchange: jobs, rounds of measurements and results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,37 +12,37 @@ if TYPE_CHECKING:
     from gpt2tui.data.batches import Batch
 
 BATCH_SIZES = (1, 16)
-"""Texts that are continued at once."""
+"""The texts that are continued at once."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a candidate is to do. The preset has its vocabulary, device and precision filled in."""
+    """The work of a candidate. The preset has its vocabulary, device and precision filled in."""
 
     part: Literal["train", "generate"]
     candidate: str
     preset: Preset
     tokens: tuple[str, str] | None = None
     """The file of prepared tokens and their dtype; None: random ones."""
-    settle: bool = False
-    """Whether a round begins with work that is not measured, because another candidate had the machine."""
+    warm_up_rounds: bool = False
+    """Whether each round begins with work that is not measured, because other candidates take turns with this one."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of what was done, by what it was, and the peak memory so far."""
+    """The seconds of each repetition, by what was done, and the peak memory so far."""
 
     seconds: dict[str, list[float]]
     memory: dict[str, int | None]
 
 
-Candidate = tuple[dict[str, Any], Callable[[float], Round]]
-"""A model that is warmed up: what is known of it, and a function that works for about so many seconds."""
+ReadyCandidate = tuple[dict[str, Any], Callable[[float], Round]]
+"""A candidate that is warmed up: its facts, and a function that measures a round of about the given seconds."""
 
 
 @dataclass
-class Outcome:
-    """What became of a candidate; one that `failed`, and why, may have rounds from before."""
+class CandidateResult:
+    """What a candidate measured; `failed` is the reason why it ended early, and rounds before that are kept."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
@@ -50,16 +50,16 @@ class Outcome:
 
 
 Facts = dict[str, Any]
-"""What is known of a candidate, by name."""
+"""What is known of a candidate besides its timings, by name."""
 
 Forward = Callable[..., "Tensor"]
 """Inputs and targets, (B, T) each -> the mean loss, a scalar."""
 
-Step = Callable[[Sequence["Batch"], int], Callable[[], float]]
-"""Updates the weights with the micro-batches of the step of this number; what it returns reads the loss, in nats."""
+TrainStep = Callable[[Sequence["Batch"], int], Callable[[], float]]
+"""(micro-batches, step number): updates the weights; the result reads the loss, in nats per token."""
 
-Write = Callable[["Tensor", int], tuple[float, float]]
-"""Continues prompts (B, T) by so many tokens each; returns the seconds to the first one, and in all."""
+Generate = Callable[["Tensor", int], tuple[float, float]]
+"""(prompts (B, T), new tokens each) -> the seconds to the first new token, and to the last."""
 
 Precisions = dict[int, str]
-"""What the weights are in, by batch size."""
+"""The number format of the weights, by batch size."""

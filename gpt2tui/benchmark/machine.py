@@ -1,4 +1,4 @@
-"""The machine under the numbers: what it is, who else uses it, and how much memory a process has taken."""
+"""The machine of a benchmark: its description, the load by other programs, and peak memory."""
 
 import os
 import platform
@@ -13,11 +13,11 @@ import torch
 from gpt2tui import __version__
 from gpt2tui.device import NARROWEST_FOR_BF16_ON_CPU, bf16_is_native
 
-BUSY_SHARE = 0.1  # of all cores: when other programs take more, times do not repeat
+BUSY_SHARE = 0.1  # of all cores: when other programs take more, times are not reproducible
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """The machine and the versions; None is what is not known or not there."""
+    """The machine and the versions of packages; None where not known or not installed."""
     on_cuda = device.type == "cuda"
     installed = [distribution.name for distribution in metadata.distributions(name="transformers")]
     return {
@@ -39,7 +39,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def precision_reason(asked: str, device: torch.device, n_embd: int) -> str:
-    """Why training takes the precision it takes."""
+    """Why training uses the precision that it uses."""
     if asked != "auto":
         return f"training.precision = {asked}"
     kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, device.type)
@@ -51,25 +51,25 @@ def precision_reason(asked: str, device: torch.device, n_embd: int) -> str:
 
 
 class OtherPrograms:
-    """Counts the cores that other programs keep busy from now on."""
+    """Measures the cores that other programs keep busy, from its creation on."""
 
     def __init__(self) -> None:
         self._before = self._seconds()
 
     def cores(self) -> float | None:
-        """The mean until now, once child processes have ended; None on Windows, which does not tell their time."""
+        """The mean until now, valid once child processes have ended; None on Windows, which lacks their time."""
         elapsed, others = (now - before for now, before in zip(self._seconds(), self._before, strict=True))
         return None if os.name == "nt" or elapsed <= 0 else max(0.0, others / elapsed)
 
     def _seconds(self) -> tuple[float, float]:
-        """The time, and what all cores together have worked for others."""
+        """The time, and the seconds all cores together have worked for other programs."""
         everyone, own = psutil.cpu_times(), os.times()
         kinds = ("user", "nice", "system", "irq", "softirq", "steal")
         return own.elapsed, sum(getattr(everyone, kind, 0.0) for kind in kinds) - sum(own[:4])
 
 
 def busy_note(cores: float | None) -> str | None:
-    """The sentence about other programs that took so many cores; None when they leave the machine alone."""
+    """A warning when other programs used this many cores; None when they used few."""
     if cores is None or cores <= BUSY_SHARE * (psutil.cpu_count() or 1):
         return None
     return f"other programs were using {cores:.1f} cores: times are unreliable, ratios less so"
@@ -86,7 +86,7 @@ def peak_memory(device: torch.device) -> dict[str, int | None]:
 
 
 def _peak_resident_bytes() -> int | None:
-    # psutil tells only what a process holds now; the peak is nowhere in it but on Windows.
+    # psutil reports the peak on Windows only.
     status = Path("/proc/self/status")
     if status.exists():
         # Not getrusage's ru_maxrss, which on Linux starts at the peak of the process that started this one.

@@ -1,4 +1,4 @@
-"""The parts of the benchmark over one subject, and their numbers. What is not known is None, never 0."""
+"""The parts of the benchmark for one preset, and their numbers. What is not known is None, never 0."""
 
 import statistics
 import sys
@@ -9,8 +9,8 @@ import numpy as np
 
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import lengths
-from gpt2tui.benchmark.job import BATCH_SIZES, Job, Outcome
-from gpt2tui.benchmark.subject import IN_FP32, Subject, unsuitable
+from gpt2tui.benchmark.job import BATCH_SIZES, CandidateResult, Job
+from gpt2tui.benchmark.subject import IN_FP32, Subject, reason_to_skip
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
 from gpt2tui.errors import DataError
@@ -26,16 +26,16 @@ def measure(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (part, result) as they are measured; `skipped` in a result is why it has no numbers."""
     if "train" in parts or "data" in parts:
-        skipped, outcomes = _turns(subject, "train", against if "train" in parts else (), seconds)
+        skipped, outcomes = _measure_candidates(subject, "train", against if "train" in parts else (), seconds)
         if "train" in parts:
             yield "train", {"skipped": skipped, "rows": training_rows(subject, outcomes)}
         if "data" in parts:
             yield "data", {"skipped": skipped or outcomes[OURS].failed, **data_share(subject, outcomes.get(OURS))}
     if "generate" in parts:
-        skipped, outcomes = _turns(subject, "generate", against, seconds)
+        skipped, outcomes = _measure_candidates(subject, "generate", against, seconds)
         s, (prompt, count) = subject.preset.sampling, lengths(subject.preset)
         sampling = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p}
-        rows = [row for size in BATCH_SIZES for row in generating_rows(subject, outcomes, size, count)]
+        rows = [row for size in BATCH_SIZES for row in generation_rows(subject, outcomes, size, count)]
         yield "generate", {"skipped": skipped, "prompt_tokens": prompt, "new_tokens": count, **sampling, "rows": rows}
     if "tokenize" in parts:
         kind = subject.preset.data.tokenizer
@@ -47,17 +47,17 @@ def measure(
 
 
 def candidates(part: str, against: Sequence[str], precision: str) -> list[str]:
-    """Who takes part, we first. `nanogpt` only trains; in fp32 `transformers` writes at its best already."""
-    peers = {
+    """The candidates, ours first. `nanogpt` only trains; in fp32 both forms of `transformers` generate alike."""
+    baselines = {
         "nanogpt": part == "train" and "nanogpt" in against,
         "transformers": "transformers" in against,
         "transformers-best": "transformers" in against and (part == "train" or precision != "fp32"),
     }
-    return [OURS, *(name for name, wanted in peers.items() if wanted)]
+    return [OURS, *(name for name, wanted in baselines.items() if wanted)]
 
 
-def training_rows(subject: Subject, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """A row a candidate: tokens and milliseconds of a step, model FLOPs utilisation, the loss of the first step."""
+def training_rows(subject: Subject, outcomes: Mapping[str, CandidateResult]) -> list[dict[str, Any]]:
+    """A row per candidate: tokens and milliseconds of a step, model FLOPs utilisation, the loss of the first step."""
     rows = []
     for row, outcome in _rows(outcomes, "step", subject.preset.tokens_per_step):
         row["precision"] = "fp32" if row["candidate"] in IN_FP32 else subject.precision
@@ -67,10 +67,10 @@ def training_rows(subject: Subject, outcomes: Mapping[str, Outcome]) -> list[dic
     return rows
 
 
-def generating_rows(
-    subject: Subject, outcomes: Mapping[str, Outcome], batch_size: int, count: int
+def generation_rows(
+    subject: Subject, outcomes: Mapping[str, CandidateResult], batch_size: int, count: int
 ) -> list[dict[str, Any]]:
-    """A row a candidate: tokens and milliseconds of writing `count` tokens after each prompt of a batch."""
+    """A row per candidate: tokens and milliseconds of generating `count` tokens after each prompt of a batch."""
     rows = []
     for row, outcome in _rows(outcomes, f"all {batch_size}", batch_size * count):
         first = milliseconds([s for measured in outcome.rounds for s in measured.seconds[f"first {batch_size}"]])
@@ -79,8 +79,8 @@ def generating_rows(
     return rows
 
 
-def data_share(subject: Subject, outcome: Outcome | None) -> dict[str, Any]:
-    """How much of a step of ours is spent on getting its batch."""
+def data_share(subject: Subject, outcome: CandidateResult | None) -> dict[str, Any]:
+    """The share of our training step that is spent on getting its batch."""
     rounds = outcome.rounds if outcome else []
     steps, batches = ([s for measured in rounds for s in measured.seconds[key]] for key in ("step", "batch"))
     share = 100 * sum(batches) / sum(steps) if steps else None
@@ -88,24 +88,26 @@ def data_share(subject: Subject, outcome: Outcome | None) -> dict[str, Any]:
 
 
 def milliseconds(seconds: Sequence[float]) -> dict[str, float | None]:
-    """The median, and the limits of the fastest and of the slowest tenth, in ms."""
+    """The median and the 10th and 90th percentile, in ms."""
     values = 1000 * np.percentile(seconds, [10, 50, 90]) if seconds else (None, None, None)
     p10, median, p90 = (None if value is None else float(value) for value in values)
     return {"median": median, "p10": p10, "p90": p90}
 
 
 def speed_ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float | None:
-    """How many times as fast we are: their median seconds over ours, round by round; of these the median.
+    """How many times as fast ours is: the median over the rounds of their median seconds over ours.
 
-    The two of a round were measured right after each other, so a machine that slows down slows both. One that failed
-    has fewer rounds.
+    The two of a round were measured right after each other, so a machine that slows down slows both. A candidate that
+    failed has fewer rounds.
     """
     ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(ours, theirs, strict=False)]
     return statistics.median(ratios) if ratios else None
 
 
-def _rows(outcomes: Mapping[str, Outcome], what: str, tokens: int) -> Iterator[tuple[dict[str, Any], Outcome]]:
-    """The numbers that training and writing share; `what` was measured handles so many `tokens`."""
+def _rows(
+    outcomes: Mapping[str, CandidateResult], what: str, tokens: int
+) -> Iterator[tuple[dict[str, Any], CandidateResult]]:
+    """The numbers that training and generation share; each repetition of `what` handles `tokens` tokens."""
     by_round = {name: [measured.seconds[what] for measured in o.rounds] for name, o in outcomes.items()}
     for name, outcome in outcomes.items():
         every = [seconds for measured in by_round[name] for seconds in measured]
@@ -128,16 +130,16 @@ def _mfu(subject: Subject, precision: Any, tokens_per_second: float | None) -> f
     return tokens_per_second * flops_per_token(subject.preset) / peak if peak and tokens_per_second else None
 
 
-def _turns(
+def _measure_candidates(
     subject: Subject, part: Literal["train", "generate"], against: Sequence[str], seconds: float
-) -> tuple[str | None, dict[str, Outcome]]:
-    """Why the part is skipped, or what became of each candidate."""
+) -> tuple[str | None, dict[str, CandidateResult]]:
+    """(Why the part is skipped, or None; the result of each candidate)."""
     names = candidates(part, against, subject.precision)
-    if reason := unsuitable(subject, part, names, seconds):
+    if reason := reason_to_skip(subject, part, names, seconds):
         return reason, {}
-    verb = "training" if part == "train" else "writing"
+    verb = "training" if part == "train" else "generation"
     _report(f"{subject.name}: {verb}, {', '.join(names)}: {seconds:g} s each once warmed up")
-    jobs = [Job(part, name, subject.preset, subject.tokens, settle=len(names) > 1) for name in names]
+    jobs = [Job(part, name, subject.preset, subject.tokens, warm_up_rounds=len(names) > 1) for name in names]
     return None, take_turns(jobs, seconds, _report)
 
 

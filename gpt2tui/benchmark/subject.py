@@ -1,4 +1,4 @@
-"""What is to be measured: a preset with all that is left open filled in, and whether it fits this machine."""
+"""The subject of a benchmark: a preset with everything decided, and whether it fits this machine."""
 
 import functools
 import math
@@ -12,17 +12,17 @@ import torch
 from gpt2tui.benchmark.generation import lengths
 from gpt2tui.benchmark.job import BATCH_SIZES
 from gpt2tui.benchmark.machine import precision_reason
+from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision
-from gpt2tui.estimate import count_memory, duration, estimate
+from gpt2tui.estimate import approximate_duration, count_memory, estimate
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import measure as measure_device
 from gpt2tui.system.files import cache_folder
 from gpt2tui.system.numbers import byte_size
 
-CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
-MOST_BUDGETS = 3  # times --seconds that one step, or one round of writing, may take
+MOST_BUDGETS = 3  # times --seconds that one step, or one round of generation, may take
 LONGEST_ADVISED = 300  # seconds
 IN_FP32 = ("nanogpt", "transformers")  # whatever the precision of our training
 
@@ -38,16 +38,16 @@ class Subject:
     tokens: tuple[str, str] | None
     """The file of the prepared training tokens and their dtype; None: random tokens stand for them."""
     facts: dict[str, Any]
-    """What JSON says of it."""
+    """Its description in the JSON output."""
 
 
 def resolve(loaded: LoadedPreset) -> Subject:
-    """Decides what the preset leaves open; needs no network and prepares nothing. Raises ResourceError."""
+    """Decides what the preset leaves to the program; uses no network, prepares nothing. Raises ResourceError."""
     preset, t = loaded.preset, loaded.preset.training
     device = choose_device(t.device)
     precision = choose_precision(preset, device)
     prepared, tokens = find_prepared(preset, cache_folder()), None
-    vocab_size = prepared.tokenizer.vocab_size if prepared else preset.known_vocab_size or CHARACTERS_OF_A_TEXT
+    vocab_size = prepared.tokenizer.vocab_size if prepared else preset.known_vocab_size or ASSUMED_CHAR_VOCAB_SIZE
     if prepared and isinstance(prepared.train, np.memmap) and len(prepared.train) > t.sequence_length:
         tokens = (str(prepared.train.filename), prepared.train.dtype.str)
     decided = preset.with_vocab_size(preset.model.vocab_size or vocab_size)
@@ -70,18 +70,18 @@ def resolve(loaded: LoadedPreset) -> Subject:
     return Subject(loaded.name, decided, device, precision, tokens, facts)
 
 
-def unsuitable(
+def reason_to_skip(
     subject: Subject, part: Literal["train", "generate"], candidates: Sequence[str], seconds: float
 ) -> str | None:
-    """Why this part does not fit into free memory, or not nearly into so many seconds; None when it does."""
-    speed = _speed(subject.device, subject.precision if part == "train" else "fp32")  # which weights are in
+    """Why this part does not fit into free memory or takes much longer than `seconds`; None when it fits."""
+    speed = _speed(subject.device, subject.precision if part == "train" else "fp32")  # generation has fp32 weights
     step = subject.preset.with_training(num_iterations=1, time_budget=0.0)
     costs = estimate(step, vocab_size=subject.preset.model.vocab_size or 0, train_tokens=None, device=speed)
     if part == "train":
         needed, takes, what = sum(_training_bytes(subject, name) for name in candidates), costs.seconds, "one step"
     else:
         # in fp32, and in fp16 beside it
-        needed, takes, what = 6 * costs.parameters.total * len(candidates), None, "writing once with each batch size"
+        needed, takes, what = 6 * costs.parameters.total * len(candidates), None, "generating once with each batch size"
         if speed.flops_per_second_achievable:  # a token is read once: a third of the work of training on it
             flops = costs.flops_per_token / 3 * sum(BATCH_SIZES) * sum(lengths(subject.preset))
             takes = flops / speed.flops_per_second_achievable
@@ -91,7 +91,7 @@ def unsuitable(
     if takes is not None and takes > MOST_BUDGETS * seconds:
         least = math.ceil(takes / MOST_BUDGETS)
         hint = f"; --seconds {least} measures it nevertheless" if least <= LONGEST_ADVISED else ""
-        return f"{what} would take about {duration(takes)} here{hint}"
+        return f"{what} would take about {approximate_duration(takes)} here{hint}"
     return None
 
 
@@ -99,7 +99,7 @@ _speed = functools.cache(measure_device)
 
 
 def _training_bytes(subject: Subject, candidate: str) -> int:
-    """What a candidate's training takes; all but ours hold the logits, their logarithms and their gradient."""
+    """The memory of a candidate's training; all but ours hold all logits, their logarithms and their gradient."""
     preset = subject.preset
     memory = count_memory(preset, preset.model, "fp32" if candidate in IN_FP32 else subject.precision)
     if candidate == "gpt2tui":

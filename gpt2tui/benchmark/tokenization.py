@@ -1,4 +1,4 @@
-"""Tokenising, timed: the preset's kind of tokenizer over the embedded corpus, in one thread and as preparation does."""
+"""Tokenization, timed: the preset's kind of tokenizer over the embedded corpus, in one thread and in all."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ Kind = Literal["gpt2", "bpe", "char", "byte"]
 
 @functools.cache  # presets share tokenizers
 def measure(kind: Kind, vocab_size: int | None, seconds: float) -> dict[str, Any]:
-    """Megabytes (1e6 bytes of UTF-8) a second, in turns; the median of the passes over the text that fit.
+    """Megabytes (1e6 bytes of UTF-8) per second: the median of the passes over the text that fit into `seconds`.
 
     A trained tokenizer is trained on this text first, which is not measured. Raises DataError where Python comes
     without its source.
@@ -27,7 +27,7 @@ def measure(kind: Kind, vocab_size: int | None, seconds: float) -> dict[str, Any
     tokenizer = tokenizers.build(DataTable(tokenizer=kind), vocab_size, texts)
     size = sum(len(text.encode()) for text in texts)
     threads = os.cpu_count() or 1
-    durations: dict[int, list[float]] = {1: [], threads: []}  # one and the same on a single core
+    durations: dict[int, list[float]] = {1: [], threads: []}  # the same key on a single core
     tokenizer.encode_documents(texts[:20], threads)
     started = time.perf_counter()
     tokens = 0

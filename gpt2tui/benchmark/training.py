@@ -1,4 +1,4 @@
-"""Training steps, timed: ours exactly as a run takes them, those of others over the same batches."""
+"""Training steps, timed: ours exactly as in a run, and the baselines over the same batches."""
 
 import itertools
 import time
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gpt2tui.benchmark.baselines import compile_as_a_run_does
-from gpt2tui.benchmark.job import Candidate, Facts, Job, Round, Step
+from gpt2tui.benchmark.baselines import compile_like_a_run
+from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision
@@ -22,22 +22,22 @@ WARM_UP_STEPS = 2  # the first ones allocate memory and start threads
 RANDOM_TOKENS = 2**20
 
 
-def training(job: Job) -> Candidate:
-    """One candidate's way of training; all of them see the same batches. Times a "step", and getting its "batch"."""
+def training_candidate(job: Job) -> ReadyCandidate:
+    """One candidate's training, over the same batches for all. A round has seconds of "step" and its "batch"."""
     device = torch.device(job.preset.training.device)
-    batches = open_batches(job)
-    update, facts = _way(job, device, batches)
+    batches = benchmark_batches(job)
+    update, facts = _candidate_step(job, device, batches)
     numbers = itertools.count()
 
     def step() -> tuple[Callable[[], float], float]:
-        """Reads the loss of the next step, and the seconds that its batch took. Nobody has to wait for the loss."""
+        """Takes the next step: a function that waits for its loss, and the seconds that getting its batch took."""
         number, started = next(numbers), time.perf_counter()
         micro_batches = batches.micro_batches(number)
         seconds = time.perf_counter() - started
         return update(micro_batches, number), seconds
 
     def steps_for(seconds: float) -> Round:
-        if job.settle:
+        if job.warm_up_rounds:
             step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -54,7 +54,7 @@ def training(job: Job) -> Candidate:
 
 
 def _mark(device: torch.device) -> Any:
-    """A point in time. On CUDA the GPU itself takes it, so that nothing has to wait for it meanwhile."""
+    """A point in time; on CUDA an event, recorded without waiting for the GPU."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -70,7 +70,7 @@ def _between(marks: Sequence[Any], device: torch.device) -> list[float]:
     return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]
 
 
-def open_batches(job: Job) -> Batches:
+def benchmark_batches(job: Job) -> Batches:
     """Batches of the prepared tokens, or of random ones, in the preset's order."""
     t = job.preset.training
     tokens: npt.NDArray[np.unsignedinteger]
@@ -88,19 +88,19 @@ def open_batches(job: Job) -> Batches:
     )
 
 
-def _way(job: Job, device: torch.device, batches: Batches) -> tuple[Step, Facts]:
+def _candidate_step(job: Job, device: torch.device, batches: Batches) -> tuple[TrainStep, Facts]:
     if job.candidate == "nanogpt":
-        from gpt2tui.benchmark.baselines import plain_step
+        from gpt2tui.benchmark.baselines import nanogpt_baseline
 
-        return plain_step(job.preset, device), {}
+        return nanogpt_baseline(job.preset, device), {}
     if job.candidate != "gpt2tui":
-        from gpt2tui.benchmark.baselines import transformers_step
+        from gpt2tui.benchmark.baselines import transformers_baseline
 
-        return transformers_step(job.preset, device, best=job.candidate == "transformers-best")
+        return transformers_baseline(job.preset, device, best=job.candidate == "transformers-best")
     precision = cast(Precision, job.preset.training.precision)
     preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
     update = fresh_update(preset, device, precision)
-    update.forward, facts = compile_as_a_run_does(update.model, preset)
+    update.forward, facts = compile_like_a_run(update.model, preset)
     unread: list[AsyncStepMetrics] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_table
-from gpt2tui.estimate import duration
+from gpt2tui.estimate import approximate_duration
 from gpt2tui.system.numbers import byte_size, compact
 
 LEGEND = {
@@ -103,7 +103,10 @@ _TRAINING: list[Cell] = [
     ("MFU", lambda row: None if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"),
     *_MEMORY,
     ("optimizer", lambda row: row["optimizer"]),
-    ("compiled in", lambda row: None if row["compile_seconds"] is None else duration(row["compile_seconds"])),
+    (
+        "compiled in",
+        lambda row: None if row["compile_seconds"] is None else approximate_duration(row["compile_seconds"]),
+    ),
     ("first loss", lambda row: None if row["first_loss"] is None else f"{row['first_loss']:.4f} nats"),
 ]
 _GENERATION: list[Cell] = [

@@ -6,9 +6,9 @@ import sys
 from gpt2tui.commands.tables import print_json
 from gpt2tui.commands.train import load_preset
 from gpt2tui.data.corpus_check import check_vocabulary
-from gpt2tui.data.readiness import CHARACTERS_OF_A_TEXT, look_at_data
+from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, check_data
 from gpt2tui.device import choose_device, choose_precision
-from gpt2tui.estimate import as_dict, estimate, report
+from gpt2tui.estimate import as_dict, estimate, report_lines
 from gpt2tui.launch import resumed_preset
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.run import folder as runs
@@ -21,12 +21,12 @@ def dry_run(options: argparse.Namespace) -> int:
     loaded = _loaded(options)
     preset = loaded.preset
     device = choose_device(preset.training.device)
-    data = look_at_data(loaded, window=preset.training.sequence_length + 1)
+    data = check_data(loaded, window=preset.training.sequence_length + 1)
     if data.vocab_size is not None:
         check_vocabulary(preset, data.vocab_size)
     speed = measure(device, choose_precision(preset, device))
     known = data.vocab_size or preset.known_vocab_size
-    vocab_size = known or CHARACTERS_OF_A_TEXT
+    vocab_size = known or ASSUMED_CHAR_VOCAB_SIZE
     costs = estimate(preset, vocab_size=vocab_size, train_tokens=data.train_tokens, device=speed)
     if options.json:
         print_json(
@@ -43,10 +43,10 @@ def dry_run(options: argparse.Namespace) -> int:
         return 0
     print(f"preset      {loaded.name}: {sanitize(preset.description, keep_newlines=False)}")
     print(f"corpus      {sanitize(data.source)}: {sanitize(data.state)}")
-    for line in report(costs):
+    for line in report_lines(costs):
         print(line)
     if known is None:
-        print(f"            assuming {CHARACTERS_OF_A_TEXT} different characters, because the corpus is not read yet")
+        print(f"            assuming {ASSUMED_CHAR_VOCAB_SIZE} characters, because the corpus is not read yet")
     print("\n" + sanitize(dumps(preset)), file=sys.stderr, end="")
     return 0
 

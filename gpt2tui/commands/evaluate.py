@@ -83,8 +83,8 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_leng
     from gpt2tui.evaluation.validation import validation_loss
     from gpt2tui.system.terminal_text import sanitize
 
-    sample = xz.Sample()
-    tokens = tokenize(sample.watch(corpus.split_pieces(split)), model.tokenizer)
+    sample = xz.TextSample()
+    tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
     print(f"measuring on {len(tokens):,} tokens, the {split} split of {sanitize(corpus.name)}", file=sys.stderr)
     batches = evaluation_batches(tokens, 8, sequence_length, None)
     loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())

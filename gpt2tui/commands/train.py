@@ -18,7 +18,7 @@ from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.training.controls import Controls
 
 if TYPE_CHECKING:
-    from gpt2tui.data.token_store import Progress
+    from gpt2tui.data.token_store import StageProgress
     from gpt2tui.tracking.subscriber import Subscriber
 
 
@@ -78,7 +78,7 @@ def _print_events(stream: Generator[Emitted, None, None], options: argparse.Name
         subscribers.close()
 
 
-def _preparation_progress(stream: Generator[Emitted, None, None]) -> "Generator[Progress, None, RunStarted]":
+def _preparation_progress(stream: Generator[Emitted, None, None]) -> "Generator[StageProgress, None, RunStarted]":
     """Yields the progress of the preparation; returns the first event of the training."""
     for emitted in stream:
         if isinstance(emitted, RunStarted):

@@ -1,4 +1,4 @@
-"""(seed, step, rank) -> the batch of a step. No state: a resumed run sees the batches it would have seen."""
+"""The batch of a step is a pure function of (seed, step, rank), so a resumed run needs no saved position."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -13,21 +13,20 @@ from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.preset.schema import TrainingTable
 
 Batch = tuple[Tensor, Tensor]
-"""Inputs and targets, int64, shape (B, T) each; a target is the next token, or -1 to be left out."""
+"""Inputs and targets, int64, shape (B, T) each; a target is the next token, or -1 where it does not count."""
 
 IGNORED = -1
 
 
 class Batches:
-    """Windows of sequence_length + 1 tokens, in an order that is shuffled anew in each epoch.
+    """Windows of sequence_length + 1 tokens in an order that each epoch shuffles anew, without replacement.
 
-    An epoch takes each window once. Where windows begin shifts from epoch to epoch, so a model does not
-    always see a token at the same position. A step may take the end of one epoch and the beginning of the
-    next.
+    The first window of an epoch begins at a random offset, so a model does not always see a token at the same
+    position. A step may span the end of one epoch and the beginning of the next.
 
-    `gradient_accumulation` counts the micro-batches of all ranks; each rank takes its share of neighbouring
-    ones, so the step is the same for any number of ranks. Raises ValueError when they do not divide evenly,
-    or when there are not sequence_length + 1 tokens.
+    `gradient_accumulation` counts the micro-batches of all ranks; each rank takes a contiguous share of them, so the
+    step is the same for any number of ranks. Raises ValueError when they do not divide evenly, or when there are
+    fewer than sequence_length + 1 tokens.
     """
 
     def __init__(
@@ -49,17 +48,17 @@ class Batches:
         self._sequence_length = sequence_length
         self._windows_per_step = batch_size * gradient_accumulation
         self._seed = seed
-        # One window fewer than fits leaves room to begin anywhere in the first one.
+        # One window fewer than fits leaves room for the random offset of the first one.
         self._windows = max(1, (len(tokens) - sequence_length) // sequence_length)
         self._starts_of = lru_cache(maxsize=2)(self._starts)
 
     @property
     def tokens_per_epoch(self) -> int:
-        """How many tokens are predicted in one epoch."""
+        """The targets of one epoch."""
         return self._windows * self._sequence_length
 
     def epoch_of(self, step: int) -> float:
-        """How many epochs have been seen before this step, with the fraction of the current one."""
+        """The epochs completed before this step, a fraction included."""
         return step * self._windows_per_step / self._windows
 
     def micro_batches(self, step: int) -> list[Batch]:
@@ -69,13 +68,13 @@ class Batches:
 
     def _batch(self, first: int) -> Batch:
         T = self._sequence_length
-        epochs, places = np.divmod(np.arange(first, first + self._batch_size), self._windows)
-        starts = [int(self._starts_of(int(epoch))[place]) for epoch, place in zip(epochs, places, strict=True)]
+        epochs, indices = np.divmod(np.arange(first, first + self._batch_size), self._windows)
+        starts = [int(self._starts_of(int(epoch))[index]) for epoch, index in zip(epochs, indices, strict=True)]
         windows = np.stack([self._tokens[start : start + T + 1] for start in starts])
         return _inputs_and_targets(windows)
 
     def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Where the windows of an epoch begin, in the order they are taken, shape (windows,)."""
+        """The first token of each window of an epoch, in shuffled order, shape (windows,)."""
         keys = _random_numbers(self._seed, epoch, self._windows + 1)
         spare = len(self._tokens) - 1 - self._windows * self._sequence_length
         offset = int(keys[-1]) % (min(self._sequence_length - 1, spare) + 1)
@@ -84,10 +83,10 @@ class Batches:
 
 
 class StreamBatches:
-    """The same for a corpus that is read while training: windows in the order of the text, one after another.
+    """Batches of a corpus that is read while training: consecutive windows in the order of the text, not shuffled.
 
-    Every rank reads the whole stream and keeps its share. Steps must be asked for in order; `state_dict`
-    after a step goes on with the next one.
+    Every rank reads the whole stream and keeps its share. Steps must be taken in order; `state_dict` after a step
+    is the position of the next one.
     """
 
     def __init__(
@@ -107,13 +106,13 @@ class StreamBatches:
         self._step = 0
 
     def epoch_of(self, step: int) -> float:
-        """How many times the corpus has been read to its end."""
+        """The epochs completed, as a whole number."""
         return float(self._stream.epoch)
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of the next step. Raises ValueError for any other step."""
         if step != self._step:
-            raise ValueError(f"a stream gives its steps in order: {self._step} is next, not {step}")
+            raise ValueError(f"steps of a stream must be taken in order: {self._step} is next, not {step}")
         accumulation, B, T = self._shape
         count = accumulation * B * T
         tokens = np.concatenate([self._carried, self._stream.take(count + 1 - len(self._carried))])
@@ -128,7 +127,7 @@ class StreamBatches:
         return {"step": self._step, "carried": self._carried.tolist(), "stream": self._stream.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Goes on from a position of the same corpus and tokenizer."""
+        """Continues from a position in the same corpus and tokenizer."""
         self._step = int(state["step"])  # type: ignore[call-overload]
         self._carried = np.array(state["carried"], dtype=np.uint32)
         self._stream.load_state_dict(state["stream"])  # type: ignore[arg-type]
@@ -139,9 +138,9 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """A fixed set of windows that do not overlap, spread evenly over the tokens: the same at each call.
 
-    As many whole windows as `eval_tokens` tokens fill, at least one, whatever the batch size; the last batch may be
-    smaller. None, or more than there are, means all of the text: then every token but the first is predicted exactly
-    once, and the last window is filled up with targets of -1.
+    `eval_tokens` // sequence_length windows, at least one, whatever the batch size; the last batch may be smaller.
+    None, or more than there are, means the whole text: then every token but the first is predicted exactly once, and
+    the last window is padded with targets of -1.
     """
     predicted = len(tokens) - 1
     whole_windows = predicted // sequence_length
@@ -175,7 +174,7 @@ def _tensor(tokens: npt.NDArray[np.unsignedinteger]) -> Tensor:
 
 
 def _shares(gradient_accumulation: int, rank: int, world_size: int) -> range:
-    """The numbers of a step's micro-batches that belong to a rank."""
+    """The indices of a step's micro-batches that belong to a rank."""
     if gradient_accumulation % world_size:
         raise ValueError(
             f"gradient_accumulation = {gradient_accumulation} cannot be shared evenly by {world_size} ranks"
@@ -201,7 +200,7 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def open_batches(corpus: TokenizedCorpus, table: TrainingTable) -> Batches | StreamBatches:
-    """The batches of a run over a corpus, which is read from its start when it streams."""
+    """The batches of a run over a corpus; with streaming, from the start of the corpus."""
     if corpus.streaming:
         return StreamBatches(
             corpus.stream(),

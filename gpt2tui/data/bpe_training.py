@@ -1,14 +1,14 @@
-"""Byte pairs trained on a corpus (Sennrich et al. 2016, on bytes as in the GPT-2 paper, section 2.2)."""
+"""Training byte-level BPE on a corpus (Sennrich et al. 2016; on bytes as in the GPT-2 paper, section 2.2)."""
 
 import os
 import re
 from collections.abc import Iterable, Iterator
 
 from gpt2tui.data.text_cuts import uniform_parts
-from gpt2tui.data.tokenizer_kinds import EOT_TEXT, BytePairTokenizer, without_surrogates
+from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, EOT_TEXT, BytePairTokenizer, without_surrogates
 
 TRAINING_BYTES = 32 << 20
-"""How much of the training text, in UTF-8, the merges are learnt from; more changes little and takes longer."""
+"""The UTF-8 bytes of training text that the merges are learnt from; more changes little and takes longer."""
 
 WORD_CHARACTERS = 128
 """A word of twice as many characters, such as a line of DNA, is cut into words of this length for training, whose time
@@ -22,7 +22,7 @@ PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 _LETTER_OR_SPACE = re.compile(r"[^\W_]|\s")
 
 
-def train(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
     """Learns the merges from the first TRAINING_BYTES of the texts: 256 bytes, then merges in their order, then
     `<|endoftext|>`.
 
@@ -73,8 +73,6 @@ def _first_bytes(texts: Iterable[str]) -> Iterator[str]:
 
 def _with_byte_order(vocabulary: dict[str, int]) -> BytePairTokenizer:
     """The trained tokens: the single bytes in numeric order, then merges in the order they were learnt."""
-    from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER
-
     by_id = sorted(vocabulary, key=vocabulary.__getitem__)
     tokens = [bytes(BYTE_OF_CHARACTER[character] for character in token) for token in by_id]
     merged = [token for token in tokens if len(token) > 1]

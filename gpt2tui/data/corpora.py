@@ -1,15 +1,13 @@
-"""Where text comes from: the embedded corpus, WikiText, data sets of the Hub, files on this machine."""
+"""The sources of a corpus: the embedded one, WikiText, data sets of the Hugging Face Hub, local files."""
 
 from gpt2tui.data import hub, local_files, python_stdlib
 from gpt2tui.data.corpus import Corpus
 from gpt2tui.data.rows import STREAMING_VALIDATION_BYTES
 from gpt2tui.preset.schema import DataTable
 
-WIKITEXTS = ("wikitext-103", "wikitext-2")
-
 
 def open_corpus(table: DataTable) -> Corpus:
-    """The corpus that a `[data]` table names. A data set of the Hub is downloaded now, unless it streams.
+    """The corpus that a `[data]` table names. A data set of the Hub is downloaded now, except with streaming.
 
     Raises DataError when the source is missing, empty, not text or out of reach.
     """
@@ -22,6 +20,6 @@ def open_corpus(table: DataTable) -> Corpus:
 def _open(table: DataTable) -> Corpus:
     if table.source == python_stdlib.NAME:
         return python_stdlib.open_stdlib(table)
-    if table.source in WIKITEXTS or table.source.startswith(hub.PREFIX):
+    if table.source in hub.WIKITEXTS or table.source.startswith(hub.PREFIX):
         return hub.open_hub(table)
     return local_files.open_local(table)

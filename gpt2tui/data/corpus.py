@@ -9,12 +9,12 @@ from typing import Any, Literal
 Split = Literal["train", "validation", "test"]
 
 Position = Any
-"""A JSON-able value that says where reading goes on; None is the start. Private to its corpus."""
+"""Where reading continues, as a JSON value that only its corpus understands; None is the start."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of a document, of at most about a million characters, so that no document must fit in memory."""
+class TextPiece:
+    """A part of a document, at most about a million characters long, so that a document need not fit in memory."""
 
     text: str
     ends_document: bool
@@ -30,28 +30,28 @@ class Corpus(ABC):
     """
 
     name: str
-    """What a preset calls it."""
+    """The `source` of the preset."""
 
     has_test: bool = False
-    """Whether there is a test split too, which neither training nor the choice of settings ever reads."""
+    """Whether there is a test split, which neither training nor the choice of settings ever reads."""
 
     fingerprint: str
-    """Differs whenever the text may differ."""
+    """A hash that differs whenever the text may differ."""
 
     notices: tuple[str, ...] = ()
-    """What fell back while opening it, a sentence each, to be shown."""
+    """Sentences to show the user about fallbacks while opening, such as the use of a cached copy."""
 
     held_out_limit: int | None = None
-    """While streaming, so many bytes of the validation or test split are used at most; None means all of it."""
+    """With streaming, the most bytes of the validation or test split that are used; None means all."""
 
     @abstractmethod
-    def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
+    def pieces(self, split: Split, start: Position = None) -> Iterator[TextPiece]:
         """The documents of a split in their fixed order, in pieces, from a position on.
 
         Raises DataError when the text cannot be read.
         """
 
-    def split_pieces(self, split: Split = "validation") -> Iterator[Piece]:
+    def held_out_pieces(self, split: Split = "validation") -> Iterator[TextPiece]:
         """The validation or test split in pieces, ended after `held_out_limit` bytes."""
         total = 0
         for piece in self.pieces(split):

@@ -1,4 +1,4 @@
-"""Data sets in Hugging Face form as a corpus: from the Hub, its cache, or a local folder like one."""
+"""Hugging Face data sets as a corpus: from the Hub, its cache, or a local folder."""
 
 import contextlib
 import errno
@@ -18,6 +18,7 @@ from gpt2tui.errors import DataError, ResourceError
 from gpt2tui.preset.schema import DataTable
 
 PREFIX = "hf:"
+WIKITEXTS = ("wikitext-103", "wikitext-2")
 WIKITEXT = "Salesforce/wikitext"
 _ROWS_AT_ONCE = 256
 _PROBE_SECONDS = 8.0
@@ -79,7 +80,7 @@ class HubRows(RowSource):
         return None if described is None else described.num_bytes or None
 
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
-        """A position is a row's number; while streaming, the data set's state and a number of rows after it."""
+        """A position is a row's number; with streaming, the data set's state and a number of rows after it."""
         data = self._splits[split].select_columns([self._text_column])
         with _translated(self.name, offline=False):
             yield from self._streamed(data, start) if self._streaming else self._mapped(data, start)
@@ -126,13 +127,13 @@ def _folder(name: str) -> Path:
 def is_remote(source: str) -> bool:
     """Whether the source is a data set that lives on the Hub, not on this machine."""
     if not source.startswith(PREFIX):
-        return source in ("wikitext-103", "wikitext-2")
+        return source in WIKITEXTS
     spec = source.removeprefix(PREFIX)
     return not any(_folder(name).is_dir() for name in (spec, spec.rpartition(":")[0]) if name)
 
 
 def cached_bytes(source: str) -> int:
-    """How much of a data set of the Hub is in the download cache, half files too."""
+    """The bytes of a data set of the Hub in the download cache, incomplete files included."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE, f"datasets--{_names(source)[0].replace('/', '--')}", "blobs")
@@ -145,7 +146,7 @@ def cached_bytes(source: str) -> int:
 
 def _names(source: str) -> tuple[str, str | None]:
     """The data set's id or folder, and its configuration."""
-    if source in ("wikitext-103", "wikitext-2"):
+    if source in WIKITEXTS:
         return WIKITEXT, f"{source}-raw-v1"
     spec = source.removeprefix(PREFIX)
     if spec and _folder(spec).is_dir():
@@ -167,7 +168,7 @@ def _state(folder: Path) -> str:
 
 
 def _silence() -> None:
-    """No progress bars and no log lines: they would be drawn over the screen."""
+    """Turns off progress bars and log lines, which would be drawn over the screen."""
     import datasets
     import huggingface_hub
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -196,7 +197,7 @@ def _hub_is_reachable() -> bool:
             return
         answered.set()
 
-    # Looking up a name cannot be given a time limit, so it happens in a thread that nobody waits for.
+    # A name lookup has no time limit, so it runs in a thread that is abandoned when it takes too long.
     thread = threading.Thread(target=probe, daemon=True)
     thread.start()
     thread.join(_PROBE_SECONDS)
@@ -243,11 +244,11 @@ def _translated(source: str, offline: bool) -> Iterator[None]:
         raise DataError(f"{source} cannot be loaded: {reason}") from error
 
 
-# ---- WikiText's rows are the lines of its articles (Merity et al. 2016); here they become articles again
+# ---- WikiText (Merity et al. 2016), whose rows are lines
 
 
 class WikiTextArticles(RowSource):
-    """One row for each article; it begins with its title, ` = Title = `, and ends before the next one's."""
+    """Lines joined to one row per article, which begins with its title, ` = Title = `."""
 
     def __init__(self, lines: RowSource) -> None:
         self.name = lines.name
@@ -265,11 +266,10 @@ class WikiTextArticles(RowSource):
         article: list[str] = []
         before, previous, has_text = start, "", False
         for line, after in self._lines.rows(split, start):
-            if has_text and not previous.strip() and is_title(line):
+            if has_text and not previous.strip() and is_article_title(line):
                 yield "".join(article), before
                 article, has_text = [], False
-            # The data set stores empty lines as nothing; the published files have a space and a line end
-            # there.
+            # The data set stores empty lines as nothing; the published files have a space and a line end there.
             article.append(line or " \n")
             has_text = has_text or bool(line.strip())
             before, previous = after, line
@@ -277,7 +277,7 @@ class WikiTextArticles(RowSource):
             yield "".join(article), before
 
 
-def is_title(line: str) -> bool:
+def is_article_title(line: str) -> bool:
     """Whether the line is a heading of the first level; deeper ones have more equals signs."""
     inside = line.strip()
     return len(inside) > 4 and inside.startswith("= ") and inside.endswith(" =") and not inside.startswith("= =")

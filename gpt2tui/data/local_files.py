@@ -18,8 +18,8 @@ from gpt2tui.system.files import sha256
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .csv or .parquet, gzipped or not"
 HASHED_BYTES = 64 << 20
-"""Corpora up to this size are recognised by their content, larger ones by sizes and times of change."""
-_PERHAPS_EMPTY = 4096  # bytes: a larger file has text; a smaller one may be a byte order mark, or nothing, gzipped
+"""The fingerprint of a corpus up to this size hashes its content; of a larger one, sizes and modification times."""
+_PERHAPS_EMPTY = 4096  # bytes: a smaller file may be only a byte order mark, or gzipped nothing
 
 
 def open_local(table: DataTable) -> Corpus:
@@ -28,7 +28,7 @@ def open_local(table: DataTable) -> Corpus:
     In .txt, .md and .py files the whole file is one document, in .jsonl, .csv and .parquet each row. Raises
     DataError when nothing readable is there.
     """
-    root, paths = find(table.source)
+    root, paths = find_files(table.source)
     try:
         sizes = [_size_of_text(path) for path in paths]
         fingerprint = _fingerprint(root, paths, sizes)
@@ -45,7 +45,7 @@ def open_local(table: DataTable) -> Corpus:
     return TextFiles(table.source, files, table.validation_fraction, fingerprint)
 
 
-def find(source: str) -> tuple[Path, list[Path]]:
+def find_files(source: str) -> tuple[Path, list[Path]]:
     """The readable files that a path, folder or glob names, sorted, and the folder that their names are
     relative to.
 

@@ -1,16 +1,16 @@
-"""What can be known of a corpus without downloading or preparing it: for estimates, dry runs and the Presets screen."""
+"""What is known of a corpus before it is downloaded or prepared: for estimates, dry runs and the Presets screen."""
 
 from dataclasses import dataclass
 
 from gpt2tui.data import hub
-from gpt2tui.data.corpora import WIKITEXTS, open_corpus
+from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus_check import check_beginning, check_tokens
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.errors import DataError
 from gpt2tui.preset.files import LoadedPreset, check, shipped_folder
 from gpt2tui.system.files import cache_folder
 
-CHARACTERS_OF_A_TEXT = 128  # stands for a vocabulary that only the corpus can tell: ASCII, generously
+ASSUMED_CHAR_VOCAB_SIZE = 128  # where the corpus must be read to know its characters: ASCII, generously
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class DataState:
     vocab_size: int | None = None
 
 
-def look_at_data(loaded: LoadedPreset, window: int = 1) -> DataState:
+def check_data(loaded: LoadedPreset, window: int = 1) -> DataState:
     """Checks the corpus as far as that needs no network and no preparation.
 
-    Raises DataError when files are missing, their first blocks are not UTF-8, hold no text, or a split is certainly
-    shorter than `window` tokens. Only of a shipped preset that names a file for its user to bring is the absence told
-    instead of raised.
+    Raises DataError when files are missing, their first blocks are not UTF-8 or hold no text, or a split is certainly
+    shorter than `window` tokens. A shipped preset may name a file that the user has yet to download: then `state` says
+    so and nothing is raised.
     """
     preset = loaded.preset
     source, streaming = preset.data.source, preset.data.streaming
     if prepared := find_prepared(preset, cache_folder()):
         check_tokens(source, len(prepared.train), len(prepared.validation), window, streaming)
         return DataState(source, "prepared", len(prepared.train), prepared.tokenizer.vocab_size)
-    if source in WIKITEXTS or source.startswith(hub.PREFIX):
+    if source in hub.WIKITEXTS or source.startswith(hub.PREFIX):
         return DataState(source, "read from the Hugging Face Hub, or its local cache, when training begins")
     try:
         corpus = open_corpus(preset.data)

@@ -1,16 +1,16 @@
-"""Rows as a corpus: one row of a table is one document."""
+"""A table as a corpus: one row is one document."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 
-from gpt2tui.data.corpus import Corpus, Piece, Position, Split, hash_limit, stable_hash
+from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, hash_limit, stable_hash
 from gpt2tui.data.text_cuts import parts
 from gpt2tui.data.tokenizer_kinds import without_surrogates
 from gpt2tui.errors import DataError
 
 STREAMING_VALIDATION_BYTES = 3 << 20
-"""While streaming, so much text is held out at most: about a million tokens."""
+"""With streaming, the validation split at most: about a million tokens."""
 
 
 class RowSource(ABC):
@@ -31,11 +31,11 @@ class RowSource(ABC):
 
 
 class RowCorpus(Corpus):
-    """The source's own validation split, else rows held out.
+    """Uses the source's own validation split; without one, sets rows of its training split aside.
 
-    They are chosen by a stable hash of their text, so equal rows are on the same side and order does not
-    matter. While streaming, which must not read everything first, it is the first rows instead. A table with
-    a single text is cut in two. Rows are cleaned as `Corpus` says.
+    They are chosen by a stable hash of their text, so equal rows are in the same split and their order does not
+    matter. With streaming, which must not read everything first, they are the first rows. A table with a single text
+    is cut in two. Rows are cleaned as `Corpus` says.
     """
 
     def __init__(self, source: RowSource, fraction: float, streaming: bool) -> None:
@@ -53,14 +53,14 @@ class RowCorpus(Corpus):
         total = self._source.size("train")
         return None if total is None else int(total * self._fraction)
 
-    def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
+    def pieces(self, split: Split, start: Position = None) -> Iterator[TextPiece]:
         """The split's rows in pieces. A position is the source's before a row and a piece's number in it."""
         row_start, first_piece = start or (None, 0)
         for text, before, after in self._documents(split, row_start):
             cut = list(parts(text))
             for j, part in enumerate(cut[first_piece:], first_piece):
                 last = j == len(cut) - 1
-                yield Piece(part, last, [after, 0] if last else [before, j + 1])
+                yield TextPiece(part, last, [after, 0] if last else [before, j + 1])
             first_piece = 0
 
     def _documents(self, split: Split, start: Position) -> Iterator[tuple[str, Position, Position]]:
@@ -102,7 +102,7 @@ class RowCorpus(Corpus):
 
     @cached_property
     def _hash_limit(self) -> int:
-        """The largest hash that is held out: by the fraction, moved where that would leave one side empty."""
+        """The largest hash of a validation row: by the fraction, moved where that would leave one split empty."""
         limit, lowest, highest = hash_limit(self._fraction), 2**64, -1
         for text, _, _ in self._rows("train", None):
             key = stable_hash(text)
@@ -113,7 +113,7 @@ class RowCorpus(Corpus):
 
     @cached_property
     def _first_rows(self) -> int:
-        """While streaming: how many of the first rows are held out."""
+        """With streaming: the number of first rows that are the validation split."""
         sizes: list[int] = []
         total = 0
         for text, _, _ in self._rows("train", None):
@@ -121,10 +121,10 @@ class RowCorpus(Corpus):
                 return len(sizes)
             sizes.append(len(text.encode()))
             total += sizes[-1]
-        wanted, held_out = total * self._fraction, 0
+        wanted, validation = total * self._fraction, 0
         for i, size in enumerate(sizes[:-1]):
-            held_out += size
-            if held_out >= wanted:
+            validation += size
+            if validation >= wanted:
                 return i + 1
         return len(sizes) - 1
 

@@ -1,4 +1,4 @@
-"""A token store is built: the tokenizer, both splits in parallel, the description, all on the disk before it counts."""
+"""Building a token store: the tokenizer, the tokens of both splits, the description."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpt2tui.data import tokenizers, xz
-from gpt2tui.data.corpus import Corpus, Piece, Split
+from gpt2tui.data.corpus import Corpus, Split, TextPiece
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
 from gpt2tui.system.files import sync_file, sync_folder
@@ -22,13 +22,13 @@ from gpt2tui.system.files import sync_file, sync_folder
 META_FILE = "meta.json"
 BUILDING = ".building"
 BATCH_CHARACTERS = 8 << 20
-"""So much text is in memory at once, whatever the size of the corpus."""
+"""The text in memory at once, whatever the size of the corpus."""
 POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a preparation is: `done` of `total` in a `unit`; `total` is None where it is not known."""
+class StageProgress:
+    """How far a stage of preparation is: `done` of `total` in a `unit`; `total` is None where it is not known."""
 
     stage: str
     done: int = 0
@@ -36,12 +36,12 @@ class Progress:
     unit: str = "bytes"
 
 
-def build(
+def build_store(
     corpus: Corpus, table: DataTable, vocab_size: int | None, settings: Mapping[str, Any], folder: Path
-) -> Generator[Progress, None, None]:
+) -> Generator[StageProgress, None, None]:
     """Builds the store of a corpus in a folder that does not exist yet; `settings` are kept in its meta.json.
 
-    When it fails or is closed nothing is left; when it is killed, a folder whose name ends in `BUILDING`.
+    When it fails or is closed it removes what it wrote; a killed process leaves a folder whose name ends in `BUILDING`.
     """
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir()
@@ -49,13 +49,13 @@ def build(
         with ThreadPoolExecutor(1) as pool:
             tokenizer = yield from _build_tokenizer(pool, corpus, table, vocab_size)
             splits: dict[str, dict[str, Any]] = {}
-            sample = xz.Sample()
-            pieces = sample.watch(corpus.split_pieces())
-            splits["validation"] = yield from _write(building, "validation", pieces, corpus, tokenizer)
+            sample = xz.TextSample()
+            pieces = sample.collect(corpus.held_out_pieces())
+            splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
             bits_per_byte = pool.submit(sample.bits_per_byte)
             if not table.streaming:
-                splits["train"] = yield from _write(building, "train", corpus.pieces("train"), corpus, tokenizer)
-            yield from _wait(bits_per_byte, "compressing the held-out text for comparison")
+                splits["train"] = yield from _write_split(building, "train", corpus.pieces("train"), corpus, tokenizer)
+            yield from _wait(bits_per_byte, "compressing the validation text for comparison")
         tokenizers.save(tokenizer, building)
         meta = {
             "settings": settings,
@@ -70,13 +70,13 @@ def build(
         building.rename(folder)
         sync_folder(folder.parent)
     finally:
-        # Where it was renamed nothing is left to remove.
+        # After the rename there is nothing to remove.
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _build_tokenizer(
     pool: ThreadPoolExecutor, corpus: Corpus, table: DataTable, vocab_size: int | None
-) -> Generator[Progress, None, Tokenizer]:
+) -> Generator[StageProgress, None, Tokenizer]:
     read = 0
     closed = threading.Event()
 
@@ -92,34 +92,34 @@ def _build_tokenizer(
     total = corpus.size("train") if table.tokenizer == "char" else None
     try:
         while not future.done():
-            yield Progress(f"building the {table.tokenizer} tokenizer", read, total)
+            yield StageProgress(f"building the {table.tokenizer} tokenizer", read, total)
             _sleep_until_done(future)
     finally:
         closed.set()
     return future.result()
 
 
-def _write(
-    building: Path, split: Split, pieces: Iterable[Piece], corpus: Corpus, tokenizer: Tokenizer
-) -> Generator[Progress, None, dict[str, Any]]:
-    """Writes the tokens of a split and returns what meta.json says about it."""
-    stage = "tokenising the held-out text" if split == "validation" else "tokenising the training text"
+def _write_split(
+    building: Path, split: Split, pieces: Iterable[TextPiece], corpus: Corpus, tokenizer: Tokenizer
+) -> Generator[StageProgress, None, dict[str, Any]]:
+    """Writes the tokens of a split and returns its description for meta.json."""
+    stage = "tokenizing the validation text" if split == "validation" else "tokenizing the training text"
     total = corpus.size(split)
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
     path = building / f"{split}.bin"
     tokens = text_bytes = documents = 0
     hashed = hashlib.sha256()
-    yield Progress(stage, 0, total)
+    yield StageProgress(stage, 0, total)
     with path.open("wb") as file:
-        for batch in _batches(pieces):
+        for batch in _piece_batches(pieces):
             for piece in batch:
                 text_bytes += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
                 documents += piece.ends_document
-            written = np.concatenate(_with_ends(batch, tokenizer)).astype(dtype)
+            written = np.concatenate(_tokens_with_eot(batch, tokenizer)).astype(dtype)
             file.write(written.data)
             hashed.update(written.data)
             tokens += len(written)
-            yield Progress(stage, text_bytes, None if total is None else max(total, text_bytes))
+            yield StageProgress(stage, text_bytes, None if total is None else max(total, text_bytes))
     sync_file(path)
     return {
         "tokens": tokens,
@@ -131,8 +131,8 @@ def _write(
     }
 
 
-def _with_ends(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[Tokens]:
-    """The tokens of the pieces, in parallel, and `<|endoftext|>` where a document ends."""
+def _tokens_with_eot(pieces: Sequence[TextPiece], tokenizer: Tokenizer) -> list[Tokens]:
+    """The tokens of the pieces, encoded in parallel, and `<|endoftext|>` after each document."""
     arrays = []
     eot = np.array([tokenizer.eot], dtype=np.uint32)
     encoded = tokenizer.encode_documents([piece.text for piece in pieces], threads=os.cpu_count() or 1)
@@ -143,8 +143,8 @@ def _with_ends(pieces: Sequence[Piece], tokenizer: Tokenizer) -> list[Tokens]:
     return arrays
 
 
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
+def _piece_batches(pieces: Iterable[TextPiece]) -> Iterator[list[TextPiece]]:
+    batch: list[TextPiece] = []
     characters = 0
     for piece in pieces:
         batch.append(piece)
@@ -156,11 +156,11 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def tokenize(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Tokens:
-    """The tokens of a text with any tokenizer, in memory, with the ends of documents, shape (tokens,)."""
+def tokenize(pieces: Iterable[TextPiece], tokenizer: Tokenizer) -> Tokens:
+    """The tokens of the pieces in memory, `<|endoftext|>` after each document, shape (tokens,)."""
     arrays: list[Tokens] = [np.empty(0, dtype=np.uint32)]
-    for batch in _batches(pieces):
-        arrays += _with_ends(batch, tokenizer)
+    for batch in _piece_batches(pieces):
+        arrays += _tokens_with_eot(batch, tokenizer)
     return np.concatenate(arrays)
 
 
@@ -174,9 +174,9 @@ def _notices(tokenizer: Tokenizer, table: DataTable, vocab_size: int | None) -> 
     return []
 
 
-def _wait(future: "Future[Any]", stage: str) -> Iterator[Progress]:
+def _wait(future: "Future[Any]", stage: str) -> Iterator[StageProgress]:
     while not future.done():
-        yield Progress(stage)
+        yield StageProgress(stage)
         _sleep_until_done(future)
 
 

@@ -1,4 +1,4 @@
-"""Where a long text can be cut so that its parts give the tokens of the whole.
+"""Cutting a long text without changing its tokens.
 
 A byte-pair tokenizer first splits text by a pattern, and no part of our patterns crosses from visible text
 into the white space after it. So before white space that follows something visible a cut changes nothing.
@@ -18,7 +18,7 @@ _SEARCHED = 4096
 
 
 def parts(text: str, length: int = CUT_LENGTH) -> Iterator[str]:
-    """The text in parts of at most `length` characters, cut where it does not matter if possible."""
+    """The text in parts of at most `length` characters, cut where that does not change the tokens if possible."""
     start = 0
     while len(text) - start > length:
         stop = last_cut(text, start, start + length)
@@ -29,14 +29,14 @@ def parts(text: str, length: int = CUT_LENGTH) -> Iterator[str]:
 
 
 def last_cut(text: str, start: int, stop: int) -> int:
-    """Where to cut the text in (start, stop]: at a harmless place near `stop` if possible, else at `stop`."""
+    """A place to cut in (start, stop]: near `stop` where that does not change the tokens, else `stop`."""
     near = max(start + 1, stop - _SEARCHED)
     cuts = [match.start() for match in _CUT.finditer(text, near, stop)]
     return cuts[-1] if cuts else stop
 
 
 def uniform_parts(text: str, length: int, is_uniform: Callable[[str], bool]) -> Iterator[str]:
-    """The text in parts, of which each aligned block of `length` characters that `is_uniform` is one.
+    """The text in parts: each aligned block of `length` characters for which `is_uniform` holds is a part of its own.
 
     So a run of 2 * length - 1 uniform characters is always cut up, and a text without a run of `length` never is.
     """

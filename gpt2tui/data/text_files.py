@@ -7,14 +7,14 @@ from itertools import accumulate
 from pathlib import Path
 
 from gpt2tui.data import file_reading
-from gpt2tui.data.corpus import Corpus, Piece, Position, Split, stable_hash
+from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, stable_hash
 from gpt2tui.data.text_cuts import CUT_LENGTH, last_cut
 from gpt2tui.errors import DataError
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file, the name that decides whether it is held out, and its size on disk in bytes."""
+    """A file, the name whose hash decides its split, and its size on disk in bytes."""
 
     path: Path
     key: str
@@ -32,11 +32,11 @@ class _Span:
 
 
 class TextFiles(Corpus):
-    """Files held out whole: those whose names have the lowest stable hashes, up to the fraction of all bytes.
+    """The validation split is whole files: those whose names have the lowest hashes, up to the fraction of bytes.
 
-    So nearly every file stays on its side when others come or go. Where whole files cannot come near the
-    fraction, because there are few or one is very big, the end of the largest file is held out instead, cut
-    at a line end. The files of `test`, which are not among the others, are the test split.
+    So nearly every file stays in its split when others are added or removed. Where whole files cannot come near the
+    fraction, because there are few or one is very large, the end of the largest file is the validation split, cut at
+    a line end. The files of `test`, which are not among the others, are the test split.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TextFiles(Corpus):
         """About how many bytes of text the split has; too few where files are gzipped."""
         return sum(span.bytes for span in self._spans_of(split))
 
-    def pieces(self, split: Split, start: Position = None) -> Iterator[Piece]:
+    def pieces(self, split: Split, start: Position = None) -> Iterator[TextPiece]:
         """The files in order, in pieces. A position is a file's number and a piece's number."""
         first_file, first_piece = start or (0, 0)
         for i, span in enumerate(self._spans_of(split)):
@@ -68,7 +68,7 @@ class TextFiles(Corpus):
                 continue
             for j, (text, last) in enumerate(_with_last(_cut(file_reading.blocks(span.path, span.start, span.stop)))):
                 if i > first_file or j >= first_piece:
-                    yield Piece(text, last, [i + 1, 0] if last else [i, j + 1])
+                    yield TextPiece(text, last, [i + 1, 0] if last else [i, j + 1])
 
     def _spans_of(self, split: Split) -> list[_Span]:
         return self._test if split == "test" else self._spans[split]
@@ -77,14 +77,14 @@ class TextFiles(Corpus):
     def _spans(self) -> dict[Split, list[_Span]]:
         total = sum(file.bytes for file in self._files)
         by_hash = sorted(self._files, key=lambda file: stable_hash(file.key))
-        shares = [held_out / total for held_out in accumulate(file.bytes for file in by_hash)]
+        shares = [size / total for size in accumulate(file.bytes for file in by_hash)]
         last = min(range(len(shares)), key=lambda i: abs(shares[i] - self._fraction))
         if len(self._files) == 1 or not self._fraction / 2 <= shares[last] <= min(2 * self._fraction, 0.75):
             return self._end_of_largest()
-        held_out = set(by_hash[: last + 1])
+        validation = set(by_hash[: last + 1])
         return {
-            "train": [_Span(file.path, file.bytes) for file in self._files if file not in held_out],
-            "validation": [_Span(file.path, file.bytes) for file in self._files if file in held_out],
+            "train": [_Span(file.path, file.bytes) for file in self._files if file not in validation],
+            "validation": [_Span(file.path, file.bytes) for file in self._files if file in validation],
         }
 
     def _end_of_largest(self) -> dict[Split, list[_Span]]:

@@ -1,4 +1,4 @@
-"""Text -> memory-mapped tokens on disk, prepared once for each corpus and tokenizer.
+"""The token store: a tokenized corpus on disk, memory-mapped, prepared once for each corpus and tokenizer.
 
 A store is a folder `tokens/<key>` in the cache:
 
@@ -6,8 +6,8 @@ A store is a folder `tokens/<key>` in the cache:
     tokenizer.json ...           the tokenizer
     meta.json                    sizes, SHA-256 and statistics; written last
 
-The key depends on the text, on the settings that decide about tokens, and on the format, so a changed corpus
-is another store. A store is built beside its place and renamed when all of it is on the disk.
+The key is a hash of the text, the settings that decide the tokens, and the format, so a changed corpus is another
+store. A store is built in a temporary folder and renamed when all of it is on the disk.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from gpt2tui.data import hub, tokenizers
 from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
-from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, Progress, build, tokenize
+from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, StageProgress, build_store, tokenize
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
@@ -42,14 +42,14 @@ VERIFIED_BYTES = 64 << 20
 """Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
 DOWNLOAD_POLL_SECONDS = 0.5
 
-__all__ = ["Progress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize"]
+__all__ = ["StageProgress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize"]
 
 TokenArray = npt.NDArray[np.unsignedinteger]
 
 
 @dataclass(frozen=True)
 class TokenizedCorpus:
-    """A corpus ready for training. With streaming only the held-out part is on disk, and `train` is empty."""
+    """A corpus ready for training. With streaming only the validation split is on disk, and `train` is empty."""
 
     source: str
     fingerprint: str
@@ -62,12 +62,12 @@ class TokenizedCorpus:
     train_documents: int
     validation_documents: int
     xz_bits_per_byte: float | None
-    """What `xz -9` needs for the held-out text, in bits per byte; None when that is too long to try."""
+    """The size of the validation text under `xz -9`, in bits per byte; None where it is too long to compress."""
     notices: tuple[str, ...]
-    """What fell back or came out smaller than asked for, a sentence each, to be shown."""
+    """Sentences to show the user, about fallbacks and a vocabulary smaller than asked for."""
     streaming: bool
     corpus: Corpus | None
-    """What `stream` reads; None when the store was found without opening the source."""
+    """The source that `stream` reads; None where the store was opened without it."""
 
     def stream(self) -> TokenStream:
         """The training text as an endless stream of tokens, from its start."""
@@ -75,12 +75,12 @@ class TokenizedCorpus:
         return TokenStream(self.corpus, self.tokenizer)
 
 
-def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedCorpus]:
-    """Opens the store of a preset's corpus, built first if need be; yields progress, returns the corpus.
+def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, TokenizedCorpus]:
+    """Opens the store of a preset's corpus, building it if it does not exist; yields progress, returns the corpus.
 
     Raises DataError for a corpus that cannot be read or is shorter than one window, PresetError for a
-    vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed,
-    nothing half done stays behind.
+    vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed, no
+    unfinished store is left.
     """
     table = preset.data
     corpus = yield from _open_corpus(table)
@@ -94,14 +94,14 @@ def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedC
         yield from _acquire(lock)
         try:
             if folder.exists():
-                opened = _open(folder, corpus, table)
+                opened = _open_store(folder, corpus, table)
                 if opened is None:
-                    yield Progress("the prepared tokens are damaged: preparing them again")
+                    yield StageProgress("the prepared tokens are damaged: preparing them again")
                     shutil.rmtree(folder)
             if opened is None:
                 _remove_leftovers(stores, folder)
-                yield from build(corpus, table, preset.model.vocab_size, settings, folder)
-                opened = _open(folder, corpus, table)
+                yield from build_store(corpus, table, preset.model.vocab_size, settings, folder)
+                opened = _open_store(folder, corpus, table)
         finally:
             lock.release()
     except OSError as error:
@@ -113,9 +113,9 @@ def prepare(preset: Preset, cache: Path) -> Generator[Progress, None, TokenizedC
     return opened
 
 
-def _open_corpus(table: DataTable) -> Generator[Progress, None, Corpus]:
-    """`open_corpus`; while a data set comes from the Hub, how much of it has come."""
-    yield Progress(f"opening {table.source}")
+def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
+    """`open_corpus`, with the progress of a download from the Hub."""
+    yield StageProgress(f"opening {table.source}")
     if not hub.is_remote(table.source):
         return open_corpus(table)
     opened: Future[Corpus] = Future()
@@ -123,37 +123,37 @@ def _open_corpus(table: DataTable) -> Generator[Progress, None, Corpus]:
     def work() -> None:
         try:
             opened.set_result(open_corpus(table))
-        except BaseException as error:  # raised where it is waited for
+        except BaseException as error:  # `result` raises it
             opened.set_exception(error)
 
     before = hub.cached_bytes(table.source)
-    # A daemon, so that Ctrl-C need not wait for the network; `datasets` goes on with a half download the next time.
+    # A daemon, so that Ctrl-C need not wait for the network; `datasets` resumes the download next time.
     threading.Thread(target=work, name="download", daemon=True).start()
     while not opened.done():
         with contextlib.suppress(TimeoutError):
             opened.exception(timeout=DOWNLOAD_POLL_SECONDS)
-        if came := hub.cached_bytes(table.source) - before:
-            yield Progress(f"downloading {table.source}", came)
+        if downloaded := hub.cached_bytes(table.source) - before:
+            yield StageProgress(f"downloading {table.source}", downloaded)
     return opened.result()
 
 
 def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
-    """The store of a preset's corpus if there is one. Prepares nothing, asks the Hub nothing."""
+    """The store of a preset's corpus if it has been prepared; neither prepares nor uses the network."""
     table, settings = preset.data, _settings(preset.data, preset.model.vocab_size)
     if hub.is_remote(table.source):
         metas = (_read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
         fingerprints = [meta["fingerprint"] for meta in metas if meta and meta.get("settings") == settings]
         folders = [cache / "tokens" / _key(fingerprint, settings) for fingerprint in fingerprints]
-        return next(filter(None, (_open(folder, None, table) for folder in folders)), None)
+        return next(filter(None, (_open_store(folder, None, table) for folder in folders)), None)
     try:
         corpus = open_corpus(table)
     except DataError:
         return None
-    return _open(cache / "tokens" / _key(corpus.fingerprint, settings), corpus, table)
+    return _open_store(cache / "tokens" / _key(corpus.fingerprint, settings), corpus, table)
 
 
 def _settings(table: DataTable, vocab_size: int | None) -> dict[str, Any]:
-    """What decides about the tokens, besides the text."""
+    """What the tokens depend on, besides the text."""
     return {
         "format": FORMAT_VERSION,
         "source": table.source,
@@ -169,18 +169,18 @@ def _key(fingerprint: str, settings: dict[str, Any]) -> str:
     return digest(fingerprint, json.dumps(settings, sort_keys=True))
 
 
-def _acquire(lock: FileLock) -> Iterator[Progress]:
+def _acquire(lock: FileLock) -> Iterator[StageProgress]:
     while True:
         try:
             lock.acquire(timeout=0)
             return
         except Timeout:
-            yield Progress("waiting for another process that prepares the same tokens")
+            yield StageProgress("waiting for another process that prepares the same tokens")
             time.sleep(POLL_SECONDS)
 
 
 def _remove_leftovers(stores: Path, folder: Path) -> None:
-    """Removes what killed preparations left: whoever still builds holds the lock of its key."""
+    """Removes what killed preparations left. A store that is being built is locked by its process."""
     for leftover in stores.glob(f"*{BUILDING}"):
         name = leftover.name.removesuffix(BUILDING)
         if name == folder.name:
@@ -193,22 +193,22 @@ def _remove_leftovers(stores: Path, folder: Path) -> None:
             continue
 
 
-def _open(folder: Path, corpus: Corpus | None, table: DataTable) -> TokenizedCorpus | None:
-    """The store in a folder; None when it is not there or not whole."""
+def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> TokenizedCorpus | None:
+    """The store in a folder; None when it does not exist or is damaged."""
     meta = _read_meta(folder)
     if meta is None:
         return None
     try:
         splits = meta["splits"]
-        if not all(_is_whole(folder / f"{split}.bin", description) for split, description in splits.items()):
+        if not all(_is_intact(folder / f"{split}.bin", description) for split, description in splits.items()):
             return None
         train, validation = splits.get("train"), splits["validation"]
         return TokenizedCorpus(
             source=table.source,
             fingerprint=meta["fingerprint"],
             tokenizer=tokenizers.load(folder),
-            train=_map(folder / "train.bin", train),
-            validation=_map(folder / "validation.bin", validation),
+            train=_memory_mapped(folder / "train.bin", train),
+            validation=_memory_mapped(folder / "validation.bin", validation),
             train_bytes=train["text_bytes"] if train else 0,
             validation_bytes=validation["text_bytes"],
             train_documents=train["documents"] if train else 0,
@@ -230,13 +230,13 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     return meta if isinstance(meta, dict) else None
 
 
-def _is_whole(path: Path, description: dict[str, Any]) -> bool:
+def _is_intact(path: Path, description: dict[str, Any]) -> bool:
     if path.stat().st_size != description["bytes"]:
         return False
     return bool(description["bytes"] > VERIFIED_BYTES or sha256(path) == description["sha256"])
 
 
-def _map(path: Path, description: dict[str, Any] | None) -> TokenArray:
+def _memory_mapped(path: Path, description: dict[str, Any] | None) -> TokenArray:
     if description is None or not description["tokens"]:
         return np.empty(0, dtype=np.uint16)
     return np.memmap(path, dtype=description["dtype"], mode="r")

@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from gpt2tui.data.corpus import Corpus, Piece, Position
+from gpt2tui.data.corpus import Corpus, Position, TextPiece
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.errors import DataError
 
 
 class TokenStream:
-    """The training documents in order, each followed by `<|endoftext|>`, again and again.
+    """The training documents in order, each followed by `<|endoftext|>`, repeated without end.
 
-    The position is the start of the current piece of text and the number of its tokens already taken. So the
-    state stays small, and what follows it is exactly what would have followed.
+    The position is the start of the current piece of text and the number of its tokens already taken: the state is
+    small, and a stream that continues from it gives exactly the same tokens.
     """
 
     def __init__(self, corpus: Corpus, tokenizer: Tokenizer) -> None:
         self.epoch = 0
-        """How many times the corpus has been read to its end."""
+        """The epochs completed."""
         self._corpus = corpus
         self._tokenizer = tokenizer
         self._move_to(None)
@@ -41,7 +41,7 @@ class TokenStream:
         return {"epoch": self.epoch, "piece": self._piece_start, "used": self._used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a position of the same corpus and tokenizer."""
+        """Continues from a position in the same corpus and tokenizer."""
         self.epoch = state["epoch"]
         self._move_to(state["piece"])
         if state["used"]:
@@ -49,13 +49,13 @@ class TokenStream:
         self._used = state["used"]
 
     def _move_to(self, position: Position) -> None:
-        self._pieces: Iterator[Piece] = self._corpus.pieces("train", position)
+        self._pieces: Iterator[TextPiece] = self._corpus.pieces("train", position)
         self._piece_start = self._next_piece = position
         self._tokens: Tokens = np.empty(0, dtype=np.uint32)
         self._used = 0
 
     def _read_piece(self) -> None:
-        """Makes the next piece the current one, over the end of the corpus if need be."""
+        """Tokenizes the next piece; after the last one, the first of the next epoch."""
         piece = next(self._pieces, None)
         if piece is None:
             if self._piece_start is None and self._next_piece is None:

@@ -130,7 +130,7 @@ def _definition(tokenizer: Tokenizer) -> dict[str, Any]:
             "vocab": {character: i for i, character in enumerate(tokenizer.characters)},
             "merges": [],
         }
-        return _envelope(model, None, {"type": "Fuse"}, {EOT_TEXT: tokenizer.eot})
+        return _tokenizer_json(model, None, {"type": "Fuse"}, {EOT_TEXT: tokenizer.eot})
     if isinstance(tokenizer, BytePairTokenizer):
         ranks, pattern, special = tokenizer.ranks, tokenizer.pattern, tokenizer.special_ids
     else:
@@ -142,7 +142,7 @@ def _definition(tokenizer: Tokenizer) -> dict[str, Any]:
         "vocab": {_printable(token): rank for token, rank in ranks.items()} | special,
         "merges": [[_printable(left), _printable(right)] for left, right in merges_of(ranks)],
     }
-    return _envelope(model, _pre_tokenizer(pattern), _BYTE_LEVEL, special)
+    return _tokenizer_json(model, _pre_tokenizer(pattern), _BYTE_LEVEL, special)
 
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -158,7 +158,7 @@ def _pre_tokenizer(pattern: str | None) -> dict[str, Any]:
     return {"type": "Sequence", "pretokenizers": [split, whole]}
 
 
-def _envelope(
+def _tokenizer_json(
     model: dict[str, Any],
     pre_tokenizer: dict[str, Any] | None,
     decoder: dict[str, Any],
@@ -298,11 +298,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-# ---- whether a vocabulary from a file is one: small numbers for texts, and merges that agree with them
+# ---- checks of vocabularies that come from files
 
 
 def require_ids(vocabulary: Mapping[str, Any], special: Mapping[str, Any], file: Path) -> None:
-    """Refuses ids that are no small numbers, which would take memory, or that stand for two tokens, or the reverse."""
+    """Raises CheckpointError for ids that are not small integers, two tokens with one id, or one token with two."""
     tokens = [*vocabulary.items(), *((text, i) for text, i in special.items() if text not in vocabulary)]
     limit = 2 * len(tokens)
     for text, i in (*tokens, *special.items()):
@@ -322,7 +322,7 @@ def require_ids(vocabulary: Mapping[str, Any], special: Mapping[str, Any], file:
 def require_merges(
     vocabulary: Mapping[str, int], merges: list[list[str]], ranks: Mapping[bytes, int], file: Path
 ) -> None:
-    """Refuses merges that are not what the order of the ids says: each of two earlier tokens, after the 256 bytes."""
+    """Raises CheckpointError unless each merged token is made of two tokens with lower ids, after the 256 bytes."""
     last = -1
     for merge in merges:
         if not isinstance(merge, list) or len(merge) != 2 or not all(isinstance(part, str) for part in merge):

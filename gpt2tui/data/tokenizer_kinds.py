@@ -1,4 +1,4 @@
-"""What a tokenizer can do, and the three kinds: byte pairs, single bytes, characters."""
+"""The tokenizers: byte-level BPE, bytes and characters, and a decoder for tokens that arrive one by one."""
 
 import base64
 import codecs
@@ -19,10 +19,13 @@ from gpt2tui.data.text_cuts import uniform_parts
 
 Tokens = npt.NDArray[np.uint32]
 
+EOT_TEXT = "<|endoftext|>"
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+_GPT2_RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _GROUP_CHARACTERS = 1 << 17
 _SPACES = 1 << 18
-"""Runs of white space are cut up into so many characters: tiktoken's regular expression fails on 999,660."""
+"""Longer runs of white space are cut: tiktoken's regular expression fails on 999,660 characters."""
 
 
 class Tokenizer(ABC):
@@ -54,7 +57,7 @@ class Tokenizer(ABC):
         return ids
 
     def encode_documents(self, texts: Sequence[str], threads: int = 1) -> list[Tokens]:
-        """The token ids of each text, computed by so many threads."""
+        """The token ids of each text, computed by `threads` threads."""
         groups = [texts[start:stop] for start, stop in _groups([len(text) for text in texts])]
         if threads == 1 or len(groups) == 1:
             return [self.encode_array(text) for text in texts]
@@ -156,7 +159,7 @@ def _code_points(text: str) -> Tokens:
 
 
 def _groups(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges of neighbouring texts with so many characters together that a thread is worth its start."""
+    """Ranges of neighbouring texts, of about _GROUP_CHARACTERS together, which is worth a task of its own."""
     numbers = [total // _GROUP_CHARACTERS for total in accumulate(lengths)]
     starts = [i for i in range(len(numbers)) if i == 0 or numbers[i] != numbers[i - 1]]
     return list(zip(starts, [*starts[1:], len(lengths)], strict=True))
@@ -171,16 +174,10 @@ def _byte_characters() -> list[str]:
 
 
 CHARACTER_OF_BYTE = _byte_characters()
-
-
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
 
 
-# ---- GPT-2's own vocabulary, embedded: 50,256 byte pairs and `<|endoftext|>` (GPT-2 paper, section 2.2)
-
-EOT_TEXT = "<|endoftext|>"
-GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
+# ---- GPT-2's own vocabulary, embedded: 50,256 tokens and `<|endoftext|>` (GPT-2 paper, section 2.2)
 
 
 @functools.cache
@@ -191,26 +188,23 @@ def gpt2_ranks() -> dict[bytes, int]:
     """
     asset = importlib.resources.files("gpt2tui") / "assets" / "gpt2.tiktoken.gz"
     lines = gzip.decompress(asset.read_bytes())
-    if hashlib.sha256(lines).hexdigest() != SHA256:
+    if hashlib.sha256(lines).hexdigest() != _GPT2_RANKS_SHA256:
         raise RuntimeError(f"{asset} is damaged: install gpt2tui again")
     pairs = (line.split() for line in lines.splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
 
 
-# ---- text from tokens that arrive one by one
-
-
 class IncrementalDecoder:
-    """Gives out text as soon as its bytes are whole characters; one may be spread over several tokens."""
+    """Text from tokens that arrive one by one; a character may be spread over several tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Iterable[int]) -> str:
-        """The text that these tokens complete; may be empty."""
+        """The characters that these tokens complete; may be empty."""
         return self._decoder.decode(self._tokenizer.decode_bytes(ids))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that never became whole, else nothing."""
+        """U+FFFD where the last character is incomplete, else nothing."""
         return self._decoder.decode(b"", final=True)

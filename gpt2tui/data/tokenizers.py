@@ -36,10 +36,10 @@ def build(table: DataTable, vocab_size: int | None, documents: Iterable[str]) ->
                 characters.update(document)
             return CharTokenizer(characters)
         case "bpe":
-            # Training imports a library that the other kinds do without.
-            from gpt2tui.data.bpe_training import train
+            # Imports a library that the other kinds do not need.
+            from gpt2tui.data.bpe_training import train_bpe
 
-            return train(documents, vocab_size or DEFAULT_BPE_VOCAB_SIZE)
+            return train_bpe(documents, vocab_size or DEFAULT_BPE_VOCAB_SIZE)
 
 
 @functools.cache

@@ -1,24 +1,24 @@
-"""What a general compressor makes of the held-out text: a bar that a language model should clear."""
+"""Bits per byte of a general compressor, `xz -9`, for comparison with those of a language model on the same text."""
 
 import lzma
 from collections.abc import Iterable, Iterator
 
-from gpt2tui.data.corpus import Piece
+from gpt2tui.data.corpus import TextPiece
 
 _SMALLEST_DICTIONARY = 4096
 LIMIT_BYTES = 4 << 20
-"""More than this takes too long to compress by the way."""
+"""More text than this takes too long to compress."""
 
 
-class Sample:
-    """Collects the text of pieces as they go by, unless they become too much."""
+class TextSample:
+    """The text of pieces, kept while they are read by something else, up to LIMIT_BYTES."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._bytes = 0
 
-    def watch(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """The same pieces."""
+    def collect(self, pieces: Iterable[TextPiece]) -> Iterator[TextPiece]:
+        """Yields the same pieces, keeping their text."""
         for piece in pieces:
             if self._bytes <= LIMIT_BYTES:
                 self._parts.append(piece.text.encode())
@@ -26,7 +26,7 @@ class Sample:
             yield piece
 
     def bits_per_byte(self) -> float | None:
-        """The size of `xz -9` of the joined text, in bits per byte of text; None for too much text or none."""
+        """The size of the compressed text in bits per byte of text; None for no text, or more than LIMIT_BYTES."""
         if not 0 < self._bytes <= LIMIT_BYTES:
             return None
         return bits_per_byte(b"".join(self._parts))

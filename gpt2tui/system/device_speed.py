@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, and what its maker says it could. Measuring imports torch."""
+"""The speed of a device: measured matrix products and the peak that its maker states. Measuring imports torch."""
 
 import math
 import re
@@ -17,7 +17,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _BF16_AND_FP16_PEAKS = {
     r"B200": 2250e12,
     r"H200": 989e12,
-    r"H100 80GB HBM3": 989e12,  # how the SXM card calls itself
+    r"H100 80GB HBM3": 989e12,  # the SXM card's name
     r"H100 PCIe": 756e12,
     r"A100-.*|A100 80GB PCIe": 312e12,
     r"L40S": 362e12,
@@ -28,11 +28,11 @@ _BF16_AND_FP16_PEAKS = {
 }
 _FP16_PEAKS = {r"V100-SXM2-.*": 125e12, r"V100-PCIE-.*": 112e12, r"T4": 65e12}
 
-# Of a GPU's peak, what training a GPT reaches: PaLM (2022), table 3, has 21 % for GPT-3, 30 % for
+# The fraction of a GPU's peak that training a GPT reaches: PaLM (2022), table 3, has 21 % for GPT-3, 30 % for
 # Megatron-Turing NLG and 46 % for PaLM itself.
 TRAINING_FRACTION_OF_PEAK = 0.4
 
-# Of a measured matrix product, what a training step reaches outside its update of the weights. GPT-2s of 30
+# The fraction of a measured matrix product's speed that a training step reaches outside its weight update. GPT-2s of 30
 # and 124 million parameters on 2 cores gave 0.36 to 0.51 in fp32, and 0.12 to 0.17 in bf16 with AMX, where
 # softmax, casts and copies take most of the time.
 TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.4, "bf16": 0.15, "fp16": 0.15}
@@ -45,7 +45,7 @@ _MEASURING_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class DeviceSpeed:
-    """What a device can do in one precision. None is what is not known.
+    """The speed of a device in one precision; None where not known.
 
     `flops_per_second_achievable` is what training is expected to reach, `peak_flops` what the maker states,
     `memory_free_bytes` what training may take, `memory_bytes_per_second` reading and writing together.
@@ -72,7 +72,7 @@ def peak_flops(device_name: str, precision: Precision) -> float | None:
 
 
 def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
-    """The speed of a device: its peak where that is known, else what a fraction of a second of work shows."""
+    """The speed of a device: from its stated peak where that is known, else measured in a fraction of a second."""
     import psutil
     import torch
 
@@ -111,7 +111,7 @@ def _product_seconds(a: "torch.Tensor") -> float:
 
 
 def _copy_speed() -> float:
-    """Bytes read and written a second."""
+    """Bytes read and written per second."""
     import torch
 
     source = torch.ones(_COPIED_BYTES // 4)
@@ -120,7 +120,7 @@ def _copy_speed() -> float:
 
 
 def _fastest_seconds(work: Callable[[], object]) -> float:
-    """The shortest of the repetitions that fit: other programs only ever make one longer."""
+    """The shortest repetition within _MEASURING_SECONDS: other programs only make a repetition longer."""
     work()  # the first one also allocates, and starts threads
     fastest, started = math.inf, time.perf_counter()
     while time.perf_counter() - started < _MEASURING_SECONDS:

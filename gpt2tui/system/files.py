@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there, whatever happens to the process, the disk or the power."""
+"""Files that survive a crash whole or not at all, and the folders of this program."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ def _read_umask() -> int:
     return umask
 
 
-# It can only be read by setting it, which every thread of the process would notice: so once, at the import.
+# Reading it means setting it, which affects all threads, so it is read once, at import.
 UMASK = _read_umask()
 
 
@@ -52,12 +52,12 @@ def replace_text(path: Path, text: str) -> None:
 def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = False) -> int:
     """A descriptor of a regular file, for files of folders that may come from elsewhere.
 
-    Raises OSError at once for a link (unless `follow_links`), a folder, a pipe or a device, and never waits for
-    whoever is at the other end of a pipe.
+    Raises OSError at once for a link (unless `follow_links`), a folder, a pipe or a device; it never waits for the
+    other end of a pipe.
     """
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     if not follow_links:
-        if path.is_symlink():  # O_NOFOLLOW says "too many levels of symbolic links", which nobody understands
+        if path.is_symlink():  # O_NOFOLLOW says "too many levels of symbolic links", which is unclear
             raise OSError(errno.ELOOP, "it is a link", str(path))
         flags |= getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, flags, 0o666)
@@ -73,7 +73,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ---- where things live on this machine: runs, the cache, the user's presets and settings
+# ---- folders
 
 
 def runs_folder() -> Path:

@@ -1,7 +1,7 @@
-"""Text that is not ours, made safe to print: model output, file names, presets, error messages.
+"""Text from outside made safe to print: model output, file names, presets, error messages.
 
 GPT-2's vocabulary holds every byte, so a model can write ESC or OSC 52 (which sets the clipboard), and a file
-name can hold anything but a slash. What a terminal would obey becomes a visible sign; what it hides goes.
+name can hold anything but a slash. Control characters become visible signs; invisible ones are removed.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LONGEST_VALUE = 60
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\N{SYMBOL FOR DELETE}"}
@@ -59,10 +60,7 @@ def drop_controls(text: str) -> str:
     return text if text.isprintable() else text.translate(_NOTHING)
 
 
-# ---- values from outside, made fit for a line of a message: short, and nothing that a terminal obeys
-
-
-LONGEST_VALUE = 60
+# ---- values in messages
 
 
 def printable(text: str | Path, longest: int = 4096) -> str:
@@ -89,7 +87,7 @@ def printable_value(value: Any) -> str:
 
 
 Report = Callable[[str], None]
-"""Where a subscriber says, in one line, what went wrong with it; never raises."""
+"""Reports in one line what went wrong with a subscriber; never raises."""
 
 
 def report_on_stderr(message: str) -> None:

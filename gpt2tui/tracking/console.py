@@ -36,7 +36,7 @@ from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.tracking.subscriber import LineOutput
 
 if TYPE_CHECKING:
-    from gpt2tui.data.store_building import Progress
+    from gpt2tui.data.store_building import StageProgress
 
 _REFRESHES_PER_SECOND = 4
 
@@ -248,7 +248,7 @@ _STAGE_WIDTH = 20
 Prepared = TypeVar("Prepared")
 
 
-def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: TextIO | None = None) -> Prepared:
+def show_preparation(preparation: "Generator[StageProgress, None, Prepared]", file: TextIO | None = None) -> Prepared:
     """Run `preparation` to its end, show its progress on `file` (stderr), and return its result.
 
     Its errors pass through; the terminal is restored first.
@@ -258,7 +258,7 @@ def show_preparation(preparation: "Generator[Progress, None, Prepared]", file: T
     return _draw(preparation, file) if is_live_terminal(file) else _print_stages(preparation, file)
 
 
-def _print_stages(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
+def _print_stages(preparation: "Generator[StageProgress, None, Prepared]", file: TextIO) -> Prepared:
     printed: set[str] = set()
     while True:
         try:
@@ -271,7 +271,7 @@ def _print_stages(preparation: "Generator[Progress, None, Prepared]", file: Text
             print(f"{sanitize(progress.stage, keep_newlines=False)}{total}", file=file, flush=True)
 
 
-def _draw(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> Prepared:
+def _draw(preparation: "Generator[StageProgress, None, Prepared]", file: TextIO) -> Prepared:
     console = RichConsole(file=file, force_terminal=True, markup=False, emoji=False, highlight=False)
     stage, amount = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[amount]"))
     with Bars(stage, BarColumn(_BAR_WIDTH), amount, console=console, redirect_stdout=False) as bars:
@@ -292,7 +292,7 @@ def _draw(preparation: "Generator[Progress, None, Prepared]", file: TextIO) -> P
             )
 
 
-def _amount_done(progress: "Progress") -> str:
+def _amount_done(progress: "StageProgress") -> str:
     if progress.total is None:
         return _amount(progress.done, progress.unit) if progress.done else ""
     fraction = min(1.0, progress.done / progress.total) if progress.total else 1.0

@@ -14,7 +14,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from gpt2tui.device import is_out_of_memory, wait_for
+from gpt2tui.device import is_out_of_memory, synchronize
 from gpt2tui.errors import ResourceError
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
@@ -84,7 +84,7 @@ class Buffers:
                 self._tensors[name] = _memory_for(source)
             copies[name] = self._tensors[name].copy_(source, non_blocking=source.is_cuda)
         for device in {tensor.device for tensor in tensors.values()}:
-            wait_for(device)
+            synchronize(device)
         return copies
 
     def _has_room(self, tensors: Mapping[str, Tensor]) -> bool:

@@ -11,7 +11,7 @@ from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.tui.session import SessionState
 
 if TYPE_CHECKING:
-    from gpt2tui.data.store_building import Progress
+    from gpt2tui.data.store_building import StageProgress
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.run.folder import Run
 
@@ -38,7 +38,7 @@ class RunOpened(Message):
 class PreparationAdvanced(Message):
     """To the Train screen: the progress of a stage of the preparation."""
 
-    progress: "Progress"
+    progress: "StageProgress"
 
     @property
     def amount_done(self) -> str:

@@ -20,7 +20,7 @@ from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
 
 if TYPE_CHECKING:
-    from gpt2tui.data.store_building import Progress
+    from gpt2tui.data.store_building import StageProgress
     from gpt2tui.generation import TextModel
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.run.folder import Run
@@ -51,7 +51,7 @@ class Drained:
     """What the thread has emitted since the last call, by kind and in order; `preparation` is the latest progress."""
 
     opened: "OpenedRun | None"
-    preparation: "Progress | None"
+    preparation: "StageProgress | None"
     events: tuple[Event, ...]
     state_changed: bool
 
@@ -77,7 +77,7 @@ class TrainingSession:
         self.launch: Launch | None = None
         self.run: Run | None = None
         """The run folder of the training, None until it is opened; kept after the end."""
-        self.preparation: Progress | None = None
+        self.preparation: StageProgress | None = None
         self.progress = RunProgress()
         self.failure: Failure | None = None
         self._stream = stream
@@ -169,7 +169,7 @@ class TrainingSession:
     def drain(self) -> Drained:
         """Takes what the thread has emitted since the last call, and updates the state."""
         opened: OpenedRun | None = None
-        preparation: Progress | None = None
+        preparation: StageProgress | None = None
         events: list[Event] = []
         while self._queue:
             emitted = self._queue.popleft()

@@ -6,7 +6,7 @@ first_paint_seconds       from starting the process to its first line on the ter
 key_to_screen_ms          from writing a letter into the terminal to that letter coming back, while the preset trains
                           (goal: p99 of 50), and without a training
 tokens_per_second         median over the steps, with a screen and headless, in turns; their ratio (goal: 0.97)
-memory                    resident bytes of the workbench after so many thousand step events (goal: flat)
+memory                    resident bytes of the workbench after thousands of step events (goal: flat)
 
 Each part needs a machine that does nothing else. Nothing outside a temporary folder is written.
 """
@@ -152,7 +152,7 @@ def speed_headless(preset: str, seconds: float) -> float:
 
 
 def steps_of_newest_run(at_least: int, timeout: float = 300.0) -> list[dict]:
-    """The step events of the run that began last, once there are so many."""
+    """The step events of the newest run, once there are `at_least` of them."""
     started, end = time.time(), time.monotonic() + timeout
     while time.monotonic() < end:
         files = sorted(Path(os.environ["GPT2TUI_RUNS"]).glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime)
@@ -172,7 +172,7 @@ def median_speed() -> float:
 
 
 def memory(events: int = 100_000, parts: int = 10) -> dict[str, int]:
-    """Resident bytes of a workbench that is sent so many step events, after each tenth of them."""
+    """Resident bytes of a workbench that receives `events` step events, after each tenth of them."""
     import psutil
 
     from gpt2tui.preset import files as preset_files

@@ -17,10 +17,10 @@ import torch
 
 from gpt2tui.__main__ import main
 from gpt2tui.benchmark import machine, measure, subject
-from gpt2tui.benchmark.generation import generating
-from gpt2tui.benchmark.job import Job, Outcome, Round
+from gpt2tui.benchmark.generation import generation_candidate
+from gpt2tui.benchmark.job import CandidateResult, Job, Round
 from gpt2tui.benchmark.measure import candidates, data_share, milliseconds, speed_ratio
-from gpt2tui.benchmark.training import training
+from gpt2tui.benchmark.training import training_candidate
 from gpt2tui.benchmark.workers import in_one_line, take_turns
 from gpt2tui.commands import bench_report
 from gpt2tui.preset import files as preset_files
@@ -103,10 +103,10 @@ def test_the_text_report_has_the_same_numbers_with_units(document, capsys):
 def test_all_candidates_compute_the_same_loss_from_the_same_weights(document):
     first_losses = [row["first_loss"] for row in document["presets"][0]["train"]["rows"]]
     assert first_losses[0] == pytest.approx(first_losses[1], abs=1e-4)
-    assert training(job("gpt2tui", seed=7))[0]["first_loss"] != pytest.approx(first_losses[0], abs=1e-4)
+    assert training_candidate(job("gpt2tui", seed=7))[0]["first_loss"] != pytest.approx(first_losses[0], abs=1e-4)
     pytest.importorskip("transformers")
     for name in ("transformers", "transformers-best"):
-        assert training(job(name))[0]["first_loss"] == pytest.approx(first_losses[0], abs=1e-4)
+        assert training_candidate(job(name))[0]["first_loss"] == pytest.approx(first_losses[0], abs=1e-4)
 
 
 def test_speed_ratio_is_the_median_of_the_rounds_own_ratios():
@@ -124,7 +124,7 @@ def test_milliseconds_are_percentiles():
 def test_share_of_data_is_over_whole_steps():
     rounds = [Round({"step": [1.0, 2.0], "batch": [0.1, 0.1]}, {}), Round({"step": [1.0], "batch": [0.2]}, {})]
     loaded = subject.resolve(preset_files.load(["test"]))
-    assert data_share(loaded, Outcome(rounds=rounds))["percent_of_step"] == pytest.approx(10.0)
+    assert data_share(loaded, CandidateResult(rounds=rounds))["percent_of_step"] == pytest.approx(10.0)
     assert data_share(loaded, None)["percent_of_step"] is None
 
 
@@ -160,7 +160,7 @@ def test_writing_is_counted_in_tokens_of_all_texts(bench, sampling, monkeypatch)
     pytest.importorskip("transformers")
 
     def in_this_process(jobs, seconds, tell):
-        return {each.candidate: Outcome(rounds=[generating(each)[1](seconds)]) for each in jobs}
+        return {each.candidate: CandidateResult(rounds=[generation_candidate(each)[1](seconds)]) for each in jobs}
 
     monkeypatch.setattr(measure, "take_turns", in_this_process)
     settings = [word for setting in sampling for word in ("--set", f"sampling.{setting}")]
@@ -200,7 +200,7 @@ def test_mistakes_are_reported_before_anything_is_measured(bench, arguments, mes
     ("speed", "reason"),
     [
         ({"memory_free_bytes": 10**5}, r"needs about .* of memory; 100 kB are free"),
-        ({"flops_per_second_achievable": 1e6}, r"(one step|writing once .*) would take about .* here"),
+        ({"flops_per_second_achievable": 1e6}, r"(one step|generating once .*) would take about .* here"),
     ],
 )
 def test_what_does_not_fit_is_skipped_with_the_reason(bench, speed, reason, monkeypatch):

@@ -71,7 +71,7 @@ def test_a_corpus_that_is_certainly_shorter_than_a_window_is_found(dry_run, tmp_
     path = write(tmp_path / "short.txt", "0123456789\n" * 10)
     code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}", "training.sequence_length=64"))
     assert code == 3
-    assert "short.txt is too short: at most 6 tokens held out, and one window is 65" in message
+    assert "short.txt is too short: at most 6 validation tokens, and one window is 65" in message
     assert message.strip().endswith(real_error(path, sequence_length=64).partition(", and one window")[2])
 
 
@@ -79,7 +79,7 @@ def test_a_window_that_just_fits_passes_here_and_in_the_real_run(tmp_path):
     # 104 bytes to train on and 6 held out, each with its end of text
     corpus = open_corpus(DataTable(source=str(write(tmp_path / "short.txt", "0123456789\n" * 10)), tokenizer="byte"))
     check_beginning(corpus, 6, streaming=False)
-    with pytest.raises(DataError, match="held out"):
+    with pytest.raises(DataError, match="validation tokens"):
         check_beginning(corpus, 7, streaming=False)
 
 

@@ -46,7 +46,7 @@ def test_a_step_is_a_pure_function_of_seed_and_step():
 
 
 def test_the_order_never_changes():
-    # A run must go on with the same batches after an upgrade of this program or of numpy.
+    # A run must resume with the same batches after an upgrade of this program or of numpy.
     first_step = batches(batch_size=1, gradient_accumulation=8).micro_batches(0)
     assert [int(x[0, 0]) for x, _ in first_step] == [119, 71, 167, 903, 759, 927, 679, 367]
 

@@ -41,13 +41,13 @@ def test_stdlib_is_source_without_tests_packages_and_generated_files():
 
 def test_stdlib_holds_out_a_twentieth_in_whole_files():
     corpus = opened("python-stdlib")
-    train, held_out = (list(corpus.documents(split)) for split in ("train", "validation"))
+    train, validation = (list(corpus.documents(split)) for split in ("train", "validation"))
     assert 400 < len(train) < 1000
-    assert not set(train) & set(held_out)
-    share = sum(map(len, held_out)) / sum(map(len, train + held_out))
+    assert not set(train) & set(validation)
+    share = sum(map(len, validation)) / sum(map(len, train + validation))
     assert share == pytest.approx(0.05, abs=0.01)
     decoder = (Path(sysconfig.get_path("stdlib")) / "json" / "decoder.py").read_text(encoding="utf-8")
-    assert decoder in train + held_out
+    assert decoder in train + validation
 
 
 def test_stdlib_is_split_by_the_hash_of_the_path_alone():
@@ -82,7 +82,7 @@ def test_stdlib_is_cut_the_same_way_each_time():
 
 
 def test_stable_hash_never_changes():
-    # Held-out text must stay held out between versions of this program.
+    # Validation text must stay validation text between versions of this program.
     assert stable_hash("ast.py") == 0xC1DB8C6ED718907F
 
 
@@ -93,9 +93,9 @@ def test_one_file_is_one_document(tmp_path):
     texts = {f"{i}.txt": f"document {i}\n" * 10 for i in range(60)}
     for name, text in texts.items():
         write(tmp_path / name, text)
-    train, held_out = both(tmp_path)
-    assert sorted(train + held_out) == sorted(texts.values())
-    assert 1 <= len(held_out) <= 6
+    train, validation = both(tmp_path)
+    assert sorted(train + validation) == sorted(texts.values())
+    assert 1 <= len(validation) <= 6
 
 
 def test_a_file_stays_on_its_side_when_another_comes(tmp_path):
@@ -110,45 +110,45 @@ def test_a_file_stays_on_its_side_when_another_comes(tmp_path):
 def test_one_big_file_gives_its_end_cut_at_a_line(tmp_path):
     lines = [f"line {i}\n" for i in range(10_000)]
     path = write(tmp_path / "book.txt", "".join(lines))
-    (train,), (held_out,) = both(path)
-    assert train + held_out == "".join(lines)
+    (train,), (validation,) = both(path)
+    assert train + validation == "".join(lines)
     assert train.endswith("\n")
-    assert len(held_out) / len(train) == pytest.approx(0.05, rel=0.1)
+    assert len(validation) / len(train) == pytest.approx(0.05, rel=0.1)
 
 
 def test_two_files_leave_text_on_both_sides(tmp_path):
     write(tmp_path / "a.txt", "a line\n" * 50)
     write(tmp_path / "b.txt", "b line\n" * 1000)
-    train, held_out = both(tmp_path)
+    train, validation = both(tmp_path)
     assert "a line\n" * 50 in train
-    assert held_out
-    assert set("".join(held_out)) <= set("b line\n")
+    assert validation
+    assert set("".join(validation)) <= set("b line\n")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py", "a.txt.gz", "A.TXT"])
 def test_text_files_of_every_kind_are_read(name, tmp_path):
     text = "déjà vu\n" * 500
-    train, held_out = both(write(tmp_path / name, text))
-    assert "".join(train + held_out) == text
+    train, validation = both(write(tmp_path / name, text))
+    assert "".join(train + validation) == text
 
 
 @pytest.mark.parametrize("text", ["é", "\ufeffé", "語", "🤖"])
 def test_a_file_of_one_character_is_not_cut_inside_it(text, tmp_path):
-    train, held_out = both(write(tmp_path / "one.txt", text))
-    assert "".join(train + held_out) == text.removeprefix("\ufeff")
+    train, validation = both(write(tmp_path / "one.txt", text))
+    assert "".join(train + validation) == text.removeprefix("\ufeff")
 
 
 def test_crlf_becomes_lf_and_the_byte_order_mark_goes(tmp_path):
     path = write(tmp_path / "dos.txt", b"\xef\xbb\xbf" + b"one\r\ntwo\r\n" * 200)
-    train, held_out = both(path)
-    assert "".join(train + held_out) == "one\ntwo\n" * 200
+    train, validation = both(path)
+    assert "".join(train + validation) == "one\ntwo\n" * 200
 
 
 def test_crlf_across_a_block_border_becomes_lf(tmp_path, monkeypatch):
     monkeypatch.setattr("gpt2tui.data.file_reading.BLOCK_BYTES", 4)
     path = write(tmp_path / "dos.txt", "ab\r\ncdé\r\n\r\nx\r" * 20 + "\r")
-    train, held_out = both(path, validation_fraction=0.1)
-    assert "".join(train + held_out) == ("ab\r\ncdé\r\n\r\nx\r" * 20 + "\r").replace("\r\n", "\n")
+    train, validation = both(path, validation_fraction=0.1)
+    assert "".join(train + validation) == ("ab\r\ncdé\r\n\r\nx\r" * 20 + "\r").replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("offset", [0, 5, 1_048_575, 1_500_000])
@@ -190,28 +190,28 @@ def test_a_line_of_many_megabytes_is_read_in_pieces(tmp_path):
 
 @pytest.mark.parametrize("kind", [*ROW_KINDS, *(f"{kind}.gz" for kind in ROW_KINDS)])
 def test_one_row_is_one_document(kind, tmp_path):
-    train, held_out = both(write_rows(tmp_path / f"rows.{kind}", ROWS))
-    assert sorted(train + held_out) == sorted(ROWS)
-    assert 5 <= len(held_out) <= 30
+    train, validation = both(write_rows(tmp_path / f"rows.{kind}", ROWS))
+    assert sorted(train + validation) == sorted(ROWS)
+    assert 5 <= len(validation) <= 30
 
 
 @pytest.mark.parametrize("kind", ROW_KINDS)
 def test_texts_that_look_like_dates_and_numbers_stay_texts(kind, tmp_path):
     texts = ["2020-01-01T00:00:00", "007", "1e5", "null", "nan", "true"]
-    train, held_out = both(write_rows(tmp_path / f"rows.{kind}", texts))
-    assert sorted(train + held_out) == sorted(texts)
+    train, validation = both(write_rows(tmp_path / f"rows.{kind}", texts))
+    assert sorted(train + validation) == sorted(texts)
 
 
 @pytest.mark.parametrize("kind", ROW_KINDS)
 def test_empty_rows_are_left_out(kind, tmp_path):
-    train, held_out = both(write_rows(tmp_path / f"rows.{kind}", ["", "a", "", "b"]))
-    assert sorted(train + held_out) == ["a", "b"]
+    train, validation = both(write_rows(tmp_path / f"rows.{kind}", ["", "a", "", "b"]))
+    assert sorted(train + validation) == ["a", "b"]
 
 
 def test_null_and_absent_texts_in_jsonl_are_left_out(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "a"}\n\n{"text": null}\n{"other": 1}\n{"text": "b"}\n')
-    train, held_out = both(path)
-    assert sorted(train + held_out) == ["a", "b"]
+    train, validation = both(path)
+    assert sorted(train + validation) == ["a", "b"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -219,36 +219,36 @@ def test_null_and_absent_texts_in_jsonl_are_left_out(tmp_path):
 @pytest.mark.parametrize("fraction", [0.001, 0.5])
 def test_few_rows_leave_text_on_both_sides(count, fraction, streaming, tmp_path):
     path = write_rows(tmp_path / "few.jsonl", ROWS[:count])
-    train, held_out = both(path, validation_fraction=fraction, streaming=streaming)
+    train, validation = both(path, validation_fraction=fraction, streaming=streaming)
     assert train
-    assert held_out
-    assert sorted(train + held_out) == sorted(ROWS[:count])
+    assert validation
+    assert sorted(train + validation) == sorted(ROWS[:count])
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_single_row_is_cut_in_two(streaming, tmp_path):
     text = "a line\n" * 100
-    (train,), (held_out,) = both(write_rows(tmp_path / "one.jsonl", [text]), streaming=streaming)
-    assert train + held_out == text
+    (train,), (validation,) = both(write_rows(tmp_path / "one.jsonl", [text]), streaming=streaming)
+    assert train + validation == text
     assert train.endswith("\n")
 
 
 def test_equal_rows_are_on_the_same_side(tmp_path):
-    train, held_out = both(write_rows(tmp_path / "twice.jsonl", ROWS + ROWS))
-    assert not set(train) & set(held_out)
+    train, validation = both(write_rows(tmp_path / "twice.jsonl", ROWS + ROWS))
+    assert not set(train) & set(validation)
 
 
 def test_lone_surrogates_in_jsonl_become_the_replacement_character(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "a\\ud800b"}\n{"text": "other"}\n')
-    train, held_out = both(path)
-    assert sorted(train + held_out) == ["a\ufffdb", "other"]
+    train, validation = both(path)
+    assert sorted(train + validation) == ["a\ufffdb", "other"]
 
 
 @pytest.mark.parametrize("kind", ROW_KINDS)
 def test_another_text_column_is_read(kind, tmp_path):
     path = write_rows(tmp_path / f"rows.{kind}", ROWS, column="content")
-    train, held_out = both(path, text_column="content")
-    assert sorted(train + held_out) == sorted(ROWS)
+    train, validation = both(path, text_column="content")
+    assert sorted(train + validation) == sorted(ROWS)
 
 
 @pytest.mark.parametrize("kind", ROW_KINDS)
@@ -301,8 +301,8 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
 
 def test_a_csv_field_of_many_megabytes_is_read(tmp_path):
     long = "word " * 400_000
-    train, held_out = both(write_rows(tmp_path / "long.csv", [long, "short"]))
-    assert sorted(train + held_out) == sorted([long, "short"])
+    train, validation = both(write_rows(tmp_path / "long.csv", [long, "short"]))
+    assert sorted(train + validation) == sorted([long, "short"])
 
 
 # Folders, globs and what is not there
@@ -313,15 +313,15 @@ def test_a_folder_is_read_with_its_subfolders_but_without_hidden_ones(tmp_path):
     write(tmp_path / "sub" / "b.md", "text b\n" * 100)
     write(tmp_path / ".git" / "c.txt", "text c\n" * 100)
     write(tmp_path / "picture.png", b"\x89PNG")
-    train, held_out = both(tmp_path)
-    assert set("".join(train + held_out)) == set("text a\ntext b\n")
+    train, validation = both(tmp_path)
+    assert set("".join(train + validation)) == set("text a\ntext b\n")
 
 
 def test_a_folder_of_texts_and_rows_is_read(tmp_path):
     write(tmp_path / "README.md", "about the rows\n")
     write_rows(tmp_path / "rows.jsonl", ROWS)
-    train, held_out = both(tmp_path)
-    assert sorted(train + held_out) == sorted([*ROWS, "about the rows\n"])
+    train, validation = both(tmp_path)
+    assert sorted(train + validation) == sorted([*ROWS, "about the rows\n"])
 
 
 def test_a_glob_is_expanded(tmp_path):
@@ -329,16 +329,16 @@ def test_a_glob_is_expanded(tmp_path):
         write(tmp_path / name, f"{name}\n" * 50)
 
     def words(glob):
-        train, held_out = both(glob)
-        return set("".join(train + held_out).split())
+        train, validation = both(glob)
+        return set("".join(train + validation).split())
 
     assert words(tmp_path / "a*.txt") == {"a1.txt", "a2.txt"}
     assert words(tmp_path / "**" / "a*.txt") == {"a1.txt", "a2.txt", "sub/a3.txt"}
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
-    train, held_out = both(write_rows(tmp_path / "rows[1].jsonl", ROWS))
-    assert len(train + held_out) == len(ROWS)
+    train, validation = both(write_rows(tmp_path / "rows[1].jsonl", ROWS))
+    assert len(train + validation) == len(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import time
 import pytest
 
 from gpt2tui.data import hub, token_store
-from gpt2tui.data.hub import is_title
+from gpt2tui.data.hub import is_article_title
 from gpt2tui.errors import DataError
 from gpt2tui.preset import files as preset_files
 from tests.data.corpus_files import both, opened, write_hub_folder, write_rows
 
 TRAIN = [f"training document {i}\n" for i in range(700)]
-HELD_OUT = [f"held-out document {i}\n" for i in range(20)]
+VALIDATION = [f"held-out document {i}\n" for i in range(20)]
 
 
 @pytest.fixture(autouse=True)
@@ -23,19 +23,19 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    configurations = {"own-split": {"train": TRAIN, "validation": HELD_OUT}, "train-only": {"train": TRAIN}}
+    configurations = {"own-split": {"train": TRAIN, "validation": VALIDATION}, "train-only": {"train": TRAIN}}
     return write_hub_folder(tmp_path / "corpus", configurations)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_validation_split_of_its_own_is_used_as_it_is(streaming, folder):
-    train, held_out = both(f"hf:{folder}:own-split", streaming=streaming)
+    train, validation = both(f"hf:{folder}:own-split", streaming=streaming)
     assert train == TRAIN
-    assert held_out == HELD_OUT
+    assert validation == VALIDATION
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("validation", [{"validation": HELD_OUT}, {}])
+@pytest.mark.parametrize("validation", [{"validation": VALIDATION}, {}])
 def test_a_test_split_is_read_as_it_is_and_by_itself(validation, streaming, tmp_path):
     test = [f"test document {i}\n" for i in range(9)]
     folder = write_hub_folder(tmp_path / "three", {"all": {"train": TRAIN, **validation, "test": test}})
@@ -51,23 +51,23 @@ def test_without_a_test_split_there_is_none(folder):
     assert not opened(f"hf:{folder}:own-split").has_test
 
 
-def test_without_a_validation_split_rows_are_held_out(folder):
-    train, held_out = both(f"hf:{folder}:train-only")
-    assert sorted(train + held_out) == sorted(TRAIN)
-    assert 15 <= len(held_out) <= 70
+def test_without_a_validation_split_rows_are_set_aside_for_validation(folder):
+    train, validation = both(f"hf:{folder}:train-only")
+    assert sorted(train + validation) == sorted(TRAIN)
+    assert 15 <= len(validation) <= 70
 
 
 def test_streaming_without_a_validation_split_holds_out_the_first_rows(folder):
-    train, held_out = both(f"hf:{folder}:train-only", streaming=True)
-    assert held_out + train == TRAIN
-    assert len(held_out) == pytest.approx(0.05 * len(TRAIN), abs=2)
+    train, validation = both(f"hf:{folder}:train-only", streaming=True)
+    assert validation + train == TRAIN
+    assert len(validation) == pytest.approx(0.05 * len(TRAIN), abs=2)
 
 
 def test_streaming_holds_out_a_bounded_amount(folder, monkeypatch):
     monkeypatch.setattr("gpt2tui.data.rows.STREAMING_VALIDATION_BYTES", 200)
-    train, held_out = both(f"hf:{folder}:train-only", streaming=True)
-    assert held_out + train == TRAIN
-    assert 200 <= len("".join(held_out)) < 250
+    train, validation = both(f"hf:{folder}:train-only", streaming=True)
+    assert validation + train == TRAIN
+    assert 200 <= len("".join(validation)) < 250
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -115,12 +115,12 @@ def test_wikitext_lines_become_articles(streaming, tmp_path, monkeypatch):
         {"wikitext-2-raw-v1": {"train": WIKITEXT_LINES * 3, "validation": WIKITEXT_LINES, "test": WIKITEXT_LINES[:8]}},
     )
     monkeypatch.setattr(hub, "WIKITEXT", str(folder))
-    train, held_out = both("wikitext-2", streaming=streaming)
+    train, validation = both("wikitext-2", streaming=streaming)
     published = "".join(line or " \n" for line in WIKITEXT_LINES)
-    assert "".join(held_out) == published
+    assert "".join(validation) == published
     assert "".join(train) == published * 3
     first = published[: published.index(" = Second")]
-    assert held_out == [first, published[len(first) :]]
+    assert validation == [first, published[len(first) :]]
     corpus = opened("wikitext-2", streaming=streaming)
     assert corpus.has_test
     assert "".join(corpus.documents("test")) == "".join(line or " \n" for line in WIKITEXT_LINES[:8])
@@ -150,7 +150,7 @@ def test_reading_goes_on_after_any_article(streaming, tmp_path, monkeypatch):
     ],
 )
 def test_only_headings_of_the_first_level_are_titles(line, expected):
-    assert is_title(line) == expected
+    assert is_article_title(line) == expected
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def run(preset, cache):
 
 
 def built(stages):
-    return any("tokenising" in progress.stage for progress in stages)
+    return any("tokenizing" in progress.stage for progress in stages)
 
 
 def stores(cache):
@@ -77,11 +77,11 @@ def test_token_ids_take_two_bytes_where_they_fit_and_four_where_not(folder, tmp_
     path = write(tmp_path / "many.txt", many * 2)
     corpus, _ = run(preset(path, "char"), cache)
     assert corpus.train.dtype == np.uint32
-    train, held_out = (corpus.tokenizer.decode(tokens[:-1]) for tokens in (corpus.train, corpus.validation))
-    assert train + held_out == many * 2
+    train, validation = (corpus.tokenizer.decode(tokens[:-1]) for tokens in (corpus.train, corpus.validation))
+    assert train + validation == many * 2
 
 
-def test_a_prepared_corpus_is_opened_without_tokenising_again(folder, cache):
+def test_a_prepared_corpus_is_opened_without_tokenizing_again(folder, cache):
     first, stages = run(preset(folder, "bpe"), cache)
     assert built(stages)
     again, stages = run(preset(folder, "bpe"), cache)
@@ -222,7 +222,7 @@ def preparing_until(stage, folder, cache):
             process.kill()
 
 
-@pytest.mark.parametrize("stage", ["held-out text", "training text"])
+@pytest.mark.parametrize("stage", ["validation text", "training text"])
 def test_a_killed_preparation_is_never_used_and_its_leftovers_go(stage, folder, cache):
     with preparing_until(stage, folder, cache):
         pass
@@ -252,7 +252,7 @@ def test_a_second_process_waits_for_the_first(folder, cache):
         assert "waiting for another process" in stages[-1]
         process.kill()
         process.wait()
-        assert any("tokenising" in progress.stage for progress in generator)
+        assert any("tokenizing" in progress.stage for progress in generator)
 
 
 def test_a_full_disk_is_a_resource_error_without_leftovers(folder, cache):
@@ -283,7 +283,7 @@ def test_a_cache_that_cannot_be_written_is_a_resource_error(folder, tmp_path):
 
 def test_a_corpus_shorter_than_one_window_is_refused_with_its_numbers(tmp_path, cache):
     path = write(tmp_path / "short.txt", "0123456789\n" * 10)
-    message = "106 tokens to train on and 6 held out, and one window is 65"
+    message = "106 training tokens and 6 validation tokens, and one window is 65"
     with pytest.raises(DataError, match=message) as caught:
         run(preset(path, sequence_length=64), cache)
     assert "\n" not in str(caught.value)
@@ -314,20 +314,20 @@ def test_xz_is_not_tried_on_too_much_text(folder, cache, monkeypatch):
     assert run(preset(folder), cache)[0].xz_bits_per_byte is None
 
 
-def test_streaming_prepares_the_held_out_text_only(tmp_path, cache):
+def test_streaming_prepares_the_validation_text_only(tmp_path, cache):
     rows = [f"document {i}, with text\n" for i in range(100)]
     path = write_rows(tmp_path / "rows.jsonl", rows)
     corpus, _ = run(preset(path, streaming=True), cache)
-    held_out = corpus.validation_documents
-    assert corpus.tokenizer.decode(corpus.validation).split("<|endoftext|>")[:-1] == rows[:held_out]
+    validation = corpus.validation_documents
+    assert corpus.tokenizer.decode(corpus.validation).split("<|endoftext|>")[:-1] == rows[:validation]
     assert len(corpus.train) == corpus.train_bytes == 0
-    following = corpus.stream().take(len(rows[held_out])).tolist()
-    assert corpus.tokenizer.decode(following) == rows[held_out]
+    following = corpus.stream().take(len(rows[validation])).tolist()
+    assert corpus.tokenizer.decode(following) == rows[validation]
     assert not list(cache.rglob("train.bin"))
 
 
 def test_streaming_trains_its_tokenizer_on_the_training_text(tmp_path, cache):
-    # The first row alone is held out.
+    # The first row alone is the validation split.
     rows = ["held out " * 10, *(f"training text {i}\n" for i in range(100))]
     path = write_rows(tmp_path / "rows.jsonl", rows)
     corpus, _ = run(preset(path, "bpe", 270, streaming=True, validation_fraction=0.01), cache)
@@ -366,9 +366,9 @@ def test_find_prepared_does_not_ask_the_hub(tmp_path, cache, monkeypatch):
     assert find_prepared(preset("wikitext-103"), cache) is None
 
 
-def test_held_out_tokens_of_another_tokenizer(folder, cache):
+def test_validation_tokens_of_another_tokenizer(folder, cache):
     corpus, _ = run(preset(folder, "bpe"), cache)
-    assert tokenize(opened(folder).split_pieces(), corpus.tokenizer).tolist() == corpus.validation.tolist()
+    assert tokenize(opened(folder).held_out_pieces(), corpus.tokenizer).tolist() == corpus.validation.tolist()
 
 
 def test_meta_json_describes_the_files(folder, cache):

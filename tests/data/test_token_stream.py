@@ -34,10 +34,10 @@ def test_the_stream_is_the_documents_with_ends_again_and_again(corpus):
     assert stream.epoch == 3
 
 
-def test_held_out_documents_are_never_in_the_stream(corpus):
-    held_out = list(corpus.documents("validation"))
-    assert held_out == ROWS[: len(held_out)]
-    assert whole(corpus) == [token for text in ROWS[len(held_out) :] for token in [*text.encode(), 256]]
+def test_validation_documents_are_never_in_the_stream(corpus):
+    validation = list(corpus.documents("validation"))
+    assert validation == ROWS[: len(validation)]
+    assert whole(corpus) == [token for text in ROWS[len(validation) :] for token in [*text.encode(), 256]]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 23, 24, 25, 500])

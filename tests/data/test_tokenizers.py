@@ -13,7 +13,7 @@ import tiktoken
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from gpt2tui.data import bpe_training, text_cuts, tokenizer_kinds, tokenizers
-from gpt2tui.data.bpe_training import train
+from gpt2tui.data.bpe_training import train_bpe
 from gpt2tui.data.tokenizer_files import merges_of
 from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE
 from gpt2tui.data.tokenizers import IncrementalDecoder
@@ -118,17 +118,17 @@ def test_bpe_of_a_small_corpus_is_smaller_than_asked_for():
 
 
 def test_bpe_of_no_text_is_bytes():
-    assert train([], 4096).vocab_size == 257
+    assert train_bpe([], 4096).vocab_size == 257
 
 
 def test_bpe_below_the_bytes_is_refused():
     with pytest.raises(ValueError, match="257"):
-        train([TEXT], 256)
+        train_bpe([TEXT], 256)
 
 
 @pytest.mark.parametrize("word", ["x" * 3000, "ACGT" * 750, "-" * 3000, " " * 3000, "語" * 3000])
 def test_bpe_training_cuts_words_whose_length_it_takes_the_square_of(word):
-    bpe = train([TEXT, word, TEXT], 4096)
+    bpe = train_bpe([TEXT, word, TEXT], 4096)
     assert max(len(token.decode(errors="ignore")) for token in bpe.ranks) <= 255
 
 
@@ -149,7 +149,7 @@ def test_bpe_training_learns_what_tokenizers_alone_learns_where_no_word_is_long(
         bytes(BYTE_OF_CHARACTER[character] for character in token): rank
         for token, rank in reference.get_vocab().items()
     }
-    learnt = train(texts, 1000).ranks
+    learnt = train_bpe(texts, 1000).ranks
     assert sorted(learnt, key=learnt.get)[256:] == sorted(expected, key=expected.get)[256:]
     assert len(learnt) > 300
 
@@ -158,7 +158,7 @@ def test_bpe_training_learns_what_tokenizers_alone_learns_where_no_word_is_long(
 def test_bpe_training_reads_so_many_bytes_and_not_characters(first, is_read, monkeypatch):
     monkeypatch.setattr(bpe_training, "TRAINING_BYTES", 400)
     read = []
-    train((read.append(text) or text for text in (first, "q" * 100, "never")), 300)
+    train_bpe((read.append(text) or text for text in (first, "q" * 100, "never")), 300)
     assert ("q" * 100 in read) == is_read
     assert "never" not in read
 
@@ -171,7 +171,7 @@ def test_bpe_training_stops_at_a_whole_character(monkeypatch):
 def test_bpe_training_is_the_same_in_another_process():
     code = (
         "import sys; from gpt2tui.data.bpe_training import train;"
-        "print(hash(tuple(train([sys.argv[1]], 330).token_table)))"
+        "print(hash(tuple(train_bpe([sys.argv[1]], 330).token_table)))"
     )
     runs = [
         subprocess.run(

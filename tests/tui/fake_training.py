@@ -2,7 +2,7 @@
 
 import time
 
-from gpt2tui.data.store_building import Progress
+from gpt2tui.data.store_building import StageProgress
 from gpt2tui.errors import DivergedError
 from gpt2tui.launch import Launch, OpenedRun
 from gpt2tui.preset.files import load
@@ -30,7 +30,7 @@ class FakeTraining:
         run.info_file.write_text("{}")
         yield OpenedRun(run, launch.loaded)
         for stage in self.preparation:
-            yield Progress(stage, 1, 2)
+            yield StageProgress(stage, 1, 2)
             time.sleep(self.seconds)
         yield event_samples.run_started(run=run.name, num_iterations=self.steps)
         step = 0

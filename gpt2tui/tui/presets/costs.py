@@ -69,10 +69,10 @@ def measure_device(preset: Preset) -> Found[DeviceSpeed]:
 
 def look_at_corpus(loaded: LoadedPreset) -> "Found[DataState]":
     """The state of the corpus on this machine; downloads and prepares nothing."""
-    from gpt2tui.data.readiness import look_at_data
+    from gpt2tui.data.readiness import check_data
 
     try:
-        return Found(look_at_data(loaded))
+        return Found(check_data(loaded))
     except (Gpt2TuiError, OSError, ValueError) as error:
         return Found(None, str(error))
 

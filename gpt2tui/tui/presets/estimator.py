@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
-from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, duration
+from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, approximate_duration
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.numbers import byte_size, compact
 from gpt2tui.system.terminal_text import sanitize
@@ -226,8 +226,8 @@ def _memory_advice(preset: Preset) -> str:
 def _time(preset: Preset, costs: Costs) -> str:
     seconds, budget = costs.estimate.seconds, preset.training.time_budget
     if budget and (seconds is None or seconds >= budget):
-        return f"at most {duration(budget)}"
-    return "not known" if seconds is None else f"about {duration(seconds)}"
+        return f"at most {approximate_duration(budget)}"
+    return "not known" if seconds is None else f"about {approximate_duration(seconds)}"
 
 
 def _device(costs: Costs) -> str:
