@@ -88,7 +88,7 @@ def test_a_corpus_that_is_missing_leaves_no_folder_behind(tmp_path):
 
 
 def session_events(session):
-    """Everything that a session tells until it ends."""
+    """All events of a session until it ends."""
     emitted, end = [], time.monotonic() + 60
     while session.active:
         emitted += session.drain().events

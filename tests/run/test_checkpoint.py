@@ -60,7 +60,7 @@ def test_one_flipped_bit_in_any_file_is_found(tmp_path, name):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    checkpoint.inspect(path.parent)  # sizes alone do not tell
+    checkpoint.inspect(path.parent)  # compares sizes only
     with pytest.raises(CheckpointError, match=f"{name} does not have the SHA-256"):
         checkpoint.verify(path.parent)
 

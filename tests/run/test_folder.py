@@ -139,7 +139,7 @@ def test_a_folder_with_anything_among_its_checkpoints_is_refused_and_stays_as_it
     assert thing.is_dir()
 
 
-def test_what_somebody_puts_into_a_new_folder_survives_a_failed_preparation(tmp_path):
+def test_what_others_put_into_a_new_folder_survives_a_failed_preparation(tmp_path):
     run = runs.create("tiny", tmp_path / "ours")
     (run.checkpoints / "step-00000001").mkdir()
     (run.folder / "notes.txt").write_text("mine")
@@ -246,7 +246,7 @@ def test_files_that_vanish_while_they_are_counted_count_nothing(monkeypatch):
 
 def test_a_loss_that_is_no_number_is_not_the_best_and_is_null_in_json():
     def evaluated(step, loss):
-        best = loss if math.isfinite(loss) else None  # as a run tells it
+        best = loss if math.isfinite(loss) else None  # as a run reports it
         return events.Evaluated(step=step, val_loss=loss, perplexity=loss, bits_per_byte=loss, best_val_loss=best)
 
     summary = summarize(started_run("tiny", *BEGINNING, evaluated(1, math.nan), evaluated(2, 3.0)))

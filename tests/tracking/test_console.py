@@ -1,4 +1,4 @@
-"""What a person sees: plain lines, and the live display replayed through a very small terminal emulator."""
+"""The console output: plain lines, and the live display replayed through a very small terminal emulator."""
 
 import io
 import math

@@ -74,4 +74,4 @@ def test_a_stderr_that_is_gone_is_no_reason_to_stop(monkeypatch, stderr):
     if stderr is not None:
         stderr.close()
     monkeypatch.setattr(sys, "stderr", stderr)
-    report_on_stderr("nobody hears this")
+    report_on_stderr("stderr is closed")

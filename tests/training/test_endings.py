@@ -1,4 +1,4 @@
-"""However a run ends early: the checkpoint that is being written is waited for, and one event tells the ending."""
+"""Every way in which a run ends early waits for the pending checkpoint and emits one ending."""
 
 import threading
 
@@ -48,7 +48,7 @@ def fails_at(monkeypatch, step, error):
 
 @pytest.fixture
 def slow_disk(monkeypatch):
-    """A checkpoint is written only once somebody waits for it."""
+    """Writing a checkpoint begins only when `wait` is called."""
     awaited, write, wait = threading.Event(), checkpoint.write, Saver.wait
 
     def slow(*arguments, **named):

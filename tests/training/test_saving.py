@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_run_in_the_way_is_moved_aside_and_that_is_said(
             theirs = other.run.checkpoints / checkpoint.folder_name(8)
             shutil.copytree(theirs, trainer.run.checkpoints / theirs.name)
     (warning,) = [e.message for e in events if isinstance(e, Warned)]
-    assert "a checkpoint of another run was in the place of" in warning
+    assert "was a checkpoint of another run; it is now" in warning
     assert [c.step for c in checkpoint.saved_in(trainer.run.checkpoints)] == [4, 8, 12]
     assert checkpoint.verify(trainer.run.checkpoints / "other-run-step-00000008").run_id == other.state.run_id
 

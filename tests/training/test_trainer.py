@@ -104,7 +104,7 @@ def test_tokens_seen_and_speed_count_all_micro_batches(tmp_path):
     steps = of(Step, tiny_runs.trainer(tmp_path, "training.gradient_accumulation=2").train())
     assert [e.tokens_seen for e in steps[:2]] == [64, 128]
     assert steps[3].tokens_per_second == pytest.approx(64 / steps[3].step_seconds)
-    assert steps[0].mfu is None  # nobody states the peak of this CPU
+    assert steps[0].mfu is None  # the peak of a CPU is unknown
     assert steps[0].device_memory_bytes is None
     assert steps[0].host_memory_bytes > 10**7
 
@@ -120,15 +120,15 @@ def test_grad_norm_is_measured_before_clipping(tmp_path):
 def test_the_last_evaluation_covers_every_validation_token(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     last = of(Evaluated, trainer.train())[-1]
-    held_out = trainer.corpus.validation
+    validation = trainer.corpus.validation
     model = trainer.model.eval()
     nats, T = 0.0, 16
-    for start in range(0, len(held_out) - 1, T):
-        window = torch.tensor(held_out[start : start + T + 1].astype("int64"))
+    for start in range(0, len(validation) - 1, T):
+        window = torch.tensor(validation[start : start + T + 1].astype("int64"))
         logits = model(window[None, :-1])[0]
         nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
-    assert last.val_loss == pytest.approx(nats / (len(held_out) - 1), rel=1e-5)
-    text_bytes = int(trainer.corpus.tokenizer.token_bytes()[held_out[1:]].sum())
+    assert last.val_loss == pytest.approx(nats / (len(validation) - 1), rel=1e-5)
+    text_bytes = int(trainer.corpus.tokenizer.token_bytes()[validation[1:]].sum())
     assert last.bits_per_byte == pytest.approx(nats / math.log(2) / text_bytes, rel=1e-5)
 
 
