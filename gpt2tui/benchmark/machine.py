@@ -11,7 +11,6 @@ import psutil
 import torch
 
 from gpt2tui import __version__
-from gpt2tui.device import NARROWEST_FOR_BF16_ON_CPU, bf16_is_native
 
 BUSY_SHARE = 0.1  # of all cores: when other programs take more, times are not reproducible
 
@@ -36,18 +35,6 @@ def describe(device: torch.device) -> dict[str, Any]:
             "transformers": metadata.version("transformers") if installed else None,
         },
     }
-
-
-def precision_reason(asked: str, device: torch.device, n_embd: int) -> str:
-    """Why training uses the precision that it uses."""
-    if asked != "auto":
-        return f"training.precision = {asked}"
-    kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, device.type)
-    if not bf16_is_native(device):
-        return f"auto: this {kind} has no bf16 instructions"
-    if device.type == "cpu" and n_embd < NARROWEST_FOR_BF16_ON_CPU:
-        return f"auto: n_embd = {n_embd} is too narrow for a CPU to gain from bf16"
-    return f"auto: this {kind} multiplies bf16 in hardware"
 
 
 class OtherPrograms:

@@ -11,10 +11,9 @@ import torch
 
 from gpt2tui.benchmark.generation import lengths
 from gpt2tui.benchmark.job import BATCH_SIZES
-from gpt2tui.benchmark.machine import precision_reason
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.data.token_store import find_prepared
-from gpt2tui.device import Precision, choose_device, choose_precision
+from gpt2tui.device import Precision, choose_device, choose_precision, precision_reason
 from gpt2tui.estimate import approximate_duration, count_memory, estimate
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
@@ -63,7 +62,7 @@ def resolve(loaded: LoadedPreset) -> Subject:
         "optimizer": preset.optimizer.name,
         "device": str(device),
         "precision": precision,
-        "precision_reason": precision_reason(t.precision, device, preset.model.n_embd),
+        "precision_reason": precision_reason(preset, device),
         "source": preset.data.source,
         "tokens": "prepared" if tokens else "random",
     }

@@ -223,14 +223,6 @@ def test_candidates_of_a_part():
     assert candidates("generate", both, "bf16") == ["gpt2tui", "transformers", "transformers-best"]
 
 
-def test_the_precision_has_a_reason(monkeypatch):
-    cpu = torch.device("cpu")
-    assert machine.precision_reason("fp32", cpu, 768) == "training.precision = fp32"
-    monkeypatch.setattr(machine, "bf16_is_native", lambda device: True)
-    assert "too narrow" in machine.precision_reason("auto", cpu, 64)
-    assert "multiplies bf16 in hardware" in machine.precision_reason("auto", cpu, 768)
-
-
 def test_a_busy_machine_is_noted(monkeypatch):
     monkeypatch.setattr(machine.psutil, "cpu_count", lambda: 8)
     assert machine.busy_note(0.5) is machine.busy_note(None) is None
