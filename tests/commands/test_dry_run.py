@@ -76,7 +76,7 @@ def test_a_corpus_that_is_certainly_shorter_than_a_window_is_found(dry_run, tmp_
 
 
 def test_a_window_that_just_fits_passes_here_and_in_the_real_run(tmp_path):
-    # 104 bytes to train on and 6 held out, each with its end of text
+    # 104 bytes for training and 6 for validation, each with its <|endoftext|>
     corpus = open_corpus(DataTable(source=str(write(tmp_path / "short.txt", "0123456789\n" * 10)), tokenizer="byte"))
     check_beginning(corpus, 6, streaming=False)
     with pytest.raises(DataError, match="validation tokens"):
@@ -96,11 +96,11 @@ def test_a_prepared_corpus_shorter_than_a_window_is_found(dry_run, tmp_path):
     assert real_error(path, sequence_length=512) in message
 
 
-def test_held_out_rows_of_a_large_corpus_are_not_looked_for(tmp_path, monkeypatch):
+def test_validation_rows_of_a_large_corpus_are_not_looked_for(tmp_path, monkeypatch):
     corpus = open_corpus(DataTable(source=str(write(tmp_path / "short.txt", "0123456789\n" * 10))))
     monkeypatch.setattr(corpus, "size", lambda split: LARGE_BYTES + 1)
     check_beginning(corpus, 65, streaming=False)
-    with pytest.raises(DataError, match="to train on"):
+    with pytest.raises(DataError, match="training tokens"):
         check_beginning(corpus, 650, streaming=False)
 
 

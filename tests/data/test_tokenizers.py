@@ -170,7 +170,7 @@ def test_bpe_training_stops_at_a_whole_character(monkeypatch):
 
 def test_bpe_training_is_the_same_in_another_process():
     code = (
-        "import sys; from gpt2tui.data.bpe_training import train;"
+        "import sys; from gpt2tui.data.bpe_training import train_bpe;"
         "print(hash(tuple(train_bpe([sys.argv[1]], 330).token_table)))"
     )
     runs = [
