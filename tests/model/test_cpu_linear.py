@@ -1,4 +1,4 @@
-"""The other way round it is the same product."""
+"""The CPU linear layer, with the weight on the left of the product, equals that of torch."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def layer():
 
 @pytest.mark.parametrize("shape", [(IN,), (1, IN), (2, IN), (4, 3, IN), (1, 128, IN), (200, IN), (0, IN)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_the_product_is_that_of_torch(layer, shape, with_bias):
+def test_product_equals_that_of_torch(layer, shape, with_bias):
     assert layer.weight.numel() >= LARGE
     x, bias = torch.randn(shape), layer.bias if with_bias else None
     with torch.no_grad():
@@ -26,7 +26,7 @@ def test_the_product_is_that_of_torch(layer, shape, with_bias):
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_only_few_rows_of_large_matrices_go_the_other_way(layer, monkeypatch):
+def test_the_weight_is_on_the_left_for_few_rows_of_large_matrices_only(layer, monkeypatch):
     turned = []
     monkeypatch.setattr(F, "linear", lambda *arguments: turned.append(False) or arguments[0])
 

@@ -11,6 +11,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.update import Update, fresh_update
 from model import loss as loss_module
+from model.cpu import tune_for_cpu
 from model.gpt2 import GPT2
 
 V, T = 31, 8
@@ -236,7 +237,7 @@ class Wrapped(torch.nn.Module):
 def test_a_wrapped_network_continues_with_the_moments_of_an_unwrapped_one():
     plain = new_update()
     plain.run([batch(seed=0)], 0)
-    model = GPT2(plain.model.config)
+    model = tune_for_cpu(GPT2(plain.model.config))
     model.load_state_dict(plain.model.state_dict())
     wrapper = Wrapped(model)
     wrapped = Update(model, Optimizers(wrapper, plain.optimizers.table), torch.device("cpu"), "fp32")
