@@ -66,6 +66,7 @@ def _xz_ratio(row: RunRow) -> float | None:
 
 
 NAME = Column("name", "run", lambda r: sanitize(r.name, False), lambda r: r.name, 0, descending=True, numeric=False)
+RATIO = Column("ratio", "vs xz", lambda r: _optional(_xz_ratio(r), "{:.2f}".format), _xz_ratio, 9)
 COLUMNS = (
     NAME,
     Column("state", "state", _state_text, lambda r: list(STATES).index(r.state), 1, numeric=False),
@@ -78,7 +79,7 @@ COLUMNS = (
         "bits", "bits/B", lambda r: _optional(r.summary.bits_per_byte, "{:.3f}".format),
         lambda r: r.summary.bits_per_byte, 3,
     ),
-    Column("ratio", "vs xz", lambda r: _optional(_xz_ratio(r), "{:.2f}".format), _xz_ratio, 9),
+    RATIO,
     Column(
         "parameters", "params", lambda r: _optional(r.summary.parameters, compact),
         lambda r: r.summary.parameters, 6, descending=True,
@@ -96,7 +97,7 @@ COLUMNS = (
 
 
 def fitting(rows: Sequence[RunRow], width: int, sorted_by: str = "") -> list[tuple[Column, int]]:
-    """The columns that fit into `width` cells, with their widths; the names give way first, then whole columns go."""
+    """The columns that fit into `width` cells, with their widths; the ratio goes first, then names are cut, then columns go."""
     needed = {}
     for column in COLUMNS:
         heading = cell_len(column.label) + (2 if column.key == sorted_by else 0)
@@ -107,6 +108,9 @@ def fitting(rows: Sequence[RunRow], width: int, sorted_by: str = "") -> list[tup
     while len(chosen) > 1 and shortest + 2 + sum(needed[c.key] + 2 for c in chosen[1:]) > width:
         chosen.remove(max(chosen[1:], key=lambda c: c.goes))
     rest = width - 2 - sum(needed[c.key] + 2 for c in chosen[1:])
+    if RATIO in chosen and rest < names:
+        chosen.remove(RATIO)
+        rest += needed["ratio"] + 2
     return [(c, max(4, rest) if c is NAME else needed[c.key]) for c in chosen]
 
 
