@@ -29,7 +29,7 @@ class EventLog(Vertical):
         border-title-color: $text-muted;
         border-subtitle-color: $text-muted;
     }
-    EventLog VerticalScroll { scrollbar-size-vertical: 1; padding: 0 1; }
+    EventLog VerticalScroll { scrollbar-size-vertical: 1; scrollbar-gutter: stable; padding: 0 1; }
     /* At least as high as there is room: an anchored container scrolls to less than 0 over a short content. */
     EventLog Static { min-height: 100%; }
     EventLog Input { display: none; }

@@ -1,0 +1,32 @@
+"""The log of the Train screen."""
+
+import asyncio
+
+import pytest
+from textual.app import App
+from textual.widgets import Static
+
+from gpt2tui.run.events import Evaluated
+from gpt2tui.tui.train.log import EventLog
+from gpt2tui.tui.train.view import event_line
+
+
+class LogApp(App):
+    def compose(self):
+        yield EventLog()
+
+
+@pytest.mark.parametrize("width", range(40, 60))
+def test_no_line_wraps_when_the_scrollbar_appears(width):
+    async def drive():
+        app = LogApp()
+        async with app.run_test(size=(width, 12)) as pilot:
+            log = app.query_one(EventLog)
+            measured = [
+                Evaluated(step=n, val_loss=1.5, perplexity=4.5, bits_per_byte=0.9, best=True) for n in range(1, 30)
+            ]
+            log.add([event_line(event, 1.5) for event in measured])
+            await pilot.pause()
+            assert log.query_one(Static).size.height == 29
+
+    asyncio.run(drive())
