@@ -14,14 +14,14 @@ from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.preset.schema import Preset, SamplingTable
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.system.files import runs_folder
 from model.cpu import tune_for_cpu
 from model.decoding import Decoder
 from model.gpt2 import GPT2
-from model.huggingface import from_published
+from model.huggingface import from_published, trained_length
 from model.sampling import generate
 
 HUB_TIMEOUT_SECONDS = 10
@@ -81,6 +81,9 @@ class TextModel:
     model: GPT2
     tokenizer: Tokenizer
     source: str
+    context_length: int
+    """How many tokens it reads at once: the length of its training sequences, else n_positions. Embeddings of later
+    positions were never trained."""
     sampling: SamplingTable = field(default_factory=SamplingTable)
     saved: Checkpoint | None = None
     """The checkpoint it was loaded from, None for a model in Hugging Face form."""
@@ -93,11 +96,6 @@ class TextModel:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.wte.weight.device
-
-    @property
-    def n_positions(self) -> int:
-        """The context length in tokens."""
-        return self.model.config.n_positions
 
     @property
     def num_parameters(self) -> int:
@@ -133,6 +131,7 @@ class TextModel:
             generator=generator,
             stop_token=self.tokenizer.eot,
             decoder=self.decoder,
+            context_length=self.context_length,
         ):
             token = int(chosen.token)
             text = "" if token == self.tokenizer.eot else decoder.feed([token])
@@ -151,12 +150,12 @@ class TextModel:
         decoder = IncrementalDecoder(self.tokenizer)
         first, known = 0, 0  # where the window begins, and the last token that has been yielded
         while known < len(ids) - 1:
-            window = ids[first : first + self.n_positions + 1]
+            window = ids[first : first + self.context_length + 1]
             for position, probability, likeliest in self._probabilities(window, known - first, alternatives):
                 token = int(window[position + 1])
                 yield ScoredToken(token, decoder.feed([token]), probability, likeliest)
             known = first + len(window) - 1
-            first = known - max(1, self.n_positions // 2) + 1
+            first = known - max(1, self.context_length // 2) + 1
         if rest := decoder.flush():
             yield ScoredToken(-1, rest, 1.0)
 
@@ -225,8 +224,9 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
 def _load(
     folder: Path, saved: Checkpoint | None, device: torch.device, precision: DecodingPrecision, gpu: GpuUse
 ) -> TextModel:
-    sampling = preset_files.load_frozen(folder / "preset.toml").sampling if saved else SamplingTable()
+    preset = preset_files.load_frozen(folder / "preset.toml") if saved else None
     model = load_model(folder)
+    context_length = _context_length(folder, model, preset)
     allowed = allowed_device(model, device, gpu)
     note = None if allowed == device else ON_CPU_BESIDE_TRAINING
     model = model.to(allowed).eval()
@@ -235,7 +235,20 @@ def _load(
         raise CheckpointError(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its model only {model.wte.num_embeddings}"
         )
-    return TextModel(model, tokenizer, str(folder), sampling, saved, decoder_of(model, precision), note)
+    sampling = preset.sampling if preset else SamplingTable()
+    decoder = decoder_of(model, precision)
+    return TextModel(model, tokenizer, str(folder), context_length, sampling, saved, decoder, note)
+
+
+def _context_length(folder: Path, model: GPT2, preset: Preset | None) -> int:
+    """The length that the model was trained with. Older checkpoints of ours have it in their preset only."""
+    try:
+        trained = trained_length(checkpoint.read_json(folder / "config.json"))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    if trained is None and preset is not None:
+        trained = preset.training.sequence_length
+    return model.config.n_positions if trained is None else trained
 
 
 def allowed_device(model: GPT2, device: torch.device, gpu: GpuUse) -> torch.device:

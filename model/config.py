@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 LAYER_NORM_EPSILON = 1e-5  # the published GPT-2's; not a setting
+LONGEST_CONTEXT = 1_048_576  # tokens
 INITIAL_STD = 0.02  # GPT-2 paper, section 2.3, and OpenAI's code
 
 
@@ -27,7 +28,7 @@ class GPT2Config(BaseModel):
     vocab_size: int | None = Field(default=None, ge=2, le=1_000_000, json_schema_extra={"unit": "tokens"})
     """How many different tokens the model knows. Left out, it is the tokenizer's own; with `bpe`, the size to train."""
 
-    n_positions: int = Field(default=1024, ge=1, le=1_048_576, json_schema_extra={"unit": "tokens"})
+    n_positions: int = Field(default=1024, ge=1, le=LONGEST_CONTEXT, json_schema_extra={"unit": "tokens"})
     """The longest text the model can look back on: its context window."""
 
     n_embd: int = Field(default=768, ge=1, le=65_536)

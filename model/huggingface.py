@@ -20,6 +20,7 @@ from model.gpt2 import GPT2
 
 PREFIX = "transformer."
 OUTPUT_WEIGHT = "lm_head.weight"
+TRAINED_LENGTH = "trained_sequence_length"
 _CONV1D = re.compile(r"\.c_(attn|proj|fc)\.weight$")
 _MASK = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")  # the causal mask, which older versions stored
 _BLOCK = re.compile(r"^h\.(\d+)\.")
@@ -38,18 +39,21 @@ _ARCHITECTURE: dict[str, tuple[Any, ...]] = {
 }
 
 
-def published_config(config: GPT2Config, eos_token_id: int | None) -> dict[str, Any]:
+def published_config(config: GPT2Config, eos_token_id: int | None, trained_length: int | None = None) -> dict[str, Any]:
     """What config.json says; `eos_token_id` is the tokenizer's <|endoftext|>, None when it has none.
 
-    `bias` is a key of ours, which transformers keeps and does not read: without it a model that has no biases
-    would come back with biases of zero.
+    `bias` and `trained_sequence_length` are keys of ours, which transformers keeps and does not read. Without the first
+    a model that has no biases would come back with biases of zero. The second is the length of the training sequences:
+    the embeddings of the positions after it were never trained.
     """
+    trained = {} if trained_length is None else {TRAINED_LENGTH: trained_length}
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "vocab_size": config.vocab_size,
         "n_positions": config.n_positions,
         "n_ctx": config.n_positions,
+        **trained,
         "n_embd": config.n_embd,
         "n_layer": config.n_layer,
         "n_head": config.n_head,
@@ -164,6 +168,17 @@ def config_from_published(config_json: Mapping[str, Any]) -> GPT2Config:
     if wrong:
         raise ValueError("config.json does not describe a GPT-2: " + "; ".join(wrong))
     return config
+
+
+def trained_length(config_json: Mapping[str, Any]) -> int | None:
+    """How many positions a published config.json says were trained; None where it does not say.
+
+    ValueError when that is not a number of positions that the model has.
+    """
+    length, n_positions = config_json.get(TRAINED_LENGTH), config_json.get("n_positions", 1024)
+    if length is None or (type(length) is int and 1 <= length <= n_positions):
+        return length
+    raise ValueError(f"{TRAINED_LENGTH} is {_short(length)}, not a number from 1 to n_positions = {n_positions}")
 
 
 def _shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:

@@ -99,25 +99,29 @@ def generate(
     generator: torch.Generator,
     stop_token: int | None = None,
     decoder: Decoder | None = None,
+    context_length: int | None = None,
 ) -> Iterator[GeneratedToken]:
     """Continue prompts (B, T) of the same length, T >= 1, token by token, at most `max_length` tokens.
 
-    A prompt longer than the context keeps its end. When the text outgrows n_positions, the older half of the
-    window is dropped and the rest is read again. `stop_token` is part of the stream, which ends when every
-    sequence has generated it; a sequence that is done before the others repeats it.
+    The model reads at most `context_length` tokens at once (default: n_positions): a longer prompt keeps its end, and
+    when the text outgrows it, the older half of the window is dropped and the rest is read again. `stop_token` is
+    part of the stream, which ends when every sequence has generated it; a sequence that is done before the others
+    repeats it.
 
     `decoder`, made from the same model, computes the logits after generated tokens when there is one sequence.
     Draws random numbers from `generator` only (a CPU generator). The model is in evaluation mode only while it
     computes; between tokens its training mode is unchanged.
-    ValueError for an empty prompt or tokens outside of the vocabulary.
+    ValueError for an empty prompt, tokens outside of the vocabulary, or a context length outside 1..n_positions.
     """
     if prompt.dim() != 2 or prompt.numel() == 0:
         raise ValueError(f"the prompt must be (B, T) with at least one token, not {tuple(prompt.shape)}")
     if prompt.min() < 0 or prompt.max() >= model.wte.num_embeddings:
         raise ValueError(f"the prompt has tokens outside of the vocabulary of {model.wte.num_embeddings}")
-    n_positions = model.config.n_positions
-    text = prompt[:, -n_positions:].cpu()  # (B, T) the window: what is in the cache or about to be
-    length = min(n_positions, text.size(1) + max_length)
+    context = model.config.n_positions if context_length is None else context_length
+    if not 1 <= context <= model.config.n_positions:
+        raise ValueError(f"context_length {context} is not between 1 and n_positions = {model.config.n_positions}")
+    text = prompt[:, -context:].cpu()  # (B, T) the window: what is in the cache or about to be
+    length = min(context, text.size(1) + max_length)
     cache = model.new_cache(len(text), length)
     stopped = torch.zeros(len(text), dtype=torch.bool)
     for _ in range(max_length):
@@ -135,8 +139,8 @@ def generate(
         if stopped.all():
             return
         text = torch.cat((text, token[:, None]), dim=1)
-        if text.size(1) > n_positions:
-            text = text[:, -max(1, n_positions // 2) :]
+        if text.size(1) > context:
+            text = text[:, -max(1, context // 2) :]
             cache.reset()
 
 

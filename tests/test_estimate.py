@@ -183,7 +183,9 @@ def test_precision_is_the_presets_else_the_devices_else_fp32():
 
 
 def test_the_report_has_the_numbers_and_json_has_the_totals():
-    result = estimate(Preset(), vocab_size=50257, train_tokens=118_000_000, device=GPU)
+    result = estimate(
+        preset_of(training={"sequence_length": 64}), vocab_size=50257, train_tokens=118_000_000, device=GPU
+    )
     text = "\n".join(report_lines(result))
     for shown in ("124,439,808", "256 per step", "Chinchilla", "no part of it twice", "a GPU"):
         assert shown in text

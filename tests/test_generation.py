@@ -1,6 +1,7 @@
 """Loading models, the alternatives and probabilities of generated tokens, and the scores of given texts."""
 
 import dataclasses
+import json
 import shutil
 
 import pytest
@@ -17,13 +18,13 @@ from model.gpt2 import GPT2
 from tests import tiny_runs
 
 
-def text_model(n_positions=16):
+def text_model(n_positions=16, context_length=None):
     torch.manual_seed(3)
     model = GPT2(GPT2Config(vocab_size=257, n_positions=n_positions, n_embd=16, n_layer=2, n_head=2)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)  # far from uniform, so that a wrong context changes the numbers
-    return TextModel(model, ByteTokenizer(), "test")
+    return TextModel(model, ByteTokenizer(), "test", context_length or n_positions)
 
 
 SAMPLING = SamplingTable(max_length=40, temperature=1.0, top_k=0)
@@ -65,7 +66,7 @@ def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_
 def uncached_probabilities(model, ids):
     """By the definition of the window in writing: beyond the context its older half is forgotten."""
     window, probabilities = [256], []
-    n = model.n_positions
+    n = model.context_length
     for token in ids:
         with torch.no_grad():
             probabilities.append(float(model.model(torch.tensor([window]))[0, -1].softmax(-1)[token]))
@@ -82,6 +83,56 @@ def test_a_text_longer_than_the_context_is_read_whole_with_the_window_of_writing
     pieces = list(model.score(text))
     assert [p.token for p in pieces] == list(text.encode())
     assert [p.probability for p in pieces] == pytest.approx(uncached_probabilities(model, text.encode()), rel=1e-4)
+
+
+def test_positions_beyond_the_trained_length_are_never_used():
+    model, short = text_model(16, context_length=7), text_model(7)
+    with torch.no_grad():
+        model.model.wpe.weight[:7], model.model.wpe.weight[7:] = short.model.wpe.weight, torch.nan
+        for name, parameter in short.model.named_parameters():
+            if not name.startswith("wpe"):
+                parameter.copy_(model.model.get_parameter(name))
+    for prompt in ("ab", "a prompt longer than that"):
+        written = [(p.token, p.probability) for p in model.stream(prompt, SAMPLING)]
+        assert written == [(p.token, p.probability) for p in short.stream(prompt, SAMPLING)]
+    text = "the quick brown fox jumps over the lazy dog "
+    assert [p.probability for p in model.score(text)] == [p.probability for p in short.score(text)]
+    assert any(p.probability != p.probability for p in dataclasses.replace(model, context_length=8).score(text))
+
+
+def test_a_checkpoint_and_its_export_say_how_long_the_training_sequences_were(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path, "training.sequence_length=8", "sampling.max_length=30")
+    list(trainer.train())
+    model = generation.load(str(trainer.run.folder), "cpu")
+    assert (model.context_length, model.model.config.n_positions) == (8, 16)
+    foreign = tmp_path / "exported"
+    foreign.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "gpt2tui_tokenizer.json"):
+        shutil.copy(model.saved.folder / name, foreign)
+    assert generation.load(str(foreign), "cpu").context_length == 8
+    config = json.loads((foreign / "config.json").read_text())
+    for length, expected in ((None, 16), (16, 16)):
+        (foreign / "config.json").write_text(json.dumps(config | {"trained_sequence_length": length}))
+        assert generation.load(str(foreign), "cpu").context_length == expected
+    # A checkpoint from before config.json said it has it in its preset.
+    assert generation._context_length(foreign, model.model, trainer.preset) == 16
+    (foreign / "config.json").write_text(json.dumps(config | {"trained_sequence_length": None}))
+    assert generation._context_length(foreign, model.model, trainer.preset) == 8
+
+
+@pytest.mark.parametrize("length", [0, 17, "8", True, 8.0])
+def test_a_trained_length_that_is_none_of_the_positions_is_refused(tmp_path, length):
+    trainer = tiny_runs.trainer(tmp_path)
+    list(trainer.train())
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    saved = checkpoint.newest(trainer.run.checkpoints).folder
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(saved / name, folder)
+    config = json.loads((saved / "config.json").read_text()) | {"trained_sequence_length": length}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="trained_sequence_length is"):
+        generation.load(str(folder), "cpu")
 
 
 def test_characters_of_several_tokens_are_read_as_whole_characters():

@@ -45,9 +45,7 @@ def evaluate(options: argparse.Namespace) -> int:
             "of this text",
             file=sys.stderr,
         )
-    # Embeddings of positions beyond the training length are not trained.
-    length = preset.training.sequence_length if preset else model.model.config.n_positions
-    measured = {split: _measure(model, corpus, split, length) for split in splits}
+    measured = {split: _measure(model, corpus, split) for split in splits}
     if options.json:
         print_json(
             {"checkpoint": model.source, "source": table.source, "is_training_corpus": is_own, "splits": measured}
@@ -75,7 +73,7 @@ def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
     return None if fingerprint is None else bool(fingerprint == corpus.fingerprint)
 
 
-def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_length: int) -> dict[str, Any]:
+def _measure(model: "TextModel", corpus: "Corpus", split: "Split") -> dict[str, Any]:
     """The loss over all tokens of a split, with the model's tokenizer, and the bits per byte of `xz -9` on its text."""
     from gpt2tui.data import xz
     from gpt2tui.data.batches import evaluation_batches
@@ -86,7 +84,7 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sequence_leng
     sample = xz.TextSample()
     tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
     print(f"measuring on {len(tokens):,} tokens, the {split} split of {sanitize(corpus.name)}", file=sys.stderr)
-    batches = evaluation_batches(tokens, 8, sequence_length, None)
+    batches = evaluation_batches(tokens, 8, model.context_length, None)
     loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())
     xz_bits = sample.bits_per_byte()
     return {

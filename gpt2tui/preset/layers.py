@@ -118,6 +118,8 @@ def setting_values(layer: Layer) -> dict[str, Any]:
         sourced = layer.get(tuple(setting.key.split(".")))
         if sourced is not None and not setting.is_table:
             found[setting.key] = sourced.value
+    if ("training", "sequence_length") not in layer:
+        found["training.sequence_length"] = found["model.n_positions"]
     return found
 
 

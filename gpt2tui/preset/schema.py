@@ -4,11 +4,11 @@ A setting is defined by one field here and nowhere else: the form, the validatio
 its type, bounds, unit and docstring. Imports no torch.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.config import GPT2Config, Inconsistency
+from model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
 
 DEFAULT_BPE_VOCAB_SIZE = 4096
 GPT2_VOCAB_SIZE = 50257
@@ -108,8 +108,9 @@ class TrainingTable(Table):
     gradient_accumulation: int = Field(default=1, ge=1, le=65_536, json_schema_extra={"unit": "micro-batches"})
     """How many micro-batches make up one step, over all devices; more of them take time, not memory."""
 
-    sequence_length: int = Field(default=64, ge=1, le=1_048_576, json_schema_extra={"unit": "tokens"})
-    """The number of tokens in a training sequence; at most model.n_positions."""
+    sequence_length: int = Field(default=1024, ge=1, le=LONGEST_CONTEXT, json_schema_extra={"unit": "tokens"})
+    """The number of tokens in a training sequence, at most model.n_positions, which it is where left out. The model
+    never uses more context than this, because later positions are not trained."""
 
     seed: int = Field(default=1337, ge=0, le=2**63 - 1)
     """The random seed of the initial weights and the order of the data; the same seed gives the same run."""
@@ -194,6 +195,17 @@ class Preset(Table):
     training: TrainingTable = TrainingTable()
     sampling: SamplingTable = SamplingTable()
     tracking: TrackingTable = TrackingTable()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _train_all_positions(cls, values: Any) -> Any:
+        """Fills in training.sequence_length from a given model.n_positions."""
+        model, training = (values.get(table, {}) for table in ("model", "training"))
+        if isinstance(model, dict) and isinstance(training, dict):
+            length = model.get("n_positions")
+            if type(length) is int and 1 <= length <= LONGEST_CONTEXT:
+                return {**values, "training": {"sequence_length": length, **training}}
+        return values
 
     @property
     def tokens_per_step(self) -> int:

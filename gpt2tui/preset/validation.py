@@ -14,12 +14,13 @@ from gpt2tui.system.terminal_text import printable, printable_value
 
 MAX_MISTAKES = 100
 
-# The names of our settings in other GPT-2 programs.
+# The names of our settings in other GPT-2 programs, whose context length is that of the training sequences too.
+_BOTH_LENGTHS = "model.n_positions and training.sequence_length"
 _OTHER_NAMES = {
     "learning_rate": "optimizer.lr",
-    "block_size": "model.n_positions",
-    "n_ctx": "model.n_positions",
-    "context_length": "model.n_positions",
+    "block_size": _BOTH_LENGTHS,
+    "n_ctx": _BOTH_LENGTHS,
+    "context_length": _BOTH_LENGTHS,
     "max_iters": "training.num_iterations",
     "max_steps": "training.num_iterations",
     "warmup_iters": "schedule.warmup_iterations",

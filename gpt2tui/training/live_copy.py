@@ -31,7 +31,9 @@ def copy_weights(reply: "Future[TextModel]", state: TrainingState, tokenizer: To
         device = _device_with_room(state)
         note = None if device == state.model.wte.weight.device else ON_CPU_BESIDE_TRAINING
         copy_of_model = copied(state.model, device)
-        reply.set_result(TextModel(copy_of_model, tokenizer, source, state.preset.sampling, placement_note=note))
+        length = state.preset.training.sequence_length
+        live = TextModel(copy_of_model, tokenizer, source, length, state.preset.sampling, placement_note=note)
+        reply.set_result(live)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             reply.set_exception(error)

@@ -118,7 +118,9 @@ def snapshot(
     state: TrainingState, tensors: Mapping[str, Tensor], corpus: TokenizedCorpus, preset_name: str
 ) -> Snapshot:
     """The checkpoint of this step; `tensors` are those of `tensors_to_save`, or copies of them."""
-    config = published_config(state.preset.model, corpus.tokenizer.eot)
+    config = published_config(
+        state.preset.model, corpus.tokenizer.eot, trained_length=state.preset.training.sequence_length
+    )
     budget, scaler = state.time_budget, state.update.scaler
     return Snapshot(
         step=state.step,

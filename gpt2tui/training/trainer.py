@@ -348,8 +348,8 @@ class Trainer:
 
     def _sample(self) -> Sampled | None:
         """A text after the preset's prompt; None after a stop."""
-        sampling = self.preset.sampling
-        pieces = TextModel(self.model, self.corpus.tokenizer, self.run.name).stream(sampling.prompt, sampling)
+        sampling, length = self.preset.sampling, self.preset.training.sequence_length
+        pieces = TextModel(self.model, self.corpus.tokenizer, self.run.name, length).stream(sampling.prompt, sampling)
         text = "".join(p.text for p in itertools.takewhile(lambda _: not self.controls.stopping, pieces))
         return None if self.controls.stopping else Sampled(step=self.step, prompt=sampling.prompt, text=text)
 

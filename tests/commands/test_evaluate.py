@@ -10,6 +10,7 @@ import pytest
 from gpt2tui.__main__ import main
 from gpt2tui.data.corpus import stable_hash
 from gpt2tui.data.text_files import TextFiles
+from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from tests import tiny_runs
 
@@ -40,6 +41,17 @@ def library(tmp_path, monkeypatch):
         sysconfig, "get_path", lambda name, *a, **k: str(root) if name == "stdlib" else get_path(name, *a, **k)
     )
     return sorted(((path.name, path.read_text()) for path in root.iterdir()), key=lambda file: stable_hash(file[0]))
+
+
+def test_an_exported_model_is_measured_over_the_length_it_was_trained_with(tmp_path, capsys):
+    folder = run_on(tmp_path, "training.sequence_length=8")
+    saved = checkpoint.best(folder / "checkpoints").folder
+    source = ["--source", tiny_runs.corpus_file(tmp_path), "--split", "validation"]
+    own, _ = measured(capsys, saved, *source)
+    for name in (checkpoint.MANIFEST, "trainer.json", "training_state.safetensors", "preset.toml"):
+        (saved / name).unlink()
+    exported, _ = measured(capsys, saved, *source)
+    assert exported["splits"]["validation"]["loss"] == own["splits"]["validation"]["loss"]
 
 
 def test_the_runs_own_text_is_recognised(tmp_path, capsys):

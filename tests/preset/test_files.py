@@ -11,7 +11,7 @@ import pytest
 
 from gpt2tui.errors import CheckpointError, Place, PresetError, ResourceError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.layers import key_lines, nesting_depth
+from gpt2tui.preset.layers import key_lines, nesting_depth, parse, setting_values
 from gpt2tui.preset.schema import Preset
 
 
@@ -213,7 +213,10 @@ def test_the_last_of_two_overrides_wins():
             "--set training.eval_iterations: 20: there is no such setting; did you mean training.eval_tokens?",
         ),
         ("eval_iters=20", "--set eval_iters: 20: there is no such setting; did you mean training.eval_tokens?"),
-        ("block_size=1", "--set block_size: 1: there is no such setting; did you mean model.n_positions?"),
+        (
+            "block_size=1",
+            "there is no such setting; did you mean model.n_positions and training.sequence_length?",
+        ),
         ("training.num_iterations=1e4", "did you mean 10000?"),
         ("data.streaming=True", '"True" is not true or false; write true without quotes'),
         ("data.source=2024", "2024 is not a text"),
@@ -323,6 +326,14 @@ def test_a_value_that_a_later_layer_overrides_is_not_a_mistake_of_the_earlier(wr
     write("b.toml", "\n\n[training]\nseed = -1\n")
     assert mistake(["a.toml", "b.toml"]).startswith("b.toml:4:training.seed: -1 is not")
     assert preset_files.load(["a.toml"], ["training.seed=1"]).preset.training.seed == 1
+
+
+def test_without_a_sequence_length_the_model_trains_on_its_whole_context(write):
+    path = write("a.toml", "[model]\nn_positions = 256\n")
+    preset = preset_files.load([path]).preset
+    assert preset.training.sequence_length == 256
+    assert preset_files.load([path], ["training.sequence_length=64"]).preset.training.sequence_length == 64
+    assert setting_values(parse(path, path.read_text())[0])["training.sequence_length"] == 256
 
 
 def test_an_inconsistency_names_both_places(write):

@@ -16,6 +16,7 @@ def keys_that_do_not_fit(**tables):
 
 def test_the_defaults_are_a_valid_preset():
     assert Preset().inconsistencies() == []
+    assert Preset().training.sequence_length == Preset().model.n_positions
 
 
 def test_default_shape_has_the_published_number_of_parameters():

@@ -81,6 +81,7 @@ def test_default_is_the_first_configuration_of_the_project():
     assert (preset.model.n_layer, preset.model.n_embd, preset.data.source) == (12, 768, "wikitext-103")
     assert (training.batch_size, training.sequence_length, training.checkpoint_frequency) == (4, 64, 50)
     assert (training.num_iterations, training.seed) == (10_000, 1337)
+    assert "beyond 64 tokens of context is not used" in preset.description
     assert (optimizer.lr, optimizer.weight_decay) == (3e-4, 0.01)
 
 
@@ -88,6 +89,7 @@ def test_bigger_default_is_bigger_and_has_a_schedule():
     default, bigger = shipped("default"), shipped("bigger_default")
     count = [p.with_vocab_size(GPT2_VOCAB_SIZE).model.parameter_count() for p in (default, bigger)]
     assert count[1] > 2 * count[0]
+    assert bigger.training.sequence_length == bigger.model.n_positions
     assert (default.schedule.name, bigger.schedule.name) == ("constant", "cosine")
 
 

@@ -1,5 +1,6 @@
 """What one may do to a training that runs: take a copy of its weights, change its learning rate."""
 
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import psutil
@@ -56,6 +57,21 @@ def test_live_weights_are_those_of_the_step_and_training_leaves_them_alone(tmp_p
         assert torch.equal(live.model.state_dict()[name], tensor), name
     assert any(not torch.equal(tensor, expected[name]) for name, tensor in trainer.model.state_dict().items())
     assert live.continuation("the ", live.sampling).tokens > 0
+
+
+def test_live_weights_and_samples_use_only_the_positions_that_are_trained(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path, "training.sequence_length=8", "sampling.max_length=30")
+    for event in trainer.train():
+        if isinstance(event, Step) and event.step == 5:
+            text = trainer._sample().text
+            with torch.no_grad():
+                trainer.model.wpe.weight[8:] = torch.nan
+            assert trainer._sample().text == text
+            break
+    reply = Future()
+    live_copy.copy_weights(reply, trainer.state, trainer.corpus.tokenizer, "tiny")
+    assert reply.result(0).context_length == 8
+    assert reply.result(0).continuation("the ", trainer.preset.sampling).text
 
 
 def test_live_weights_are_copied_while_paused(tmp_path):

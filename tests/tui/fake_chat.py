@@ -42,7 +42,7 @@ class FakeModel:
     fails_at: int | None = None
     odds: float | None = None
     sampling: SamplingTable = field(default_factory=lambda: SamplingTable(temperature=0.7, top_k=40))
-    n_positions: int = 16
+    context_length: int = 16
     num_parameters: int = 1234
     vocab_size: int = 4096
     device_type: str = "cpu"

@@ -103,7 +103,7 @@ class ModelFacts:
 
     source: str
     num_parameters: int
-    n_positions: int
+    context_length: int
     vocab_size: int
     sampling: SamplingTable
     placement_note: str | None = None
@@ -115,7 +115,7 @@ class ModelFacts:
         return cls(
             model.source,
             model.num_parameters,
-            model.n_positions,
+            model.context_length,
             model.vocab_size,
             model.sampling,
             model.placement_note,

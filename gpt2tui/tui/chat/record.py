@@ -65,14 +65,14 @@ def numbers_line(
     return " · ".join(parts)
 
 
-def prompt_notes(task: Task, prompt_tokens: int, n_positions: int) -> str:
+def prompt_notes(task: Task, prompt_tokens: int, context_length: int) -> str:
     """What is unusual about a prompt or text: empty, or longer than the context; else empty."""
     if task == "continue" and prompt_tokens == 0:
         return "empty prompt: a new document"
-    if task == "continue" and prompt_tokens > n_positions:
-        return f"the prompt is {prompt_tokens:,} tokens: the model sees only the last {n_positions:,}"
-    if task == "score" and prompt_tokens > n_positions:
-        return f"{prompt_tokens:,} tokens, scored in windows of {n_positions:,}"
+    if task == "continue" and prompt_tokens > context_length:
+        return f"the prompt is {prompt_tokens:,} tokens: the model sees only the last {context_length:,}"
+    if task == "score" and prompt_tokens > context_length:
+        return f"{prompt_tokens:,} tokens, scored in windows of {context_length:,}"
     return ""
 
 

@@ -95,7 +95,7 @@ class ChatAnswer(Vertical):
             self._model = sanitize(facts.source, keep_newlines=False)
             head = self.query_one(".answer-head", Static)
             head.update(_head(self._model, settings_line(self.request.sampling)))
-        said = (prompt_notes(self.request.task, prompt_tokens, facts.n_positions), facts.placement_note)
+        said = (prompt_notes(self.request.task, prompt_tokens, facts.context_length), facts.placement_note)
         if note := "\n".join(line for line in said if line):
             self.query_one(".answer-note", Static).add_class("-said").update(Text(note))
         self._show("reading the prompt…")
@@ -255,7 +255,7 @@ class Transcript(VerticalScroll):
         title = " beside ".join(f"{'● ' if choice.reference is None else ''}{choice.label}" for choice in self._models)
         if self._facts is not None and [choice.key for choice in self._models] == [self._facts[0]]:
             facts = self._facts[1]
-            title += f" · {compact(facts.num_parameters)} parameters · context {facts.n_positions:,}"
+            title += f" · {compact(facts.num_parameters)} parameters · context {facts.context_length:,}"
             if facts.placement_note:  # in front, where a narrow terminal does not cut it off
                 title = f"{facts.placement_note} · {title}"
         self.border_title = Content(title or "no model yet")
