@@ -2,10 +2,13 @@
 
 import json
 import lzma
+import math
 import shutil
 import sysconfig
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from gpt2tui.__main__ import main
 from gpt2tui.data.corpus import stable_hash
@@ -47,11 +50,13 @@ def test_an_exported_model_is_measured_over_the_length_it_was_trained_with(tmp_p
     folder = run_on(tmp_path, "training.sequence_length=8")
     saved = checkpoint.best(folder / "checkpoints").folder
     source = ["--source", tiny_runs.corpus_file(tmp_path), "--split", "validation"]
-    own, _ = measured(capsys, saved, *source)
     for name in (checkpoint.MANIFEST, "trainer.json", "training_state.safetensors", "preset.toml"):
         (saved / name).unlink()
+    tensors = checkpoint.load_tensors(saved / "model.safetensors")
+    tensors["transformer.wpe.weight"][8:] = torch.nan
+    save_file(tensors, saved / "model.safetensors")
     exported, _ = measured(capsys, saved, *source)
-    assert exported["splits"]["validation"]["loss"] == own["splits"]["validation"]["loss"]
+    assert math.isfinite(exported["splits"]["validation"]["loss"])
 
 
 def test_the_runs_own_text_is_recognised(tmp_path, capsys):
