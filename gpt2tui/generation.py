@@ -291,13 +291,14 @@ def decoder_of(model: GPT2, precision: DecodingPrecision) -> Decoder | None:
 
 def load_model(folder: Path) -> GPT2:
     """The network in a folder of the published layout, on the CPU. Raises CheckpointError."""
-    weights = folder / "model.safetensors"
-    if not weights.exists():
+    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not weights.exists() and not index.exists():
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
         found = f" (only {', '.join(pickles)}; pickled weights can run code and are not opened)" if pickles else ""
         raise CheckpointError(f"{folder} has no model.safetensors{found}")
     try:
-        config, state = from_published(checkpoint.load_tensors(weights), checkpoint.read_json(folder / "config.json"))
+        tensors = checkpoint.load_tensors(weights) if weights.exists() else _load_parts(index)
+        config, state = from_published(tensors, checkpoint.read_json(folder / "config.json"))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} does not hold a GPT-2: {error}") from error
     with torch.device("meta"):
@@ -305,6 +306,23 @@ def load_model(folder: Path) -> GPT2:
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True)
     return model
+
+
+def _load_parts(index: Path) -> dict[str, Tensor]:
+    """The tensors of a model in several safetensors files, of which `index` has the names."""
+    try:
+        weight_map = checkpoint.read_json(index)["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} does not say in which files the weights are: {error!r}") from error
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {name!r}, which is not a safetensors file beside it")
+        if not (index.parent / name).exists():
+            raise CheckpointError(f"{index.parent} has not all parts of the weights: {name} is missing")
+        tensors |= checkpoint.load_tensors(index.parent / name)
+    return tensors
 
 
 def locate(reference: str) -> Path:
@@ -344,9 +362,14 @@ def _download(hub_id: str) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer.json"]
+    weights = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+    tokenizer = ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, etag_timeout=HUB_TIMEOUT_SECONDS))
+        return Path(
+            snapshot_download(
+                hub_id, allow_patterns=["config.json", *weights, *tokenizer], etag_timeout=HUB_TIMEOUT_SECONDS
+            )
+        )
     except Exception as error:  # the Hub's client raises many unrelated kinds
         raise CheckpointError(
             f"{hub_id} is neither a folder here, nor a run in {runs_folder()}, nor a model that the Hugging Face Hub "

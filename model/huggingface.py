@@ -122,6 +122,8 @@ def from_published(
     if config.n_layer > blocks:
         raise ValueError(f"config.json says n_layer = {config.n_layer}, but there are tensors of {blocks} blocks only")
     output, embedding = found.pop(OUTPUT_WEIGHT, None), found.get("wte.weight")
+    if output is not None and embedding is None:  # some programs store the two under this name
+        found["wte.weight"] = output
     if output is not None and embedding is not None and not _equal(output, embedding):
         raise ValueError(f"{OUTPUT_WEIGHT} differs from the embedding {PREFIX}wte.weight: GPT-2 has one for both")
 

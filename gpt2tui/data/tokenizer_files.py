@@ -1,8 +1,8 @@
 """Tokenizers on disk, in the form that transformers' AutoTokenizer loads, and back.
 
 `tokenizer.json` alone defines the tokenizer. `tokenizer_config.json` tells transformers how to treat it, and
-`gpt2tui_tokenizer.json` holds the kind and the SHA-256 of `tokenizer.json`. Published GPT-2 folders, with
-`vocab.json` and `merges.txt` or with `tokenizer.json` only, are read as well.
+`gpt2tui_tokenizer.json` holds the kind and the SHA-256 of `tokenizer.json`. Folders of other programs, with
+`vocab.json` and `merges.txt` or with `tokenizer.json`, are read as well, with the tokens added to them.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import tokenizers
+
 from gpt2tui.data import bpe_training
 from gpt2tui.data.tokenizer_kinds import (
     BYTE_OF_CHARACTER,
@@ -24,15 +26,17 @@ from gpt2tui.data.tokenizer_kinds import (
     BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
+    ForeignTokenizer,
     Tokenizer,
     gpt2_ranks,
 )
-from gpt2tui.errors import CheckpointError
+from gpt2tui.errors import CheckpointError, first_line
 from gpt2tui.system.files import sync_file
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 OWN_FILE = "gpt2tui_tokenizer.json"
+ADDED_TOKENS_FILE = "added_tokens.json"
 FORMAT_VERSION = 1
 KINDS = (None, "gpt2", "bpe", "char", "byte")
 LARGEST_FILE_BYTES = 256 << 20  # a million tokens, which is the most that a model has, take a fifth of it
@@ -75,10 +79,8 @@ def load(folder: Path) -> Tokenizer:
     """
     if (folder / OWN_FILE).exists():
         return _load_own(folder)
-    if (folder / TOKENIZER_FILE).exists():
-        return _from_definition(folder / TOKENIZER_FILE, None)
-    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return _load_vocabulary_and_merges(folder)
+    if (folder / TOKENIZER_FILE).exists() or ((folder / "vocab.json").exists() and (folder / "merges.txt").exists()):
+        return _load_foreign(folder)
     raise CheckpointError(f"{folder} holds no tokenizer: neither {TOKENIZER_FILE} nor vocab.json with merges.txt")
 
 
@@ -191,11 +193,75 @@ def _load_own(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _load_vocabulary_and_merges(folder: Path) -> Tokenizer:
-    lines = _decoded(folder / "merges.txt").splitlines()
-    merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+def _load_foreign(folder: Path) -> ForeignTokenizer:
+    """A tokenizer of another program, run by the `tokenizers` library so that it gives AutoTokenizer's ids."""
+    file = folder / TOKENIZER_FILE
+    file = file if file.exists() else folder / "vocab.json"
+    config = _read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
+    try:
+        if file.name == TOKENIZER_FILE:
+            definition = _read_json(file)
+            special = {token["content"]: token["id"] for token in definition.get("added_tokens") or []}
+            require_ids(definition["model"]["vocab"], special, file)
+            backend = tokenizers.Tokenizer.from_str(_decoded(file))
+        else:
+            backend = _from_vocabulary_and_merges(folder, bool(config.get("add_prefix_space")))
+        _add_tokens(backend, folder, config)
+        return ForeignTokenizer(backend, _end_of_text(backend, file, config))
+    except (CheckpointError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exceptions, and panics are not even those
+        raise CheckpointError(f"{file} is not a tokenizer that this program can read: {first_line(error)}") from error
+
+
+def _from_vocabulary_and_merges(folder: Path, add_prefix_space: bool) -> tokenizers.Tokenizer:
     file = folder / "vocab.json"
-    return _byte_pairs(_read_json(file), merges, {}, GPT2_PATTERN, None, file)
+    vocabulary = _read_json(file)
+    require_ids(vocabulary, {}, file)
+    lines = _decoded(folder / "merges.txt").splitlines()
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))  # type: ignore[arg-type]
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    if EOT_TEXT in vocabulary:
+        backend.add_special_tokens([EOT_TEXT])
+    return backend
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
+    """Adds the tokens that stand in the files beside the vocabulary, with their ids and flags."""
+    flagged: dict[int, tokenizers.AddedToken] = {}
+    if (folder / ADDED_TOKENS_FILE).exists():
+        flagged = {i: tokenizers.AddedToken(text) for text, i in _read_json(folder / ADDED_TOKENS_FILE).items()}
+    for i, token in (config.get("added_tokens_decoder") or {}).items():
+        flags = {flag: bool(token.get(flag)) for flag in ("lstrip", "rstrip", "single_word", "normalized", "special")}
+        flagged[int(i)] = tokenizers.AddedToken(token["content"], **flags)
+    for i, added in sorted(flagged.items()):
+        backend.add_tokens([added])
+        if backend.token_to_id(added.content) != i:
+            raise CheckpointError(
+                f"{folder}: the added token {reprlib.repr(added.content)} is to have the id {i}, but its vocabulary "
+                f"gives it {backend.token_to_id(added.content)}"
+            )
+
+
+def _end_of_text(backend: tokenizers.Tokenizer, file: Path, config: Mapping[str, Any]) -> int:
+    """The id of the token between documents: the model's eos_token_id, else the tokenizer's eos_token."""
+    model_config = file.with_name("config.json")
+    model = _read_json(model_config) if model_config.exists() else {}
+    named = model.get("eos_token_id")
+    eos = named[0] if isinstance(named, list) and named else named
+    if type(eos) is int and backend.id_to_token(eos) is not None:
+        return eos
+    text = config.get("eos_token", EOT_TEXT)
+    for content in (text["content"] if isinstance(text, dict) else text, EOT_TEXT):
+        found = backend.token_to_id(content) if isinstance(content, str) else None
+        if found is not None:
+            return found
+    raise CheckpointError(
+        f"{file} has no {EOT_TEXT}, which separates documents, nor the eos_token_id of config.json or the eos_token of "
+        f"{CONFIG_FILE}"
+    )
 
 
 def _from_definition(file: Path, kind: object) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""The tokenizers: byte-level BPE, bytes and characters, and a decoder for tokens that arrive one by one."""
+"""The tokenizers: byte-level BPE, bytes, characters, those of other programs, and a decoder for tokens one by one."""
 
 import base64
 import codecs
@@ -14,8 +14,10 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 import tiktoken
+import tokenizers
 
 from gpt2tui.data.text_cuts import uniform_parts
+from gpt2tui.errors import CheckpointError, first_line
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -145,6 +147,39 @@ class CharTokenizer(Tokenizer):
         return lengths
 
 
+class ForeignTokenizer(Tokenizer):
+    """A tokenizer of another program, run by the `tokenizers` library: text becomes what AutoTokenizer makes of it.
+
+    Added tokens in a text are tokens, that of the end of a text too.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, eot: int) -> None:
+        """Raises ValueError when the bytes of a token are not known by themselves."""
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        added = {i: token.content for i, token in backend.get_added_tokens_decoder().items()}
+        decoder = type(backend.decoder).__name__
+        if decoder not in ("ByteLevel", "Fuse", "NoneType"):
+            raise ValueError(f"its decoder is {decoder}; GPT-2's is ByteLevel")
+        table = {i: text.encode() for text, i in backend.get_vocab(with_added_tokens=False).items()}
+        if decoder == "ByteLevel":
+            table = {i: _byte_level_bytes(text.decode()) for i, text in table.items()}
+        table |= {i: text.encode() for i, text in added.items()}
+        size = max(table) + 1
+        super().__init__("tokenizers", [table.get(i, UNKNOWN.encode()) for i in range(size)], eot)
+
+    def encode_array(self, text: str) -> Tokens:
+        """The token ids of a text, shape (tokens,). Raises CheckpointError when the tokenizer fails on this text."""
+        try:
+            ids = self._backend.encode(without_surrogates(text), add_special_tokens=False).ids
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exceptions, and panics are not even those
+            raise CheckpointError(f"the model's tokenizer cannot encode this text: {first_line(error)}") from error
+        return np.array(ids, dtype=np.uint32)
+
+
 def without_surrogates(text: str) -> str:
     r"""The text with lone surrogates, which JSON's \ud800 can make and UTF-8 cannot hold, as U+FFFD."""
     try:
@@ -175,6 +210,13 @@ def _byte_characters() -> list[str]:
 
 CHARACTER_OF_BYTE = _byte_characters()
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
+
+
+def _byte_level_bytes(token: str) -> bytes:
+    """The bytes that a byte-level token stands for; a token with other characters stands for its own text."""
+    if all(character in BYTE_OF_CHARACTER for character in token):
+        return bytes(BYTE_OF_CHARACTER[character] for character in token)
+    return token.encode()
 
 
 # ---- GPT-2's own vocabulary, embedded: 50,256 tokens and `<|endoftext|>` (GPT-2 paper, section 2.2)

@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from gpt2tui.data import bpe_training, text_cuts, tokenizer_kinds, tokenizers
 from gpt2tui.data.bpe_training import train_bpe
 from gpt2tui.data.tokenizer_files import merges_of
-from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE
+from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, without_surrogates
 from gpt2tui.data.tokenizers import IncrementalDecoder
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset.schema import DataTable
@@ -237,7 +237,6 @@ def test_published_vocab_json_and_merges_txt_give_the_published_tokens(tmp_path)
     write_published_files(tmp_path, gpt2)
     theirs = GPT2Tokenizer.from_pretrained(tmp_path)
     ours = tokenizers.load(tmp_path)
-    assert ours.name == "gpt2"
     for text in (TEXT, *ODD_TEXTS):
         text = text.replace("<|endoftext|>", "")
         assert ours.encode(text) == gpt2.encode(text) == theirs(text)["input_ids"]
@@ -247,7 +246,6 @@ def test_published_tokenizer_json_alone_is_enough(tmp_path):
     tokenizers.save(tokenizers.gpt2(), tmp_path)
     (tmp_path / "gpt2tui_tokenizer.json").unlink()
     loaded = tokenizers.load(tmp_path)
-    assert loaded.name == "gpt2"
     assert loaded.encode("hello world") == [31373, 995]
 
 
@@ -312,10 +310,92 @@ def set_pattern(definition, pattern):
     definition["pre_tokenizer"]["pretokenizers"][0]["pattern"] = pattern
 
 
+def test_a_pattern_whose_search_does_not_end_is_an_error_of_the_checkpoint(tmp_path):
+    tokenizers.save(build("bpe"), tmp_path)
+    (tmp_path / "gpt2tui_tokenizer.json").unlink()
+    definition = json.loads((tmp_path / "tokenizer.json").read_text())
+    set_pattern(definition, {"Regex": "(a+)+$"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    with pytest.raises(CheckpointError, match="cannot encode this text"):
+        tokenizers.load(tmp_path).encode("a" * 60 + "c")
+
+
+PROMPTS = (
+    "<|user|> hello <|bot|>",
+    "a word  and  another",
+    "<|endoftext|>x</s>y",
+    " [PAD]word HELLO WORD",
+    "\ud800 é語🤖\n\n  x",
+    "",
+)
+
+
+def foreign_folder(folder, *, pre_tokenizer="byte-level", eos="<|endoftext|>", files="json"):
+    """A byte-level BPE with added tokens of all kinds, saved by transformers, and AutoTokenizer of it."""
+    import tokenizers as library
+    from transformers import AddedToken, AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+
+    backend = library.Tokenizer(library.models.BPE())
+    split = library.pre_tokenizers.Split(library.Regex(bpe_training.PATTERN), "isolated")
+    byte_level = library.pre_tokenizers.ByteLevel(
+        add_prefix_space=pre_tokenizer == "prefix", use_regex=pre_tokenizer != "split"
+    )
+    backend.pre_tokenizer = (
+        library.pre_tokenizers.Sequence([split, byte_level]) if pre_tokenizer == "split" else byte_level
+    )
+    if pre_tokenizer == "lowercase":
+        backend.normalizer = library.normalizers.Lowercase()
+    backend.decoder = library.decoders.ByteLevel()
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=330, special_tokens=[eos], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator([TEXT], trainer)
+    if files == "json":
+        theirs = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=eos)
+    else:
+        vocab, merges = backend.model.save(str(folder))
+        theirs = GPT2Tokenizer(vocab, merges, eos_token=eos, bos_token=eos, unk_token=eos)
+    theirs.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|bot|>"], "pad_token": "[PAD]"})
+    theirs.add_tokens([AddedToken("word", lstrip=True, rstrip=True, normalized=True), "another"])
+    theirs.add_tokens([AddedToken("HELLO", single_word=True, normalized=False)])
+    theirs.save_pretrained(folder)
+    if files == "vocab and merges":
+        (folder / "tokenizer.json").unlink()
+        backend.model.save(str(folder))
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("pre_tokenizer", ["byte-level", "prefix", "split", "lowercase"])
+@pytest.mark.parametrize("eos", ["<|endoftext|>", "</s>"])
+def test_a_tokenizer_of_another_program_gives_autotokenizers_ids(pre_tokenizer, eos, tmp_path):
+    theirs = foreign_folder(tmp_path, pre_tokenizer=pre_tokenizer, eos=eos)
+    ours = tokenizers.load(tmp_path)
+    assert ours.eot == theirs.eos_token_id
+    for text in PROMPTS:
+        valid = without_surrogates(text)
+        ids = theirs(valid, add_special_tokens=False)["input_ids"]
+        assert ours.encode(text) == ids
+        assert ours.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
+    assert 256 < theirs.convert_tokens_to_ids("<|user|>") == ours.encode("<|user|>")[-1]
+
+
+def test_added_tokens_beside_vocab_json_and_merges_txt_are_tokens(tmp_path):
+    theirs = foreign_folder(tmp_path, files="vocab and merges")
+    texts = dict(theirs.get_added_vocab())
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    for ours in (tokenizers.load(tmp_path), None):
+        if ours is None:  # as older versions of transformers wrote it
+            config.pop("added_tokens_decoder", None)
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+            (tmp_path / "added_tokens.json").write_text(json.dumps(texts))
+            ours = tokenizers.load(tmp_path)
+        for text in ("<|user|> hello <|bot|>", "an [PAD] another x"):
+            assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+
+
 HOSTILE = {
     "an invalid regex": lambda d: set_pattern(d, {"Regex": "("}),
-    "a regex that never ends": lambda d: set_pattern(d, {"Regex": r"(?:a|aa)+(?!a)(?<!a)|z"}),
-    "a regex that leaves out text": lambda d: set_pattern(d, {"Regex": "x"}),
     "a pattern that is a number": lambda d: set_pattern(d, 5),
     "a special id below zero": lambda d: d["added_tokens"][0].update(id=-5),
     "an absurd special id": lambda d: d["added_tokens"][0].update(id=2 * 10**9),
@@ -344,8 +424,6 @@ HOSTILE = {
     "a merge of numbers": lambda d: d["model"]["merges"].append([1, 2]),
     "a merge that is null": lambda d: d["model"]["merges"].append(None),
     "a merge of nothing": lambda d: d["model"]["merges"].append(["", "a"]),
-    "a merge twice": lambda d: d["model"]["merges"].append(d["model"]["merges"][-1]),
-    "merges in another order": lambda d: d["model"]["merges"].reverse(),
     "merges that are a number": lambda d: d["model"].update(merges=5),
 }
 
