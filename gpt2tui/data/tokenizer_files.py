@@ -38,6 +38,7 @@ CONFIG_FILE = "tokenizer_config.json"
 OWN_FILE = "gpt2tui_tokenizer.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 FORMAT_VERSION = 1
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 KINDS = (None, "gpt2", "bpe", "char", "byte")
 LARGEST_FILE_BYTES = 256 << 20  # a million tokens, which is the most that a model has, take a fifth of it
 
@@ -243,6 +244,13 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str
                 f"{folder}: the added token {reprlib.repr(added.content)} is to have the id {i}, but its vocabulary "
                 f"gives it {backend.token_to_id(added.content)}"
             )
+    named = [config.get(name) for name in NAMED_TOKENS]
+    for names in ("additional_special_tokens", "extra_special_tokens"):
+        named += config[names] if isinstance(config.get(names), list) else []
+    for token in named:
+        content = token.get("content") if isinstance(token, dict) else token
+        if isinstance(content, str) and content not in {each.content for each in flagged.values()}:
+            backend.add_special_tokens([content])
 
 
 def _end_of_text(backend: tokenizers.Tokenizer, file: Path, config: Mapping[str, Any]) -> int:
