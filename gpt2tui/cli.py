@@ -133,7 +133,10 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--run-dir", metavar="DIR", help="the folder of the new run; default: runs/<date>-<time>-<preset name>"
     )
     parser.add_argument(
-        "--resume", metavar="RUN", help="resume a run, a name or a folder, from its newest valid checkpoint"
+        "--resume",
+        metavar="RUN[@STEP]",
+        help="resume a run (a folder, a name, the beginning of a name, or latest) from its newest valid checkpoint, or "
+        "from that of STEP, after which later ones are set aside; with --run-dir in a new run, and the old one stays",
     )
     parser.add_argument(
         "--dry-run",

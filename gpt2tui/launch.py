@@ -6,11 +6,11 @@ trackers. Imports nothing heavy before a training starts.
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from gpt2tui.errors import CheckpointError, Gpt2TuiError
+from gpt2tui.errors import UsageError
 from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
 
@@ -18,30 +18,21 @@ if TYPE_CHECKING:
     from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
     from gpt2tui.preset.files import LoadedPreset
     from gpt2tui.preset.schema import Preset
-    from gpt2tui.preset.settings import Difference
     from gpt2tui.run.checkpoint import Checkpoint
     from gpt2tui.run.folder import Run
     from gpt2tui.system.terminal_text import Report
     from gpt2tui.tracking.subscriber import Subscriber
+    from gpt2tui.training.resuming import SettingChange
     from gpt2tui.training.trainer import Trainer
-
-# Settings that a resumed run cannot change.
-FIXED = (
-    "model",
-    "data",
-    "optimizer.name",
-    "training.sequence_length",
-    "training.batch_size",
-    "training.gradient_accumulation",
-)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A training to start: a preset in a new run, or a run to resume from its newest valid checkpoint.
+    """A training to start: a preset in a new run, or a run to resume.
 
-    `layers` and `overrides` change settings of a resumed run. `learning_rate_factor` multiplies its schedule; None
-    keeps its last factor.
+    A run is resumed from `resume_from`, or else its newest valid checkpoint; with `run_dir` in a new run there, a
+    branch. `layers` and `overrides` change its settings. `learning_rate_factor` multiplies its schedule; None keeps its
+    last factor.
     """
 
     loaded: "LoadedPreset"
@@ -50,12 +41,20 @@ class Launch:
     layers: tuple[str | Path, ...] = ()
     overrides: tuple[str, ...] = ()
     learning_rate_factor: float | None = None
+    resume_from: "Checkpoint | None" = None
 
     def open(self) -> contextlib.AbstractContextManager["OpenedRun"]:
         """Opens the run folder, locked while the context is open."""
         if self.resume is None:
             return new_run(self.loaded, self.run_dir)
-        return resumed_run(self.resume, self.layers, self.overrides, self.learning_rate_factor)
+        return resumed_run(
+            self.resume,
+            self.layers,
+            self.overrides,
+            self.learning_rate_factor,
+            resume_from=self.resume_from,
+            branch=self.run_dir,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,12 @@ class OpenedRun:
     run: "Run"
     loaded: "LoadedPreset"
     resume_from: "Checkpoint | None" = None
-    changed: "tuple[Difference, ...]" = ()
+    changes: "tuple[SettingChange, ...]" = ()
     """Settings of a resumed run that differ from its checkpoint's preset."""
     learning_rate_factor: float | None = None
     """Multiplies the schedule; None means the checkpoint's factor."""
+    notices: tuple[str, ...] = ()
+    """Warnings about the resume."""
 
 
 Emitted = Union[OpenedRun, "StageProgress", Event]
@@ -129,12 +130,30 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[Open
     from gpt2tui.run import folder as runs
 
     check_device(loaded.preset)
+    loaded = replace(loaded, preset=_with_absolute_source(loaded.preset))
     run = runs.create(loaded.name, folder)
+    with _begun(run):
+        yield OpenedRun(run, loaded)
+
+
+@contextlib.contextmanager
+def _begun(run: "Run") -> Iterator[None]:
+    """Locks a new run folder, and removes it again if training never begins."""
+    from gpt2tui.run import folder as runs
+
     with runs.locked(run):
         try:
-            yield OpenedRun(run, loaded)
+            yield
         finally:
             runs.remove_unless_begun(run)
+
+
+def _with_absolute_source(preset: "Preset") -> "Preset":
+    """The preset as a run keeps it: the source no longer depends on the working folder, nor names the home folder."""
+    from gpt2tui.preset import source as sources
+
+    source = sources.absolute(preset.data.source, Path.cwd())
+    return preset.with_source(sources.portable(source)) if sources.exists(source) else preset
 
 
 def check_device(preset: "Preset") -> None:
@@ -150,23 +169,49 @@ def resumed_run(
     layers: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
     learning_rate_factor: float | None = None,
+    *,
+    resume_from: "Checkpoint | None" = None,
+    branch: Path | None = None,
 ) -> Iterator[OpenedRun]:
-    """A locked run to resume from its newest valid checkpoint, with its preset changed by layers and overrides.
+    """A locked run to resume, with its preset changed by layers and overrides.
 
-    A run that ended before its first checkpoint starts again at step 0. Raises RunLockedError, PresetError, and
-    CheckpointError when no saved checkpoint is valid or the changed preset no longer fits.
+    It continues from `resume_from` as that was, or from its newest valid checkpoint with the changes since then. With
+    `branch` it stays as it is, and a new run in that folder continues. A run that ended before its first checkpoint
+    starts again at step 0. Raises RunLockedError, PresetError, UsageError for a branch of nothing, and CheckpointError
+    when no saved checkpoint is valid or the changed preset no longer fits.
     """
+    from gpt2tui.preset.files import load_frozen
     from gpt2tui.run import checkpoint
     from gpt2tui.run import folder as runs
+    from gpt2tui.training.resuming import rate_jump, resumed_preset
 
-    with runs.locked(run):
-        checkpoint.remove_leftovers(run.checkpoints)
-        saved = runs.resume_point(run)
-        loaded, changed = resumed_preset(run, saved, layers, overrides)
-        check_device(loaded.preset)
-        if learning_rate_factor is None:
+    with contextlib.ExitStack() as stack:
+        if branch is None:
+            stack.enter_context(runs.locked(run))
+            checkpoint.remove_leftovers(run.checkpoints)
+            if resume_from is not None and not resume_from.folder.name.startswith("step-"):
+                raise UsageError(
+                    f"{resume_from.folder} was set aside and no longer belongs to its run; resume from it in a new run "
+                    "with --run-dir NEW"
+                )
+        saved = resume_from or runs.resume_point(run)
+        if saved is None and branch is not None:
+            raise UsageError(f"{run.name} has no checkpoint to branch from; start a new run with its preset")
+        resumed = resumed_preset(run, saved, layers, overrides, newest=resume_from is None)
+        check_device(resumed.loaded.preset)
+        if learning_rate_factor is None and resume_from is None:
             learning_rate_factor = _changed_factor(run, saved)
-        yield OpenedRun(run, loaded, saved, changed, learning_rate_factor)
+        notices = list(resumed.notices)
+        if saved is not None:
+            before = load_frozen(saved.folder / "preset.toml")
+            kept = checkpoint.read_json(saved.folder / "trainer.json").get("learning_rate_factor", 1.0)
+            now = kept if learning_rate_factor is None else learning_rate_factor
+            if jump := rate_jump(before, resumed.loaded.preset, saved.step, (kept, now)):
+                notices.append(jump)
+        if branch is not None:
+            run = runs.create(resumed.loaded.name, branch)
+            stack.enter_context(_begun(run))
+        yield OpenedRun(run, resumed.loaded, saved, resumed.changes, learning_rate_factor, tuple(notices))
 
 
 def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
@@ -192,6 +237,8 @@ def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Control
         command=runs.command_line(),
         resume_from=opened.resume_from,
         learning_rate_factor=opened.learning_rate_factor,
+        changes=opened.changes,
+        notices=opened.notices,
     )
 
 
@@ -204,52 +251,3 @@ def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
     if trainer.preset.tracking.wandb != "disabled":
         subscribers.append(WandbTracker(trainer.preset, trainer.run.folder, report=report))
     return subscribers
-
-
-def resumed_preset(
-    run: "Run", saved: "Checkpoint | None", layers: Sequence[str | Path], overrides: Sequence[str]
-) -> "tuple[LoadedPreset, tuple[Difference, ...]]":
-    """The run's preset changed by layers and overrides, and its differences from the checkpoint's preset.
-
-    Raises CheckpointError when it no longer fits the checkpoint.
-    """
-    from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.files import LoadedPreset
-    from gpt2tui.preset.settings import preset_differences
-
-    path = saved.folder / "preset.toml" if saved else run.preset_file
-    frozen = preset_files.load_frozen(path)
-    newest = _newest_preset(run, saved, frozen) if saved else path
-    loaded = preset_files.load(layers, overrides, frozen=newest)
-    changed = preset_differences(frozen, loaded.preset)
-    if changed_fixed_settings := [change for change in changed if change.key.startswith(FIXED)]:
-        lines = [f"  {c.key}: the run has {c.left!r}, the preset {c.right!r}" for c in changed_fixed_settings]
-        raise CheckpointError(
-            f"the run {run.name} cannot be resumed with this preset, which would be another model or other data:\n"
-            + "\n".join(lines)
-            + "\nleave these settings as they are, or start a new run"
-        )
-    if saved and loaded.preset.training.num_iterations < saved.step:
-        raise CheckpointError(
-            f"training.num_iterations = {loaded.preset.training.num_iterations}, but the run {run.name} "
-            f"has been trained for {saved.step} already; ask for more, or sample the run as it is"
-        )
-    return LoadedPreset(run.info().get("preset", run.name), loaded.preset, loaded.layers), tuple(changed)
-
-
-def _newest_preset(run: "Run", saved: "Checkpoint", frozen: "Preset") -> Path:
-    """The run folder's preset, which includes changes since the checkpoint, or the checkpoint's.
-
-    The checkpoint's if there is a time budget, whose num_iterations belongs to its step, or if the run folder's preset
-    is damaged or does not fit.
-    """
-    from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.settings import preset_differences
-    from gpt2tui.run import checkpoint
-
-    if not checkpoint.read_json(saved.folder / "trainer.json").get("time_budget"):
-        with contextlib.suppress(Gpt2TuiError, OSError, ValueError):
-            changed = preset_differences(frozen, preset_files.load_frozen(run.preset_file))
-            if not any(change.key.startswith(FIXED) for change in changed):
-                return run.preset_file
-    return saved.folder / "preset.toml"

@@ -9,11 +9,11 @@ from gpt2tui.data.corpus_check import check_vocabulary
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, check_data
 from gpt2tui.device import choose_device, choose_precision
 from gpt2tui.estimate import as_dict, estimate, report_lines
-from gpt2tui.launch import resumed_preset
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.run import folder as runs
 from gpt2tui.system.device_speed import measure
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.training.resuming import resumed_preset
 
 
 def dry_run(options: argparse.Namespace) -> int:
@@ -55,5 +55,6 @@ def _loaded(options: argparse.Namespace) -> LoadedPreset:
     """The preset of the command line; with --resume the run's own, changed by --preset and --set."""
     if not options.resume:
         return load_preset(options)
-    run = runs.find(options.resume)
-    return resumed_preset(run, runs.resume_point(run), options.preset, options.overrides)[0]
+    run, saved = runs.find_with_checkpoint(options.resume)
+    start = saved or runs.resume_point(run)
+    return resumed_preset(run, start, options.preset, options.overrides, newest=saved is None).loaded

@@ -1,13 +1,17 @@
 """`gpt2tui runs`: list and show."""
 
 import argparse
+import contextlib
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console
 
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
+from gpt2tui.run.events import SettingsChanged, change_line
+from gpt2tui.run.events_file import read_events
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 
@@ -29,21 +33,34 @@ def show_run(options: argparse.Namespace) -> int:
     run = runs.find(options.run)
     summary, info = summarize(run), run.info()
     saved, problems = checkpoint.saved_in(run.checkpoints), checkpoint.problems_in(run.checkpoints)
+    changes = _changes(run)
     if options.json:
         checkpoints = [
             {"step": c.step, "path": str(c.folder), "val_loss": c.val_loss, "bytes": c.bytes, "metrics": c.metrics}
             for c in saved
         ]
-        print_json({**summary.as_dict(), "info": info, "checkpoints": checkpoints, "damaged": problems})
+        print_json(
+            {**summary.as_dict(), "info": info, "changes": changes, "checkpoints": checkpoints, "damaged": problems}
+        )
         return 0
     print_table([Column(""), Column("", folds=True)], _details(summary, info), show_header=False)
     console = Console(highlight=False)
+    for change in changes:
+        console.print(plain(f"  changed at step {change['step']:,}: {change_line(change)}"), soft_wrap=True)
     for c in saved:
         loss = "" if c.val_loss is None else f"  val loss {c.val_loss:.4f}"
         console.print(plain(f"  {c.folder}  {byte_size(c.bytes)}{loss}"), soft_wrap=True)
     for problem in problems:
         console.print(plain(f"  {problem}"), soft_wrap=True)
     return 0
+
+
+def _changes(run: runs.Run) -> list[dict[str, Any]]:
+    """The settings that resumes have changed, each with its step, in the order of the run's history."""
+    with contextlib.suppress(OSError):
+        changed = [event for event in read_events(run.events_file) if isinstance(event, SettingsChanged)]
+        return [{"step": event.step, **change} for event in changed for change in event.changes]
+    return []
 
 
 def _numbers(s: RunSummary) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -26,6 +27,7 @@ def train(options: argparse.Namespace) -> int:
     """Trains a new run, or resumes an old one. Returns the exit code."""
     from gpt2tui.system.terminal_text import report_on_stderr
 
+    refuse_several_processes()
     controls = Controls()
     with StopSignals(controls) as signals:
         try:
@@ -36,6 +38,16 @@ def train(options: argparse.Namespace) -> int:
             print(f"gpt2tui: stopped at once; {state}", file=sys.stderr)
             return interrupted.exit_code
         return signals.exit_code or 0
+
+
+def refuse_several_processes() -> None:
+    """Raises UsageError under torchrun with several processes, each of which would train the same run by itself."""
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size.isdecimal() and int(world_size) > 1:
+        raise UsageError(
+            f"gpt2tui trains on one device, and torchrun started {world_size} processes (WORLD_SIZE), each of which "
+            "would train the whole run; start it without torchrun"
+        )
 
 
 def load_preset(options: argparse.Namespace) -> LoadedPreset:
@@ -50,13 +62,19 @@ def _open_run(options: argparse.Namespace) -> contextlib.AbstractContextManager[
     """The new or resumed run of the command line, with its preset."""
     if not options.resume:
         return new_run(load_preset(options), Path(options.run_dir) if options.run_dir else None)
-    if options.run_dir:
-        raise UsageError("--resume continues in the run's own folder; leave out --run-dir")
-    return resumed_run(runs.find(options.resume), options.preset, options.overrides)
+    run, saved = runs.find_with_checkpoint(options.resume)
+    return resumed_run(
+        run,
+        options.preset,
+        options.overrides,
+        resume_from=saved,
+        branch=Path(options.run_dir) if options.run_dir else None,
+    )
 
 
 def _print_events(stream: Generator[Emitted, None, None], options: argparse.Namespace, signals: StopSignals) -> None:
     """Runs the training; prints the preparation of its data on stderr and its events on stdout."""
+    from gpt2tui.system.terminal_text import sanitize
     from gpt2tui.tracking.console import show_preparation
     from gpt2tui.tracking.subscriber import Subscribers
 
@@ -64,9 +82,8 @@ def _print_events(stream: Generator[Emitted, None, None], options: argparse.Name
     assert isinstance(opened, OpenedRun)
     if options.resume and opened.resume_from is None:
         print("the run has no checkpoint yet, so it starts again at step 0", file=sys.stderr)
-    if opened.changed:
-        changes = ", ".join(f"{change.key} = {change.right!r}" for change in opened.changed)
-        print(f"resumed with {changes}", file=sys.stderr)
+    for change in opened.changes:
+        print(sanitize(f"resumed with {change}", keep_newlines=False), file=sys.stderr)
     started = show_preparation(_preparation_progress(stream))
     signals.training = True
     subscribers = Subscribers([_subscriber(options, opened, started)])

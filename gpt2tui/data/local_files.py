@@ -70,7 +70,8 @@ def find_files(source: str) -> tuple[Path, list[Path]]:
         raise DataError(f"{path} is a pipe or a device; write the text into a file, because it is read more than once")
     if path.is_symlink():
         raise DataError(f"{path} is a link to something that does not exist; check data.source")
-    raise DataError(f"{path} does not exist{_nearest(path)}")
+    relative = "" if path.is_absolute() else f" in the preset's folder or in {Path.cwd()}"
+    raise DataError(f"{path} does not exist{relative}{_nearest(path)}")
 
 
 def _size_of_text(path: Path) -> int:

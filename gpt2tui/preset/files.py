@@ -21,6 +21,7 @@ from gpt2tui.preset.layers import (
     read_overrides,
     read_standalone,
     setting_values,
+    with_source_beside,
 )
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, flat, json_schema, optional_tables, settings, tables, with_table
@@ -168,7 +169,7 @@ def update(preset: Preset, path: Path) -> str:
         lost = f"extends was removed: with that preset as base {' and '.join(cleared)} cannot be left out"
         base = {}
     text = _edited(text, own, base, wanted, keeps_extends=not cleared)
-    if validate(merge(base, parse(path, text)[0]))[0] != preset:
+    if validate(merge(base, with_source_beside(parse(path, text)[0], path)))[0] != preset:
         text, lost = dumps(preset), "its comments and what it extends could not be kept"
     _write(path, text)
     return lost

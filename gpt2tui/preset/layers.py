@@ -3,12 +3,13 @@
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gpt2tui.errors import Mistake, Place, PresetError
-from gpt2tui.preset.catalog import find_base, missing_file
+from gpt2tui.preset import source as sources
+from gpt2tui.preset.catalog import find_base, missing_file, shipped_folder
 from gpt2tui.preset.settings import defaults, optional_tables, settings, with_table
 from gpt2tui.system.terminal_text import printable, printable_value
 
@@ -64,6 +65,7 @@ def read_for_editing(path: Path) -> tuple[str, Layer, Layer]:
     """
     text = _read_text(path)
     own, base = parse(path, text)
+    own = with_source_beside(own, path)
     return text, own, {} if base is None else read_file(_base_path(base, path, (path.resolve(),)))[1]
 
 
@@ -139,6 +141,7 @@ def _override_value(text: str) -> Any:
 def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], Layer, list[Mistake]]:
     try:
         layer, base = parse(path, _read_text(path))
+        layer = with_source_beside(layer, path)
     except PresetError as error:
         return [], {}, list(error.mistakes)
     if base is None:
@@ -150,6 +153,18 @@ def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], La
         return [path], layer, [_wrong_base(base, str(error))]
     paths, base_layer, mistakes = _read_chain(base_path, chain)
     return [*paths, path], merge(base_layer, layer), mistakes
+
+
+def with_source_beside(layer: Layer, path: Path) -> Layer:
+    """The settings of a preset file, with a relative `data.source` relative to that file's folder.
+
+    Unchanged in shipped presets, and where that folder has no such path: then it is relative to the working folder.
+    """
+    key = ("data", "source")
+    if key not in layer or not sources.is_path(layer[key].value) or path.is_relative_to(shipped_folder()):
+        return layer
+    source = sources.absolute(layer[key].value, path.absolute().parent)
+    return {**layer, key: replace(layer[key], value=source)} if sources.exists(source) else layer
 
 
 def parse(path: Path, text: str) -> tuple[Layer, SourcedValue | None]:

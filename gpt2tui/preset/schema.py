@@ -30,7 +30,8 @@ class DataTable(Table):
 
     source: str = Field(default="python-stdlib", min_length=1, max_length=4096)
     """The corpus: python-stdlib, wikitext-103, wikitext-2, hf:<id>[:<config>], or a path or glob of .txt .md .py
-    .jsonl .csv .parquet files, gzipped or not."""
+    .jsonl .csv .parquet files, gzipped or not. A relative path is relative to the preset's file, and with --set or in
+    the form to the working folder."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
     """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in
@@ -227,6 +228,10 @@ class Preset(Table):
     def with_vocab_size(self, vocab_size: int) -> "Preset":
         """The preset with the vocabulary size filled in, as a run stores it."""
         return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": vocab_size})})
+
+    def with_source(self, source: str) -> "Preset":
+        """The preset with another place of its corpus."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"source": source})})
 
     def with_training(self, **changes: object) -> "Preset":
         """The preset with other values in its [training]; they are not validated."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
-from gpt2tui.system.files import replace_text, sha256, sync_file, sync_folder
+from gpt2tui.system.files import free_name, replace_text, sha256, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,7 @@ __all__ = [
     "MANIFEST",
     "Checkpoint",
     "Parent",
+    "at",
     "best",
     "best_of",
     "folder_name",
@@ -44,6 +45,7 @@ __all__ = [
     "read_json",
     "remove_leftovers",
     "saved_in",
+    "set_aside",
     "verify",
     "write",
 ]
@@ -52,6 +54,7 @@ RUN_INFO = "run.json"
 TEMPORARY_PREFIX = ".writing-"
 REPLACED_PREFIX = ".replaced-"
 OTHER_RUN_PREFIX = "other-run-"
+SET_ASIDE_PREFIX = "set-aside-"
 ATTEMPTS = 10
 """How often a reader searches again after a running training has deleted the checkpoint it found."""
 
@@ -187,6 +190,31 @@ def best(checkpoints: Path) -> Checkpoint:
     return _first_valid(checkpoints, in_order)
 
 
+def at(checkpoints: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step. Raises CheckpointError when there is none or it is damaged."""
+    saved = saved_in(checkpoints)
+    for found in saved:
+        if found.step == step:
+            return verify(found.folder)
+    there = f"it has those of the steps {', '.join(str(c.step) for c in saved)}" if saved else "it has none"
+    damaged = [problem for problem in problems_in(checkpoints) if folder_name(step) in problem]
+    message = f"{checkpoints.parent} has no valid checkpoint of step {step}; {there}"
+    raise CheckpointError("\n".join([message, *damaged]))
+
+
+def set_aside(folder: Path) -> Path:
+    """Renames a checkpoint so that it is kept but no longer one of its run; returns its new folder.
+
+    Raises ResourceError when it cannot be renamed.
+    """
+    aside = free_name(folder.with_name(f"{SET_ASIDE_PREFIX}{folder.name}"))
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be renamed to {aside.name}: {error.strerror or error}") from error
+    return aside
+
+
 def load_tensors(path: Path) -> dict[str, "Tensor"]:
     """The named tensors of a safetensors file, on the CPU. Raises CheckpointError."""
     from safetensors import SafetensorError
@@ -307,9 +335,7 @@ def _move_other_run_aside(final: Path, run_id: str) -> tuple[str, ...]:
         return ()
     if owner == run_id or not isinstance(owner, str):
         return ()
-    number = 1
-    while (aside := final.with_name(f"{OTHER_RUN_PREFIX}{final.name}{f'-{number}' if number > 1 else ''}")).exists():
-        number += 1
+    aside = free_name(final.with_name(f"{OTHER_RUN_PREFIX}{final.name}"))
     final.rename(aside)
     return (f"{final} was a checkpoint of another run; it is now {aside}",)
 

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
 
 VERSION = 1
 
@@ -143,6 +143,18 @@ class LearningRateChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettingsChanged(Event):
+    """The run is resumed with other settings than its checkpoint's.
+
+    `changes`: a dict for each, with `key`, the values `before` and `after`, and `effect`, a sentence's part.
+    """
+
+    name: ClassVar[str] = "settings_changed"
+    step: int
+    changes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NumIterationsChanged(Event):
     """The run's last step has changed to fit the time budget."""
 
@@ -175,9 +187,15 @@ KINDS: dict[str, type[Event]] = {
     kind.name: kind
     for kind in (
         RunStarted, Step, Evaluated, Sampled, CheckpointSaved, Warned, Paused, Resumed, LearningRateChanged,
-        NumIterationsChanged, RunFinished, RunFailed,
+        SettingsChanged, NumIterationsChanged, RunFinished, RunFailed,
     )
 }  # fmt: skip
+
+
+def change_line(change: dict[str, Any]) -> str:
+    """`optimizer.lr: 0.01 -> 0.001, from step 41 on`, from the JSON form of a change, which may be from elsewhere."""
+    before, after = ("left out" if change.get(k) is None else repr(change[k]) for k in ("before", "after"))
+    return f"{change.get('key')}: {before} -> {after}, {change.get('effect')}"
 
 
 def parse(line: str) -> Event | None:
@@ -202,6 +220,10 @@ def _read(value: Any, kind: Any) -> Any:
         return math.nan
     if isinstance(value, bool) and kind is not bool:
         raise TypeError
+    if get_origin(kind) is list:  # of dicts
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise TypeError
+        return value
     if isinstance(value, int) and isinstance(1.0, kind) and not isinstance(1, kind):
         return float(value)
     if not isinstance(value, kind):

@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,10 +22,11 @@ import gpt2tui
 from gpt2tui import __version__
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run import checkpoint
-from gpt2tui.system.files import open_regular, replace_text, runs_folder
+from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
+LATEST = "latest"
 BEFORE_INFO = ("events.jsonl", "preset.toml", "tokenizer.json", "tokenizer_config.json", "gpt2tui_tokenizer.json")
 """Files that may be in a run folder before run.json, which makes it a run."""
 
@@ -195,10 +196,15 @@ def write_info(
     precision_reason: str,
     compile_reason: str,
     data: dict[str, Any],
+    parent: checkpoint.Parent | None = None,
 ) -> str:
-    """Writes run.json once, when training begins; returns the run's id, which its checkpoints carry."""
+    """Writes run.json once, when training begins; returns the run's id, which its checkpoints carry.
+
+    `parent` is the checkpoint of another run that a branch begins with.
+    """
     info = {
         "run_id": uuid.uuid4().hex,
+        "parent": None if parent is None else asdict(parent),
         "preset": preset_name,
         "command": list(command),
         "started": time.time(),
@@ -231,8 +237,16 @@ def update_info(run: Run, **changes: Any) -> None:
         raise ResourceError(f"{run.info_file} cannot be written: {error.strerror or error}") from error
 
 
+def earlier_preset_file(run: Run, step: int) -> Path:
+    """A new file for the preset with which the run was trained before it was resumed at `step` with another."""
+    return free_name(run.folder / f"preset-{step:08d}.toml")
+
+
 def find(reference: str) -> Run:
-    """The run with this path, or this name in the runs folder. Raises UsageError with the nearest names."""
+    """The run that a path, a name in the runs folder, a unique beginning of a name, or `latest` (begun last) means.
+
+    Raises UsageError with the nearest names.
+    """
     for folder in (Path(reference), runs_folder() / reference):
         if (folder / "run.json").is_file():
             return Run(folder)
@@ -240,23 +254,68 @@ def find(reference: str) -> Run:
             raise RunLockedError(f"{folder} is in use by another process, which is still preparing its data")
     from difflib import get_close_matches
 
-    names = [run.name for run in all_runs()]
+    known = all_runs()
+    if reference == LATEST and known:
+        return max(known, key=_started)
+    names = [run.name for run in known]
+    matching = [run for run in known if reference and run.name.startswith(reference)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        listed = ", ".join(run.name for run in matching[:5]) + (", ..." if len(matching) > 5 else "")
+        raise UsageError(f"{len(matching)} runs have names that begin with {reference}: {listed}; write more of it")
     near = get_close_matches(reference, names, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {len(names)} runs in {runs_folder()}"
     raise UsageError(f"there is no run {reference}{hint}")
 
 
+def find_with_checkpoint(reference: str) -> tuple[Run, checkpoint.Checkpoint | None]:
+    """The run and the checkpoint that RUN@STEP, RUN@best, RUN@latest or a checkpoint's folder means.
+
+    None where only a run is named: its newest valid one. Raises UsageError as `find` does, and CheckpointError when the
+    run has no such checkpoint or it is damaged.
+    """
+    folder = Path(reference).resolve()
+    if folder.parent.name == CHECKPOINTS and (folder / checkpoint.MANIFEST).is_file():
+        return find(str(folder.parent.parent)), checkpoint.verify(folder)
+    try:
+        return find(reference), None
+    except UsageError:
+        name, at, step = reference.rpartition("@")
+        if not at or not (step in ("best", LATEST) or step.isdecimal()):
+            raise
+    run = find(name)
+    if step == "best":
+        return run, checkpoint.best(run.checkpoints)
+    return run, None if step == LATEST else checkpoint.at(run.checkpoints, int(step))
+
+
 def resume_point(run: Run) -> checkpoint.Checkpoint | None:
     """The newest valid checkpoint; None if the run never saved one, so that it resumes at step 0.
 
-    Raises CheckpointError when there are checkpoints but none is valid, or when saved checkpoints are gone.
+    A branch that was killed before it had a checkpoint of its own begins with its parent's again. Raises
+    CheckpointError when there are checkpoints but none is valid, when saved checkpoints are gone, or the parent's is.
     """
     try:
         return checkpoint.newest(run.checkpoints)
     except CheckpointError:
         if checkpoint.problems_in(run.checkpoints) or _has_saved(run):
             raise
-        return None
+    parent = run.info().get("parent")
+    return _parent_checkpoint(run, parent) if isinstance(parent, dict) else None
+
+
+def _parent_checkpoint(branch: Run, parent: dict[str, Any]) -> checkpoint.Checkpoint:
+    """The checkpoint that a branch began with, in the run with that id among all runs and those beside the branch."""
+    beside = [Run(path.parent) for path in sorted(branch.folder.resolve().parent.glob("*/run.json"))]
+    for run in [*all_runs(), *beside]:
+        with contextlib.suppress(CheckpointError):
+            if run.info().get("run_id") == parent.get("run_id"):
+                return checkpoint.at(run.checkpoints, parent["step"])
+    raise CheckpointError(
+        f"the run {branch.name} has no checkpoint, and the one it began with, of step {parent.get('step')} of the run "
+        f"with id {parent.get('run_id')}, was not found; delete {branch.folder} and branch again"
+    )
 
 
 def all_runs() -> list[Run]:
@@ -269,6 +328,14 @@ def _holder(run: Run) -> str:
         info = run.info()
         return f" (process {info['pid']} on {info['host']})"
     return ""
+
+
+def _started(run: Run) -> float:
+    """When the run began, in seconds since the Unix epoch; 0 when that is not known."""
+    with contextlib.suppress(CheckpointError):
+        started = run.info().get("started")
+        return started if isinstance(started, float) else 0.0
+    return 0.0
 
 
 def _versions() -> dict[str, str]:

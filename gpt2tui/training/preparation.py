@@ -162,21 +162,30 @@ def write_new_run(
         precision_reason=state.precision_reason,
         compile_reason=state.compile_reason,
         data=data,
+        parent=state.parent,
     )
 
 
 def write_resumed_run(run: runs.Run, state: TrainingState) -> None:
-    """Updates the folder of a resumed run; when that fails it stays unchanged."""
+    """Updates the folder of a resumed run; when that fails it stays unchanged.
+
+    A preset that is replaced is kept as preset-<step>.toml: with it the run was trained before that step.
+    """
     try:
         before = run.preset_file.read_bytes()
     except FileNotFoundError:
         before = b""
-    now = dumps(state.preset)
-    if before != now.encode():
-        replace_text(run.preset_file, now)
+    now, kept = dumps(state.preset).encode(), None
+    if before != now:
+        kept = runs.earlier_preset_file(run, state.step) if before else None
+        if kept is not None:
+            kept.write_bytes(before)
+        replace_text(run.preset_file, now.decode())
     try:
         runs.update_info(run, **runs.this_process())
     except ResourceError:
-        if before != now.encode():
+        if before != now:
             run.preset_file.write_bytes(before)
+        if kept is not None:
+            kept.unlink(missing_ok=True)
         raise

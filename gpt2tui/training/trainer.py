@@ -34,6 +34,7 @@ from gpt2tui.run.events import (
     RunFailed,
     RunFinished,
     Sampled,
+    SettingsChanged,
     Step,
     Warned,
 )
@@ -42,6 +43,7 @@ from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.failures import expected_failure
 from gpt2tui.training.live_copy import copy_weights
 from gpt2tui.training.preparation import prepare, run_started, write_new_run, write_resumed_run
+from gpt2tui.training.resuming import SettingChange, set_later_checkpoints_aside
 from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
 from gpt2tui.training.step_meter import StepMeter
@@ -52,8 +54,9 @@ from model.gpt2 import GPT2
 class Trainer:
     """Trains one run, new or resumed, to its end.
 
-    `preset` must have its vocab_size filled in; the caller holds the run's lock. `learning_rate_factor`, unless it is
-    None, replaces the factor stored in the checkpoint, which multiplies the schedule.
+    `preset` must have its vocab_size filled in; the caller holds the run's lock. With `resume_from` in another run's
+    folder it is a branch. `learning_rate_factor`, unless it is None, replaces the factor stored in the checkpoint,
+    which multiplies the schedule. `changes` and `notices` are what to record of a resume.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Trainer:
         command: Sequence[str] = (),
         resume_from: Checkpoint | None = None,
         learning_rate_factor: float | None = None,
+        changes: Sequence[SettingChange] = (),
+        notices: Sequence[str] = (),
     ) -> None:
         self.run = run
         self.corpus = corpus
@@ -75,6 +80,8 @@ class Trainer:
         self.command = command
         self.resume_from = resume_from
         self.learning_rate_factor = learning_rate_factor
+        self.changes = changes
+        self.notices = notices
         self.saver = Saver(
             run.checkpoints,
             keep=preset.training.keep_checkpoints,
@@ -139,18 +146,32 @@ class Trainer:
 
     def _start(self) -> Iterator[Event]:
         state = prepare(self.run, self._requested_preset, self.corpus, self.resume_from)
-        if self.resume_from is None:
+        branches = self._is_branch()
+        aside: list[str] = []
+        if self.resume_from is None or branches:
             write_new_run(self.run, state, self.corpus, preset_name=self.preset_name, command=self.command)
         else:
             write_resumed_run(self.run, state)
+            aside = set_later_checkpoints_aside(self.run, state.step)
         self._state = state
         self._meter = StepMeter(state.preset, state.device, state.precision)
         self._session_start = time.monotonic() - state.seconds
         self._open = True
         yield run_started(self.run, state, self.corpus, self.preset_name)
-        for notice in state.notices:
+        if branches:
+            state.saved_step = None
+            yield from self._save(must=True)  # the branch can be resumed from now on
+        if self.changes:
+            yield SettingsChanged(step=state.step, changes=[change.as_dict() for change in self.changes])
+        for notice in (*aside, *self.notices, *state.notices):
             yield Warned(message=notice)
         yield from self._change_learning_rate(self.learning_rate_factor)
+
+    def _is_branch(self) -> bool:
+        """Whether the run begins with a checkpoint of another run."""
+        if self.resume_from is None:
+            return False
+        return self.resume_from.folder.resolve().parent != self.run.checkpoints.resolve()
 
     def _finish(self) -> Iterator[Event]:
         yield from self._emit_pending_step()

@@ -164,7 +164,7 @@ class TrainingSession:
         if not any(self.run.checkpoints.glob("step-*")):
             return None
         factor = 0.5 * self.progress.learning_rate_factor
-        return replace(self.launch, resume=self.run, run_dir=None, learning_rate_factor=factor)
+        return replace(self.launch, resume=self.run, resume_from=None, run_dir=None, learning_rate_factor=factor)
 
     def drain(self) -> Drained:
         """Takes what the thread has emitted since the last call, and updates the state."""

@@ -46,15 +46,21 @@ def run_workbench(
 
     preselected: LoadedPreset | None = None
     launch: Launch | None = None
-    if resume is not None and run_dir is not None:
-        raise UsageError("--resume continues in the run's own folder; --run-dir does not go with it")
     if resume is not None:
         from gpt2tui.preset import files as preset_files
         from gpt2tui.run import folder as runs
 
-        run = runs.find(resume)
-        layers: list[str | Path] = [run.preset_file, *presets]
-        launch = Launch(preset_files.load(layers, overrides), run, layers=tuple(presets), overrides=tuple(overrides))
+        run, saved = runs.find_with_checkpoint(resume)
+        frozen = saved.folder / "preset.toml" if saved else run.preset_file
+        launch = Launch(
+            preset_files.load(presets, overrides, frozen=frozen),
+            run,
+            Path(run_dir) if run_dir else None,
+            layers=tuple(presets),
+            overrides=tuple(overrides),
+            resume_from=saved,
+        )
+        run_dir = None  # for the branch
     elif presets or overrides:
         from gpt2tui.preset import files as preset_files
 

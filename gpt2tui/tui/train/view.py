@@ -19,7 +19,9 @@ from gpt2tui.run.events import (
     RunFailed,
     RunFinished,
     RunStarted,
+    SettingsChanged,
     Warned,
+    change_line,
 )
 from gpt2tui.run.folder import Run
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
@@ -80,6 +82,9 @@ def event_line(event: Event, xz_bits_per_byte: float | None = None) -> EventLine
             return _line(event, "pause", "resumed", "$text-warning", event.step)
         case LearningRateChanged():
             return _line(event, "lr", f"schedule × {event.factor:g}", "$text-warning", event.step)
+        case SettingsChanged():
+            words = sanitize("; ".join(map(change_line, event.changes)), keep_newlines=False)
+            return _line(event, "set", words, "$text-warning", event.step)
         case NumIterationsChanged():
             fitting = f"{event.num_iterations:,} steps fit the budget"
             return _line(event, "time", fitting, "$foreground-muted", event.step)
