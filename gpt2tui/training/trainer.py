@@ -16,7 +16,7 @@ import torch
 from gpt2tui.data import tokenizers
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import is_out_of_memory
-from gpt2tui.errors import Gpt2TuiError, first_line
+from gpt2tui.errors import DivergedError, Gpt2TuiError, first_line
 from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.files import dumps
@@ -195,6 +195,8 @@ class Trainer:
 
     def _fail(self, error: BaseException) -> Generator[Event, None, NoReturn]:
         """Yields the last events, then raises the error, as an expected failure with advice if it is one."""
+        if isinstance(error, DivergedError):
+            yield from self._wait_for_checkpoint()  # which the advice may name
         failure = expected_failure(error, self.run, self._requested_preset, self.corpus, self._state)
         if failure is None:
             yield from self._end_early(f"{type(error).__name__}: {first_line(error)}")
@@ -206,12 +208,16 @@ class Trainer:
         """The event of the checkpoint that is being written, then RunFailed; nothing before RunStarted or twice."""
         if not self._open:
             return
+        yield from self._wait_for_checkpoint()
+        self._open = False
+        yield RunFailed(message=message, step=self.step)
+
+    def _wait_for_checkpoint(self) -> Iterator[Event]:
+        """The event of the checkpoint that is being written, or a warning in place of an error."""
         try:
             yield from self._saved_events(self.saver.wait())
         except BaseException as bug:  # must not hide why the run ends; a second Ctrl-C does not wait
             yield Warned(message=f"the last checkpoint was not saved: {type(bug).__name__}: {first_line(bug)}")
-        self._open = False
-        yield RunFailed(message=message, step=self.step)
 
     def _count_seconds(self) -> None:
         self.state.seconds = time.monotonic() - self._session_start

@@ -53,8 +53,7 @@ class AsyncStepMetrics:
         if not math.isfinite(train_loss) or (scale <= 1 and not math.isfinite(grad_norm)):
             raise DivergedError(
                 f"training diverged at step {self.iteration + 1}: the loss is {train_loss}, the gradient norm "
-                f"{grad_norm}. The checkpoints are intact; resume from one with a lower "
-                "optimizer.lr, or a longer warm-up"
+                f"{grad_norm}"
             )
         return StepMetrics(train_loss, grad_norm, self.learning_rate)
 
