@@ -12,17 +12,17 @@ from gpt2tui.errors import Gpt2TuiError, ResourceError
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; an expected failure is one message on stderr."""
     from gpt2tui.cli import parse
+    from gpt2tui.system.terminal_text import guard_streams
 
     _make_streams_safe()
+    guard_streams()
     options = parse(arguments)
     try:
         code: int = options.command(options)
         sys.stdout.flush()
         return code
     except Gpt2TuiError as error:
-        from gpt2tui.system.terminal_text import sanitize
-
-        print(f"gpt2tui: {sanitize(str(error))}", file=sys.stderr)
+        print(f"gpt2tui: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("gpt2tui: interrupted", file=sys.stderr)

@@ -5,8 +5,6 @@ import contextlib
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
@@ -14,6 +12,7 @@ from gpt2tui.run.events import SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.styled_output import StyledConsole
 
 
 def list_runs(options: argparse.Namespace) -> int:
@@ -44,7 +43,7 @@ def show_run(options: argparse.Namespace) -> int:
         )
         return 0
     print_table([Column(""), Column("", folds=True)], _details(summary, info), show_header=False)
-    console = Console(highlight=False)
+    console = StyledConsole(highlight=False)
     for change in changes:
         console.print(plain(f"  changed at step {change['step']:,}: {change_line(change)}"), soft_wrap=True)
     for c in saved:

@@ -5,26 +5,36 @@ from pages of other sites, since a browser lets any page open a WebSocket to loc
 """
 
 import argparse
+import errno
 import ipaddress
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError
 
-ALL_ADDRESSES = ("0.0.0.0", "::")
+ALL_ADDRESSES = ("", "0.0.0.0", "::")
+CLOSING_SECONDS = 1.0  # for open pages to be closed after Ctrl-C
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serves until it is interrupted. Raises UsageError when textual-serve is not installed."""
+    """Serves until it is interrupted.
+
+    Raises UsageError when textual-serve is not installed or an option is wrong, ResourceError when the port cannot be
+    listened on.
+    """
     try:
         from textual_serve.server import Server
     except ImportError:
         raise UsageError("`gpt2tui serve` needs the package textual-serve: pip install 'gpt2tui[serve]'") from None
     from aiohttp import web
+
+    public_url = _public_url(options)
 
     class Workbench(Server):  # type: ignore[misc]  # textual-serve has no types
         """The server, for requests of its own pages only."""
@@ -34,24 +44,72 @@ def serve(options: argparse.Namespace) -> int:
             application.middlewares.append(web.middleware(_own_pages_only(self.public_url)))
             return application
 
-    if options.host in ALL_ADDRESSES and not options.public_url:
-        raise UsageError(
-            f"--host {options.host} listens on every address; name the one that browsers will use: "
-            f"--public-url http://NAME:{options.port}"
-        )
+        async def on_startup(self, app: web.Application) -> None:
+            """Says nothing yet: it does not listen before `run_app` has opened its sockets."""
+
     if not _only_this_machine(options.host):
         print(
             f"gpt2tui: there is no password: everyone who can reach {options.host}:{options.port} can start "
             "trainings and read and delete runs",
             file=sys.stderr,
         )
-    Workbench(command_line(), options.host, options.port, "gpt2tui", options.public_url).serve()
+    server = Workbench(command_line(), options.host, options.port, "gpt2tui", public_url)
+    try:
+        web.run_app(
+            server._make_app(),
+            host=options.host,
+            port=options.port,
+            shutdown_timeout=CLOSING_SECONDS,
+            access_log=None,
+            print=lambda _: print(f"the workbench is at {public_url}; Ctrl-C ends it", file=sys.stderr, flush=True),
+        )
+    except (OSError, UnicodeError) as error:
+        raise _cannot_listen(options, error) from error
     return 0
+
+
+def _public_url(options: argparse.Namespace) -> str:
+    """The address of the page. Raises UsageError when --port, --host or --public-url cannot be one."""
+    if not 1 <= options.port <= 65535:
+        raise UsageError(f"--port {options.port} is not a port: choose one from 1024 to 65535, such as 8000")
+    if options.public_url:
+        try:
+            url = urlsplit(options.public_url)
+            known = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+        except ValueError:
+            known = False
+        if not known:
+            raise UsageError(f"--public-url {options.public_url} is not an address like http://NAME:{options.port}")
+        return str(options.public_url).rstrip("/")
+    if options.host in ALL_ADDRESSES:
+        raise UsageError(
+            f"--host {options.host!r} listens on every address; name the one that browsers will use: "
+            f"--public-url http://NAME:{options.port}"
+        )
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"http://{host}" if options.port == 80 else f"http://{host}:{options.port}"
+
+
+def _cannot_listen(options: argparse.Namespace, error: OSError | UnicodeError) -> Gpt2TuiError:
+    """The message for an error of the sockets; a name that cannot be looked up at all is a UnicodeError."""
+    place = f"{options.host}:{options.port}"
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return UsageError(f"--host {options.host}: this machine knows no address of that name; use localhost")
+    match error.errno:
+        case errno.EADDRINUSE:
+            return ResourceError(f"{place} is in use by another program; choose another port: --port N")
+        case errno.EADDRNOTAVAIL:
+            return UsageError(f"--host {options.host} is not an address of this machine; use localhost")
+        case errno.EACCES:
+            return ResourceError(f"{place} may not be listened on; choose a port from 1024 on: --port N")
+    return ResourceError(f"{place} cannot be listened on: {error.strerror or error}")
 
 
 def command_line() -> str:
     """The command that each page starts, quoted for the platform's shell: this same program."""
-    words = [sys.executable, "-m", "gpt2tui"]
+    # Only as `python -m gpt2tui` may the program lie in the current folder; else nothing there is imported.
+    safe_path = [] if Path(sys.argv[0]).name == "__main__.py" else ["-P"]
+    words = [sys.executable, *safe_path, "-m", "gpt2tui"]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
@@ -69,12 +127,25 @@ def is_own_page(host: str | None, origin: str | None, public_url: str) -> bool:
 
 
 def _own_pages_only(public_url: str) -> Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]:
+    """Refuses requests of other sites, and forbids our page to load anything from them or to be shown in theirs.
+
+    The page of textual-serve asks Google for a font and waits for the answer, which without a network may never come.
+    """
     from aiohttp import web
+
+    socket_url = "ws" + public_url.removeprefix("http")
+    policy = (
+        f"default-src 'self' data:; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        f"connect-src 'self' {socket_url}; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    )
 
     async def check(request: web.Request, handler: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
         if not is_own_page(request.headers.get("Host"), request.headers.get("Origin"), public_url):
             raise web.HTTPForbidden(text=f"this workbench is at {public_url}")
-        return await handler(request)
+        response: web.StreamResponse = await handler(request)
+        if not response.prepared:
+            response.headers["Content-Security-Policy"] = policy
+        return response
 
     return check
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt2tui.system.styled_output import StyledConsole
 from gpt2tui.system.terminal_text import sanitize
 
 PIPED_WIDTH = 200
@@ -46,7 +46,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], sho
     """
     cells = [[plain(value, column.folds) for column, value in zip(columns, row, strict=True)] for row in rows]
     widths = [_min_width(column, [row[i] for row in cells], show_header) for i, column in enumerate(columns)]
-    available = Console().width if sys.stdout.isatty() else PIPED_WIDTH
+    available = StyledConsole().width if sys.stdout.isatty() else PIPED_WIDTH
     count = len(columns)
     while count > 1 and _total_width(widths[:count]) > available:
         count -= 1
@@ -56,7 +56,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], sho
         table.add_column(column.header, justify=justify, no_wrap=not column.folds, overflow="fold")
     for row in cells:
         table.add_row(*row[:count])
-    Console(highlight=False, width=max(available, _total_width(widths[:count]))).print(table)
+    StyledConsole(highlight=False, width=max(available, _total_width(widths[:count]))).print(table)
 
 
 def _min_width(column: Column, cells: Sequence[Text], show_header: bool) -> int:

@@ -27,7 +27,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, flat, json_schema, optional_tables, settings, tables, with_table
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text
-from gpt2tui.system.terminal_text import printable
+from gpt2tui.system.terminal_text import escape_controls, printable
 
 __all__ = [
     "LoadedPreset",
@@ -132,9 +132,10 @@ def _read_frozen(path: Path) -> Layer:
 def dumps(preset: Preset) -> str:
     """The preset as TOML: every setting in the schema's order.
 
-    Settings that are None are left out, because TOML has no null.
+    Settings that are None are left out, because TOML has no null. Characters that a terminal obeys or hides are written
+    as escapes, so that the text can be printed and still has every one of them.
     """
-    return tomli_w.dumps(preset.model_dump(exclude_none=True))
+    return escape_controls(tomli_w.dumps(preset.model_dump(exclude_none=True)))
 
 
 def too_large(preset: Preset) -> str | None:

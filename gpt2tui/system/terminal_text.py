@@ -6,9 +6,9 @@ name can hold anything but a slash. Control characters become visible signs; inv
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 LONGEST_VALUE = 60
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -60,6 +60,16 @@ def drop_controls(text: str) -> str:
     return text if text.isprintable() else text.translate(_NOTHING)
 
 
+def escape_controls(toml: str) -> str:
+    r"""TOML with escapes (\uXXXX) for the characters that `sanitize` would change; it reads as the same values.
+
+    Such characters can only stand in strings, where TOML has these escapes.
+    """
+    if toml.isascii():
+        return toml
+    return "".join(c if sanitize(c) == c else f"\\U{ord(c):08X}" for c in toml)
+
+
 # ---- values in messages
 
 
@@ -84,6 +94,48 @@ def printable_value(value: Any) -> str:
             return "a table"
         case _:
             return printable(str(value), LONGEST_VALUE)  # numbers, dates and times
+
+
+# ---- the border: everything that the program prints goes through it
+
+
+class GuardedStream:
+    """A text stream that sanitizes what is written to it, and is the stream it guards in all other respects.
+
+    The only way past it is `unguarded`, for styles of our own; text from elsewhere needs no care before it is printed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.guarded = stream
+
+    def write(self, text: str) -> int:
+        """Writes the text without what a terminal would obey; returns the length of the text."""
+        self.guarded.write(sanitize(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes each of the lines."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.guarded, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.guarded)
+
+
+def guard_streams() -> None:
+    """Puts the guard in front of `sys.stdout` and `sys.stderr`, unless it is there already."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, GuardedStream):
+            setattr(sys, name, GuardedStream(stream))
+
+
+def unguarded(stream: Any) -> Any:
+    """The stream behind the guard, for output that holds only our own control sequences and sanitized text."""
+    return stream.guarded if isinstance(stream, GuardedStream) else stream
 
 
 Report = Callable[[str], None]

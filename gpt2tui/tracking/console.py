@@ -30,7 +30,8 @@ from gpt2tui.run.events import (
     Warned,
 )
 from gpt2tui.system.numbers import byte_size, compact, duration
-from gpt2tui.system.terminal_text import Report, report_on_stderr, sanitize
+from gpt2tui.system.styled_output import StyledConsole
+from gpt2tui.system.terminal_text import Report, guard_streams, report_on_stderr, sanitize, unguarded
 from gpt2tui.tracking import narration
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.tracking.subscriber import LineOutput
@@ -43,13 +44,14 @@ _REFRESHES_PER_SECOND = 4
 
 def is_live_terminal(file: TextIO) -> bool:
     """Whether lines on `file` can be redrawn: a terminal, and not one that calls itself dumb."""
-    return file.isatty() and not RichConsole(file=file).is_dumb_terminal
+    return file.isatty() and not StyledConsole(file).is_dumb_terminal
 
 
 def tolerate_encoding(file: TextIO) -> bool:
     """Whether `file` is Unicode; characters that its encoding lacks are written as "?" from now on."""
-    if isinstance(file, io.TextIOWrapper):
-        file.reconfigure(errors="replace")
+    stream = unguarded(file)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
     return (getattr(file, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
@@ -85,9 +87,7 @@ class Console:
         self._output = LineOutput(file, report)
         self._live: Live | None = None
         if is_live_terminal(file) if live is None else live:
-            terminal = RichConsole(
-                file=file, force_terminal=True, width=width, markup=False, emoji=False, highlight=False
-            )
+            terminal = StyledConsole(file, force_terminal=True, width=width, highlight=False)
             self._live = Live(
                 _Status(self),
                 console=terminal,
@@ -107,6 +107,7 @@ class Console:
                 self._print(narration.run_started(event, self._vocab_size))
                 if self._live is not None:
                     self._live.start()
+                    guard_streams()  # of rich's stand-ins, which obey the colours in what is printed meanwhile
             case Step():
                 self._step(event)
             case Evaluated():
@@ -272,9 +273,10 @@ def _print_stages(preparation: "Generator[StageProgress, None, Prepared]", file:
 
 
 def _draw(preparation: "Generator[StageProgress, None, Prepared]", file: TextIO) -> Prepared:
-    console = RichConsole(file=file, force_terminal=True, markup=False, emoji=False, highlight=False)
+    console = StyledConsole(file, force_terminal=True, highlight=False)
     stage, amount = (TextColumn(f"{{task.{part}}}", markup=False) for part in ("description", "fields[amount]"))
     with Bars(stage, BarColumn(_BAR_WIDTH), amount, console=console, redirect_stdout=False) as bars:
+        guard_streams()
         tasks: dict[str, TaskID] = {}
         while True:
             try:

@@ -21,6 +21,7 @@ from textual.worker import WorkerFailed
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.launch import Launch
 from gpt2tui.run.events import CheckpointSaved
+from gpt2tui.system.styled_output import StyledConsole
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import Workbench
 from gpt2tui.tui.messages import (
@@ -130,6 +131,7 @@ class WorkbenchApp(App[int]):
         The first new run is written to `run_dir`.
         """
         super().__init__()
+        self.error_console = StyledConsole(stderr=True, highlight=False)
         self.session = session or TrainingSession()
         self.settings = settings or UserSettings()
         self.preselected = preset

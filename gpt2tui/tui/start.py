@@ -35,7 +35,7 @@ def run_workbench(
     process; the first new training is written to `run_dir`. Raises UsageError without a terminal, and the errors of
     its arguments before the screen opens.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (_in_a_browser() or (sys.stdin.isatty() and sys.stdout.isatty())):
         raise UsageError(
             "the workbench needs a terminal, and stdin or stdout is not one; "
             "train without a screen: gpt2tui --headless --preset small"
@@ -82,8 +82,13 @@ def run_workbench(
     return code
 
 
+def _in_a_browser() -> bool:
+    """Whether textual-serve has started this process: the screen then goes through pipes to a page."""
+    return "web_driver" in os.environ.get("TEXTUAL_DRIVER", "")
+
+
 def _watch_for_hangup(session: "TrainingSession") -> None:
-    """When the terminal is gone, stops the training, which saves a checkpoint, and ends the process.
+    """When the terminal or the page's server is gone, stops the training, which saves a checkpoint, and ends the process.
 
     SIGHUP is not enough: only a controlling terminal sends one, and Textual, whose writing thread dies with the
     terminal, soon blocks its event loop on a full queue, where no signal is handled any more.

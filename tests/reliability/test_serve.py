@@ -1,0 +1,158 @@
+"""`gpt2tui serve`, as a process: the workbench arrives at a WebSocket, and in a real browser."""
+
+import asyncio
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from gpt2tui.run.folder import all_runs
+from gpt2tui.run.summary import summarize
+from tests.reliability.browser import needs_chromium, open_page
+from tests.reliability.terminal import PATIENCE
+
+pytest.importorskip("textual_serve", reason="NOT TESTED: textual-serve is not installed (pip install 'gpt2tui[serve]')")
+aiohttp = pytest.importorskip("aiohttp")
+
+pytestmark = pytest.mark.timeout(600)
+REPOSITORY = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(folder, *options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "gpt2tui", "serve", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process):
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.stderr.close()
+
+
+@contextlib.contextmanager
+def served(folder):
+    """The address of a workbench that is served."""
+    port = free_port()
+    process = start(folder, "--port", str(port))
+    lines = queue.Queue()
+    threading.Thread(target=lambda: [lines.put(line) for line in process.stderr], daemon=True).start()
+    try:
+        assert "the workbench is at" in lines.get(timeout=PATIENCE)
+        yield f"http://localhost:{port}"
+    finally:
+        end(process)
+
+
+def test_the_first_frames_of_the_workbench_arrive(tmp_path):
+    async def receive(url):
+        received = b""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{url}/ws?width=100&height=30", origin=url) as page,
+        ):
+            while b"Presets" not in received:
+                message = await page.receive(timeout=PATIENCE)
+                assert message.type == aiohttp.WSMsgType.BINARY, message
+                received += message.data
+
+    with served(tmp_path) as url:
+        asyncio.run(receive(url))
+
+
+def test_another_site_gets_no_workbench_and_may_not_show_the_page_in_its_own(tmp_path):
+    async def ask(url):
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                await session.ws_connect(f"{url}/ws", origin="http://elsewhere.example")
+            async with session.get(url) as page:
+                policy = page.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "default-src 'self'" in policy
+
+    with served(tmp_path) as url:
+        asyncio.run(ask(url))
+
+
+def test_a_server_ends_within_5_seconds_of_a_signal_while_a_page_is_open(tmp_path):
+    async def interrupt(url, process):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{url}/ws", origin=url) as page,
+        ):
+            await page.receive(timeout=PATIENCE)
+            process.send_signal(2)
+            await asyncio.to_thread(process.wait, 5)
+
+    port = free_port()
+    process = start(tmp_path, "--port", str(port))
+    try:
+        assert "the workbench is at" in process.stderr.readline()
+        asyncio.run(interrupt(f"http://localhost:{port}", process))
+        assert process.returncode == 0
+    finally:
+        end(process)
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = start(tmp_path, "--host", "127.0.0.1", "--port", str(taken.getsockname()[1]))
+        _, message = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 6
+    assert message.count("\n") == 1
+    assert "is in use by another program" in message
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_in_a_browser_a_preset_is_trained_and_its_model_answers(tmp_path):
+    async def session(url):
+        async with open_page(tmp_path / "chromium", url) as page:
+            await page.wait_for("Train GPT-2 from scratch")
+            await page.click(20, 700)  # a page has no keys before it is clicked into
+            await page.press("F2", 113)
+            await page.wait_for(" valid ")
+            assert await page.colours() > 50
+            await page.type("/quickest")
+            await page.press("Enter", 13)
+            await page.wait_for("20 steps in the browser")
+            await page.press("t", 84, control=True)
+            await page.wait_for("TRAINING")
+            await page.wait_for("FINISHED", 10 * PATIENCE)
+            await page.press("F4", 115)
+            await page.wait_for("how a text begins")
+            await page.type("def")
+            await page.press("Enter", 13)
+            await page.wait_for("mean p")
+            outside = [address for address in page.requested if not address.startswith((url, "data:"))]
+            assert outside == []
+
+    preset = tmp_path / "config" / "presets" / "quickest.toml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text('extends = "test"\ndescription = "20 steps in the browser"\n[training]\nnum_iterations = 20\n')
+    with served(tmp_path) as url:
+        asyncio.run(session(url))
+    (run,) = all_runs()
+    assert summarize(run).state == "finished"
