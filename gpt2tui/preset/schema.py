@@ -167,6 +167,10 @@ class SamplingTable(Table):
     """The random seed of sampling; the same seed gives the same text."""
 
 
+WANDB_PROJECT_MAY_NOT_HOLD = "/\\#?%:"
+WANDB_LONGEST_TAG = 64  # in characters
+
+
 class TrackingTable(Table):
     """Weights & Biases, in addition to the run folder."""
 
@@ -181,6 +185,16 @@ class TrackingTable(Table):
 
     tags: list[str] = Field(default=[], max_length=64)
     """The run's tags in W&B."""
+
+    def refused_by_wandb(self) -> list[tuple[str, str]]:
+        """The names of settings that W&B would refuse when the run starts, each with what is wrong."""
+        refused = []
+        if wrong := [character for character in WANDB_PROJECT_MAY_NOT_HOLD if character in self.project]:
+            refused.append(("project", f"W&B takes no {' '.join(wrong)} in the name of a project"))
+        for tag in self.tags:
+            if not 1 <= len(tag) <= WANDB_LONGEST_TAG:
+                refused.append(("tags", f"W&B takes tags of 1 to {WANDB_LONGEST_TAG} characters, not of {len(tag):,}"))
+        return refused
 
 
 class Preset(Table):
@@ -283,4 +297,7 @@ class Preset(Table):
                 "char needs the whole corpus before training, which streaming never reads at once; choose byte",
                 "data.streaming",
             )
+        if self.tracking.wandb != "disabled":
+            for name, message in self.tracking.refused_by_wandb():
+                add(f"tracking.{name}", message, "tracking.wandb")
         return found

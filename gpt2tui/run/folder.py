@@ -1,6 +1,7 @@
 """The run folder: creating it, locking it, finding it, and its run.json."""
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import gpt2tui
 from gpt2tui import __version__
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run import checkpoint
-from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder
+from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder, without_home
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
@@ -202,13 +203,14 @@ def write_info(
 
     `parent` is the checkpoint of another run that a branch begins with.
     """
+    run_id = uuid.uuid4().hex
     info = {
-        "run_id": uuid.uuid4().hex,
+        "run_id": run_id,
         "parent": None if parent is None else asdict(parent),
         "preset": preset_name,
-        "command": list(command),
+        "command": [without_home(word) for word in command],
         "started": time.time(),
-        **this_process(),
+        **this_process(run_id),
         "platform": platform.platform(),
         "device": device,
         "precision": precision,
@@ -221,12 +223,21 @@ def write_info(
     replace_text(run.info_file, json.dumps(info, indent=2) + "\n")
     if run.creation is not None:
         run.creation.begun = True
-    return str(info["run_id"])
+    return run_id
 
 
-def this_process() -> dict[str, Any]:
-    """The entries of run.json that say which process holds the run."""
-    return {"pid": os.getpid(), "host": platform.node()}
+def this_process(run_id: str) -> dict[str, Any]:
+    """The entries of run.json that say which process holds the run; a hash stands for the name of the machine."""
+    return {"pid": os.getpid(), "host": _host_hash(run_id)}
+
+
+def is_of_this_machine(info: dict[str, Any]) -> bool:
+    """Whether the process in run.json is, as far as it says, one of this machine; older runs hold its name."""
+    return info.get("host") in (None, platform.node(), _host_hash(str(info.get("run_id"))))
+
+
+def _host_hash(run_id: str) -> str:
+    return hashlib.sha256(f"{run_id}:{platform.node()}".encode()).hexdigest()[:16]
 
 
 def update_info(run: Run, **changes: Any) -> None:
@@ -326,7 +337,7 @@ def all_runs() -> list[Run]:
 def _holder(run: Run) -> str:
     with contextlib.suppress(Exception):
         info = run.info()
-        return f" (process {info['pid']} on {info['host']})"
+        return f" (process {info['pid']}{'' if is_of_this_machine(info) else ' on another machine'})"
     return ""
 
 

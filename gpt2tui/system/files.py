@@ -4,6 +4,7 @@ import errno
 import hashlib
 import itertools
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def sha256(path: Path) -> str:
 
 
 # ---- folders
+
+
+def without_home(text: str) -> str:
+    """The text with ~ for the user's home folder, whose path holds a user name: for what a run keeps or sends."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # the user has none
+        return text
+    for folder in {str(home), str(home.resolve())} - {home.anchor}:
+        text = re.sub(re.escape(folder) + r"(?![^/\\\s\"'])", "~", text)
+    return text
 
 
 def runs_folder() -> Path:

@@ -4,6 +4,7 @@ Its files are in `<run folder>/wandb`; the W&B id is in `<run folder>/wandb_id`,
 same W&B run. Events that do not reach W&B are still in `events.jsonl`.
 """
 
+import json
 import os
 import queue
 import secrets
@@ -15,7 +16,7 @@ from typing import Any
 from gpt2tui.errors import first_line
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run.events import Evaluated, Event, NumIterationsChanged, RunFailed, RunStarted, Sampled, Step
-from gpt2tui.system.files import open_regular
+from gpt2tui.system.files import open_regular, without_home
 from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 _QUEUE_LENGTH = 10_000
@@ -134,12 +135,23 @@ class WandbTracker:
             project=tracking.project,
             name=tracking.run_name or self._run_folder.resolve().name,
             tags=tracking.tags,
-            config=self._preset.model_dump(mode="json"),
+            config=json.loads(without_home(json.dumps(self._preset.model_dump(mode="json")))),
             dir=self._run_folder,
             id=_run_id(self._run_folder / "wandb_id"),
             resume="allow",
             settings=wandb.Settings(
-                console="off", silent=True, init_timeout=_INIT_TIMEOUT, finish_timeout=_FINISH_TIMEOUT
+                console="off",
+                silent=True,
+                init_timeout=_INIT_TIMEOUT,
+                finish_timeout=_FINISH_TIMEOUT,
+                # Host, user, the paths of Python and program, the git remote: what a run sends does not name its user.
+                x_disable_meta=True,
+                x_disable_machine_info=True,
+                x_executable="python",
+                disable_git=True,
+                disable_code=True,
+                host="",
+                program="gpt2tui",
             ),
         )
         # Our step is a metric, because W&B's own counter cannot go back, as a resumed run does.

@@ -182,7 +182,7 @@ def write_resumed_run(run: runs.Run, state: TrainingState) -> None:
             kept.write_bytes(before)
         replace_text(run.preset_file, now.decode())
     try:
-        runs.update_info(run, **runs.this_process())
+        runs.update_info(run, **runs.this_process(str(run.info().get("run_id"))))
     except ResourceError:
         if before != now:
             run.preset_file.write_bytes(before)

@@ -88,7 +88,7 @@ def _in_a_browser() -> bool:
 
 
 def _watch_for_hangup(session: "TrainingSession") -> None:
-    """When the terminal or the page's server is gone, stops the training, which saves a checkpoint, and ends the process.
+    """When the terminal or the page's server is gone, stops the training, saves a checkpoint and ends the process.
 
     SIGHUP is not enough: only a controlling terminal sends one, and Textual, whose writing thread dies with the
     terminal, soon blocks its event loop on a full queue, where no signal is handled any more.

@@ -722,3 +722,20 @@ def test_the_json_schema_is_json_and_knows_units_bounds_and_extends():
 def test_toml_dates_and_times_are_shown_as_written(write):
     write("a.toml", "training.seed = 07:32:00\n")
     assert str(datetime.time(7, 32)) in mistake(["a.toml"])
+
+
+@pytest.mark.parametrize(
+    ("project", "tags"), [(f"a{character}b", []) for character in "/\\#?%:"] + [("a", [""]), ("a", ["ok", "x" * 65])]
+)
+def test_names_that_wandb_refuses_are_mistakes_of_a_preset_that_uses_it(project, tags):
+    """W&B's own settings say which names these are."""
+    wandb = pytest.importorskip("wandb")
+    with pytest.raises(Exception, match=r"project name|Tags must be"):
+        wandb.Settings(project=project, run_tags=tags)
+    overrides = [f"tracking.project='{project}'", f"tracking.tags={tags}"]
+    preset_files.load(["test"], overrides)
+    with pytest.raises(PresetError) as caught:
+        preset_files.load(["test"], [*overrides, "tracking.wandb=offline"])
+    (mistake,) = caught.value.mistakes
+    assert mistake.key == ("tracking.tags" if tags else "tracking.project")
+    assert "W&B" in mistake.message

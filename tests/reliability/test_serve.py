@@ -131,7 +131,7 @@ def test_in_a_browser_a_preset_is_trained_and_its_model_answers(tmp_path):
     async def session(url):
         async with open_page(tmp_path / "chromium", url) as page:
             await page.wait_for("Train GPT-2 from scratch")
-            await page.click(20, 700)  # a page has no keys before it is clicked into
+            await page.click(640, 560)  # a page has no keys before it is clicked into
             await page.press("F2", 113)
             await page.wait_for(" valid ")
             assert await page.colours() > 50

@@ -14,6 +14,7 @@ from textual.widgets import Static
 
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference
+from gpt2tui.run.folder import is_of_this_machine
 from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
@@ -128,9 +129,9 @@ def _run_facts(contents: RunContents, fact: Fact) -> None:
     started, info = contents.history.started, contents.info
     if started is not None:
         fact("device", printable(started.device), printable(started.precision))
-    host, pid = info.get("host"), info.get("pid")
-    if host:
-        fact("host", f"{printable(str(host))}  process {printable(str(pid))}")
+    if "pid" in info:
+        machine = "this machine" if is_of_this_machine(info) else "another machine"
+        fact("process", f"{printable(str(info['pid']))} on {machine}")
     if saved := contents.checkpoints:
         steps = ", ".join(f"{c.step:,}" for c in saved[-4:])
         fact("saved", f"step {'… ' if len(saved) > 4 else ''}{steps}", byte_size(sum(c.bytes for c in saved)))

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import platform
 import sys
 import threading
 from collections import deque
@@ -17,7 +16,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.events_file import follow_events, read_events
-from gpt2tui.run.folder import Run
+from gpt2tui.run.folder import Run, is_of_this_machine
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
 
@@ -189,7 +188,7 @@ def run_facts(run: Run, device: str) -> RunFacts:
         info = {}
     data = info.get("data")
     train_bytes = data.get("train_bytes") if isinstance(data, dict) else None
-    here = info.get("host") in (None, platform.node())
+    here = is_of_this_machine(info)
     return RunFacts(
         preset,
         train_bytes if isinstance(train_bytes, int) else None,
