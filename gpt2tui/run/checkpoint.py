@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
-from gpt2tui.system.files import free_name, replace_text, sha256, sync_file, sync_folder
+from gpt2tui.system.files import free_name, open_regular, replace_text, sha256, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,7 @@ TEMPORARY_PREFIX = ".writing-"
 REPLACED_PREFIX = ".replaced-"
 OTHER_RUN_PREFIX = "other-run-"
 SET_ASIDE_PREFIX = "set-aside-"
+LARGEST_HEADER_BYTES = 4 * 2**20  # of a safetensors file; that of GPT-2 XL has 0.1 MB
 ATTEMPTS = 10
 """How often a reader searches again after a running training has deleted the checkpoint it found."""
 
@@ -221,9 +222,20 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
     from safetensors.torch import load_file
 
     try:
+        _check_header(path)
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Raises CheckpointError when the header, whose size is in the first 8 bytes, is larger than any GPT-2's."""
+    with open(open_regular(path, follow_links=True), "rb") as file:  # noqa: PTH123 a descriptor
+        size = int.from_bytes(file.read(8), "little")
+    if size > LARGEST_HEADER_BYTES:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors: its header of {size:,} bytes is not that of a GPT-2 model"
+        )
 
 
 def prune(checkpoints: Path, *, run_id: str, keep: int, protected: Collection[int] = ()) -> None:

@@ -17,6 +17,7 @@ from gpt2tui.system.files import open_regular
 from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 _CHUNK = 1 << 20
+LONGEST_LINE = 1 << 24  # bytes; what is longer is not an event, and is read in pieces that are skipped
 
 
 class JsonLines:
@@ -104,6 +105,7 @@ def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25)
             while chunk := file.read(_CHUNK):
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from filter(None, map(_parse, lines))
+                rest = rest if len(rest) <= LONGEST_LINE else b""
             if last:
                 return
             stop.wait(poll_seconds)
@@ -111,7 +113,7 @@ def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25)
 
 def _events(file: BinaryIO, end: int | None = None) -> Iterator[Event]:
     """The events of the lines that begin before the offset `end`."""
-    while (end is None or file.tell() < end) and (line := file.readline()):
+    while (end is None or file.tell() < end) and (line := file.readline(LONGEST_LINE)):
         if event := _parse(line):
             yield event
 

@@ -23,7 +23,7 @@ from gpt2tui.system.files import open_regular
 
 FORMAT_VERSION = 2
 MANIFEST = "MANIFEST.json"
-LARGEST_JSON_BYTES = 64 * 2**20
+LARGEST_JSON_BYTES = 8 * 2**20  # of lists in lists, JSON takes 20 times its size in memory
 NEEDED = ("model.safetensors", "config.json", "trainer.json", "preset.toml")
 
 FileKind = Literal["weights", "config", "tokenizer", "training_state", "trainer", "preset"]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import checkpoint, events
+from gpt2tui.run.events_file import LONGEST_LINE
 from gpt2tui.run.folder import Run, is_locked
 from gpt2tui.system.files import open_regular
 
@@ -142,7 +143,8 @@ def _lines(path: Path) -> Iterator[str]:
     except FileNotFoundError:
         return
     with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 a descriptor
-        yield from file
+        while line := file.readline(LONGEST_LINE):
+            yield line
 
 
 def _known(value: float) -> float | None:

@@ -363,3 +363,20 @@ def test_one_that_is_deleted_while_the_folder_is_listed_is_no_problem(tmp_path, 
     monkeypatch.setattr(checkpoint, "inspect", deleted)
     assert checkpoint.problems_in(tmp_path) == []
     assert [c.step for c in checkpoint.saved_in(tmp_path)] == [2]
+
+
+@pytest.mark.parametrize("size", [5 * 2**20, 2**62])
+def test_a_header_of_a_million_tensors_is_refused_before_it_is_read(tmp_path, size):
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as written:
+        written.write(size.to_bytes(8, "little"))
+        written.truncate(6 * 2**20)
+    with pytest.raises(CheckpointError, match="header"):
+        checkpoint.load_tensors(file)
+
+
+def test_a_json_file_of_many_megabytes_is_refused_before_it_is_parsed(tmp_path):
+    file = tmp_path / "run.json"
+    file.write_bytes(b'{"a": [' + b"[]," * 4_000_000 + b"1]}")
+    with pytest.raises(CheckpointError, match="too large"):
+        checkpoint.read_json(file)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpt2tui.errors import ResourceError
+from gpt2tui.run import events_file
 from gpt2tui.run.events import RunFinished, RunStarted, Step, Warned
 from gpt2tui.run.events_file import JsonLines, follow_events, read_events
 from tests.tracking import event_samples as sample
@@ -311,3 +312,14 @@ def test_a_full_disk_under_stdout_is_one_line():
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 2
     assert "No space left" in done.stderr
+
+
+def test_a_line_without_an_end_is_read_in_pieces_and_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(events_file, "LONGEST_LINE", 2000)
+    path = tmp_path / "events.jsonl"
+    line = sample.step(1).as_json().encode()
+    path.write_bytes(line + b"\n" + b"x" * 2_000_000 + b"\n" + line + b"\n")
+    assert len(list(read_events(path))) == 2
+    stop = threading.Event()
+    stop.set()
+    assert len(list(follow_events(path, stop))) == 2

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from tests.run.test_events_file import ODD_FILES
 from tests.tracking import event_samples
 
 
-def started_run(name="tiny", *written):
+def started_run(name="tiny", *written, command=("gpt2tui",)):
     run = runs.create(name)
-    info = {"preset_name": name, "command": ["gpt2tui"], "device": "cpu", "precision": "fp32"}
+    info = {"preset_name": name, "command": command, "device": "cpu", "precision": "fp32"}
     reasons = {"precision_reason": "training.precision = fp32", "compile_reason": "training.compile = off"}
     runs.write_info(run, **info, **reasons, data={})
     run.events_file.write_text("".join(event.as_json() + "\n" for event in written))
@@ -76,6 +77,18 @@ with runs.locked(runs.Run(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def test_run_json_names_neither_the_user_nor_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "node", lambda: "CANARY-host")
+    monkeypatch.setenv("HOME", str(tmp_path / "CANARY"))
+    monkeypatch.setattr(sys, "argv", ["gpt2tui", "--set", f"data.source={tmp_path}/CANARY/texts", "CANARYs"])
+    run = started_run(command=runs.command_line())
+    assert run.info()["command"] == ["gpt2tui", "--set", "data.source=~/texts", "CANARYs"]
+    assert "CANARY-host" not in run.info_file.read_text()
+    assert runs.is_of_this_machine(run.info())
+    monkeypatch.setattr(platform, "node", lambda: "another")
+    assert not runs.is_of_this_machine(run.info())
 
 
 def test_a_run_held_by_another_process_is_refused_and_free_after_its_kill():

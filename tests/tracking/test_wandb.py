@@ -1,6 +1,7 @@
 """The tracker against the real wandb, offline, and against stand-ins that fail in every way we know."""
 
 import json
+import platform
 import subprocess
 import sys
 import threading
@@ -297,6 +298,19 @@ tracker.close()
     assert config["parameters"] == 3_213_760
     (run,) = [record.run for record in wandb_file.records(file) if record.HasField("run")]
     assert (run.display_name, run.project, list(run.tags)) == ("my-run", "tests", ["one", "two"])
+    environment = [record.environment for record in wandb_file.records(file) if record.HasField("environment")]
+    assert not any(found.host or found.username or found.email or found.root for found in environment)
+    for name in (sys.executable, sys.prefix, platform.node()):
+        assert name.encode() not in file.read_bytes()
+
+
+def test_the_home_of_the_user_is_not_sent(tmp_path, wandb, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "CANARY"))
+    trained = preset("offline")
+    source = str(tmp_path / "CANARY" / "texts")
+    trained = trained.model_copy(update={"data": trained.data.model_copy(update={"source": source})})
+    WandbTracker(trained, tmp_path).close()
+    assert wandb.arguments["config"]["data"]["source"] == "~/texts"
 
 
 def test_the_id_is_not_written_through_a_link_out_of_the_run(tmp_path, monkeypatch):
