@@ -140,7 +140,7 @@ def test_in_a_browser_a_preset_is_trained_and_its_model_answers(tmp_path):
             await page.wait_for("20 steps in the browser")
             await page.press("t", 84, control=True)
             await page.wait_for("TRAINING")
-            await page.wait_for("FINISHED", 10 * PATIENCE)
+            await page.wait_for("FINISHED", 3 * PATIENCE)
             await page.press("F4", 115)
             await page.wait_for("how a text begins")
             await page.type("def")
