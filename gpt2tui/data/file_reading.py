@@ -3,7 +3,8 @@
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -11,6 +12,13 @@ from typing import BinaryIO, cast
 from gpt2tui.errors import DataError
 
 BLOCK_BYTES = 1 << 20
+NAMED_FILES = 10
+"""How many files an error names at most."""
+_SAMPLE_BYTES = 4096
+
+
+class NotTextError(DataError):
+    """A file is not UTF-8 text."""
 
 
 def suffix(path: Path) -> str:
@@ -33,7 +41,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]:
-    """The text of a file's bytes [start, stop) in blocks of about 1 MB, with LF line ends, without a BOM."""
+    """The text of a file's bytes [start, stop) in blocks of about 1 MB, with LF line ends, without a BOM.
+
+    Raises NotTextError where it is not UTF-8 or has NUL bytes.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = start
     held_back = ""
@@ -41,11 +52,12 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]
         file.seek(start)
         while True:
             data = file.read(BLOCK_BYTES if stop is None else min(BLOCK_BYTES, stop - offset))
-            undecoded = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                raise not_utf8(path, offset - undecoded + error.start) from error
+                raise not_text([path]) from error
+            if "\0" in text:
+                raise not_text([path])
             if offset == 0:
                 text = text.removeprefix("\ufeff")
             offset += len(data)
@@ -60,15 +72,17 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a file with their ends, without a BOM. Lines end at LF only."""
-    offset = 0
+    """The lines of a file with their LF ends, without a BOM. Raises NotTextError as `blocks` does."""
+    encoding = "utf-8-sig"
     with opened(path) as file:
         for line in file:
+            if b"\0" in line:
+                raise not_text([path])
             try:
-                yield line.decode("utf-8" if offset else "utf-8-sig")
+                yield line.decode(encoding)
             except UnicodeDecodeError as error:
-                raise not_utf8(path, offset + error.start) from error
-            offset += len(line)
+                raise not_text([path]) from error
+            encoding = "utf-8"
 
 
 def size(path: Path) -> int:
@@ -97,8 +111,64 @@ def line_end_near(path: Path, offset: int, end: int) -> int:
     return offset + continuation
 
 
-def not_utf8(path: Path, offset: int) -> DataError:
-    """The error for a file in another encoding."""
-    return DataError(
-        f"{path} is not UTF-8 text: the byte at offset {offset:,} does not belong there; convert the file to UTF-8"
-    )
+def not_text(paths: Sequence[Path]) -> NotTextError:
+    """The error that names all of these files that are not UTF-8 text, with what they are and the place."""
+    faults = [(path, fault) for path in paths if (fault := text_fault(path))]
+    if len(faults) == 1:
+        path, fault = faults[0]
+        return NotTextError(f"{path} {fault}; convert the file to UTF-8, or leave it out")
+    named = "; ".join(f"{path} {fault}" for path, fault in faults[:NAMED_FILES])
+    more = f"; and {len(faults) - NAMED_FILES} more" if len(faults) > NAMED_FILES else ""
+    return NotTextError(f"{len(faults)} files are not text; convert them to UTF-8, or leave them out: {named}{more}")
+
+
+def text_fault(path: Path) -> str | None:
+    """What a file is that is not UTF-8 text, with the line and the offset of its first bad byte; None if it is text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, line = 0, 1
+    with opened(path) as file:
+        while True:
+            data = file.read(BLOCK_BYTES)
+            if offset == 0 and (encoding := _utf16_or_utf32(data[:_SAMPLE_BYTES])):
+                return f"is {encoding} text, not UTF-8"
+            undecoded = decoder.getstate()[0]
+            bad = None
+            try:
+                decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                bad = error.start - len(undecoded)
+            null = data.find(b"\0")
+            if null >= 0 and (bad is None or null < bad):
+                line += data.count(b"\n", 0, null)
+                place = f"line {line}, offset {offset + null:,}"
+                rest_is_null = not data[null:].strip(b"\0") and all(
+                    not block.strip(b"\0") for block in iter(lambda: file.read(BLOCK_BYTES), b"")
+                )
+                if rest_is_null:
+                    return f"ends in NUL bytes from {place} on, as a file cut off by a crash does"
+                return f"is binary, not text: there is a NUL byte at {place}"
+            if bad is not None:
+                line += data.count(b"\n", 0, max(bad, 0))
+                return f"is not UTF-8 text: line {line}, the byte at offset {offset + bad:,} does not belong there"
+            if not data:
+                return None
+            offset += len(data)
+            line += data.count(b"\n")
+
+
+def _utf16_or_utf32(beginning: bytes) -> str | None:
+    """The encoding where a byte order mark or the bytes at even or odd offsets give it away, else None.
+
+    In UTF-16 one of the two bytes of most characters is the same small number, such as 0 in Latin or 4 in Cyrillic.
+    """
+    if beginning.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    common = [Counter(beginning[i::2]).most_common(1) for i in (0, 1)]
+    if not all(common):
+        return None
+    (low, high), half = sorted(each[0] for each in common), len(beginning) // 2
+    # A binary file that begins with zeros has them at both kinds of offsets.
+    is_utf16 = half >= 4 and low[0] < 0x20 and low[1] > 0.6 * half and high[0] >= 0x20
+    return "UTF-16" if is_utf16 else None

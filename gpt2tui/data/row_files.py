@@ -37,6 +37,13 @@ class RowFiles(RowSource):
 
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
         """A position is a file's number and a row's number in it."""
+        try:
+            yield from self._rows(start)
+        except file_reading.NotTextError as error:
+            texts = [path for path in self._files if file_reading.suffix(path) != ".parquet"]
+            raise file_reading.not_text(texts) from error
+
+    def _rows(self, start: Position) -> Iterator[tuple[str, Position]]:
         first_file, first_row = start or (0, 0)
         for i, path in enumerate(self._files):
             if i < first_file:

@@ -62,6 +62,12 @@ class TextFiles(Corpus):
 
     def pieces(self, split: Split, start: Position = None) -> Iterator[TextPiece]:
         """The files in order, in pieces. A position is a file's number and a piece's number."""
+        try:
+            yield from self._pieces(split, start)
+        except file_reading.NotTextError as error:
+            raise file_reading.not_text([file.path for file in self._files]) from error
+
+    def _pieces(self, split: Split, start: Position) -> Iterator[TextPiece]:
         first_file, first_piece = start or (0, 0)
         for i, span in enumerate(self._spans_of(split)):
             if i < first_file:

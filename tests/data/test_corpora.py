@@ -162,6 +162,38 @@ def test_text_that_is_not_utf8_is_refused_with_its_place(offset, suffix, tmp_pat
         both(path)
 
 
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_all_files_that_are_not_text_are_named_at_once_with_their_places(suffix, tmp_path):
+    row = '{"text": "a row"}\n'
+    for i in range(9):
+        write(tmp_path / f"{i}.{suffix}", row * 20)
+    # The first bad byte of the file, not of the part that happens to be read first.
+    write(tmp_path / f"2.{suffix}", (row * 3).encode() + b'{"text": "caf\xe9"}\n' + (row * 20).encode() + b"\xe9")
+    write(tmp_path / f"5.{suffix}", row.encode("utf-16"))
+    write(tmp_path / f"8.{suffix}", row.encode() + b"PK\0\1")
+    with pytest.raises(DataError, match=r"^3 files are not text") as caught:
+        both(tmp_path)
+    message = str(caught.value)
+    assert f"2.{suffix} is not UTF-8 text: line 4, the byte at offset {3 * len(row) + 13} " in message
+    assert f"5.{suffix} is UTF-16 text" in message
+    assert f"8.{suffix} is binary, not text: there is a NUL byte at line 2, offset {len(row) + 2}" in message
+
+
+@pytest.mark.parametrize("text", ["plain words in a row\n", "простые слова в ряд\n", "απλά λόγια σε μια σειρά\n"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf16_and_utf32_are_called_so(text, encoding, tmp_path):
+    path = write(tmp_path / "a.txt", (text * 50).encode(encoding))
+    with pytest.raises(DataError, match=f"is {encoding[:6].upper()} text, not UTF-8"):
+        both(path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.csv"])
+def test_a_file_that_ends_in_nul_bytes_is_refused(name, tmp_path):
+    path = write(tmp_path / name, b"text\n" * 100 + bytes(3_000_000))
+    with pytest.raises(DataError, match=r"ends in NUL bytes from line 101, offset 500 on"):
+        both(path)
+
+
 def test_text_cut_off_inside_a_character_is_refused(tmp_path):
     path = write(tmp_path / "cut.txt", b"a" * 100 + "é".encode()[:1])
     with pytest.raises(DataError, match="offset 100 "):
