@@ -64,6 +64,10 @@ class Corpus(ABC):
         """About how many bytes of text the split has, where that is known without reading it."""
         return None
 
+    def reading_notices(self) -> list[str]:
+        """Sentences to show the user that are known once the splits have been read; kept in the token store."""
+        return []
+
     def documents(self, split: Split) -> Iterator[str]:
         """The whole documents of a split, in their fixed order."""
         parts: list[str] = []

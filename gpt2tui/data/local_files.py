@@ -16,7 +16,7 @@ from gpt2tui.preset.schema import DataTable
 from gpt2tui.system.files import sha256
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
-READABLE = ".txt, .md, .py, .jsonl, .csv or .parquet, gzipped or not"
+READABLE = ".txt, .md, .py, .jsonl, .ndjson, .json, .csv, .tsv or .parquet, gzipped or not"
 HASHED_BYTES = 64 << 20
 """The fingerprint of a corpus up to this size hashes its content; of a larger one, sizes and modification times."""
 _PERHAPS_EMPTY = 4096  # bytes: a smaller file may be only a byte order mark, or gzipped nothing
@@ -39,7 +39,7 @@ def open_local(table: DataTable) -> Corpus:
         raise DataError(f"{what}; choose files with text in them")
     if any(file_reading.suffix(path) in row_files.SUFFIXES for path in paths):
         full = [path for path, size in zip(paths, sizes, strict=True) if size]
-        source = RowFiles(table.source, full, table.text_column, fingerprint)
+        source = RowFiles(table.source, {"train": full}, table.text_column, fingerprint)
         return RowCorpus(source, table.validation_fraction, table.streaming)
     files = [TextFile(path, path.relative_to(root).as_posix(), size) for path, size in zip(paths, sizes, strict=True)]
     return TextFiles(table.source, files, table.validation_fraction, fingerprint)

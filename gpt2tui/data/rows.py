@@ -21,6 +21,10 @@ class RowSource(ABC):
     has_validation: bool = False
     has_test: bool = False
 
+    def reading_notices(self) -> list[str]:
+        """Sentences about the rows that have been read, such as the number of rows without text."""
+        return []
+
     @abstractmethod
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
         """Each row's text and the position after it. "train" has the validation rows where there is no such split."""
@@ -45,6 +49,10 @@ class RowCorpus(Corpus):
         self._source = source
         self._fraction = fraction
         self._streaming = streaming
+
+    def reading_notices(self) -> list[str]:
+        """Sentences about the rows that have been read."""
+        return self._source.reading_notices()
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""

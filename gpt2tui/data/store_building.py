@@ -62,7 +62,7 @@ def build_store(
             "fingerprint": corpus.fingerprint,
             "splits": splits,
             "xz_bits_per_byte": bits_per_byte.result(),
-            "notices": _notices(tokenizer, table, vocab_size),
+            "notices": [*corpus.reading_notices(), *_notices(tokenizer, table, vocab_size)],
         }
         (building / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
         sync_file(building / META_FILE)

@@ -4,6 +4,8 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from gpt2tui.data.corpus import stable_hash
@@ -244,6 +246,96 @@ def test_null_and_absent_texts_in_jsonl_are_left_out(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"text": "a"}\n\n{"text": null}\n{"other": 1}\n{"text": "b"}\n')
     train, validation = both(path)
     assert sorted(train + validation) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_rows_without_text_are_counted_and_the_first_row_decides_no_more_than_others(kind, tmp_path):
+    rows = {"jsonl": ['{"other": 1}', '{"text": null}', '{"text": "a"}', '{"text": "b"}', '{"text": ""}']}
+    rows["csv"] = ["id,text", "1", "2,", "3,a", "4,b", "5,"]
+    corpus = opened(write(tmp_path / f"a.{kind}", "\n".join(rows[kind]) + "\n"))
+    texts = [*corpus.documents("train"), *corpus.documents("validation")]
+    assert sorted(texts) == ["a", "b"]
+    (notice,) = corpus.reading_notices()
+    assert notice.startswith("3 of 5 rows of ")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_header_tells_the_delimiter(delimiter, name, tmp_path):
+    quoted = [f'{i}{delimiter}"a {delimiter} ""b"", {i}"' for i in range(30)]
+    train, validation = both(write(tmp_path / name, "\n".join([f"id{delimiter}text", *quoted])))
+    assert sorted(train + validation) == sorted(f'a {delimiter} "b", {i}' for i in range(30))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["id,text", "1,ok", "2,one, two"], r"a\.csv:3 has 3 fields and the header 2; .*commas into double quotes"),
+        (["text", "one, two"], r"a\.csv:2 has 2 fields and the header 1"),
+        (["text;id", '"a;', 'b";1', "one;two;3"], r"a\.csv:4 has 3 fields and the header 2; .*semicolons"),
+        (["id,text", '1,"open', "2,b", "3,c"], r"a\.csv:2 is not CSV"),
+        (["text,text", "a,b"], r"2 columns text"),
+        (["id;content", "1;a"], r"no column text; it has id, content"),
+        (["id,text\r1,a\r2,b"], r"carriage return without a line feed"),
+    ],
+)
+def test_a_csv_row_that_would_lose_text_is_refused_with_its_line(lines, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        both(write(tmp_path / "a.csv", "\n".join(lines) + "\n"))
+
+
+def test_empty_fields_at_the_end_of_a_row_are_no_text(tmp_path):
+    train, validation = both(write(tmp_path / "a.csv", "text,id\na,1,,\nb,2\n"))
+    assert sorted(train + validation) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "a"}, {"text": "b"}]',
+        '{"text": "a"}\n{"text": "b"}\n',
+        '{"version": 1, "data": [{"text": "a"}, {"text": "b"}]}',
+        '{"id": [1, 2], "text": ["a", "b"]}',
+    ],
+)
+def test_json_files_of_every_shape_are_read(content, tmp_path):
+    train, validation = both(write(tmp_path / "a.json", content))
+    assert sorted(train + validation) == ["a", "b"]
+
+
+def test_a_json_file_of_one_object_is_one_document(tmp_path):
+    (train,), (validation,) = both(write(tmp_path / "a.json", '{"text": "one line\\nand another\\n"}'))
+    assert train + validation == "one line\nand another\n"
+
+
+@pytest.mark.parametrize("content", ["[1, 2", '{"a": 1', "[1, 2]", '[{"text": "a"}, "b"]', "[" * 100_000])
+def test_a_json_file_without_objects_is_refused(content, tmp_path):
+    with pytest.raises(DataError, match=r"a\.json.* is not "):
+        both(write(tmp_path / "a.json", content))
+
+
+def write_nested(path):
+    rows = [{"data": {"text": f"text {i}", "n": i}, "messages": [{"role": "user"}], "title": "t"} for i in range(20)]
+    if path.suffix == ".parquet":
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+        return write(path, sink.getvalue().to_pybytes())
+    return write(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "parquet"])
+def test_a_nested_column_is_read_by_its_path(kind, tmp_path):
+    train, validation = both(write_nested(tmp_path / f"a.{kind}"), text_column="data.text")
+    assert sorted(train + validation) == sorted(f"text {i}" for i in range(20))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_column_of_lists_is_refused_with_the_columns_of_text(kind, tmp_path):
+    path = write_nested(tmp_path / f"a.{kind}")
+    with pytest.raises(DataError, match=r"in column messages, not text; columns of text are data\.text, title;"):
+        both(path, text_column="messages")
+    with pytest.raises(DataError, match=r"no column text; it has data\.text, data\.n, messages, title"):
+        both(path)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
