@@ -36,7 +36,8 @@ class TextFiles(Corpus):
 
     So nearly every file stays in its split when others are added or removed. Where whole files cannot come near the
     fraction, because there are few or one is very large, the end of the largest file is the validation split, cut at
-    a line end. The files of `test`, which are not among the others, are the test split.
+    a line end. The files of `test` and `validation`, which are not among the others, are these
+    splits where there are any.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class TextFiles(Corpus):
         fraction: float,
         fingerprint: str,
         test: Sequence[TextFile] = (),
+        validation: Sequence[TextFile] = (),
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.has_test = bool(test)
         self._files = [file for file in files if file.bytes]
         self._test = [_Span(file.path, file.bytes) for file in test]
+        self._validation = [_Span(file.path, file.bytes) for file in validation]
         self._fraction = fraction
         if not self._files:
             raise DataError(f"{name}: every file is empty; choose files with text in them")
@@ -81,6 +84,11 @@ class TextFiles(Corpus):
 
     @cached_property
     def _spans(self) -> dict[Split, list[_Span]]:
+        if self._validation:
+            return {
+                "train": [_Span(file.path, file.bytes) for file in self._files],
+                "validation": self._validation,
+            }
         total = sum(file.bytes for file in self._files)
         by_hash = sorted(self._files, key=lambda file: stable_hash(file.key))
         shares = [size / total for size in accumulate(file.bytes for file in by_hash)]

@@ -84,6 +84,8 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
     """
     table = preset.data
     corpus = yield from _open_corpus(table)
+    for notice in corpus.notices:  # before the preparation, which may take long
+        yield StageProgress(notice)
     stores = cache / "tokens"
     settings = _settings(table, preset.model.vocab_size)
     folder = stores / _key(corpus.fingerprint, settings)

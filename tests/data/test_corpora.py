@@ -460,6 +460,84 @@ def test_a_glob_is_expanded(tmp_path):
     assert words(tmp_path / "**" / "a*.txt") == {"a1.txt", "a2.txt", "sub/a3.txt"}
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "json", "txt"])
+@pytest.mark.parametrize("name", ["data/{}", "{}-00000-of-00001", "{}/part"])
+def test_a_data_set_folder_uses_its_own_splits(name, suffix, tmp_path):
+    write(tmp_path / "README.md", "licence\n")
+    for split in ("train", "validation", "test"):
+        path = tmp_path / f"{name.format(split)}.{suffix}"
+        texts = [f"{split} {i}" for i in range(20)]
+        if suffix == "json":
+            write(path, json.dumps([{"text": text} for text in texts]))
+        else:
+            write(path, "\n".join(texts)) if suffix == "txt" else write_rows(path, texts)
+    corpus = opened(tmp_path)
+    for split in ("train", "validation", "test"):
+        assert set("\n".join(corpus.documents(split)).split("\n")) == {f"{split} {i}" for i in range(20)}
+    assert any("own splits" in notice for notice in corpus.notices)
+    assert any("README.md" in notice for notice in corpus.notices)
+    assert corpus.fingerprint != opened(f"{tmp_path}/**/*.md").fingerprint
+
+
+def test_programs_named_train_and_test_are_no_splits(tmp_path):
+    for name in ("train.py", "test.py", "model.py"):
+        write(tmp_path / name, f"# {name}\n" * 50)
+    train, validation = both(tmp_path)
+    assert set("".join(train + validation).split()) == {"#", "train.py", "test.py", "model.py"}
+
+
+def test_files_that_are_not_read_are_counted(tmp_path):
+    write(tmp_path / "a.txt", "text\n" * 50)
+    for i in range(5):
+        write(tmp_path / f"{i}.json", "{}")
+        write(tmp_path / f"{i}.html", "<p>")
+    for source in (tmp_path, f"{tmp_path}/*"):
+        (notice,) = opened(source).notices
+        assert notice.startswith(f"10 of 11 files of {source} are not read: ")
+        assert "5 .json" in notice
+        assert "5 .html" in notice
+
+
+def test_a_folder_of_json_files_is_read(tmp_path):
+    for i in range(5):
+        write(tmp_path / f"{i}.json", json.dumps({"text": f"text {i}"}))
+    train, validation = both(tmp_path)
+    assert sorted(train + validation) == [f"text {i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("source", ["", "**/*.*", "**"])
+def test_run_folders_are_never_part_of_a_corpus(source, tmp_path):
+    write(tmp_path / "a.txt", "text\n" * 50)
+    before = opened(tmp_path).fingerprint
+    write(tmp_path / "runs" / "one" / "run.json", "{}")
+    write(tmp_path / "runs" / "one" / "events.jsonl", "{}\n")
+    write(tmp_path / "runs" / "one" / "checkpoints" / "step-1" / "README.md", "a model\n")
+    corpus = opened(tmp_path / source)
+    assert set("".join(corpus.documents("train")).split()) == {"text"}
+    assert corpus.fingerprint == before
+    assert any("1 run folder " in notice for notice in corpus.notices)
+
+
+def test_linked_folders_are_read_once_by_folders_and_globs(tmp_path):
+    write(tmp_path / "corpus" / "real" / "a.txt", "text a\n" * 50)
+    write(tmp_path / "elsewhere" / "b.txt", "text b\n" * 50)
+    (tmp_path / "corpus" / "again").symlink_to("real")
+    (tmp_path / "corpus" / "loop").symlink_to(".")
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    folder, pattern = opened(tmp_path / "corpus"), opened(tmp_path / "corpus" / "**" / "*.txt")
+    for corpus in (folder, pattern):
+        text = "".join(text for split in ("train", "validation") for text in corpus.documents(split))
+        assert (text.count("text a"), text.count("text b")) == (50, 50)
+
+
+def test_a_glob_below_a_folder_with_brackets_is_expanded(tmp_path, monkeypatch):
+    write(tmp_path / "set [v1]" / "a.txt", "text\n" * 50)
+    monkeypatch.chdir(tmp_path)
+    for source in (tmp_path / "set [v1]" / "*.txt", "set [v1]/*.txt"):
+        train, _ = both(source)
+        assert set("".join(train).split()) == {"text"}
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
     train, validation = both(write_rows(tmp_path / "rows[1].jsonl", ROWS))
     assert len(train + validation) == len(ROWS)
