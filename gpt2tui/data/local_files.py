@@ -13,7 +13,7 @@ from gpt2tui.data import file_reading, row_files
 from gpt2tui.data.corpus import Corpus, Split, digest
 from gpt2tui.data.row_files import RowFiles
 from gpt2tui.data.rows import RowCorpus
-from gpt2tui.data.text_files import TextFile, TextFiles
+from gpt2tui.data.text_files import TextFile, TextFiles, has_markers
 from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
 from gpt2tui.system.files import sha256
@@ -92,7 +92,10 @@ def open_local(table: DataTable) -> Corpus:
             fingerprint,
             test=files.get("test", ()),
             validation=files.get("validation", ()),
+            split_on_end_of_text=table.split_on_end_of_text,
         )
+        if table.split_on_end_of_text and any(has_markers(path) for paths in full.values() for path in paths):
+            corpus.fingerprint = digest(fingerprint, "split_on_end_of_text")
     corpus.notices = found.notices
     return corpus
 

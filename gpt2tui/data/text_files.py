@@ -1,15 +1,28 @@
-"""Plain text files as a corpus: one file is one document."""
+"""Plain text files as a corpus: one file is one document, or several that `<|endoftext|>` divides."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 from gpt2tui.data import file_reading
 from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, stable_hash
 from gpt2tui.data.text_cuts import CUT_LENGTH, last_cut
+from gpt2tui.data.tokenizer_kinds import EOT_TEXT
 from gpt2tui.errors import DataError
+
+T = TypeVar("T")
+
+# The end of a line after the marker goes with it. Within a sentence there are spaces beside it, in a program quotes.
+_MARKER = re.compile(
+    r"(?:(?<=\n)|\A)<\|endoftext\|>(?:[ \t]{0,8}(?:\n|\Z)|(?=[\w\"'“‘<#*(]))"
+    r"|(?:(?<=[\w.!?…:;)*>”’])|(?<=[.!?…,][\"']))<\|endoftext\|>(?:[ \t]{0,8}(?:\n|\Z)|(?=[\w“‘<#*(]))"
+)
+_LOOK_AHEAD = 64
+_LOOK_BACK = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,7 @@ class TextFiles(Corpus):
         fingerprint: str,
         test: Sequence[TextFile] = (),
         validation: Sequence[TextFile] = (),
+        split_on_end_of_text: bool = False,
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
@@ -55,9 +69,16 @@ class TextFiles(Corpus):
         self._files = [file for file in files if file.bytes]
         self._test = [_Span(file.path, file.bytes) for file in test]
         self._validation = [_Span(file.path, file.bytes) for file in validation]
+        self._split_on_end_of_text = split_on_end_of_text
+        self._markers: dict[tuple[Path, int], int] = {}
         self._fraction = fraction
         if not self._files:
             raise DataError(f"{name}: every file is empty; choose files with text in them")
+
+    def reading_notices(self) -> list[str]:
+        """How many markers have divided the files that have been read to their ends."""
+        count = sum(self._markers.values())
+        return [f"{count:,} {EOT_TEXT} in {self.name} divide documents"] if count else []
 
     def size(self, split: Split) -> int:
         """About how many bytes of text the split has; too few where files are gzipped."""
@@ -75,9 +96,16 @@ class TextFiles(Corpus):
         for i, span in enumerate(self._spans_of(split)):
             if i < first_file:
                 continue
-            for j, (text, last) in enumerate(_with_last(_cut(file_reading.blocks(span.path, span.start, span.stop)))):
+            blocks = file_reading.blocks(span.path, span.start, span.stop)
+            parts = divided(blocks) if self._split_on_end_of_text else _with_last(blocks)
+            pieces = _cut(parts)
+            markers = 0
+            for j, ((text, ends_document), is_last) in enumerate(_with_last(pieces)):
+                markers += ends_document and not is_last
                 if i > first_file or j >= first_piece:
-                    yield TextPiece(text, last, [i + 1, 0] if last else [i, j + 1])
+                    # The end of the file ends its last document.
+                    yield TextPiece(text, ends_document or is_last, [i + 1, 0] if is_last else [i, j + 1])
+            self._markers[span.path, span.start] = markers
 
     def _spans_of(self, split: Split) -> list[_Span]:
         return self._test if split == "test" else self._spans[split]
@@ -116,20 +144,48 @@ class TextFiles(Corpus):
         }
 
 
-def _cut(blocks: Iterator[str]) -> Iterator[str]:
-    """The same text cut where it does not change the tokens, instead of wherever a block happened to end."""
-    pending = ""
-    for block in blocks:
+def divided(blocks: Iterator[str]) -> Iterator[tuple[str, bool]]:
+    """The text without the markers that divide it, in parts, each with whether it ends a document."""
+    # `pending` begins with text that has been given out already, up to `start`, for the expression to look back at.
+    pending, start = "", 0
+    for block, is_last in _with_last(blocks):
         pending += block
+        end = len(pending) if is_last else len(pending) - _LOOK_AHEAD
+        for match in _MARKER.finditer(pending, start):
+            if match.start() >= end:
+                break
+            yield pending[start : match.start()], True
+            start = match.end()
+        if is_last or start < end:
+            yield pending[start:end], is_last
+            start = end
+        kept = max(0, start - _LOOK_BACK)
+        pending, start = pending[kept:], start - kept
+
+
+def has_markers(path: Path) -> bool:
+    """Whether a marker divides the first block of a text file."""
+    with file_reading.opened(path) as file:
+        beginning = file.read(file_reading.BLOCK_BYTES)
+    text = beginning.decode(errors="replace").removeprefix("\ufeff").replace("\r\n", "\n")
+    return EOT_TEXT in text and _MARKER.search(text) is not None
+
+
+def _cut(texts: Iterator[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+    """The same documents cut where it does not change the tokens, instead of wherever a block happened to end."""
+    pending = ""
+    for text, ends_document in texts:
+        pending += text
         while len(pending) > CUT_LENGTH:
             stop = last_cut(pending, 0, CUT_LENGTH)
-            yield pending[:stop]
+            yield pending[:stop], False
             pending = pending[stop:]
-    if pending:
-        yield pending
+        if ends_document and pending:
+            yield pending, True
+            pending = ""
 
 
-def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
+def _with_last(texts: Iterator[T]) -> Iterator[tuple[T, bool]]:
     """Each text with whether it is the last one."""
     previous = next(texts, None)
     while previous is not None:

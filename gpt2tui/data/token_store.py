@@ -164,6 +164,8 @@ def _settings(table: DataTable, vocab_size: int | None) -> dict[str, Any]:
         "validation_fraction": table.validation_fraction,
         "text_column": table.text_column,
         "streaming": table.streaming,
+        # Left out where it is the default, so that stores from before this setting are found.
+        **({} if table.split_on_end_of_text else {"split_on_end_of_text": False}),
     }
 
 

@@ -30,8 +30,9 @@ class DataTable(Table):
 
     source: str = Field(default="python-stdlib", min_length=1, max_length=4096)
     """The corpus: python-stdlib, wikitext-103, wikitext-2, hf:<id>[:<config>], or a path or glob of .txt .md .py
-    .jsonl .csv .parquet files, gzipped or not. A relative path is relative to the preset's file, and with --set or in
-    the form to the working folder."""
+    .jsonl .ndjson .json .csv .tsv .parquet files, gzipped or not. A folder with train, validation and test files is
+    read by these splits. A relative path is relative to the preset's file, and with --set or in the form to the working
+    folder."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
     """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in
@@ -45,7 +46,12 @@ class DataTable(Table):
     """Read the corpus while training instead of preparing it on disk first; for corpora larger than the disk."""
 
     text_column: str = Field(default="text", min_length=1, max_length=256)
-    """The column that holds the text, in jsonl, csv, parquet and Hub data sets."""
+    """The column that holds the text, in jsonl, json, csv, tsv, parquet and Hub data sets; data.text is text inside
+    of data."""
+
+    split_on_end_of_text: bool = True
+    """Whether <|endoftext|> alone on a line or between documents divides a text file into documents; within a sentence
+    or quotes it is text."""
 
 
 class OptimizerTable(Table):

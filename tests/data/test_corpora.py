@@ -127,6 +127,35 @@ def test_two_files_leave_text_on_both_sides(tmp_path):
     assert set("".join(validation)) <= set("b line\n")
 
 
+MARKER = "<|endoftext|>"
+
+
+@pytest.mark.parametrize("block", [100, 1 << 20])
+@pytest.mark.parametrize("between", [f"\n{MARKER}\n", f"{MARKER}\n", f"\n{MARKER}", MARKER, f"\r\n{MARKER}  \r\n"])
+def test_end_of_text_markers_divide_documents(between, block, tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2tui.data.file_reading.BLOCK_BYTES", block)
+    stories = [f'Once upon a time there was cat {i}. "Mew!"' if i % 2 else f"Cat {i} slept." for i in range(300)]
+    path = write(tmp_path / "stories.txt", between.join(stories) + between)
+    corpus = opened(path)
+    texts = [text.strip() for split in ("train", "validation") for text in corpus.documents(split)]
+    assert MARKER not in "".join(texts)
+    assert set(stories) <= {*texts, *stories[280:]}
+    assert any(MARKER in notice for notice in corpus.reading_notices())
+    whole = opened(path, split_on_end_of_text=False)
+    assert len(list(whole.documents("train"))) == 1
+    assert whole.fingerprint != corpus.fingerprint
+
+
+@pytest.mark.parametrize(
+    "text", ['EOT = "<|endoftext|>"\n', "the token <|endoftext|> ends it\n", "`<|endoftext|>`, 50256\n"]
+)
+def test_a_marker_within_a_sentence_or_quotes_is_text(text, tmp_path):
+    path = write(tmp_path / "a.py", text * 100)
+    (train,), (validation,) = both(path)
+    assert train + validation == text * 100
+    assert opened(path).fingerprint == opened(path, split_on_end_of_text=False).fingerprint
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.py", "a.txt.gz", "A.TXT"])
 def test_text_files_of_every_kind_are_read(name, tmp_path):
     text = "déjà vu\n" * 500

@@ -566,3 +566,13 @@ def test_incremental_decoding_joins_to_the_decoded_text(tokenizer):
     ids = np.random.default_rng(0).integers(0, tokenizer.vocab_size, 500).tolist()
     decoder = IncrementalDecoder(tokenizer)
     assert "".join(decoder.feed([i]) for i in ids) + decoder.flush() == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("character", [" ", "=", "a", "語"])
+def test_a_long_run_of_one_character_becomes_short_tokens(character):
+    ruler = "# " + "-" * 70 + "\n"
+    words = "".join(f"line {i}: the quick brown fox\n{ruler}" for i in range(200))
+    trained = train_bpe([words + character * 20_000 + "\n" + words], 1024)
+    longest = max((trained.decode([i]) for i in range(trained.vocab_size - 1)), key=lambda text: text.count(character))
+    assert longest.count(character) <= 32
+    assert any(trained.decode([i]).count("-") >= 70 for i in range(trained.vocab_size - 1))  # as in ordinary text
