@@ -20,6 +20,8 @@ UPDATE_BYTES_PER_PARAMETER = 28
 LOSS_CHUNK_LOGITS = 2**26  # CHUNK_LOGITS of model/loss.py, which imports torch
 NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 
+TRAINING_CODE_BYTES = 60_000_000  # what the first steps load beyond torch: optimizers, safetensors, threads' stacks
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -39,26 +41,43 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device by kind, at the end of a forward pass, where memory peaks."""
+    """Bytes on one device by kind, at the start of a backward pass, when they are most.
+
+    `checkpoint` and `process` are in the memory of the host, and 0 for a GPU.
+    """
 
     weights: int
     weight_copies: int
     gradients: int
     optimizer: int
     activations: int
+    temporaries: int
     loss: int
+    checkpoint: int
+    process: int
 
     @property
     def total(self) -> int:
-        """All kinds together, without what torch itself takes."""
+        """All kinds together: on a CPU the largest resident size of the process."""
         return sum(dataclasses.astuple(self))
+
+    @property
+    def still_needed(self) -> int:
+        """Bytes that must be free for the run: all but what this process has taken already."""
+        return self.total - self.process
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a run; None where not known. `seconds` counts training steps only."""
+    """The cost of a run; None where what it depends on is not known. `seconds` are of training steps only.
+
+    With a time budget, `steps` and what follows from them (tokens, epochs, FLOPs) are those that fit into it, or an
+    upper bound, `steps_are_a_bound`, while the speed of the device is not known.
+    """
 
     parameters: Parameters
+    steps: int
+    steps_are_a_bound: bool
     tokens_per_step: int
     tokens: int
     tokens_per_parameter: float
@@ -87,24 +106,34 @@ def estimate(
     """
     config = preset.model.model_copy(update={"vocab_size": vocab_size})
     parts = count_parameters(config)
-    tokens = preset.training.num_iterations * preset.tokens_per_step
     asked = preset.training.precision
     precision = asked if asked != "auto" else device.precision if device else "fp32"
     per_token = flops_per_token(preset.with_vocab_size(vocab_size))
-    flops = per_token * tokens + preset.training.num_iterations * muon_flops(preset, precision)
+    flops_per_step = per_token * preset.tokens_per_step + muon_flops(preset, precision)
+    step_seconds = _step_seconds(parts.total, flops_per_step, device, world_size)
+    steps = _steps(preset, step_seconds)
+    tokens = steps * preset.tokens_per_step
     return Estimate(
         parameters=parts,
+        steps=steps,
+        steps_are_a_bound=bool(preset.training.time_budget) and step_seconds is None,
         tokens_per_step=preset.tokens_per_step,
         tokens=tokens,
         tokens_per_parameter=tokens / parts.total,
         epochs=tokens / train_tokens if train_tokens else None,
         precision=precision,
-        memory=count_memory(preset, config, precision),
+        memory=count_memory(
+            preset,
+            config,
+            precision,
+            on_host=device is None or device.process_bytes is not None,
+            process_bytes=(device.process_bytes if device else None) or 0,
+        ),
         memory_free_bytes=device.memory_free_bytes if device else None,
         flops_per_token=per_token,
-        flops=flops,
+        flops=steps * flops_per_step,
         device=device.name if device else None,
-        seconds=_seconds(preset, parts.total, flops, device, world_size),
+        seconds=_seconds(preset, step_seconds),
     )
 
 
@@ -149,40 +178,73 @@ def muon_flops(preset: Preset, precision: Precision) -> float:
     return float(preset.model.n_layer * (4 * square + 2 * wide))
 
 
-def count_memory(preset: Preset, config: GPT2Config, precision: Precision) -> Memory:
+def count_memory(
+    preset: Preset, config: GPT2Config, precision: Precision, *, on_host: bool = True, process_bytes: int = 0
+) -> Memory:
     """Bytes on one device under autocast: weights, gradients and moments are fp32, products in the precision.
 
     AdamW keeps two moments, 8 bytes per parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
-    matrices. In fp16 and bf16 autocast keeps a cast copy of every matrix until the backward pass used it.
+    matrices. In fp16 and bf16 autocast keeps a cast copy of every matrix until the backward pass used it. A checkpoint
+    is written from a copy of weights and moments. `on_host`: whether the device's memory is that of the host, in which
+    there are that copy, unless no checkpoint is saved while training, and the process itself of `process_bytes`.
     """
     parts, size = count_parameters(config), 4 if precision == "fp32" else 2
     by_muon = 12 * config.n_layer * config.n_embd**2 if preset.optimizer.name == "muon" else 0
     matrices = parts.token_embedding + 12 * config.n_layer * config.n_embd**2
+    moments = 8 * (parts.total - by_muon) + 4 * by_muon
     B, T = preset.training.batch_size, preset.training.sequence_length
     return Memory(
         weights=4 * parts.total,
         weight_copies=0 if precision == "fp32" else size * matrices,
         gradients=4 * parts.total,
-        optimizer=8 * (parts.total - by_muon) + 4 * by_muon,
-        activations=activation_bytes(config, B, T, size),
+        optimizer=moments,
+        activations=activation_bytes(config, B, T, size, on_cpu=on_host),
+        temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host),
         loss=loss_bytes(config, parts.token_embedding // config.n_embd, B * T, size),
+        checkpoint=4 * parts.total + moments if on_host and preset.training.checkpoint_frequency else 0,
+        process=process_bytes + TRAINING_CODE_BYTES if process_bytes else 0,
     )
 
 
-def activation_bytes(config: GPT2Config, batch_size: int, sequence_length: int, size: int) -> int:
+def activation_bytes(
+    config: GPT2Config, batch_size: int, sequence_length: int, size: int, *, on_cpu: bool = True
+) -> int:
     """Bytes kept for the backward pass, numbers in products having `size` bytes.
 
     The count of Korthikanti et al. 2022, section 4.1, a token and layer: the inputs of qkv (C), q, k, v (3C),
     the inputs of the output projection (C), of the MLP (C), of GELU (4C) and of what follows it (4C): 14 C
-    numbers in the precision; the inputs of the two layer norms, 2 C in fp32; with dropout two C-byte masks.
-    Of the attention matrix only one fp32 number a head is kept (Dao et al. 2022, FlashAttention); a CPU with
-    dropout cannot do that and keeps it all, which is not counted.
-    Behind the blocks: the last layer norm's input and output, in fp32.
+    numbers in the precision; the inputs of the two layer norms, 2 C in fp32. Of the attention matrix only one fp32
+    number a head is kept (Dao et al. 2022, FlashAttention). Behind the blocks: the last layer norm's input and output,
+    in fp32.
+
+    Dropout on a GPU keeps a mask of one byte a number, 2 C a layer and C behind the embedding. A CPU keeps the factors
+    themselves, and has no attention with dropout that does without the matrix: q, k and v in fp32, the softmax, the
+    factors and their product are kept, three matrices of T x T fp32 numbers a head.
     """
-    C = config.n_embd
-    masks = 2 * C if config.dropout else 0
-    per_layer = 14 * C * size + 2 * C * 4 + masks + 4 * config.n_head
-    return batch_size * sequence_length * (config.n_layer * per_layer + 2 * C * 4)
+    C, T = config.n_embd, sequence_length
+    tokens = batch_size * T
+    per_layer, outside = 14 * C * size + 2 * C * 4 + 4 * config.n_head, 2 * C * 4
+    if config.dropout and on_cpu:
+        per_layer += 2 * C * size + 3 * C * (4 - size) - 4 * config.n_head + 3 * config.n_head * T * 4
+        outside += C * 4
+    elif config.dropout:
+        per_layer += 2 * C
+        outside += C
+    return tokens * (config.n_layer * per_layer + outside)
+
+
+def temporary_bytes(
+    config: GPT2Config, batch_size: int, sequence_length: int, size: int, *, on_cpu: bool = True
+) -> int:
+    """Bytes that the backward pass of one block takes besides: gradients of what it is going through.
+
+    In the MLP the gradients of GELU's output and input, 4C each, and three of width C; on a CPU with dropout also those
+    of three attention matrices, for which a heap that keeps freed blocks of other sizes has no room.
+    """
+    per_token = 11 * config.n_embd * size
+    if config.dropout and on_cpu:
+        per_token += 3 * config.n_head * sequence_length * 4
+    return batch_size * sequence_length * per_token
 
 
 def loss_bytes(config: GPT2Config, vocab_size: int, tokens: int, size: int) -> int:
@@ -207,33 +269,46 @@ def report_lines(estimate: Estimate) -> list[str]:
     """The estimate as lines of text."""
     parameters, memory = estimate.parameters, estimate.memory
     chinchilla = CHINCHILLA_TOKENS_PER_PARAMETER
+    most = "at most " if estimate.steps_are_a_bound else ""
     lines = [
         f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), _count)}",
-        f"tokens      {estimate.tokens_per_step:,} per step, {_count(estimate.tokens)} in all, "
-        f"{estimate.tokens_per_parameter:.3g} per parameter (Chinchilla's optimum is about {chinchilla})",
-        "data        " + _epochs(estimate.epochs),
+        f"tokens      {estimate.tokens_per_step:,} per step, {most}{_count(estimate.tokens)} in all, "
+        f"{most}{estimate.tokens_per_parameter:.3g} per parameter (Chinchilla's optimum is about {chinchilla})",
+        "data        " + _epochs(estimate.epochs, most),
         f"memory      {_bytes(memory.total)}: {_by_kind(dataclasses.asdict(memory), _bytes)}",
-        f"compute     {estimate.flops:.3g} FLOPs in {estimate.precision}, "
+        f"compute     {most}{estimate.flops:.3g} FLOPs in {estimate.precision}, "
         f"{estimate.flops_per_token:.3g} of them per token",
         "time        " + _time(estimate.seconds, estimate.device),
     ]
     free = estimate.memory_free_bytes
-    if free is not None and memory.total > free:
+    if free is not None and memory.still_needed > free:
         lines.append(f"too large?  {_bytes(free)} of memory are free; lower batch_size and raise gradient_accumulation")
     return lines
 
 
-def _seconds(
-    preset: Preset, parameters: int, flops: float, device: DeviceSpeed | None, world_size: int
-) -> float | None:
-    """Products at the device's speed, shared by the ranks, and the weight updates, which every rank does in full."""
+def _step_seconds(parameters: int, flops: float, device: DeviceSpeed | None, world_size: int) -> float | None:
+    """Products at the device's speed, shared by the ranks, and the update, which every rank makes itself."""
     if device is None or not device.flops_per_second_achievable:
         return None
     seconds = flops / device.flops_per_second_achievable / world_size
     if device.memory_bytes_per_second:
-        update = UPDATE_BYTES_PER_PARAMETER * parameters / device.memory_bytes_per_second
-        seconds += preset.training.num_iterations * update
-    return min(seconds, preset.training.time_budget or math.inf)
+        seconds += UPDATE_BYTES_PER_PARAMETER * parameters / device.memory_bytes_per_second
+    return seconds
+
+
+def _steps(preset: Preset, step_seconds: float | None) -> int:
+    """The steps that fit into the time budget, at least one after the warm-up; all of them where none is known."""
+    most, budget = preset.training.num_iterations, preset.training.time_budget
+    if not budget or step_seconds is None:
+        return most
+    return min(most, max(int(budget / step_seconds), preset.schedule.warmup_iterations + 1))
+
+
+def _seconds(preset: Preset, step_seconds: float | None) -> float | None:
+    """What all steps take, or the time budget that ends them."""
+    if step_seconds is None:
+        return None
+    return min(preset.training.num_iterations * step_seconds, preset.training.time_budget or math.inf)
 
 
 def _by_kind(kinds: dict[str, int], shown: Any) -> str:
@@ -252,12 +327,12 @@ def _bytes(value: float) -> str:
     return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
 
 
-def _epochs(epochs: float | None) -> str:
+def _epochs(epochs: float | None, most: str = "") -> str:
     if epochs is None:
         return "the size of the corpus is not known yet"
     if epochs <= 1:
-        return f"{100 * epochs:.3g} % of the corpus is read, no part of it twice"
-    return f"the corpus is read {epochs:.3g} times"
+        return f"{most}{100 * epochs:.3g} % of the corpus is read, no part of it twice"
+    return f"the corpus is read {most}{epochs:.3g} times"
 
 
 def _time(seconds: float | None, device: str | None) -> str:

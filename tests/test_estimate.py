@@ -3,6 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -100,9 +103,10 @@ def bytes_kept_for_backward(config, batch_size, sequence_length, precision):
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
-def test_activations_are_what_autograd_keeps(precision, size):
-    config = GPT2Config(**SMALL, vocab_size=100)
+def test_activations_are_what_autograd_keeps(precision, size, dropout):
+    config = GPT2Config(**SMALL, vocab_size=100, dropout=dropout)
     kept = bytes_kept_for_backward(config, 8, 64, precision)
     assert activation_bytes(config, 8, 64, size) == pytest.approx(kept, rel=0.03)
 
@@ -119,8 +123,37 @@ def test_memory_by_hand():
     assert memory.weight_copies == 2 * (hidden + 100 * C)
     assert memory.optimizer == 8 * (P - hidden) + 4 * hidden
     assert memory.activations == 16 * (3 * (14 * C * 2 + 2 * C * 4 + 4 * 4) + 8 * C)
+    assert memory.temporaries == 16 * 11 * C * 2
     assert memory.loss == 16 * 100 * 6 + 4 * 100 * C
+    assert memory.checkpoint == memory.weights + memory.optimizer
+    assert memory.process == 0
     assert memory.total == sum(dataclasses.astuple(memory))
+
+
+def test_only_the_host_has_the_checkpoints_copy_and_the_process():
+    here = DeviceSpeed("2 CPU threads", "fp32", memory_free_bytes=10**9, process_bytes=300_000_000)
+    preset = preset_of(model=SMALL)
+
+    def memory(device, **training):
+        changed = preset.with_training(**training) if training else preset
+        return estimate(changed, vocab_size=100, train_tokens=None, device=device).memory
+
+    assert (memory(GPU).checkpoint, memory(GPU).process) == (0, 0)
+    assert memory(here).checkpoint == memory(here).weights + memory(here).optimizer
+    assert memory(here, checkpoint_frequency=0).checkpoint == 0
+    assert memory(here).process == 360_000_000
+    assert memory(here).still_needed == memory(here).total - 360_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_memory_is_within_15_percent_of_the_peak_of_a_run(dropout):
+    script = Path(__file__).parent / "benchmarks" / "estimates.py"
+    settings = [f"model.dropout={dropout}", "training.batch_size=64", "training.precision=fp32"]
+    overrides = [argument for setting in settings for argument in ("--set", setting)]
+    ran = subprocess.run([sys.executable, script, "test", *overrides], capture_output=True, text=True, check=True)
+    measured = json.loads(ran.stdout)
+    assert 0.85 <= measured["memory_ratio"] <= 1.15, measured
 
 
 def test_adamw_keeps_eight_bytes_a_parameter_and_fp32_copies_nothing():
@@ -130,9 +163,10 @@ def test_adamw_keeps_eight_bytes_a_parameter_and_fp32_copies_nothing():
     assert result.memory.weight_copies == 0
 
 
-def test_dropout_adds_two_masks_a_layer():
+def test_dropout_on_a_gpu_adds_a_byte_mask_for_each_dropout():
     plain, dropped = GPT2Config(**SMALL), GPT2Config(**SMALL, dropout=0.1)
-    assert activation_bytes(dropped, 2, 8, 4) - activation_bytes(plain, 2, 8, 4) == 2 * 8 * 3 * 2 * 32
+    with_masks, without = (activation_bytes(config, 2, 8, 4, on_cpu=False) for config in (dropped, plain))
+    assert with_masks - without == 2 * 8 * (3 * 2 * 32 + 32)
 
 
 def test_the_loss_holds_one_chunk_of_logits_however_many_tokens_there_are():
@@ -272,8 +306,30 @@ def test_the_memory_that_is_free_is_psutils_on_every_system(monkeypatch):
 def test_the_expected_speed_is_the_stated_fraction_of_the_measured_product(monkeypatch):
     monkeypatch.setattr(device_speed, "_fastest_seconds", lambda work: 0.01)
     speed = device_speed.measure(torch.device("cpu"), "fp32")
-    assert speed.flops_per_second_achievable == pytest.approx(0.4 * 2 * 1024**3 / 0.01)
+    assert speed.flops_per_second_achievable == pytest.approx(0.6 * 2 * 1024**3 / 0.01)
     assert speed.memory_bytes_per_second == 2 * 64 * 1024**2 / 0.01
+
+
+def test_tokens_epochs_and_flops_are_of_the_steps_that_fit_a_time_budget():
+    def costs(device, **training):
+        training = {"num_iterations": 10_000, "batch_size": 2, "sequence_length": 8} | training
+        return estimate(preset_of(training=training), vocab_size=257, train_tokens=1600, device=device)
+
+    whole = costs(GPU)
+    half = costs(GPU, time_budget=whole.seconds / 2)
+    assert half.steps == pytest.approx(5_000, abs=1)
+    assert half.tokens == 16 * half.steps
+    assert half.epochs == half.tokens / 1600
+    assert half.flops == pytest.approx(whole.flops / 2, rel=1e-3)
+    assert half.tokens_per_parameter == half.tokens / half.parameters.total
+    assert not half.steps_are_a_bound
+    assert "at most" not in "".join(report(half))
+
+    unknown = costs(None, time_budget=7.0)
+    assert (unknown.steps, unknown.steps_are_a_bound) == (10_000, True)
+    shown = {line.split()[0]: line for line in report(unknown)}
+    assert all("at most" in shown[row] for row in ("tokens", "data", "compute"))
+    assert "at most" not in "".join(report(costs(None)))
 
 
 def test_a_time_budget_bounds_the_expected_time():

@@ -32,10 +32,10 @@ _FP16_PEAKS = {r"V100-SXM2-.*": 125e12, r"V100-PCIE-.*": 112e12, r"T4": 65e12}
 # Megatron-Turing NLG and 46 % for PaLM itself.
 TRAINING_FRACTION_OF_PEAK = 0.4
 
-# The fraction of a measured matrix product's speed that a training step reaches outside its weight update. GPT-2s of 30
-# and 124 million parameters on 2 cores gave 0.36 to 0.51 in fp32, and 0.12 to 0.17 in bf16 with AMX, where
-# softmax, casts and copies take most of the time.
-TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.4, "bf16": 0.15, "fp16": 0.15}
+# Of a measured matrix product, what a training step reaches outside AdamW's update of the weights. GPT-2s of 1.7 to
+# 3.4 million parameters on 2 idle cores gave 0.54 to 0.7 in fp32 (the tables of `small` in docs/log.md), those of 30
+# and 124 million 0.17 to 0.2 in bf16 with AMX, where softmax, casts and copies take most of the time.
+TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.6, "bf16": 0.19, "fp16": 0.19}
 
 _PRODUCT_SIZES = (256, 512, 1024)  # rows and columns; the last is what the matrices of small GPT-2s have
 _LONGEST_PRODUCT_SECONDS = 0.5  # a CPU without bf16 instructions takes seconds for the largest
@@ -48,7 +48,8 @@ class DeviceSpeed:
     """The speed of a device in one precision; None where not known.
 
     `flops_per_second_achievable` is what training is expected to reach, `peak_flops` what the maker states,
-    `memory_free_bytes` what training may take, `memory_bytes_per_second` reading and writing together.
+    `memory_free_bytes` what training may take, `memory_bytes_per_second` reading and writing together,
+    `process_bytes` what this process has of the device's memory where that is the host's.
     """
 
     name: str
@@ -57,6 +58,7 @@ class DeviceSpeed:
     peak_flops: float | None = None
     memory_free_bytes: int | None = None
     memory_bytes_per_second: float | None = None
+    process_bytes: int | None = None
 
 
 def peak_flops(device_name: str, precision: Precision) -> float | None:
@@ -83,12 +85,14 @@ def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
         if peak is not None:
             return DeviceSpeed(name, precision, TRAINING_FRACTION_OF_PEAK * peak, peak, free)
         return DeviceSpeed(name, precision, _expected_from_product(device, precision), None, free)
+    process_bytes = psutil.Process().memory_info().rss  # before the products, whose memory a training uses again
     return DeviceSpeed(
         name=f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type,
         precision=precision,
         flops_per_second_achievable=_expected_from_product(device, precision),
         memory_free_bytes=psutil.virtual_memory().available,
         memory_bytes_per_second=_copy_speed() if device.type == "cpu" else None,
+        process_bytes=process_bytes,
     )
 
 

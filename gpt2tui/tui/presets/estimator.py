@@ -108,7 +108,7 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
         _row("memory", _memory(e), width, _memory_style(e) or "bold"),
     ]
     if by_kind:
-        lines += _shares(dataclasses.asdict(e.memory), byte_size, width)
+        lines += _shares(_needed(e), byte_size, width)
     if _too_large(e):
         lines += [Content.styled(line, "$text-error") for line in _wrap(_memory_advice(preset), width)]
     lines += [
@@ -129,7 +129,7 @@ def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
     e = costs.estimate
     about = "" if costs.vocab_size_is_exact else "about "
     memory = f"memory {_memory(e)}"
-    kinds = _largest(dataclasses.asdict(e.memory), width - cell_len(memory) - 2)
+    kinds = _largest(_needed(e), width - cell_len(memory) - 2)
     memory_style = _memory_style(e) or "bold"
     rows = [
         Content.assemble(
@@ -205,12 +205,17 @@ def _power(value: float) -> str:
 
 
 def _too_large(e: Estimate) -> bool:
-    return e.memory_free_bytes is not None and e.memory.total > e.memory_free_bytes
+    return e.memory_free_bytes is not None and e.memory.still_needed > e.memory_free_bytes
 
 
 def _memory(e: Estimate) -> str:
     free = f" of {byte_size(e.memory_free_bytes)} free" if e.memory_free_bytes is not None else ""
-    return f"{byte_size(e.memory.total)}{free}"
+    return f"{byte_size(e.memory.still_needed)}{free}"
+
+
+def _needed(e: Estimate) -> dict[str, int]:
+    """Bytes by kind, without what this process has already."""
+    return {kind: size for kind, size in vars(e.memory).items() if kind != "process"}
 
 
 def _memory_style(e: Estimate) -> str:
