@@ -63,6 +63,8 @@ class TokenizedCorpus:
     validation_documents: int
     xz_bits_per_byte: float | None
     """The size of the validation text under `xz -9`, in bits per byte; None where it is too long to compress."""
+    xz_after_training_bits_per_byte: float | None
+    """What the validation text adds to `xz -9` of the training text (its last 16 MB); None until it is computed."""
     notices: tuple[str, ...]
     """Sentences to show the user, about fallbacks and a vocabulary smaller than asked for."""
     streaming: bool
@@ -218,6 +220,7 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
             train_documents=train["documents"] if train else 0,
             validation_documents=validation["documents"],
             xz_bits_per_byte=meta["xz_bits_per_byte"],
+            xz_after_training_bits_per_byte=meta.get("xz_after_training_bits_per_byte"),
             notices=(*(corpus.notices if corpus else ()), *meta["notices"]),
             streaming=table.streaming,
             corpus=corpus,

@@ -55,6 +55,8 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
         )
     if event.xz_bits_per_byte is not None:
         xz = f"{event.xz_bits_per_byte:.2f}"
+        if event.xz_after_training_bits_per_byte is not None:
+            xz += f", and to {event.xz_after_training_bits_per_byte:.2f} after the training text"
         lines.append(Text(f"bits/byte: on the validation text, which xz -9 compresses to {xz}", style=QUIET))
     return [*lines, Text()]
 

@@ -135,6 +135,7 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
         step=state.step,
         num_iterations=state.preset.training.num_iterations,
         xz_bits_per_byte=corpus.xz_bits_per_byte,
+        xz_after_training_bits_per_byte=corpus.xz_after_training_bits_per_byte,
         vocab_size=state.preset.model.vocab_size,
         best_val_loss=state.best_val_loss,
         learning_rate_factor=state.learning_rate_factor,

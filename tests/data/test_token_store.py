@@ -4,11 +4,13 @@ import json
 import lzma
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from gpt2tui.data import store_building, token_store, tokenizer_kinds, xz
+from gpt2tui.data.corpus import Piece
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
 from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
@@ -309,6 +311,26 @@ def test_xz_bits_per_byte_are_those_of_xz_9(folder, cache):
     assert corpus.xz_bits_per_byte == pytest.approx(8 * len(lzma.compress(text, preset=9)) / len(text), rel=0.01)
 
 
+def test_xz_that_has_read_the_training_text_is_known_once_its_thread_has_ended(folder, cache):
+    first = run(preset(folder), cache)[0]
+    for thread in threading.enumerate():
+        if thread.name == "xz":
+            thread.join()
+    train, validation = (
+        "".join(piece.text for piece in first.corpus.pieces(split)).encode() for split in ("train", "validation")
+    )
+    added = len(lzma.compress(train + validation, preset=9)) - len(lzma.compress(train, preset=9))
+    found = run(preset(folder), cache)[0].xz_after_training_bits_per_byte
+    assert found == pytest.approx(8 * added / len(validation), abs=8 * 8 / len(validation))  # headers, padding to 4
+
+
+def test_of_a_long_training_text_xz_reads_the_end(monkeypatch):
+    monkeypatch.setattr(xz, "TRAINING_BYTES", 5)
+    tail = xz.Tail()
+    assert len(list(tail.watch([Piece(text, True, None) for text in ("abc", "def", "gh")]))) == 3
+    assert tail.text() == b"defgh"
+
+
 def test_xz_is_not_tried_on_too_much_text(folder, cache, monkeypatch):
     monkeypatch.setattr(xz, "LIMIT_BYTES", 100)
     assert run(preset(folder), cache)[0].xz_bits_per_byte is None
@@ -385,6 +407,7 @@ def test_opening_imports_no_heavy_library(folder, cache):
     run(preset(folder, "bpe"), cache)
     code = f"""
 import sys
+import threading
 {PRESET}
 stages = [progress.stage for progress in prepare(preset, Path(sys.argv[2]))]
 heavy = {{"torch", "datasets", "transformers", "tokenizers", "pyarrow"}} & set(sys.modules)
