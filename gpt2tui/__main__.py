@@ -1,60 +1,66 @@
 """`gpt2tui` and `python -m gpt2tui`: runs a command and returns its exit code."""
 
 import errno
-import io
-import os
 import sys
-from pathlib import Path
 
 from gpt2tui.errors import Gpt2TuiError, ResourceError
+from gpt2tui.system.standard_streams import discard_stdout, failure_of_stdout, make_streams_safe
+from gpt2tui.system.terminal_text import guard_streams, print_on_stderr, report_on_stderr
+
+# What a machine lacks, rather than what the program does wrong.
+RESOURCES = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    }
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; an expected failure is one message on stderr."""
-    from gpt2tui.cli import parse
-    from gpt2tui.system.terminal_text import guard_streams
-
-    _make_streams_safe()
+    make_streams_safe()
     guard_streams()
-    options = parse(arguments)
     try:
-        code: int = options.command(options)
+        code = _run_command(arguments)
         sys.stdout.flush()
         return code
     except Gpt2TuiError as error:
-        print(f"gpt2tui: {error}", file=sys.stderr)
+        print_on_stderr(f"gpt2tui: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("gpt2tui: interrupted", file=sys.stderr)
+        report_on_stderr("interrupted")
         return 130
-    except BrokenPipeError:
-        # The program that read our output has ended.
-        _discard_stdout()
-        return 0
     except OSError as error:
-        # A full disk under a redirected stdout. Other failures with files are a Gpt2TuiError by now.
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
-            raise
-        _discard_stdout()
-        print(
-            f"gpt2tui: stdout cannot be written: {error.strerror}; free disk space or write elsewhere", file=sys.stderr
-        )
+        return _exit_code_of(error)
+
+
+def _run_command(arguments: list[str] | None) -> int:
+    from gpt2tui.cli import parse
+
+    try:
+        options = parse(arguments)
+        code: int = options.command(options)
+        return code
+    except SystemExit:
+        sys.stdout.flush()  # argparse ignores that its help could not be written
+        if isinstance(failure_of_stdout(), BrokenPipeError):  # rich ends the process with 1
+            return 0
+        raise
+
+
+def _exit_code_of(error: OSError) -> int:
+    """Reports an error of the operating system; raises it again if it is none of the machine's resources."""
+    if error is failure_of_stdout():
+        discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            return 0  # the program that read our output has ended
+        report_on_stderr(f"stdout cannot be written: {error.strerror}; free disk space or write elsewhere")
         return ResourceError.exit_code
-
-
-def _make_streams_safe() -> None:
-    """Replaces a closed stream by the null device, and makes a character that a stream cannot encode a "?"."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - stays open until the process ends
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def _discard_stdout() -> None:
-    """Sends what is still buffered to the null device, so that the flush at shutdown raises no second error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno not in RESOURCES:
+        raise error
+    where = f"{error.filename}: " if error.filename else ""
+    report_on_stderr(f"{where}{error.strerror}; free what is used up on this machine, or allow the program more of it")
+    return ResourceError.exit_code
 
 
 def run() -> None:

@@ -323,13 +323,13 @@ def test_tokens_epochs_and_flops_are_of_the_steps_that_fit_a_time_budget():
     assert half.flops == pytest.approx(whole.flops / 2, rel=1e-3)
     assert half.tokens_per_parameter == half.tokens / half.parameters.total
     assert not half.steps_are_a_bound
-    assert "at most" not in "".join(report(half))
+    assert "at most" not in "".join(report_lines(half))
 
     unknown = costs(None, time_budget=7.0)
     assert (unknown.steps, unknown.steps_are_a_bound) == (10_000, True)
-    shown = {line.split()[0]: line for line in report(unknown)}
+    shown = {line.split()[0]: line for line in report_lines(unknown)}
     assert all("at most" in shown[row] for row in ("tokens", "data", "compute"))
-    assert "at most" not in "".join(report(costs(None)))
+    assert "at most" not in "".join(report_lines(costs(None)))
 
 
 def test_a_time_budget_bounds_the_expected_time():

@@ -1,7 +1,6 @@
 """The parts of the benchmark for one preset, and their numbers. What is not known is None, never 0."""
 
 import statistics
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from gpt2tui.device import device_name
 from gpt2tui.errors import DataError
 from gpt2tui.estimate import flops_per_token
 from gpt2tui.system.device_speed import peak_flops
-from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.system.terminal_text import print_on_stderr
 
 OURS = "gpt2tui"
 
@@ -39,7 +38,7 @@ def measure(
         yield "generate", {"skipped": skipped, "prompt_tokens": prompt, "new_tokens": count, **sampling, "rows": rows}
     if "tokenize" in parts:
         kind = subject.preset.data.tokenizer
-        _report(f"{subject.name}: tokenizing the embedded corpus")
+        print_on_stderr(f"{subject.name}: tokenizing the embedded corpus")
         try:
             yield "tokenize", {"skipped": None, **tokenization.measure(kind, subject.preset.model.vocab_size, seconds)}
         except DataError as error:
@@ -138,10 +137,6 @@ def _measure_candidates(
     if reason := reason_to_skip(subject, part, names, seconds):
         return reason, {}
     verb = "training" if part == "train" else "generation"
-    _report(f"{subject.name}: {verb}, {', '.join(names)}: {seconds:g} s each once warmed up")
+    print_on_stderr(f"{subject.name}: {verb}, {', '.join(names)}: {seconds:g} s each once warmed up")
     jobs = [Job(part, name, subject.preset, subject.tokens, warm_up_rounds=len(names) > 1) for name in names]
-    return None, take_turns(jobs, seconds, _report)
-
-
-def _report(text: str) -> None:
-    print(sanitize(text), file=sys.stderr, flush=True)
+    return None, take_turns(jobs, seconds, print_on_stderr)

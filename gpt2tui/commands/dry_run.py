@@ -1,7 +1,6 @@
 """`gpt2tui --headless --dry-run`: checks a preset and its data and estimates its cost, without training."""
 
 import argparse
-import sys
 
 from gpt2tui.commands.tables import print_json
 from gpt2tui.commands.train import load_preset
@@ -12,7 +11,7 @@ from gpt2tui.estimate import as_dict, estimate, report_lines
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.run import folder as runs
 from gpt2tui.system.device_speed import measure
-from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.system.terminal_text import print_on_stderr, sanitize
 from gpt2tui.training.resuming import resumed_preset
 
 
@@ -47,7 +46,7 @@ def dry_run(options: argparse.Namespace) -> int:
         print(line)
     if known is None:
         print(f"            assuming {ASSUMED_CHAR_VOCAB_SIZE} characters, because the corpus is not read yet")
-    print("\n" + sanitize(dumps(preset)), file=sys.stderr, end="")
+    print_on_stderr("\n" + dumps(preset).rstrip("\n"))
     return 0
 
 

@@ -1,11 +1,11 @@
 """`gpt2tui eval`: the loss of a model over all of a corpus's validation and test text."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from gpt2tui.commands.tables import print_json
 from gpt2tui.errors import DataError, UsageError
+from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
 if TYPE_CHECKING:
     from gpt2tui.data.corpus import Corpus, Split
@@ -20,7 +20,6 @@ def evaluate(options: argparse.Namespace) -> int:
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
     from gpt2tui.system.numbers import compact, xz_comparison
-    from gpt2tui.system.terminal_text import sanitize
 
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     warn_of_skipped(model.saved)
@@ -39,11 +38,9 @@ def evaluate(options: argparse.Namespace) -> int:
         splits = [options.split]
     is_own = _is_own_corpus(model, corpus)
     if is_own is False:
-        print(
-            f"gpt2tui: {sanitize(table.source)} is not the text that {sanitize(model.source)} was trained with (the "
-            "fingerprints differ): these are not its validation and test losses, and it may have been trained on parts "
-            "of this text",
-            file=sys.stderr,
+        report_on_stderr(
+            f"{table.source} is not the text that {model.source} was trained with (the fingerprints differ): these are "
+            "not its validation and test losses, and it may have been trained on parts of this text"
         )
     measured = {split: _measure(model, corpus, split) for split in splits}
     if options.json:
@@ -79,11 +76,10 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split") -> dict[str, 
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.token_store import tokenize
     from gpt2tui.evaluation.validation import validation_loss
-    from gpt2tui.system.terminal_text import sanitize
 
     sample = xz.TextSample()
     tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
-    print(f"measuring on {len(tokens):,} tokens, the {split} split of {sanitize(corpus.name)}", file=sys.stderr)
+    print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
     batches = evaluation_batches(tokens, 8, model.context_length, None)
     loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())
     xz_bits = sample.bits_per_byte()

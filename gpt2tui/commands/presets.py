@@ -1,14 +1,13 @@
 """`gpt2tui presets`: list, show, check, keys, schema."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.errors import Mistake, PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
-from gpt2tui.system.terminal_text import printable_value, sanitize
+from gpt2tui.system.terminal_text import print_on_stderr, printable_value
 
 
 def list_presets(options: argparse.Namespace) -> int:
@@ -60,7 +59,7 @@ def check_presets(options: argparse.Namespace) -> int:
         else:
             size = f"{count:,} parameters" if count else "its number of parameters depends on the corpus"
             if not options.json:
-                print(f"{sanitize(name)} is a valid preset: {size}", file=sys.stderr)
+                print_on_stderr(f"{name} is a valid preset: {size}")
         mistakes += found
         rows.append({"preset": name, "valid": not found, "mistakes": [_as_json(mistake) for mistake in found]})
     if options.json:

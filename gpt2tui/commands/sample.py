@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
-import sys
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import UsageError
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
 if TYPE_CHECKING:
     from gpt2tui.run.checkpoint import Checkpoint
@@ -16,7 +16,6 @@ def sample(options: argparse.Namespace) -> int:
     """Prints each text while it is generated, or all of them as JSON; text n, counted from 0, has the seed + n."""
     from gpt2tui import generation
     from gpt2tui.commands.tables import print_json
-    from gpt2tui.system.terminal_text import sanitize
 
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
@@ -36,16 +35,14 @@ def sample(options: argparse.Namespace) -> int:
             print(sanitize(piece.text), end="", flush=True)
         print()
     precision = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"
-    print(f"{model.source}: {model.model.num_parameters:,} parameters{precision}", file=sys.stderr)
+    print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{precision}")
     return 0
 
 
 def warn_of_skipped(saved: "Checkpoint | None") -> None:
     """Says on stderr why a better or newer checkpoint could not be used."""
-    from gpt2tui.system.terminal_text import sanitize
-
     for problem in saved.skipped if saved else ():
-        print(f"gpt2tui: {sanitize(problem)}; using another checkpoint", file=sys.stderr)
+        report_on_stderr(f"{problem}; using another checkpoint")
 
 
 def sampling_settings(defaults: SamplingTable, options: argparse.Namespace) -> SamplingTable:

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError
+from gpt2tui.system.terminal_text import report_on_stderr
 
 ALL_ADDRESSES = ("", "0.0.0.0", "::")
 CLOSING_SECONDS = 1.0  # for open pages to be closed after Ctrl-C
@@ -48,10 +49,9 @@ def serve(options: argparse.Namespace) -> int:
             """Says nothing yet: it does not listen before `run_app` has opened its sockets."""
 
     if not _only_this_machine(options.host):
-        print(
-            f"gpt2tui: there is no password: everyone who can reach {options.host}:{options.port} can start "
-            "trainings and read and delete runs",
-            file=sys.stderr,
+        report_on_stderr(
+            f"there is no password: everyone who can reach {options.host}:{options.port} can start trainings and read "
+            "and delete runs"
         )
     server = Workbench(command_line(), options.host, options.port, "gpt2tui", public_url)
     try:

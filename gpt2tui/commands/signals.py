@@ -1,9 +1,9 @@
 """SIGINT, SIGTERM and SIGHUP as requests to stop: the step ends, a checkpoint is saved, the exit code is 128 + n."""
 
 import signal
-import sys
 from types import FrameType, TracebackType
 
+from gpt2tui.system.terminal_text import print_on_stderr
 from gpt2tui.training.controls import Controls
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -52,11 +52,6 @@ class StopSignals:
         if self.received is None:
             self.received = number
             self.controls.stop()
-            _print_line("stopping after this step, then saving a checkpoint; press Ctrl-C again to stop at once")
-
-
-def _print_line(text: str) -> None:
-    try:
-        print(f"\ngpt2tui: {text}", file=sys.stderr, flush=True)
-    except (OSError, RuntimeError):  # the terminal is gone, or the signal interrupted a write to stderr
-        return
+            print_on_stderr(
+                "\ngpt2tui: stopping after this step, then saving a checkpoint; press Ctrl-C again to stop at once"
+            )

@@ -16,6 +16,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
+from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr
 from gpt2tui.training.controls import Controls
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 def train(options: argparse.Namespace) -> int:
     """Trains a new run, or resumes an old one. Returns the exit code."""
-    from gpt2tui.system.terminal_text import report_on_stderr
-
     refuse_several_processes()
     controls = Controls()
     with StopSignals(controls) as signals:
@@ -35,7 +34,7 @@ def train(options: argparse.Namespace) -> int:
                 _print_events(stream, options, signals)
         except Interrupted as interrupted:
             state = "the last checkpoint is unchanged" if signals.training else "training had not begun"
-            print(f"gpt2tui: stopped at once; {state}", file=sys.stderr)
+            report_on_stderr(f"stopped at once; {state}")
             return interrupted.exit_code
         return signals.exit_code or 0
 
@@ -74,16 +73,15 @@ def _open_run(options: argparse.Namespace) -> contextlib.AbstractContextManager[
 
 def _print_events(stream: Generator[Emitted, None, None], options: argparse.Namespace, signals: StopSignals) -> None:
     """Runs the training; prints the preparation of its data on stderr and its events on stdout."""
-    from gpt2tui.system.terminal_text import sanitize
     from gpt2tui.tracking.console import show_preparation
     from gpt2tui.tracking.subscriber import Subscribers
 
     opened = next(stream)
     assert isinstance(opened, OpenedRun)
     if options.resume and opened.resume_from is None:
-        print("the run has no checkpoint yet, so it starts again at step 0", file=sys.stderr)
+        print_on_stderr("the run has no checkpoint yet, so it starts again at step 0")
     for change in opened.changes:
-        print(sanitize(f"resumed with {change}", keep_newlines=False), file=sys.stderr)
+        print_on_stderr(f"resumed with {change}")
     started = show_preparation(_preparation_progress(stream))
     signals.training = True
     subscribers = Subscribers([_subscriber(options, opened, started)])

@@ -143,8 +143,16 @@ Report = Callable[[str], None]
 
 
 def report_on_stderr(message: str) -> None:
-    """One line on stderr, read anew each time so that a live display that stands in for it is respected."""
-    # A stderr that is closed, full or absent (pythonw) is no reason to end a run.
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"gpt2tui: {sanitize(message, keep_newlines=False)}\n")
+    """A message as one line on stderr; never raises."""
+    print_on_stderr(f"gpt2tui: {sanitize(message, keep_newlines=False)}")
+
+
+def print_on_stderr(text: str) -> None:
+    """Prints text on stderr, which only narrates: a closed pipe, a full disk or no stderr at all changes nothing.
+
+    `sys.stderr` is read anew each time, so that a live display that stands in for it is respected. RuntimeError is
+    what a signal handler gets that interrupted another write to stderr.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+        sys.stderr.write(sanitize(text) + "\n")
         sys.stderr.flush()

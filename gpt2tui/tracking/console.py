@@ -260,6 +260,7 @@ def show_preparation(preparation: "Generator[StageProgress, None, Prepared]", fi
 
 
 def _print_stages(preparation: "Generator[StageProgress, None, Prepared]", file: TextIO) -> Prepared:
+    output = LineOutput(file)
     printed: set[str] = set()
     while True:
         try:
@@ -269,7 +270,7 @@ def _print_stages(preparation: "Generator[StageProgress, None, Prepared]", file:
         if progress.stage not in printed:
             printed.add(progress.stage)
             total = "" if progress.total is None else f": {_amount(progress.total, progress.unit)}"
-            print(f"{sanitize(progress.stage, keep_newlines=False)}{total}", file=file, flush=True)
+            output.write(f"{sanitize(progress.stage, keep_newlines=False)}{total}")
 
 
 def _draw(preparation: "Generator[StageProgress, None, Prepared]", file: TextIO) -> Prepared:

@@ -326,8 +326,8 @@ def test_xz_that_has_read_the_training_text_is_known_once_its_thread_has_ended(f
 
 def test_of_a_long_training_text_xz_reads_the_end(monkeypatch):
     monkeypatch.setattr(xz, "TRAINING_BYTES", 5)
-    tail = xz.Tail()
-    assert len(list(tail.watch([Piece(text, True, None) for text in ("abc", "def", "gh")]))) == 3
+    tail = xz.TextTail()
+    assert len(list(tail.collect([Piece(text, True, None) for text in ("abc", "def", "gh")]))) == 3
     assert tail.text() == b"defgh"
 
 

@@ -281,7 +281,7 @@ def test_after_a_divergence_the_message_has_the_command_that_continues(tmp_path,
 
 def test_the_checkpoint_of_the_step_before_a_sudden_divergence_is_not_the_one_to_continue_from(tmp_path, monkeypatch):
     opening = new_run(LoadedPreset("tiny", tiny_runs.preset(tmp_path), ()), tmp_path / "runs" / "first")
-    with monkeypatch.context() as patch, pytest.raises(DivergedError, match="@4 --set optimizer.lr=0.005"):
+    with monkeypatch.context() as patch, pytest.raises(DivergedError, match=r"@4 --set optimizer\.lr=0\.005"):
         exploding_after(patch, last_good=100, diverged=8)
         train(opening)
     assert steps_in(runs.find("first")) == [4, 8]

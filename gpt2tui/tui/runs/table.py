@@ -97,7 +97,7 @@ COLUMNS = (
 
 
 def fitting(rows: Sequence[RunRow], width: int, sorted_by: str = "") -> list[tuple[Column, int]]:
-    """The columns that fit into `width` cells, and their widths: the ratio goes first, then names are cut, then others."""
+    """The columns that fit into `width` cells, with widths: the ratio goes first, then names are cut, then others."""
     needed = {}
     for column in COLUMNS:
         heading = cell_len(column.label) + (2 if column.key == sorted_by else 0)
