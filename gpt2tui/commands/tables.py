@@ -1,6 +1,5 @@
 """Results on stdout: JSON, and tables for any width of terminal, whose first column is never cut."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,8 +34,8 @@ def plain(text: object, keep_newlines: bool = True) -> Text:
 
 
 def print_json(value: object) -> None:
-    """Prints one JSON document."""
-    print(json.dumps(value, indent=2))
+    """Prints one JSON document; NaN and infinities, which JSON does not have, are null."""
+    print(as_json(value, indent=2))
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], show_header: bool = True) -> None:

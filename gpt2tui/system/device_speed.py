@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gpt2tui.system.host_memory import free_bytes
+
 if TYPE_CHECKING:
     import torch
 
@@ -75,7 +77,6 @@ def peak_flops(device_name: str, precision: Precision) -> float | None:
 
 def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
     """The speed of a device: from its stated peak where that is known, else measured in a fraction of a second."""
-    import psutil
     import torch
 
     if device.type == "cuda":
@@ -90,7 +91,7 @@ def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
         name=f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type,
         precision=precision,
         flops_per_second_achievable=_expected_from_product(device, precision),
-        memory_free_bytes=psutil.virtual_memory().available,
+        memory_free_bytes=free_bytes(),
         memory_bytes_per_second=_copy_speed() if device.type == "cpu" else None,
         process_bytes=process_bytes,
     )

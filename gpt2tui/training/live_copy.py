@@ -3,7 +3,6 @@
 import copy
 from concurrent.futures import Future
 
-import psutil
 import torch
 
 from gpt2tui.data.tokenizers import Tokenizer
@@ -17,6 +16,7 @@ from gpt2tui.generation import (
     allowed_device,
     bytes_needed,
 )
+from gpt2tui.system.host_memory import free_bytes
 from gpt2tui.training.state import TrainingState
 from model.gpt2 import GPT2
 
@@ -61,7 +61,7 @@ def _device_with_room(state: TrainingState) -> torch.device:
     if device.type == "cuda":
         return device
     needed = bytes_needed(state.model)
-    free = psutil.virtual_memory().available
+    free = free_bytes()
     if needed > SHARE_OF_FREE_MEMORY * free:
         raise ResourceError(
             f"there is no room beside the training for a copy of the weights: it needs {needed / 1e6:,.0f} MB of "

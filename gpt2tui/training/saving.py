@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from gpt2tui.errors import ResourceError
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
+from gpt2tui.system.host_memory import free_bytes
 
 NICENESS = 10
 SHARE_OF_FREE_MEMORY = 0.5  # the most that a copy may take
@@ -89,7 +89,7 @@ class Buffers:
 
     def _has_room(self, tensors: Mapping[str, Tensor]) -> bool:
         missing = sum(tensor.nbytes for name, tensor in tensors.items() if name not in self._tensors)
-        return missing <= SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available
+        return missing <= SHARE_OF_FREE_MEMORY * free_bytes()
 
     def _allocate(self, tensors: Mapping[str, Tensor]) -> None:
         _lower_priority()

@@ -16,7 +16,7 @@ import torch
 from gpt2tui.data import tokenizers
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import is_out_of_memory
-from gpt2tui.errors import DivergedError, Gpt2TuiError, first_line
+from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.files import dumps
@@ -49,6 +49,8 @@ from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
 from gpt2tui.training.step_meter import StepMeter
 from gpt2tui.training.update import AsyncStepMetrics
 from model.gpt2 import GPT2
+
+MOST_FAILED_SAVES = 3
 
 
 class Trainer:
@@ -93,6 +95,7 @@ class Trainer:
         self._meter: StepMeter
         self._open = False  # between RunStarted and RunFinished or RunFailed
         self._pending: tuple[int, AsyncStepMetrics] | None = None  # the step without an event yet
+        self._failed_saves = 0  # in a row
         self._session_start = 0.0  # time.monotonic(), less the seconds of earlier sessions
 
     @property
@@ -397,10 +400,14 @@ class Trainer:
             yield from self._saved_events(saved)
 
     def _saved_events(self, saved: Saved | None) -> Iterator[Event]:
-        """The event of a checkpoint that has been saved, or a warning: a failure does not end the run."""
+        """The event of a checkpoint that has been saved, or a warning for the first failure of several in a row.
+
+        Raises ResourceError at the third failure in a row: what is trained after it would most likely be lost.
+        """
         if saved is None:
             return
         if saved.checkpoint is not None:
+            self._failed_saves = 0
             yield CheckpointSaved(
                 step=saved.step,
                 path=saved.checkpoint.folder.relative_to(self.run.folder).as_posix(),
@@ -411,7 +418,11 @@ class Trainer:
                 yield Warned(message=notice)
         else:
             self.state.saved_step = None if self.state.saved_step == saved.step else self.state.saved_step
-            yield Warned(message=f"{saved.error}; training continues and tries again at the next checkpoint")
+            self._failed_saves += 1
+            if self._failed_saves == MOST_FAILED_SAVES:
+                raise ResourceError(f"{MOST_FAILED_SAVES} checkpoints in a row could not be saved: {saved.error}")
+            if self._failed_saves == 1:
+                yield Warned(message=f"{saved.error}; training continues and tries again at the next checkpoint")
 
 
 def _due(step: int, frequency: int) -> bool:

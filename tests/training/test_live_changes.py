@@ -162,7 +162,7 @@ def test_without_memory_for_a_copy_the_request_fails_and_the_run_continues(tmp_p
 
 def test_a_copy_for_which_there_is_no_room_is_not_tried(tmp_path, monkeypatch):
     memory = psutil.virtual_memory()
-    monkeypatch.setattr(live_copy.psutil, "virtual_memory", lambda: memory._replace(available=1000))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=1000))
     wanted, last = asked_once(tiny_runs.trainer(tmp_path))
     with pytest.raises(ResourceError, match="no room beside the training"):
         wanted.result(0)

@@ -82,6 +82,38 @@ def test_a_failure_to_write_is_a_warning_and_the_next_checkpoint_tries_again(tmp
     assert [e.step for e in events if isinstance(e, CheckpointSaved)] == [8, 12]
 
 
+def disk_full_at(monkeypatch, steps):
+    write = checkpoint.write
+
+    def full(*arguments, step, **named):
+        if step in steps:
+            raise ResourceError("the disk is full")
+        return write(*arguments, step=step, **named)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+
+
+def test_three_failed_checkpoints_in_a_row_end_the_run_after_one_warning(tmp_path, monkeypatch):
+    disk_full_at(monkeypatch, range(2, 100))
+    events = []
+    with pytest.raises(ResourceError, match="3 checkpoints in a row could not be saved: the disk is full") as failure:
+        for event in tiny_runs.trainer(tmp_path, "training.checkpoint_frequency=1").train():
+            events.append(event)
+    assert failure.value.exit_code == 6
+    assert [e.step for e in events if isinstance(e, CheckpointSaved)] == [1]
+    assert len([e for e in events if isinstance(e, Warned)]) == 1
+    assert isinstance(events[-1], RunFailed)
+    assert events[-1].step < 8
+
+
+def test_when_there_is_space_again_the_failures_are_counted_anew(tmp_path, monkeypatch):
+    disk_full_at(monkeypatch, {1, 2, 4, 5, 7, 8})
+    events = list(tiny_runs.trainer(tmp_path, "training.checkpoint_frequency=1").train())
+    assert [e.step for e in events if isinstance(e, CheckpointSaved)] == [3, 6, 9, 10, 11, 12]
+    assert len([e for e in events if isinstance(e, Warned)]) == 3
+    assert isinstance(events[-1], RunFinished)
+
+
 def test_a_bug_in_the_writing_thread_is_not_swallowed(tmp_path, monkeypatch):
     def broken(*arguments, **named):
         raise KeyError("a bug")

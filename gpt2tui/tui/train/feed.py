@@ -17,6 +17,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.events_file import follow_events, read_events
 from gpt2tui.run.folder import Run, is_of_this_machine
+from gpt2tui.system.host_memory import total_bytes
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
 
@@ -232,9 +233,7 @@ def time_in_file(event: RunStarted) -> float:
 
 def _memory_total(device: str) -> int | None:
     if device in ("cpu", "mps"):
-        import psutil
-
-        return psutil.virtual_memory().total
+        return total_bytes()
     torch = sys.modules.get("torch")  # loaded where this process trains; not worth loading for this
     if torch is None or not torch.cuda.is_available():
         return None
