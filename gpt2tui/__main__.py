@@ -3,7 +3,7 @@
 import errno
 import sys
 
-from gpt2tui.errors import Gpt2TuiError, ResourceError
+from gpt2tui.errors import OUT_OF_THREADS, Gpt2TuiError, ResourceError, is_out_of_threads
 from gpt2tui.system.standard_streams import discard_stdout, failure_of_stdout, make_streams_safe
 from gpt2tui.system.terminal_text import guard_streams, print_on_stderr, report_on_stderr
 
@@ -30,6 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         report_on_stderr("interrupted")
         return 130
+    except MemoryError:
+        report_on_stderr("out of memory; end other programs, or choose a smaller model or corpus")
+        return ResourceError.exit_code
+    except RuntimeError as error:
+        if not is_out_of_threads(error):
+            raise
+        report_on_stderr(OUT_OF_THREADS)
+        return ResourceError.exit_code
     except OSError as error:
         return _exit_code_of(error)
 

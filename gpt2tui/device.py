@@ -35,15 +35,16 @@ def choose_device(asked: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", asked):
         raise UsageError(f"{asked!r} is not a device; choose auto, cpu, cuda, cuda:0 or mps")
-    device = torch.device(asked)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    kind, _, index = asked.partition(":")
+    # Before torch reads it, which keeps the index in 8 bits.
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ResourceError(
             f'the device "{asked}" was asked for, but torch {torch.__version__} sees '
             f'{torch.cuda.device_count()} CUDA devices; use device = "auto", or install a torch built for your GPU'
         )
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if kind == "mps" and not torch.backends.mps.is_available():
         raise ResourceError('the device "mps" was asked for, but this machine has no Metal device; use device = "auto"')
-    return device
+    return torch.device(asked)
 
 
 def device_name(device: torch.device) -> str:

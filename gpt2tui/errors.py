@@ -99,6 +99,14 @@ class RunLockedError(Gpt2TuiError):
     exit_code = 75
 
 
+OUT_OF_THREADS = "the system starts no more threads; end other programs, or allow this user or container more processes"
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Whether the system refused to start a thread: a limit on processes, as containers have."""
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; empty when it has none."""
     return next(iter(str(error).strip().splitlines()), "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import OUT_OF_THREADS, UsageError, is_out_of_threads
 from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
 
@@ -249,5 +249,10 @@ def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
 
     subscribers: list[Subscriber] = [JsonLines(trainer.run.events_file, report)]
     if trainer.preset.tracking.wandb != "disabled":
-        subscribers.append(WandbTracker(trainer.preset, trainer.run.folder, report=report))
+        try:
+            subscribers.append(WandbTracker(trainer.preset, trainer.run.folder, report=report))
+        except RuntimeError as error:
+            if not is_out_of_threads(error):
+                raise
+            report(f"W&B tracking is off: {OUT_OF_THREADS}")
     return subscribers

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from gpt2tui.system.numbers import as_json
 from gpt2tui.system.styled_output import StyledConsole
 from gpt2tui.system.terminal_text import sanitize
 

@@ -80,7 +80,8 @@ class Corpus(ABC):
 
 def stable_hash(key: str) -> int:
     """A number in [0, 2**64) that depends only on the key, not on the process or the machine."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    # File names are bytes, which need not be UTF-8: Python gives them as surrogates.
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
 def hash_limit(fraction: float) -> int:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from gpt2tui.errors import DataError
+from gpt2tui.system.numbers import byte_size
 
 BLOCK_BYTES = 1 << 20
+LONGEST_LINE = 256 << 20
+"""Bytes of the longest line of a table, which is read whole; a small compressed file can hold far longer ones."""
 NAMED_FILES = 10
 """How many files an error names at most."""
 _SAMPLE_BYTES = 4096
@@ -72,10 +75,19 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a file with their LF ends, without a BOM. Raises NotTextError as `blocks` does."""
-    encoding = "utf-8-sig"
+    """The lines of a file with their LF ends, without a BOM.
+
+    Raises NotTextError as `blocks` does, and DataError for a line of more than LONGEST_LINE bytes.
+    """
+    encoding, offset = "utf-8-sig", 0
     with opened(path) as file:
-        for line in file:
+        while line := file.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise DataError(
+                    f"{path} has a line of more than {byte_size(LONGEST_LINE)} at offset {offset:,}; split it into "
+                    "several rows"
+                )
+            offset += len(line)
             if b"\0" in line:
                 raise not_text([path])
             try:

@@ -19,10 +19,14 @@ from gpt2tui.data import file_reading
 from gpt2tui.data.corpus import Position, Split
 from gpt2tui.data.rows import RowSource
 from gpt2tui.errors import DataError
+from gpt2tui.system.numbers import byte_size
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 _DELIMITERS = ",;\t|"
 _PARQUET_ROWS = 256
+MOST_TEXT_OF_ANY_FILE = 1 << 30
+MOST_TEXT_PER_BYTE = 10_000
+"""Characters per byte of a file, beyond which its text is endless repetition: gzip reaches 1,032, parquet any."""
 _ABSENT = object()
 
 
@@ -67,8 +71,15 @@ class RowFiles(RowSource):
         for i, path in enumerate(self._files[split]):
             if i < first_file:
                 continue
-            rows = empty = 0
+            most = max(MOST_TEXT_OF_ANY_FILE, MOST_TEXT_PER_BYTE * path.stat().st_size)
+            rows = empty = length = 0
             for rows, text in enumerate(_texts(path, self._text_column), 1):
+                length += len(text or "")
+                if length > most:
+                    raise DataError(
+                        f"{path} of {byte_size(path.stat().st_size)} holds more than {byte_size(most)} of text, which "
+                        "is the same rows over and over; leave it out"
+                    )
                 empty += not text
                 if i > first_file or rows > first_row:
                     yield text or "", [i, rows]
@@ -183,7 +194,7 @@ def _not_text(where: str, kind: str, column: str, text_columns: Collection[str])
 
 def _csv(path: Path, column: str) -> Iterator[str | None]:
     """The texts of a file of fields separated by commas, semicolons, tabs or bars, which its header tells."""
-    csv.field_size_limit(2**31 - 1)
+    csv.field_size_limit(file_reading.LONGEST_LINE)
     lines = file_reading.lines(path)
     header = next(lines, None)
     if header is None:

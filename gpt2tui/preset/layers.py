@@ -80,7 +80,9 @@ def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
     for override in overrides:
         name, equals, text = override.partition("=")
         key, shown = tuple(part.strip() for part in name.split(".")), printable(name, 200)
-        if not equals:
+        if not name.isascii():
+            mistakes.append(Mistake("is not a setting: their names are ASCII", shown, place=place))
+        elif not equals:
             suggestion = f"write --set {shown}=VALUE"
             mistakes.append(Mistake('has no "="', shown, suggestion=suggestion, place=place))
         elif len(override) > MAX_BYTES or len(key) > MAX_NESTING or nesting_depth(text) > MAX_NESTING:

@@ -13,7 +13,6 @@ skipped. Nothing is ever pickled.
 """
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
 from gpt2tui.system.files import free_name, open_regular, replace_text, sha256, sync_file, sync_folder
+from gpt2tui.system.numbers import as_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,7 @@ def write(
             )
         for name, text in documents.items():
             (building / name).write_text(text, encoding="utf-8", newline="\n")
-        (building / "trainer.json").write_text(json.dumps(trainer, indent=2) + "\n", encoding="utf-8")
+        (building / "trainer.json").write_text(as_json(trainer, indent=2) + "\n", encoding="utf-8")
         save_tokenizer(building)
         files = {}
         for path in sorted(building.iterdir()):

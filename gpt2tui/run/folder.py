@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 import re
@@ -24,6 +23,7 @@ from gpt2tui import __version__
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run import checkpoint
 from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder, without_home
+from gpt2tui.system.numbers import as_json
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
@@ -220,7 +220,7 @@ def write_info(
         "git_commit": _git_commit(),
         "versions": {"gpt2tui": __version__, "python": platform.python_version(), **_versions()},
     }
-    replace_text(run.info_file, json.dumps(info, indent=2) + "\n")
+    replace_text(run.info_file, as_json(info, indent=2) + "\n")
     if run.creation is not None:
         run.creation.begun = True
     return run_id
@@ -243,7 +243,7 @@ def _host_hash(run_id: str) -> str:
 def update_info(run: Run, **changes: Any) -> None:
     """Changes single entries of run.json, such as the process that resumes the run."""
     try:
-        replace_text(run.info_file, json.dumps({**run.info(), **changes}, indent=2) + "\n")
+        replace_text(run.info_file, as_json({**run.info(), **changes}, indent=2) + "\n")
     except OSError as error:
         raise ResourceError(f"{run.info_file} cannot be written: {error.strerror or error}") from error
 

@@ -77,6 +77,7 @@ def peak_flops(device_name: str, precision: Precision) -> float | None:
 
 def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
     """The speed of a device: from its stated peak where that is known, else measured in a fraction of a second."""
+    import psutil
     import torch
 
     if device.type == "cuda":

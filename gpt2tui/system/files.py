@@ -6,9 +6,12 @@ import itertools
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_config_path
+
+from gpt2tui.errors import ResourceError
 
 
 def _read_umask() -> int:
@@ -102,9 +105,22 @@ def runs_folder() -> Path:
 
 def cache_folder() -> Path:
     """Prepared tokens and trained tokenizers: GPT2TUI_CACHE, else the user's cache folder. Safe to delete."""
-    return Path(os.environ.get("GPT2TUI_CACHE") or user_cache_path("gpt2tui", appauthor=False))
+    return _folder_of_user("GPT2TUI_CACHE", user_cache_path)
 
 
 def config_folder() -> Path:
     """The user's presets and settings: GPT2TUI_CONFIG, else the user's configuration folder."""
-    return Path(os.environ.get("GPT2TUI_CONFIG") or user_config_path("gpt2tui", appauthor=False))
+    return _folder_of_user("GPT2TUI_CONFIG", user_config_path)
+
+
+def _folder_of_user(variable: str, default: Callable[..., Path]) -> Path:
+    """The folder that an environment variable names, else platformdirs' default for this user.
+
+    Raises ResourceError for a user without a home, as services and containers have.
+    """
+    if named := os.environ.get(variable):
+        return Path(named)
+    try:
+        return default("gpt2tui", appauthor=False)
+    except RuntimeError as error:  # of Path.expanduser
+        raise ResourceError(f"this user has no home folder; set HOME, or {variable} to a folder") from error

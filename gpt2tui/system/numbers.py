@@ -1,6 +1,8 @@
-"""Numbers for display: three digits and a unit."""
+"""Numbers for display, three digits and a unit, and as JSON has them."""
 
+import json
 import math
+from typing import Any
 
 _MOST_IN_A_UNIT = 999_999.5  # of the largest unit; beyond that an exponent is easier to read
 
@@ -54,3 +56,20 @@ def _three_digits(value: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """A JSON document; NaN and infinities, which JSON does not have, are null. Other than ASCII is escaped."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _without_nan(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [_without_nan(entry) for entry in value]
+        case _:
+            return value

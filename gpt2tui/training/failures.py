@@ -8,7 +8,15 @@ import torch
 from gpt2tui.data.batches import StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision, choose_device, choose_precision, is_out_of_memory
-from gpt2tui.errors import DataError, DivergedError, Gpt2TuiError, ResourceError, first_line
+from gpt2tui.errors import (
+    OUT_OF_THREADS,
+    DataError,
+    DivergedError,
+    Gpt2TuiError,
+    ResourceError,
+    first_line,
+    is_out_of_threads,
+)
 from gpt2tui.estimate import count_memory
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
@@ -38,6 +46,8 @@ def expected_failure(
         full = preset.with_vocab_size(preset.model.vocab_size or corpus.tokenizer.vocab_size)
         advice = out_of_memory_advice(full, choose_precision(full, device), _memory_of(device))
         return ResourceError(f"out of memory on {device} at step {step}: {advice}")
+    if is_out_of_threads(error):
+        return ResourceError(OUT_OF_THREADS)
     if isinstance(error, OSError):
         return ResourceError(f"{error.filename or run.folder} cannot be used: {error.strerror or first_line(error)}")
     if isinstance(error, IndexError | RuntimeError) and state is not None and _reads_damaged_tokens(state):

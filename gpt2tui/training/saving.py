@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt2tui.device import is_out_of_memory, synchronize
-from gpt2tui.errors import ResourceError
+from gpt2tui.errors import ResourceError, is_out_of_threads
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
@@ -62,8 +62,9 @@ class Buffers:
         """Allocates memory for copies of these tensors in a thread, if there is room."""
         self.reserved = True
         if self._has_room(tensors):
-            self._reserving = threading.Thread(target=self._allocate, args=(dict(tensors),), name="memory", daemon=True)
-            self._reserving.start()
+            thread = threading.Thread(target=self._allocate, args=(dict(tensors),), name="memory", daemon=True)
+            if _started(thread):
+                self._reserving = thread
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """Copies of the tensors on the CPU, valid until the next copy; None when there is no room for them."""
@@ -116,33 +117,41 @@ class Saver:
     def begin(self, snapshot: Snapshot, started: float) -> None:
         """Starts writing; `started` is time.perf_counter() from before the copy. Call `wait` before the next `begin`.
 
+        Where the system refuses another thread, it writes at once, in the caller's.
         Raises ResourceError when the run's folder has been moved or replaced, because no later attempt can succeed.
         """
         assert self._thread is None, "two checkpoints at once"
+        assert self._saved is None, "the outcome of the last one was not read"
         runs.check_in_place(runs.Run(self.checkpoints.parent), snapshot.run_id)
         # A daemon, so that a second Ctrl-C ends the process at once; a half-written folder is no checkpoint.
-        self._thread = threading.Thread(target=self._write, args=(snapshot, started), name="checkpoint", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._write_in_background, args=(snapshot, started), name="checkpoint")
+        thread.daemon = True
+        if _started(thread):
+            self._thread = thread
+        else:
+            self._write(snapshot, started)
 
     def finished(self) -> Saved | None:
         """The result of the last `begin`, returned once; None while it is being written, and without one."""
-        return None if self._thread is None or self._thread.is_alive() else self.wait()
+        return None if self._thread is not None and self._thread.is_alive() else self.wait()
 
     def wait(self) -> Saved | None:
         """Waits for the last `begin` and returns its result; None without one. Raises errors that are bugs."""
-        if self._thread is None:
-            return None
-        self._thread.join()
-        self._thread = None
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         saved, self._saved = self._saved, None
         if self._bug is not None:
             bug, self._bug = self._bug, None
             raise bug
         return saved
 
-    def _write(self, snapshot: Snapshot, started: float) -> None:
+    def _write_in_background(self, snapshot: Snapshot, started: float) -> None:
         # No torch arithmetic here: a second team of OpenMP threads would slow down the training's.
         _lower_priority()
+        self._write(snapshot, started)
+
+    def _write(self, snapshot: Snapshot, started: float) -> None:
         written: Checkpoint | None = None
         error: ResourceError | None = None
         try:
@@ -170,6 +179,17 @@ class Saver:
 
 def _memory_for(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+
+
+def _started(thread: threading.Thread) -> bool:
+    """Starts a thread; False where the system has no more of them."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if not is_out_of_threads(error):
+            raise
+        return False
+    return True
 
 
 def _lower_priority() -> None:

@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from gpt2tui.data import file_reading, row_files
 from gpt2tui.data.corpus import stable_hash
 from gpt2tui.errors import DataError
 from tests.data.corpus_files import both, opened, write, write_rows
@@ -459,6 +460,29 @@ def test_a_csv_field_of_many_megabytes_is_read(tmp_path):
 
 
 # Folders, globs and what is not there
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "csv.gz"])
+def test_a_row_without_an_end_is_refused_before_it_fills_the_memory(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_reading, "LONGEST_LINE", 1000)
+    rows = {"jsonl": '{"text": "%s"}\n', "csv": 'text\n"%s"\n'}[kind.removesuffix(".gz")]
+    assert both(write(tmp_path / f"short.{kind}", rows % ("a" * 900)))
+    for text in ("a" * 5000, "a\\n" * 5000):
+        with pytest.raises(DataError, match=f"long.{kind}.*(a line of more than 1 kB|field larger than)"):
+            both(write(tmp_path / f"long.{kind}", rows % text))
+    if kind.startswith("csv"):
+        with pytest.raises(DataError, match="field larger than"):
+            both(write(tmp_path / f"lines.{kind}", rows % ("a\n" * 5000)))
+
+
+def test_a_small_file_of_endless_repetition_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_files, "MOST_TEXT_OF_ANY_FILE", 100_000)
+    monkeypatch.setattr(row_files, "MOST_TEXT_PER_BYTE", 100)
+    table = pyarrow.table({"text": pyarrow.array(["a" * 10_000] * 1000).dictionary_encode()})
+    pyarrow.parquet.write_table(table, tmp_path / "bomb.parquet")
+    assert (tmp_path / "bomb.parquet").stat().st_size < 50_000
+    with pytest.raises(DataError, match="the same rows over and over"):
+        both(tmp_path / "bomb.parquet")
 
 
 def test_a_folder_is_read_with_its_subfolders_but_without_hidden_ones(tmp_path):
