@@ -121,7 +121,6 @@ class Saver:
         Raises ResourceError when the run's folder has been moved or replaced, because no later attempt can succeed.
         """
         assert self._thread is None, "two checkpoints at once"
-        assert self._saved is None, "the outcome of the last one was not read"
         runs.check_in_place(runs.Run(self.checkpoints.parent), snapshot.run_id)
         # A daemon, so that a second Ctrl-C ends the process at once; a half-written folder is no checkpoint.
         thread = threading.Thread(target=self._write_in_background, args=(snapshot, started), name="checkpoint")
