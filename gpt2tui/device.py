@@ -60,7 +60,7 @@ def synchronize(device: torch.device) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; the CPU's allocator raises a plain RuntimeError, and so does MPS."""
-    words = ("can't allocate memory", "out of memory")
+    words = ("can't allocate memory", "out of memory", "Cannot allocate memory")  # the last from mapping a file
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in words)
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import torch
 from torch import Tensor
 
 from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
-from gpt2tui.device import choose_device
-from gpt2tui.errors import CheckpointError
+from gpt2tui.device import choose_device, is_out_of_memory
+from gpt2tui.errors import CheckpointError, ResourceError, first_line
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset, SamplingTable
 from gpt2tui.run import checkpoint
@@ -207,7 +208,8 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
 
     `precision` is that of the weights while a text is generated: see `decoder_of`. A model that `gpu` does not allow
     on a CUDA device is loaded on the CPU, and its `placement_note` says so.
-    Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2.
+    Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2, ResourceError when memory does not
+    suffice.
     """
     chosen_device = choose_device(device)
     for _ in range(checkpoint.ATTEMPTS):
@@ -218,6 +220,14 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
             # A training may have deleted or replaced it meanwhile. If it is unchanged, the error is real.
             if saved is None or checkpoint.is_unchanged(saved):
                 raise
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            size = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.name not in OWN_FILES)
+            raise ResourceError(
+                f"out of memory while loading {folder}: its weights take {size / 1e9:,.1f} GB on the disk and up to "
+                f"twice that while they are loaded, and {psutil.virtual_memory().available / 1e9:,.1f} GB are free"
+            ) from error
     raise CheckpointError(f"{reference}: the checkpoints are deleted faster than they can be read; try again")
 
 
@@ -362,16 +372,29 @@ def _download(hub_id: str) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import snapshot_download
 
+    from gpt2tui.data.hub import hub_is_reachable
+
     weights = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
     tokenizer = ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json"]
+    # Left to itself the Hub's client repeats requests that are not answered for minutes.
+    reachable = hub_is_reachable()
     try:
         return Path(
             snapshot_download(
-                hub_id, allow_patterns=["config.json", *weights, *tokenizer], etag_timeout=HUB_TIMEOUT_SECONDS
+                hub_id,
+                allow_patterns=["config.json", *weights, *tokenizer],
+                etag_timeout=HUB_TIMEOUT_SECONDS,
+                local_files_only=not reachable,
             )
         )
     except Exception as error:  # the Hub's client raises many unrelated kinds
+        if reachable:
+            hub = (
+                f"the Hugging Face Hub gives no model of that name ({first_line(error)[:200] or type(error).__name__})"
+            )
+        else:
+            hub = "the Hugging Face Hub, where a model may have that name, cannot be reached and its cache has none"
         raise CheckpointError(
-            f"{hub_id} is neither a folder here, nor a run in {runs_folder()}, nor a model that the Hugging Face Hub "
-            "or its local cache could give; see `gpt2tui runs list`"
+            f"there is no run {hub_id} in {runs_folder()} (`gpt2tui runs list` shows them) and no folder of that name; "
+            + hub
         ) from error

@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import socket
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gpt2tui import generation
+from gpt2tui.data import hub, tokenizers
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
-from gpt2tui.errors import CheckpointError
+from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.generation import TextModel
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.run import checkpoint
@@ -244,3 +249,89 @@ def test_without_a_gpu_a_training_moves_no_model(tmp_path):
     trainer = tiny_runs.trainer(tmp_path)
     list(trainer.train())
     assert generation.load(str(trainer.run.folder), "cpu", gpu="none").placement_note is None
+
+
+# ---- models of other programs
+
+
+def foreign_model(folder, **saving):
+    """A GPT-2 saved by transformers, beside a byte tokenizer of ours."""
+    from transformers import GPT2Config as TheirConfig
+    from transformers import GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = TheirConfig(vocab_size=257, n_positions=16, n_embd=16, n_layer=2, n_head=2, eos_token_id=256)
+    theirs = GPT2LMHeadModel(config).eval()
+    theirs.save_pretrained(folder, **saving)
+    tokenizers.save(ByteTokenizer(), folder)
+    return theirs
+
+
+def assert_same_logits(folder, theirs):
+    tokens = torch.arange(16)[None]
+    with torch.no_grad():
+        ours = generation.load(str(folder), "cpu").model(tokens)
+        assert torch.allclose(ours, theirs(tokens).logits, atol=1e-5)
+
+
+def test_weights_in_several_files_are_read(tmp_path):
+    theirs = foreign_model(tmp_path, max_shard_size="8KB")
+    assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 1
+    assert_same_logits(tmp_path, theirs)
+
+
+def test_weights_whose_embedding_is_stored_as_the_output_weight_are_read(tmp_path):
+    theirs = foreign_model(tmp_path)
+    tensors = checkpoint.load_tensors(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert_same_logits(tmp_path, theirs)
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a": "../model.safetensors"}, "not a safetensors file beside it"),
+        ({"a": "model.bin"}, "not a safetensors file beside it"),
+        ({"a": "model-1-of-2.safetensors"}, "model-1-of-2.safetensors is missing"),
+        ({"a": [1]}, "does not say in which files"),
+        (None, "does not say in which files"),
+    ],
+)
+def test_an_index_of_weights_that_are_not_there_is_refused(tmp_path, weight_map, message):
+    foreign_model(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError, match=message):
+        generation.load(str(tmp_path), "cpu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
+def test_a_folder_whose_name_is_not_utf8_is_read(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    save_file({"a": torch.ones(2)}, folder / "model.safetensors")
+    assert torch.equal(checkpoint.load_tensors(folder / "model.safetensors")["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)")])
+def test_weights_larger_than_memory_are_an_expected_failure(tmp_path, monkeypatch, error):
+    foreign_model(tmp_path)
+
+    def fails(path):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "load_tensors", fails)
+    with pytest.raises(ResourceError, match="out of memory while loading .* GB on the disk"):
+        generation.load(str(tmp_path), "cpu")
+
+
+def test_a_hub_that_accepts_and_never_answers_is_not_waited_for(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(CheckpointError, match=r"there is no run nobody/nothing .* cannot be reached"):
+            generation.load("nobody/nothing", "cpu")

@@ -37,7 +37,7 @@ def open_hub(table: DataTable) -> Corpus:
     _silence()
     folder = _folder(dataset)
     is_local = folder.is_dir()
-    offline = not is_local and not _hub_is_reachable()
+    offline = not is_local and not hub_is_reachable()
     state = _state(folder) if is_local else ""
     # Left to itself, `datasets` does not notice when files of a local folder change.
     cache = Path(datasets.config.HF_DATASETS_CACHE, f"local-{state}") if is_local else None
@@ -179,7 +179,7 @@ def _silence() -> None:
     huggingface_hub.logging.set_verbosity(logging.CRITICAL)
 
 
-def _hub_is_reachable() -> bool:
+def hub_is_reachable() -> bool:
     """Whether the Hub answers at all. `datasets` alone would try for 23 seconds without a network."""
     from huggingface_hub import constants
 

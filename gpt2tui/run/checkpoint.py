@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
-from gpt2tui.system.files import free_name, open_regular, replace_text, sha256, sync_file, sync_folder
+from gpt2tui.system.files import free_name, is_utf8, open_regular, replace_text, sha256, sync_file, sync_folder
 from gpt2tui.system.numbers import as_json
 
 if TYPE_CHECKING:
@@ -219,11 +219,12 @@ def set_aside(folder: Path) -> Path:
 def load_tensors(path: Path) -> dict[str, "Tensor"]:
     """The named tensors of a safetensors file, on the CPU. Raises CheckpointError."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     try:
         _check_header(path)
-        return load_file(path)
+        # The library opens no path that is not UTF-8.
+        return load_file(path) if is_utf8(path) else load(path.read_bytes())
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 

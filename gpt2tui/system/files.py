@@ -124,3 +124,12 @@ def _folder_of_user(variable: str, default: Callable[..., Path]) -> Path:
         return default("gpt2tui", appauthor=False)
     except RuntimeError as error:  # of Path.expanduser
         raise ResourceError(f"this user has no home folder; set HOME, or {variable} to a folder") from error
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether the path's bytes are UTF-8; on Linux a file name is any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -241,21 +241,21 @@ def server():
 
 def test_a_hub_that_answers_anything_is_reachable(server, endpoint):
     endpoint(f"http://127.0.0.1:{server.server_port}")
-    assert hub._hub_is_reachable()
+    assert hub.hub_is_reachable()
 
 
 def test_a_hub_that_refuses_is_not_reachable(server, endpoint):
     endpoint(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     server.server_close()
-    assert not hub._hub_is_reachable()
+    assert not hub.hub_is_reachable()
 
 
 def test_a_hub_that_never_answers_is_not_waited_for(server, endpoint, monkeypatch):
     endpoint(f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(Answer, "seconds", 1.0)
     monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.1)
-    assert not hub._hub_is_reachable()
+    assert not hub.hub_is_reachable()
 
 
 def test_what_lives_on_the_hub_is_known_without_asking_it(folder):
