@@ -322,7 +322,7 @@ def test_weights_larger_than_memory_are_an_expected_failure(tmp_path, monkeypatc
         raise error
 
     monkeypatch.setattr(checkpoint, "load_tensors", fails)
-    with pytest.raises(ResourceError, match="out of memory while loading .* GB on the disk"):
+    with pytest.raises(ResourceError, match=r"out of memory while loading .* GB on the disk"):
         generation.load(str(tmp_path), "cpu")
 
 
