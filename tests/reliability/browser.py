@@ -57,8 +57,9 @@ class Page:
     async def type(self, text):
         """The text, a key at a time."""
         for character in text:
-            await self.call("Input.dispatchKeyEvent", type="keyDown", text=character, key=character)
-            await self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
+            names = {"key": character, "windowsVirtualKeyCode": ord(character.upper())}
+            await self.call("Input.dispatchKeyEvent", type="keyDown", text=character, **names)
+            await self.call("Input.dispatchKeyEvent", type="keyUp", **names)
 
     async def click(self, x, y):
         """The left button at a place, in pixels."""
