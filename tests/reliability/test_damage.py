@@ -68,7 +68,8 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.slow
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_one_damaged_file_of_a_run_is_no_traceback(tmp_path, whole, monkeypatch, capsys, damage):
     names = [path.relative_to(whole) for path in (whole / "runs").rglob("*") if path.is_file() and path.stat().st_size]
@@ -105,6 +106,7 @@ def exit_code_with_files_of_at_most(size, loaded, run):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_file_ends_with_6_and_the_run_goes_on_when_there_is_space(tmp_path, monkeypatch):
     loaded = loaded_preset(tmp_path)
     train(loaded, tmp_path / "whole")
