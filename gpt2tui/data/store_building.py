@@ -20,6 +20,7 @@ from gpt2tui.data.corpus import Corpus, Split, TextPiece
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
 from gpt2tui.system.files import replace_text, sync_file, sync_folder
+from gpt2tui.system.threads import lower_priority
 
 META_FILE = "meta.json"
 BUILDING = ".building"
@@ -83,6 +84,7 @@ def build_store(
 
 def _add_xz_after_training(path: Path, meta: dict[str, Any], training: bytes, validation: bytes) -> None:
     """Adds to meta.json the size of the validation text in `xz -9` after the training text; a thread's work."""
+    lower_priority(19)  # a training begins meanwhile
     bits_per_byte = xz.bits_per_byte_after(training, validation)
     text = json.dumps({**meta, "xz_after_training_bits_per_byte": bits_per_byte}, indent=1)
     with contextlib.suppress(OSError):  # the store was removed, or the disk is full: the figure stays unknown

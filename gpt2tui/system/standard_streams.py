@@ -8,10 +8,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 
 def make_streams_safe() -> None:
@@ -57,7 +54,7 @@ class _WatchedOutput(io.RawIOBase):
     def isatty(self) -> bool:
         return bool(self._raw.isatty())
 
-    def write(self, data: "ReadableBuffer") -> int | None:
+    def write(self, data: Any) -> int | None:
         size = memoryview(data).nbytes
         try:
             written: int | None = self._raw.write(data)

@@ -1,8 +1,5 @@
 """Checkpoints saved in the background: copied between two steps, then written and synced by a thread of their own."""
 
-import contextlib
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,8 +16,8 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.system.host_memory import free_bytes
+from gpt2tui.system.threads import lower_priority
 
-NICENESS = 10
 SHARE_OF_FREE_MEMORY = 0.5  # the most that a copy may take
 
 
@@ -93,7 +90,7 @@ class Buffers:
         return missing <= SHARE_OF_FREE_MEMORY * free_bytes()
 
     def _allocate(self, tensors: Mapping[str, Tensor]) -> None:
-        _lower_priority()
+        lower_priority()
         for name, tensor in tensors.items():
             memory = _memory_for(tensor)
             memory.reshape(-1).view(torch.uint8).numpy().fill(0)  # torch would start a team of OpenMP threads
@@ -147,7 +144,7 @@ class Saver:
 
     def _write_in_background(self, snapshot: Snapshot, started: float) -> None:
         # No torch arithmetic here: a second team of OpenMP threads would slow down the training's.
-        _lower_priority()
+        lower_priority()
         self._write(snapshot, started)
 
     def _write(self, snapshot: Snapshot, started: float) -> None:
@@ -189,10 +186,3 @@ def _started(thread: threading.Thread) -> bool:
             raise
         return False
     return True
-
-
-def _lower_priority() -> None:
-    """Gives this thread a lower priority than the training; only Linux has priorities of single threads."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

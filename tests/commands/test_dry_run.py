@@ -45,8 +45,8 @@ def test_text_that_is_not_utf8_is_found_as_in_a_real_run(dry_run, tmp_path):
     path = write(tmp_path / "latin.txt", "d\u00e9j\u00e0 vu\n".encode("latin-1") * 5000)
     code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}"))
     assert code == 3
-    assert f"{path} is not UTF-8 text: the byte at offset 1 " in message
-    assert real_error(path).startswith(f"{path} is not UTF-8 text: the byte at offset ")  # it reads the end first
+    assert f"{path} is not UTF-8 text: line 1, the byte at offset 1 " in message
+    assert real_error(path).startswith(f"{path} is not UTF-8 text: line 1, the byte at offset 1 ")
 
 
 def test_a_later_file_that_is_not_utf8_is_found(dry_run, tmp_path):

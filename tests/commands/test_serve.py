@@ -49,7 +49,7 @@ def test_attach_names_the_nearest_run(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs" / "2026-01-01-small"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
-    assert main(["attach", "2026-01-01-smal"]) == 2
+    assert main(["attach", "2026-01-01-smoll"]) == 2
     assert "did you mean 2026-01-01-small?" in capsys.readouterr().err
 
 

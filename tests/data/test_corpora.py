@@ -599,7 +599,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("shakespear.txt", r"shakespear\.txt does not exist; did you mean .*shakespeare\.txt\?"),
+        ("shakespear.txt", r"shakespear\.txt does not exist in .*; did you mean shakespeare\.txt\?"),
         ("nowhere/book.txt", r"neither does its folder"),
         ("*.jsonl", r"matches no file"),
         ("*.pdf", r"only matches files that are not"),

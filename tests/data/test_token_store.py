@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt2tui.data import store_building, token_store, tokenizer_kinds, xz
-from gpt2tui.data.corpus import Piece
+from gpt2tui.data.corpus import TextPiece
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
 from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
@@ -327,7 +327,7 @@ def test_xz_that_has_read_the_training_text_is_known_once_its_thread_has_ended(f
 def test_of_a_long_training_text_xz_reads_the_end(monkeypatch):
     monkeypatch.setattr(xz, "TRAINING_BYTES", 5)
     tail = xz.TextTail()
-    assert len(list(tail.collect([Piece(text, True, None) for text in ("abc", "def", "gh")]))) == 3
+    assert len(list(tail.collect([TextPiece(text, True, None) for text in ("abc", "def", "gh")]))) == 3
     assert tail.text() == b"defgh"
 
 

@@ -1,4 +1,5 @@
 import itertools
+from types import SimpleNamespace
 
 import torch
 
@@ -10,7 +11,7 @@ from tests import tiny_runs
 
 def fitted(tmp_path, monkeypatch, seconds_per_step, *overrides):
     ticks = itertools.count()
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(ticks) * seconds_per_step)
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: next(ticks) * seconds_per_step))
     trainer = tiny_runs.trainer(tmp_path, *overrides)
     batches = open_batches(trainer.corpus, trainer.preset.training)
     return probe.within_budget(trainer.preset, batches, torch.device("cpu")).training
@@ -48,7 +49,7 @@ def test_a_moment_in_which_others_work_does_not_count(tmp_path, monkeypatch):
     batches = open_batches(trainer.corpus, trainer.preset.training)
     seconds = [9.0, 9.0, *[1.0, 1.0, 5.0] * 5]  # warm-up, then a third of the steps slow
     ticks = itertools.accumulate(itertools.chain.from_iterable((0.0, s) for s in seconds))
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     assert probe.step_seconds(trainer.preset, batches, torch.device("cpu"), "fp32") == 1.0
 
 
