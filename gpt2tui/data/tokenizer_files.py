@@ -11,10 +11,8 @@ import reprlib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
-
-import tokenizers
 
 from gpt2tui.data import bpe_training
 from gpt2tui.data.tokenizer_kinds import (
@@ -32,6 +30,9 @@ from gpt2tui.data.tokenizer_kinds import (
 )
 from gpt2tui.errors import CheckpointError, first_line
 from gpt2tui.system.files import sync_file
+
+if TYPE_CHECKING:
+    import tokenizers
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -196,6 +197,8 @@ def _load_own(folder: Path) -> Tokenizer:
 
 def _load_foreign(folder: Path) -> ForeignTokenizer:
     """A tokenizer of another program, run by the `tokenizers` library so that it gives AutoTokenizer's ids."""
+    import tokenizers
+
     file = folder / TOKENIZER_FILE
     file = file if file.exists() else folder / "vocab.json"
     config = _read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
@@ -215,7 +218,9 @@ def _load_foreign(folder: Path) -> ForeignTokenizer:
         raise CheckpointError(f"{file} is not a tokenizer that this program can read: {first_line(error)}") from error
 
 
-def _from_vocabulary_and_merges(folder: Path, add_prefix_space: bool) -> tokenizers.Tokenizer:
+def _from_vocabulary_and_merges(folder: Path, add_prefix_space: bool) -> "tokenizers.Tokenizer":
+    import tokenizers
+
     file = folder / "vocab.json"
     vocabulary = _read_json(file)
     require_ids(vocabulary, {}, file)
@@ -229,8 +234,10 @@ def _from_vocabulary_and_merges(folder: Path, add_prefix_space: bool) -> tokeniz
     return backend
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any]) -> None:
+def _add_tokens(backend: "tokenizers.Tokenizer", folder: Path, config: Mapping[str, Any]) -> None:
     """Adds the tokens that stand in the files beside the vocabulary, with their ids and flags."""
+    import tokenizers
+
     flagged: dict[int, tokenizers.AddedToken] = {}
     if (folder / ADDED_TOKENS_FILE).exists():
         flagged = {i: tokenizers.AddedToken(text) for text, i in _read_json(folder / ADDED_TOKENS_FILE).items()}
@@ -253,7 +260,7 @@ def _add_tokens(backend: tokenizers.Tokenizer, folder: Path, config: Mapping[str
             backend.add_special_tokens([content])
 
 
-def _end_of_text(backend: tokenizers.Tokenizer, file: Path, config: Mapping[str, Any]) -> int:
+def _end_of_text(backend: "tokenizers.Tokenizer", file: Path, config: Mapping[str, Any]) -> int:
     """The id of the token between documents: the model's eos_token_id, else the tokenizer's eos_token."""
     model_config = file.with_name("config.json")
     model = _read_json(model_config) if model_config.exists() else {}

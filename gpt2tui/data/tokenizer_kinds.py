@@ -10,14 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import tiktoken
-import tokenizers
 
 from gpt2tui.data.text_cuts import uniform_parts
 from gpt2tui.errors import CheckpointError, first_line
+
+if TYPE_CHECKING:
+    import tokenizers
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -153,7 +156,7 @@ class ForeignTokenizer(Tokenizer):
     Added tokens in a text are tokens, that of the end of a text too.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, eot: int) -> None:
+    def __init__(self, backend: "tokenizers.Tokenizer", eot: int) -> None:
         """Raises ValueError when the bytes of a token are not known by themselves."""
         backend.no_truncation()
         backend.no_padding()
