@@ -335,11 +335,6 @@ def _load_parts(index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def locate(reference: str) -> Path:
-    """The folder a CHECKPOINT argument means. Raises CheckpointError."""
-    return _find(reference)[0]
-
-
 def _find(reference: str) -> tuple[Path, Checkpoint | None]:
     """The folder of a CHECKPOINT argument, and the verified checkpoint in it when it is one of ours."""
     path = Path(reference)
