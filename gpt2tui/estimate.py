@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from gpt2tui.model.config import GPT2Config
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import DeviceSpeed, Precision
-from model.config import GPT2Config
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, table 3: about 20 at every size
 

@@ -14,16 +14,16 @@ from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
 from gpt2tui.errors import CheckpointError, ResourceError, first_line
+from gpt2tui.model.cpu import tune_for_cpu
+from gpt2tui.model.decoding import Decoder
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.huggingface import from_published, trained_length
+from gpt2tui.model.sampling import generate
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset, SamplingTable
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.system.files import runs_folder
-from model.cpu import tune_for_cpu
-from model.decoding import Decoder
-from model.gpt2 import GPT2
-from model.huggingface import from_published, trained_length
-from model.sampling import generate
 
 HUB_TIMEOUT_SECONDS = 10
 OWN_FILES = ("trainer.json", "training_state.safetensors")  # a folder with one but no manifest is a damaged checkpoint

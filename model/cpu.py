@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from model.gpt2 import GPT2
-from model.kv_cache import KVCache
-from model.loss import Reduction, is_eager_cpu, linear_cross_entropy
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.kv_cache import KVCache
+from gpt2tui.model.loss import Reduction, is_eager_cpu, linear_cross_entropy
 
 FEW_ROWS = range(2, 129)
 LARGE = 2**19  # numbers in the matrix; smaller ones stay in the cache, and then there is nothing to gain

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.gpt2 import GPT2, Block
-from model.kv_cache import KVCache
+from gpt2tui.model.gpt2 import GPT2, Block
+from gpt2tui.model.kv_cache import KVCache
 
 
 class Decoder:

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
-from model.kv_cache import KVCache
-from model.loss import Reduction, linear_cross_entropy
+from gpt2tui.model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
+from gpt2tui.model.kv_cache import KVCache
+from gpt2tui.model.loss import Reduction, linear_cross_entropy
 
 
 class Attention(nn.Module):

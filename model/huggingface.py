@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
-from model.gpt2 import GPT2
+from gpt2tui.model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 
 PREFIX = "transformer."
 OUTPUT_WEIGHT = "lm_head.weight"

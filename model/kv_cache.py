@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.config import GPT2Config
+from gpt2tui.model.config import GPT2Config
 
 
 class KVCache:

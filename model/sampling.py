@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.decoding import Decoder
-from model.gpt2 import GPT2
-from model.kv_cache import KVCache
+from gpt2tui.model.decoding import Decoder
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.kv_cache import KVCache
 
 NUCLEUS_SIZES = (64, 1024)  # the k of top-k searches that are tried before the whole vocabulary is sorted
 

@@ -25,13 +25,13 @@ from gpt2tui.estimate import (
     muon_flops,
     report_lines,
 )
+from gpt2tui.model import loss
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system import device_speed
 from gpt2tui.system.device_speed import DeviceSpeed, peak_flops
 from gpt2tui.training.muon import orthogonalize
-from model import loss
-from model.config import GPT2Config
-from model.gpt2 import GPT2
 
 GPU = DeviceSpeed("a GPU", "bf16", flops_per_second_achievable=1e14, peak_flops=2e14, memory_free_bytes=10**12)
 

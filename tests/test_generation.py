@@ -16,10 +16,10 @@ from gpt2tui.data import hub, tokenizers
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.generation import TextModel
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.run import checkpoint
-from model.config import GPT2Config
-from model.gpt2 import GPT2
 from tests import tiny_runs
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Generate, Precisions, TrainStep
 from gpt2tui.data.batches import Batch
 from gpt2tui.device import Precision, autocast, choose_compilation
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.huggingface import published_config, to_published
 from gpt2tui.preset.schema import Preset
 from gpt2tui.training.compilation import compiled
-from model.gpt2 import GPT2
-from model.huggingface import published_config, to_published
 
 
 def published_model(preset: Preset) -> Any:

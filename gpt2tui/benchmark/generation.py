@@ -8,10 +8,10 @@ from torch import Tensor
 from gpt2tui.benchmark.job import BATCH_SIZES, Generate, Job, Precisions, ReadyCandidate, Round
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.generation import decoder_of
+from gpt2tui.model.cpu import tune_for_cpu
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.sampling import generate
 from gpt2tui.preset.schema import Preset
-from model.cpu import tune_for_cpu
-from model.gpt2 import GPT2
-from model.sampling import generate
 
 LONGEST_PROMPT = 64
 MOST_TOKENS = 128

@@ -12,8 +12,8 @@ from torch import Tensor
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision, autocast
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import TrainingTable
-from model.gpt2 import GPT2
 
 
 def perplexity(val_loss: float) -> float:

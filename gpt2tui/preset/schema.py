@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
+from gpt2tui.model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
 
 DEFAULT_BPE_VOCAB_SIZE = 4096
 GPT2_VOCAB_SIZE = 50257

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import first_line
-from model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import GPT2
 
 Forward = Callable[..., Tensor]
 

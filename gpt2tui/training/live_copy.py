@@ -16,9 +16,9 @@ from gpt2tui.generation import (
     allowed_device,
     bytes_needed,
 )
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.system.host_memory import free_bytes
 from gpt2tui.training.state import TrainingState
-from model.gpt2 import GPT2
 
 
 def copy_weights(reply: "Future[TextModel]", state: TrainingState, tokenizer: Tokenizer, run: str) -> None:

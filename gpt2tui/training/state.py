@@ -14,6 +14,8 @@ from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.device import Precision
 from gpt2tui.errors import CheckpointError
 from gpt2tui.evaluation.validation import perplexity
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.huggingface import published_config, published_views
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
@@ -23,8 +25,6 @@ from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.probe import TimeBudget
 from gpt2tui.training.saving import Snapshot
 from gpt2tui.training.update import Update
-from model.gpt2 import GPT2
-from model.huggingface import published_config, published_views
 
 MODEL = "model."  # prefix of the weights, to tell them from the training state
 OPTIMIZER = "optimizer."

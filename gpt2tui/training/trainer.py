@@ -19,6 +19,7 @@ from gpt2tui.device import is_out_of_memory
 from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.generation import TextModel
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import folder as runs
@@ -48,7 +49,6 @@ from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
 from gpt2tui.training.step_meter import StepMeter
 from gpt2tui.training.update import AsyncStepMetrics
-from model.gpt2 import GPT2
 
 MOST_FAILED_SAVES = 3
 

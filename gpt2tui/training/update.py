@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import DivergedError
+from gpt2tui.model.cpu import tune_for_cpu
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import Preset
 from gpt2tui.training.optimizers import Optimizers
-from model.cpu import tune_for_cpu
-from model.gpt2 import GPT2
 
 
 @dataclass(frozen=True)

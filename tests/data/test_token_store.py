@@ -13,8 +13,8 @@ from gpt2tui.data import store_building, token_store, tokenizer_kinds, xz
 from gpt2tui.data.corpus import TextPiece
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
+from gpt2tui.model.config import GPT2Config
 from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
-from model.config import GPT2Config
 from tests.data.corpus_files import opened, write, write_hub_folder, write_rows
 
 TEXTS = {f"{i:02}.txt": f"file {i} says: déjà vu\nand {i * i} more\n" * 20 for i in range(40)}

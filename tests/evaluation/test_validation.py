@@ -6,8 +6,8 @@ import torch
 
 from gpt2tui.data.batches import evaluation_batches
 from gpt2tui.evaluation.validation import ValidationLoss, validation_loss
-from model.config import GPT2Config
-from model.gpt2 import GPT2
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 
 
 def test_bits_per_byte_of_a_hand_computed_case():

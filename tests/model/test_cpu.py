@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from model import cpu
-from model.config import GPT2Config
-from model.cpu import CPUGPT2, CPULinear, tune_for_cpu
-from model.gpt2 import GPT2
+from gpt2tui.model import cpu
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.cpu import CPUGPT2, CPULinear, tune_for_cpu
+from gpt2tui.model.gpt2 import GPT2
 
 
 @pytest.fixture

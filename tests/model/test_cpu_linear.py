@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.cpu import FEW_ROWS, LARGE, CPULinear, linear
+from gpt2tui.model.cpu import FEW_ROWS, LARGE, CPULinear, linear
 
 OUT, IN = 1024, 512
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from model.config import GPT2Config
-from model.decoding import Decoder
-from model.gpt2 import GPT2
-from model.kv_cache import KVCache
-from model.sampling import generate
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.decoding import Decoder
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.kv_cache import KVCache
+from gpt2tui.model.sampling import generate
 
 
 def network(bias=True, **changes):

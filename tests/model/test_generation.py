@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model.config import GPT2Config
-from model.gpt2 import GPT2
-from model.sampling import generate
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.sampling import generate
 
 VOCABULARY = 61
 

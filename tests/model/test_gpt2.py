@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from model.config import GPT2Config
-from model.gpt2 import GPT2
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 
 
 def small(**changes):

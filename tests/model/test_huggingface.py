@@ -7,9 +7,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from model.config import GPT2Config
-from model.gpt2 import GPT2
-from model.huggingface import config_from_published, from_published, published_config, to_published
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.huggingface import config_from_published, from_published, published_config, to_published
 
 SHAPES = [
     {"vocab_size": 61, "n_positions": 32, "n_embd": 48, "n_layer": 3, "n_head": 4},
@@ -172,7 +172,7 @@ def test_a_config_with_more_layers_than_there_are_is_one_short_sentence(n_layer,
     def no_model(config):
         raise AssertionError("a model of that size is not to be laid out")
 
-    monkeypatch.setattr("model.huggingface.GPT2", no_model)
+    monkeypatch.setattr("gpt2tui.model.huggingface.GPT2", no_model)
     with pytest.raises(ValueError, match=f"n_layer.*{n_layer}") as error:
         from_published(tensors, config_json | {"n_layer": n_layer})
     assert len(str(error.value)) < 200

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model.config import GPT2Config
-from model.gpt2 import GPT2
-from model.kv_cache import KVCache
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.kv_cache import KVCache
 
 CONFIG = GPT2Config(vocab_size=61, n_positions=24, n_embd=32, n_layer=2, n_head=4)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import loss as loss_module
-from model.loss import linear_cross_entropy
+from gpt2tui.model import loss as loss_module
+from gpt2tui.model.loss import linear_cross_entropy
 
 V, C = 40, 16
 WAYS = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from model import sampling
-from model.sampling import next_token
+from gpt2tui.model import sampling
+from gpt2tui.model.sampling import next_token
 
 INFINITY = float("inf")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.cpu import tied_embedding
+from gpt2tui.model.cpu import tied_embedding
 
 V, C = 11, 4
 

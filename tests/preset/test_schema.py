@@ -6,8 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from gpt2tui.model.config import GPT2Config
 from gpt2tui.preset.schema import Preset
-from model.config import GPT2Config
 
 
 def keys_that_do_not_fit(**tables):

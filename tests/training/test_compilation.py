@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from gpt2tui import device as rules
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset import files as preset_files
 from gpt2tui.training.compilation import compiled
-from model.config import GPT2Config
-from model.gpt2 import GPT2
 
 SHAPE = (2, 8)
 

@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset import files as preset_files
 from gpt2tui.training import muon
 from gpt2tui.training.muon import Muon, orthogonalize
 from gpt2tui.training.optimizers import Optimizers
-from model.config import GPT2Config
-from model.gpt2 import GPT2
 
 
 def model():

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from gpt2tui.errors import DivergedError
+from gpt2tui.model import loss as loss_module
+from gpt2tui.model.cpu import tune_for_cpu
+from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset import files as preset_files
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.update import Update, fresh_update
-from model import loss as loss_module
-from model.cpu import tune_for_cpu
-from model.gpt2 import GPT2
 
 V, T = 31, 8
 SETTINGS = (
