@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import re
 import shutil
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,10 +29,10 @@ ITERATIONS_WORTH_COMPILING = {
 
 
 def choose_device(asked: str) -> torch.device:
-    """The device of `[training] device`. Raises ResourceError when this machine does not have it."""
+    """The device of `[training] device`, a CUDA device with its index. Raises ResourceError when it is not there."""
     if asked == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", 0)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", asked):
         raise UsageError(f"{asked!r} is not a device; choose auto, cpu, cuda, cuda:0 or mps")
@@ -44,7 +45,7 @@ def choose_device(asked: str) -> torch.device:
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ResourceError('the device "mps" was asked for, but this machine has no Metal device; use device = "auto"')
-    return torch.device(asked)
+    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
 
 
 def device_name(device: torch.device) -> str:
@@ -56,6 +57,28 @@ def synchronize(device: torch.device) -> None:
     """Waits until a GPU has finished the work that this thread has queued; returns at once on other devices."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
+
+
+Mark = float | torch.cuda.Event
+
+
+def time_mark(device: torch.device) -> Mark:
+    """A point in time; on CUDA in the work that this thread has queued, recorded without waiting for the GPU."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def seconds_between(first: Mark, second: Mark) -> float:
+    """The seconds from one mark to a later one; on CUDA it waits until the GPU has reached both."""
+    if isinstance(first, float) or isinstance(second, float):
+        assert isinstance(first, float), "two marks of one device"
+        assert isinstance(second, float), "two marks of one device"
+        return second - first
+    second.synchronize()
+    return float(first.elapsed_time(second)) / 1000
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,10 +1,23 @@
 """What only a GPU can tell. Skipped where there is none."""
 
+import time
+from concurrent.futures import Future
+
 import pytest
 import torch
+import torch.nn.functional as F
 
+from gpt2tui import generation
+from gpt2tui.device import autocast, time_mark
+from gpt2tui.errors import ResourceError
 from gpt2tui.preset import files as preset_files
+from gpt2tui.run import checkpoint
+from gpt2tui.run.events import RunFinished, Step
+from gpt2tui.training.compilation import compiled
+from gpt2tui.training.live_copy import copy_weights
+from gpt2tui.training.step_meter import StepMeter
 from gpt2tui.training.update import fresh_update
+from tests import tiny_runs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -45,3 +58,96 @@ def test_an_overflow_in_fp16_moves_nothing_and_halves_the_scale(name):
     after = everything()
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
     assert update.scaler.get_scale() == scale / 2
+
+
+# ---- whole runs
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def gpu_run(folder, *overrides, **arguments):
+    return tiny_runs.trainer(folder, "training.device=auto", "training.precision=auto", *overrides, **arguments)
+
+
+def text_of(model, sampling):
+    return "".join(token.text for token in model.stream("the", sampling))
+
+
+def test_a_run_trains_saves_resumes_and_generates(tmp_path):
+    first = gpu_run(tmp_path)
+    events = list(first.train())
+    assert isinstance(events[-1], RunFinished)
+    assert all(event.device_memory_bytes > 0 for event in events if isinstance(event, Step))
+    saved = checkpoint.at(first.run.checkpoints, 8)
+    again = gpu_run(tmp_path, run=first.run, resume_from=saved)
+    resumed = {event.step: event.train_loss for event in again.train() if isinstance(event, Step)}
+    losses = {event.step: event.train_loss for event in events if isinstance(event, Step)}
+    assert resumed == pytest.approx({step: losses[step] for step in range(9, 13)}, rel=0.02)  # products are in bf16
+    model = generation.load(str(first.run.folder))
+    assert model.device.type == "cuda"
+    on_cpu = generation.load(str(first.run.folder), "cpu")
+    greedy = model.sampling.model_copy(update={"temperature": 0.0})
+    assert text_of(model, greedy) == text_of(on_cpu, greedy)
+
+
+def test_a_step_is_timed_by_the_gpu_not_by_when_its_metrics_are_read():
+    update = new_update("cuda:0")
+    meter = StepMeter(preset_files.load(["test"], SETTINGS).preset, update.device, "fp32")
+    for step in range(3):  # the first ones load kernels
+        meter.start()
+        pending, ended = update.begin(micro_batches(update, step), step), time_mark(update.device)
+        time.sleep(1)  # as an evaluation would
+        metrics = pending.read()
+    assert 0 < meter.measure(3, metrics, ended).step_seconds < 0.9
+
+
+def test_the_chat_reads_a_copy_on_the_gpu_while_the_run_trains(tmp_path):
+    trainer, reply = gpu_run(tmp_path), Future()
+    for event in trainer.train():
+        if isinstance(event, Step) and event.step == 5:
+            copy_weights(reply, trainer.state, trainer.corpus.tokenizer, "tiny")
+    model = reply.result(0)
+    assert (model.device.type, model.placement_note) == ("cuda", None)
+    assert text_of(model, model.sampling)
+
+
+def test_memory_that_runs_out_ends_the_run_with_a_sentence(tmp_path):
+    trainer = gpu_run(tmp_path, "training.batch_size=65536", "model.n_embd=2048", "data.tokenizer=gpt2")
+    with pytest.raises(ResourceError, match="memory"):
+        list(trainer.train())
+
+
+def test_the_loss_of_compiled_code_is_torchs(tmp_path):
+    """All logits at once, padded: 16,384 positions of 5,003 tokens, in bf16 as in a run."""
+    settings = ("model.vocab_size=5003", "model.n_positions=1024", "training.sequence_length=1024")
+    preset = preset_files.load(["test"], settings).preset
+    update = fresh_update(preset, torch.device("cuda", 0), "bf16")
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randint(5003, (2, 16, 1024), generator=generator).cuda()
+    targets[:, :100] = -1
+    forward, failure = compiled(update.model, (16, 1024), "bf16")
+    assert failure is None
+
+    def loss_and_gradients(loss_of):
+        with autocast(update.device, "bf16"):
+            loss = loss_of()
+        loss.backward()
+        gradients = {name: p.grad.clone() for name, p in update.model.named_parameters()}
+        update.optimizers.zero_grad()
+        return loss.item(), gradients
+
+    def plain():
+        logits = update.model(inputs).float()
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+    update.model.eval()
+    (loss, gradients), (expected, expected_gradients) = (
+        loss_and_gradients(lambda: forward(inputs, targets)),
+        loss_and_gradients(plain),
+    )
+    assert loss == pytest.approx(expected, rel=1e-3)
+    for name, gradient in expected_gradients.items():
+        assert (gradients[name] - gradient).norm() <= 0.03 * gradient.norm(), name

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpt2tui.estimate import (
     LOSS_CHUNK_LOGITS,
+    LOSS_CHUNK_LOGITS_ON_CPU,
     activation_bytes,
     approximate_duration,
     as_dict,
@@ -169,11 +170,13 @@ def test_dropout_on_a_gpu_adds_a_byte_mask_for_each_dropout():
     assert with_masks - without == 2 * 8 * (3 * 2 * 32 + 32)
 
 
-def test_the_loss_holds_one_chunk_of_logits_however_many_tokens_there_are():
-    assert LOSS_CHUNK_LOGITS == loss.CHUNK_LOGITS
+@pytest.mark.parametrize(("on_cpu", "chunk"), [(True, LOSS_CHUNK_LOGITS_ON_CPU), (False, LOSS_CHUNK_LOGITS)])
+def test_the_loss_holds_one_chunk_of_logits_however_many_tokens_there_are(on_cpu, chunk):
+    assert (LOSS_CHUNK_LOGITS, LOSS_CHUNK_LOGITS_ON_CPU) == (loss.CHUNK_LOGITS, loss.CPU_CHUNK_LOGITS)
     config = GPT2Config()
-    assert loss_bytes(config, 50257, 10**6, 4) == loss_bytes(config, 50257, 10**5, 4)
-    assert loss_bytes(config, 50257, 10**6, 4) <= 4 * LOSS_CHUNK_LOGITS + 4 * 50257 * 768
+    most = loss_bytes(config, 50257, 10**6, 4, on_cpu=on_cpu)
+    assert most == loss_bytes(config, 50257, 10**5, 4, on_cpu=on_cpu)
+    assert 0.99 * 4 * chunk < most - 4 * 50257 * 768 <= 4 * chunk
 
 
 def test_tokens_epochs_and_chinchilla_by_hand():

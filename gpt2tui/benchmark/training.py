@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from gpt2tui.benchmark.baselines import compile_like_a_run
 from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
-from gpt2tui.device import Precision
+from gpt2tui.device import Precision, seconds_between, time_mark
 from gpt2tui.training.probe import within_budget
 from gpt2tui.training.schedules import learning_rate_factor
 from gpt2tui.training.update import AsyncStepMetrics, fresh_update
@@ -42,32 +42,16 @@ def training_candidate(job: Job) -> ReadyCandidate:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         batch_seconds: list[float] = []
-        marks = [_mark(device)]
+        marks = [time_mark(device)]
         end = time.perf_counter() + seconds
         while not batch_seconds or time.perf_counter() < end:
             batch_seconds.append(step()[1])
-            marks.append(_mark(device))
-        return Round({"step": _between(marks, device), "batch": batch_seconds}, peak_memory(device))
+            marks.append(time_mark(device))
+        step_seconds = [seconds_between(a, b) for a, b in itertools.pairwise(marks)]
+        return Round({"step": step_seconds, "batch": batch_seconds}, peak_memory(device))
 
     losses = [step()[0]() for _ in range(WARM_UP_STEPS)]
     return {**facts, "first_loss": losses[0]}, steps_for
-
-
-def _mark(device: torch.device) -> Any:
-    """A point in time; on CUDA an event, recorded without waiting for the GPU."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
-    return event
-
-
-def _between(marks: Sequence[Any], device: torch.device) -> list[float]:
-    """The seconds from each mark to the next."""
-    if device.type != "cuda":
-        return [b - a for a, b in itertools.pairwise(marks)]
-    torch.cuda.synchronize(device)
-    return [a.elapsed_time(b) / 1000 for a, b in itertools.pairwise(marks)]
 
 
 def benchmark_batches(job: Job) -> Batches:

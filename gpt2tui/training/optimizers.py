@@ -88,7 +88,7 @@ class Optimizers:
         for optimizer, name, parameter in self._named_parameters():
             found = {key: tensors[f"{name}.{key}"] for key in _state_keys(optimizer)}
             optimizer.state[parameter] = {
-                key: tensor.to(device=parameter.device if tensor.ndim else None, copy=True)
+                key: tensor.to(parameter.device, copy=True)  # the step counter too: fused optimizers keep it there
                 for key, tensor in found.items()
             }
 

@@ -1,11 +1,9 @@
 """Speed and memory of each step, beside the metrics of its update: the `step` event."""
 
-import time
-
 import psutil
 import torch
 
-from gpt2tui.device import Precision, device_name
+from gpt2tui.device import Mark, Precision, device_name, seconds_between, time_mark
 from gpt2tui.estimate import flops_per_token
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run.events import Step
@@ -14,7 +12,7 @@ from gpt2tui.training.update import StepMetrics
 
 
 class StepMeter:
-    """Times steps from the metrics of one to the metrics of the next, so that asynchronous steps count in full."""
+    """Times steps from the end of one to the end of the next; on CUDA by its clock, as metrics arrive late."""
 
     def __init__(self, preset: Preset, device: torch.device, precision: Precision) -> None:
         self._device = device
@@ -22,16 +20,16 @@ class StepMeter:
         self._flops_per_token = flops_per_token(preset)
         self._peak_flops = peak_flops(device_name(device), precision)
         self._process = psutil.Process()
-        self._started = 0.0
+        self._started: Mark = 0.0
 
     def start(self) -> None:
         """Starts the clock for a step whose predecessor has already been measured."""
-        self._started = time.perf_counter()
+        self._started = time_mark(self._device)
 
-    def measure(self, step: int, metrics: StepMetrics) -> Step:
-        """The event of a step whose metrics have just arrived; the clock starts for the next one."""
-        before, self._started = self._started, time.perf_counter()
-        seconds = self._started - before
+    def measure(self, step: int, metrics: StepMetrics, ended: Mark) -> Step:
+        """The event of a step that ended at this mark; there the clock starts for the next one."""
+        seconds = seconds_between(self._started, ended)
+        self._started = ended
         tokens_per_second = self._tokens_per_step / seconds
         on_cuda = self._device.type == "cuda"
         return Step(

@@ -15,7 +15,7 @@ import torch
 
 from gpt2tui.data import tokenizers
 from gpt2tui.data.token_store import TokenizedCorpus
-from gpt2tui.device import is_out_of_memory
+from gpt2tui.device import Mark, is_out_of_memory, time_mark
 from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.generation import TextModel
@@ -94,7 +94,7 @@ class Trainer:
         self._state: TrainingState | None = None
         self._meter: StepMeter
         self._open = False  # between RunStarted and RunFinished or RunFailed
-        self._pending: tuple[int, AsyncStepMetrics] | None = None  # the step without an event yet
+        self._pending: tuple[int, AsyncStepMetrics, Mark] | None = None  # the step without an event yet, and its end
         self._failed_saves = 0  # in a row
         self._session_start = 0.0  # time.monotonic(), less the seconds of earlier sessions
 
@@ -235,7 +235,7 @@ class Trainer:
             self._meter.start()
         result = state.update.begin(state.batches.micro_batches(self.step), self.step, state.next_learning_rate_factor)
         state.step += 1
-        previous, self._pending = self._pending, (self.step, result)
+        previous, self._pending = self._pending, (self.step, result, time_mark(state.device))
         if previous is not None:
             yield self._step_event(*previous)
         if not state.update.async_metrics:
@@ -247,8 +247,8 @@ class Trainer:
             pending, self._pending = self._pending, None
             yield self._step_event(*pending)
 
-    def _step_event(self, step: int, pending: AsyncStepMetrics) -> Step:
-        event = self._meter.measure(step, pending.read())
+    def _step_event(self, step: int, pending: AsyncStepMetrics, ended: Mark) -> Step:
+        event = self._meter.measure(step, pending.read(), ended)
         if self.state.time_budget is not None:
             self.state.time_budget.add(event.step_seconds)
         return event
