@@ -1,5 +1,6 @@
 """What a test sees of the screen, and how it waits for it."""
 
+import asyncio
 import time
 
 
@@ -9,12 +10,12 @@ def screen_text(app):
     return "".join(row.rstrip() + "\n" for row in rows)
 
 
-async def until(pilot, condition, seconds=30.0):
+async def until(pilot, condition, seconds=60.0):
     """Waits until the condition holds; the machine that runs the tests may be slow."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen; the screen:\n{screen_text(pilot.app)}"
-        await pilot.pause(0.02)
+        await asyncio.sleep(0.02)  # not `pilot.pause`, which sends a message to every widget
     await pilot.pause()
 
 
@@ -40,5 +41,5 @@ def under_way(app):
 async def settled(pilot):
     """Waits until nothing is under way: what was to happen has happened, or it never will."""
     await pilot.pause()
-    await until(pilot, lambda: not under_way(pilot.app))
-    await until(pilot, lambda: not under_way(pilot.app))  # the last may have begun another
+    while under_way(pilot.app):  # again, because the last may have begun another
+        await until(pilot, lambda: not under_way(pilot.app))

@@ -15,7 +15,7 @@ from gpt2tui.tui.presets.costs import Found
 from gpt2tui.tui.presets.form import PresetForm
 from gpt2tui.tui.presets.screen import PresetsScreen
 from gpt2tui.tui.settings import UserSettings
-from tests.tui.looking import settled, until
+from tests.tui.looking import SOON_SECONDS, settled, until
 
 LOOK = 0.05
 SPEED = DeviceSpeed("2 CPU threads", "fp32", 1e11, None, 8_000_000_000, 2e10)
@@ -64,7 +64,8 @@ def drive(script, monkeypatch, *, app=None, size=(120, 36), corpus=None, measure
     monkeypatch.setattr(presets_screen, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(presets_screen, "SCAN_SECONDS", LOOK)
     monkeypatch.setattr(presets_screen, "REMEMBER_SECONDS", 0.01)
-    monkeypatch.setattr(cost_panel, "RETRY_SECONDS", 0.01)
+    # It repeats until a training has ended: were it sooner, `settled` would wait for it without end.
+    monkeypatch.setattr(cost_panel, "RETRY_SECONDS", SOON_SECONDS)
     monkeypatch.setattr(preset_costs, "measure_device", measure)
     state = corpus or SimpleNamespace(source="", state="prepared", train_tokens=1_000_000, vocab_size=None)
     monkeypatch.setattr(preset_costs, "look_at_corpus", lambda loaded: Found(state))
