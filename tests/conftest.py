@@ -1,7 +1,9 @@
 """Every test has its own folders for runs, cache and configuration, and no network."""
 
 import os
+import random
 import signal
+import sys
 
 import pytest
 
@@ -19,6 +21,14 @@ def own_folders(tmp_path, monkeypatch):
     for name in ("RUNS", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"GPT2TUI_{name}", str(tmp_path / name.lower()))
     monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers():
+    """The same in each test, whatever ran before it in its process."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 def pytest_addoption(parser):

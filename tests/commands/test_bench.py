@@ -243,7 +243,7 @@ def test_interrupt_ends_cleanly_and_leaves_no_process():
         assert process.poll() is None
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=30)  # a worker that lived on would keep the pipes open
+    output, errors = process.communicate(timeout=100)  # a worker that lived on would keep the pipes open
     assert process.returncode == 130
     assert errors.strip() == "gpt2tui: interrupted"
     assert "parameters" in output

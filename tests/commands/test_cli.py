@@ -27,8 +27,8 @@ def command(*arguments):
     return [sys.executable, "-m", "gpt2tui", *map(str, arguments)]
 
 
-def gpt2tui(*arguments, cwd="."):
-    output, errors = io.StringIO(), io.StringIO()
+def gpt2tui(*arguments, cwd=".", output=None):
+    output, errors = output or io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
             code = main([str(argument) for argument in arguments])
@@ -45,8 +45,8 @@ def train_arguments(folder, *overrides):
     return ["--headless", "--preset", "default", *sets(tiny_runs.options(folder, *overrides))]
 
 
-def start(*arguments):
-    """A training process that has taken its first step."""
+def start(*arguments, event="step"):
+    """A training process that has emitted an event: its first step, unless another is named."""
     process = subprocess.Popen(
         command(*arguments),
         stdout=subprocess.PIPE,
@@ -55,7 +55,7 @@ def start(*arguments):
         env={**os.environ, **ENVIRONMENT},
     )
     for line in process.stdout:
-        if json.loads(line)["event"] == "step":
+        if json.loads(line)["event"] == event:
             return process
     raise AssertionError(process.communicate()[1])
 
@@ -175,16 +175,21 @@ def test_runs_are_listed_and_shown(trained, monkeypatch):
     ids=lambda v: str(int(v)),
 )
 def test_a_signal_finishes_the_step_and_saves_and_gives_its_exit_code(tmp_path, number, code):
+    class SignalAtTheSecondStep(io.StringIO):
+        def write(self, text):
+            if '"event": "step"' in text and '"step": 2,' in text:
+                signal.raise_signal(number)
+            return super().write(text)
+
     run = tmp_path / "run"
-    process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
-    events = [json.loads(line) for line in output.splitlines()]
+    stopped = gpt2tui(
+        *train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run, output=SignalAtTheSecondStep()
+    )
+    clear_message(stopped, code)
+    events = [json.loads(line) for line in stopped.stdout.splitlines()]
     assert [e["event"] for e in events[-2:]] == ["checkpoint_saved", "run_finished"]
     last = events[-1]["step"]
-    assert last >= 1
+    assert last >= 2
     assert checkpoint.newest(run / "checkpoints").step == last
     again = gpt2tui("--headless", "--resume", run, "--set", f"training.num_iterations={last + 2}")
     steps = [e["step"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "step"]
@@ -194,10 +199,9 @@ def test_a_signal_finishes_the_step_and_saves_and_gives_its_exit_code(tmp_path, 
 def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_path):
     run = tmp_path / "run"
     process = start(
-        *train_arguments(tmp_path, "training.num_iterations=1000000", "training.gradient_accumulation=1024"),
-        "--run-dir", run,
-    )  # fmt: skip
-    # Both within the second step, which takes seconds: the first once it is being computed, the second when answered.
+        *train_arguments(tmp_path, "training.gradient_accumulation=65536"), "--run-dir", run, event="run_started"
+    )
+    # Both within the first step, which takes minutes: the first once it is being computed, the second when answered.
     at_work, worked = psutil.Process(process.pid), psutil.Process(process.pid).cpu_times().user
     while at_work.cpu_times().user < worked + 0.2:
         assert process.poll() is None
@@ -213,30 +217,21 @@ def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_
     assert checkpoint.problems_in(run / "checkpoints") == []
 
 
-def test_a_killed_run_is_seen_as_crashed_and_resumes_from_its_last_checkpoint(tmp_path):
+def test_a_run_is_held_by_its_process_and_once_that_is_killed_it_is_crashed_and_resumes(tmp_path):
     run = tmp_path / "run"
-    process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
-    for line in process.stdout:
-        if json.loads(line)["event"] == "checkpoint_saved":
-            break
-    process.kill()
-    process.communicate()
+    arguments = [*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run]
+    process = start(*arguments, event="checkpoint_saved")
+    try:
+        for again in (["--headless", "--resume", run], arguments):
+            assert f"process {process.pid}" in clear_message(gpt2tui(*again), 75)
+    finally:
+        process.kill()
+        process.communicate()
     assert json.loads(gpt2tui("runs", "show", run, "--json").stdout)["state"] == "crashed"
     saved = checkpoint.newest(run / "checkpoints").step
     result = gpt2tui("--headless", "--resume", run, "--set", f"training.num_iterations={saved + 1}")
     assert result.returncode == 0, result.stderr
     assert [e["step"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "step"] == [saved + 1]
-
-
-def test_a_run_held_by_another_process_exits_75(tmp_path):
-    run = tmp_path / "run"
-    process = start(*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run)
-    try:
-        for arguments in (["--headless", "--resume", run], [*train_arguments(tmp_path), "--run-dir", run]):
-            assert f"process {process.pid}" in clear_message(gpt2tui(*arguments), 75)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_resuming_with_a_preset_that_no_longer_fits_names_what_differs(trained):

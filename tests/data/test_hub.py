@@ -1,7 +1,6 @@
 import http.server
 import json
 import threading
-import time
 
 import pytest
 
@@ -220,10 +219,10 @@ def endpoint(monkeypatch):
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    seconds = 0.0
+    may_answer = threading.Event()
 
     def do_HEAD(self):
-        time.sleep(self.seconds)
+        self.may_answer.wait(60)
         self.send_error(404)
 
     def log_message(self, *args):
@@ -234,7 +233,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    Answer.may_answer.set()
     yield server
+    Answer.may_answer.set()
     server.shutdown()
     server.server_close()
 
@@ -253,7 +254,7 @@ def test_a_hub_that_refuses_is_not_reachable(server, endpoint):
 
 def test_a_hub_that_never_answers_is_not_waited_for(server, endpoint, monkeypatch):
     endpoint(f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(Answer, "seconds", 1.0)
+    Answer.may_answer.clear()
     monkeypatch.setattr(hub, "_PROBE_SECONDS", 0.1)
     assert not hub.hub_is_reachable()
 

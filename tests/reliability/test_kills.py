@@ -1,6 +1,6 @@
 """A run killed at any instant resumes, never behind what it has reported, and ends with the same weights bit for bit.
 
-GPT2TUI_KILLS is the number of kills, 8 by default.
+GPT2TUI_KILLS is the number of kills, 4 by default.
 """
 
 import os
@@ -20,7 +20,7 @@ from gpt2tui.run.folder import Run
 from gpt2tui.training.controls import Controls
 from tests import tiny_runs
 
-KILLS = int(os.environ.get("GPT2TUI_KILLS", "8"))
+KILLS = int(os.environ.get("GPT2TUI_KILLS", "4"))
 LAST_STEP = 12
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the killed process is a fork of this one")

@@ -1,12 +1,10 @@
 import errno
+import itertools
 import json
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
@@ -171,60 +169,62 @@ def test_a_pickle_is_not_opened(tmp_path):
         checkpoint.load_tensors(folder / "model.safetensors")
 
 
-WRITE_FOR_EVER = """
-    import sys, torch
-    from pathlib import Path
-    sys.path.insert(0, {root!r})
-    from tests.run.test_checkpoint import write
-    step = 0
-    while True:
-        step += 1
-        write(Path({folder!r}), step)
-        print(step, flush=True)
-"""
+def in_a_fork(work, folder):
+    """Runs `work(folder, report)` in a fork of this process: its id, and the file of the lines that it reports."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work(folder, lambda line: os.write(writing, f"{line}\n".encode()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    return child, os.fdopen(reading)
 
 
-def _python(code):
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the other process is a fork of this one")
 
 
-def test_a_kill_at_any_moment_loses_no_checkpoint_that_was_reported(tmp_path, pytestconfig):
-    code = WRITE_FOR_EVER.format(root=str(pytestconfig.rootpath), folder=str(tmp_path))
+def write_for_ever(folder, report):
+    for step in itertools.count(1):
+        write(folder, step)
+        report(step)
+
+
+@needs_fork
+def test_a_kill_at_any_moment_loses_no_checkpoint_that_was_reported(tmp_path):
     for delay in (0.002, 0.011, 0.023):
-        process = _python(code)
-        assert process.stdout.readline() == "1\n"
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        reported = [1, *map(int, process.communicate()[0].split())]
+        child, lines = in_a_fork(write_for_ever, tmp_path)
+        with lines:
+            assert lines.readline() == "1\n"
+            time.sleep(delay)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            reported = [1, *map(int, lines.read().split())]
         saved = [c.step for c in checkpoint.saved_in(tmp_path)]
         assert set(reported) <= set(saved)
         assert checkpoint.newest(tmp_path).step >= reported[-1]
         assert checkpoint.problems_in(tmp_path) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no RLIMIT_FSIZE")
-def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_no_litter(tmp_path, pytestconfig):
+def write_where_files_are_small(folder, report):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, resource.RLIM_INFINITY))
+    try:
+        write(folder, 2)
+    except ResourceError as error:
+        report(error)
+
+
+@needs_fork
+def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint_and_no_litter(tmp_path):
     write(tmp_path, 1)
-    code = f"""
-        import resource, signal, sys, torch
-        from pathlib import Path
-        sys.path.insert(0, {str(pytestconfig.rootpath)!r})
-        from gpt2tui.errors import ResourceError
-        from tests.run.test_checkpoint import write
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
-        try:
-            write(Path({str(tmp_path)!r}), 2)
-        except ResourceError as error:
-            print(error)
-    """
-    output, errors = _python(code).communicate()
-    assert "the checkpoint of step 2 could not be saved" in output, errors
+    child, lines = in_a_fork(write_where_files_are_small, tmp_path)
+    with lines:
+        output = lines.read()
+    os.waitpid(child, 0)
+    assert "the checkpoint of step 2 could not be saved" in output
     assert "a file would be too large" in output
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
     checkpoint.verify(tmp_path / "step-00000001")

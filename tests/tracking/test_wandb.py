@@ -239,7 +239,7 @@ WandbTracker(preset("online"), Path(sys.argv[1]), close_timeout=0.2).close()
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=True,
     )
     assert done.stderr.count("\n") == 1

@@ -12,7 +12,10 @@ from tests.tracking import event_samples
 
 
 class FakeTraining:
-    """A `TrainingStream`; `steps` is how many it takes, `seconds` how long each lasts, `fails` raises after a step."""
+    """A `TrainingStream`: `steps` is how many it takes, `seconds` how long each lasts.
+
+    `fails` is raised after the step `fails_at`, or, where that is None, after the first checkpoint.
+    """
 
     def __init__(self, steps=100_000, seconds=0.002, fails=None, fails_at=3, preparation=()):
         self.steps = steps
@@ -59,7 +62,7 @@ class FakeTraining:
                 break
             if paused:
                 yield Resumed(step=step)
-            if self.fails is not None and step == self.fails_at:
+            if self.fails is not None and (self.saved if self.fails_at is None else step == self.fails_at):
                 raise self.fails
             step += 1
             time.sleep(self.seconds)

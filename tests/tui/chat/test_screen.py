@@ -168,7 +168,7 @@ def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
                 ended.set()
 
     driven(tmp_path, story, load=lambda reference: Endless(reference))
-    assert ended.wait(2)
+    assert ended.wait(60)
 
 
 def test_regenerate_takes_the_same_prompt_with_the_next_seed(tmp_path):
@@ -415,17 +415,19 @@ def test_sliders_take_a_models_own_settings_until_the_user_moves_one(tmp_path):
     driven(tmp_path, story)
 
 
-@pytest.mark.parametrize("size", [(120, 36), (80, 24), (40, 12), (20, 5), (10, 3)])
-def test_every_size_works_and_can_change_at_any_time(tmp_path, size):
+def test_every_size_works_and_can_change_at_any_time(tmp_path):
     async def story(pilot, screen):
-        await pilot.press(*"Once", "enter")
-        await pilot.resize_terminal(*size)
-        await done(pilot)
-        await pilot.press("escape", "h", "right", "down", "h", "s")
-        await pilot.resize_terminal(100, 30)
-        await pilot.resize_terminal(*size)
-        await pilot.press("s")
-        await pilot.pause()
-        assert screen.answers[0].written
+        for number, size in enumerate([(10, 3), (120, 36), (80, 24), (40, 12), (20, 5)]):
+            await pilot.press(*"Once", "enter")
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda number=number: len(screen.answers) == number + 1)
+            await done(pilot)
+            await pilot.press("escape", "h", "right", "down", "h", "s")
+            await pilot.resize_terminal(100, 30)
+            await pilot.resize_terminal(*size)
+            await pilot.press("s")
+            await pilot.pause()
+            assert screen.answers[-1].written
+            await pilot.press("i")  # back to the prompt
 
-    driven(tmp_path, story, size=size, load=short())
+    driven(tmp_path, story, size=(10, 3), load=short())

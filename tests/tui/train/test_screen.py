@@ -2,7 +2,6 @@ import asyncio
 import contextlib
 import math
 
-import pytest
 from textual.widgets import Input
 
 from gpt2tui.errors import DivergedError
@@ -385,10 +384,9 @@ def test_a_divergence_offers_half_the_learning_rate():
 SIZES = [(120, 36), (100, 30), (99, 29), (80, 24), (60, 16), (59, 15), (40, 10), (20, 5), (5, 2), (1, 1), (200, 60)]
 
 
-@pytest.mark.parametrize("first", [(80, 24), (20, 5), (1, 1)])
-def test_every_size_can_be_shown_and_resized_to(first):
+def test_every_size_can_be_shown_and_resized_to():
     async def test():
-        async with workbench(StoryTraining(), size=first) as (app, pilot):
+        async with workbench(StoryTraining(), size=(1, 1)) as (app, pilot):
             for width, height in SIZES:
                 await pilot.resize_terminal(width, height)
                 await pilot.press("right_square_bracket", "left", "t")
