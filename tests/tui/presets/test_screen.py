@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from textual.widgets import Button, Input, Static
 
 from gpt2tui.preset import files as preset_files
@@ -217,18 +218,18 @@ def test_a_change_on_disk_is_reloaded_where_nothing_is_unsaved(monkeypatch):
     drive(script, monkeypatch)
 
 
-def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch):
+@pytest.mark.parametrize(("keys", "layers"), [(("enter",), "4"), (("tab", "enter"), "11")])
+def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch, keys, layers):
     async def script(app, pilot):
         path = own_preset("mine", "[model]\nn_layer = 2\n")
         await open_preset(app, pilot, "mine")
         await write(app, pilot, "model.n_layer", "4")
-        for on_disk, keys, layers in (("11", ["enter"], "4"), ("12", ["tab", "enter"], "12")):
-            path.write_text(f"[model]\nn_layer = {on_disk}\n")
-            await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
-            await pilot.press(*keys)
-            await settled(pilot)
-            assert app.screen is app.presets  # it asks once
-            assert app.editor("model.n_layer").value == layers
+        path.write_text("[model]\nn_layer = 11\n")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press(*keys)
+        await settled(pilot)
+        assert app.screen is app.presets  # it asks once
+        assert app.editor("model.n_layer").value == layers
 
     drive(script, monkeypatch)
 
@@ -388,18 +389,19 @@ def test_a_measurement_during_a_training_is_repeated(monkeypatch):
     drive(script, monkeypatch, app=app, measure=measure)
 
 
-def test_it_fits_every_terminal(monkeypatch):
+@pytest.mark.parametrize("size", [(80, 24), (20, 5), (1, 1)])
+def test_it_fits_every_terminal(monkeypatch, size):
     async def script(app, pilot):
-        for size in [(1, 1), (80, 24), (59, 15), (20, 5), (200, 60)]:
-            await pilot.resize_terminal(*size)
-            app.editor("model.n_embd").focus()
-            await pilot.press("9")
-            await settled(pilot)
-            if size[1] >= 24:
-                assert "n_embd" in screen_text(app)
-                assert "tokens" in screen_text(app)
+        app.editor("model.n_embd").focus()
+        await pilot.press("9")
+        await settled(pilot)
+        if size[1] >= 24:
+            assert "n_embd" in screen_text(app)
+            assert "tokens" in screen_text(app)
+        await pilot.resize_terminal(200, 60)
+        await pilot.pause()
 
-    drive(script, monkeypatch, size=(1, 1))
+    drive(script, monkeypatch, size=size)
 
 
 def test_pages_go_from_table_to_table(monkeypatch):
