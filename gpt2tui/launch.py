@@ -5,6 +5,7 @@ trackers. Imports nothing heavy before a training starts.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,11 +125,22 @@ def _warnings(reports: list[str]) -> Iterator[Warned]:
         yield Warned(message=reports.pop(0))
 
 
+def refuse_several_processes() -> None:
+    """Raises UsageError under torchrun with several processes, each of which would train the same run by itself."""
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size.isdecimal() and int(world_size) > 1:
+        raise UsageError(
+            f"gpt2tui trains on one device, and torchrun started {world_size} processes (WORLD_SIZE), each of which "
+            "would train the whole run; start it without torchrun"
+        )
+
+
 @contextlib.contextmanager
 def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[OpenedRun]:
-    """A new run folder, locked; it is removed again if training never begins."""
+    """A new run folder, locked; it is removed again if training never begins. Raises UsageError under torchrun."""
     from gpt2tui.run import folder as runs
 
+    refuse_several_processes()
     check_device(loaded.preset)
     loaded = replace(loaded, preset=_with_absolute_source(loaded.preset))
     run = runs.create(loaded.name, folder)
@@ -177,14 +189,15 @@ def resumed_run(
 
     It continues from `resume_from` as that was, or from its newest valid checkpoint with the changes since then. With
     `branch` it stays as it is, and a new run in that folder continues. A run that ended before its first checkpoint
-    starts again at step 0. Raises RunLockedError, PresetError, UsageError for a branch of nothing, and CheckpointError
-    when no saved checkpoint is valid or the changed preset no longer fits.
+    starts again at step 0. Raises RunLockedError, PresetError, UsageError under torchrun and for a branch of nothing,
+    and CheckpointError when no saved checkpoint is valid or the changed preset no longer fits.
     """
     from gpt2tui.preset.files import load_frozen
     from gpt2tui.run import checkpoint
     from gpt2tui.run import folder as runs
     from gpt2tui.training.resuming import rate_jump, resumed_preset
 
+    refuse_several_processes()
     with contextlib.ExitStack() as stack:
         if branch is None:
             stack.enter_context(runs.locked(run))

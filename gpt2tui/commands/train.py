@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import itertools
-import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpt2tui.commands.signals import Interrupted, StopSignals
 from gpt2tui.errors import UsageError
-from gpt2tui.launch import Emitted, OpenedRun, drive, new_run, resumed_run
+from gpt2tui.launch import Emitted, OpenedRun, drive, new_run, refuse_several_processes, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
@@ -37,16 +36,6 @@ def train(options: argparse.Namespace) -> int:
             report_on_stderr(f"stopped at once; {state}")
             return interrupted.exit_code
         return signals.exit_code or 0
-
-
-def refuse_several_processes() -> None:
-    """Raises UsageError under torchrun with several processes, each of which would train the same run by itself."""
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size.isdecimal() and int(world_size) > 1:
-        raise UsageError(
-            f"gpt2tui trains on one device, and torchrun started {world_size} processes (WORLD_SIZE), each of which "
-            "would train the whole run; start it without torchrun"
-        )
 
 
 def load_preset(options: argparse.Namespace) -> LoadedPreset:

@@ -113,6 +113,9 @@ class WorkbenchApp(App[int]):
     training_status: var[TrainingStatus] = var(TrainingStatus())  # `reactive` would draw the whole screen anew
     """What the mode bar shows."""
 
+    bug: Exception | None = None
+    """The first unexpected error, which ended the app."""
+
     attached_status: TrainingStatus | None = None
     """Set by the Train screen while it shows a run of another process; shown when this process trains nothing."""
 
@@ -240,6 +243,7 @@ class WorkbenchApp(App[int]):
             self.show_error("Something went wrong", f"{type(error.error).__name__}: {error.error}")
             return
         log.error("the workbench ended with an unexpected error", exc_info=error)
+        self.bug = self.bug or error
         super()._handle_exception(error)
 
     # ---- what screens, the palette and panels call (`Workbench`)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import UsageError, first_line
+from gpt2tui.launch import Launch, refuse_several_processes
+from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr
 
 if TYPE_CHECKING:
     from gpt2tui.preset.files import LoadedPreset
@@ -35,14 +37,14 @@ def run_workbench(
     process; the first new training is written to `run_dir`. Raises UsageError without a terminal, and the errors of
     its arguments before the screen opens.
     """
+    refuse_several_processes()
     if not (_in_a_browser() or (sys.stdin.isatty() and sys.stdout.isatty())):
         raise UsageError(
             "the workbench needs a terminal, and stdin or stdout is not one; "
             "train without a screen: gpt2tui --headless --preset small"
         )
-    from gpt2tui.launch import Launch
     from gpt2tui.tui.app import WorkbenchApp
-    from gpt2tui.tui.terminal import terminal_for_the_screen
+    from gpt2tui.tui.terminal import log_file, terminal_for_the_screen
 
     preselected: LoadedPreset | None = None
     launch: Launch | None = None
@@ -76,6 +78,9 @@ def run_workbench(
             app.session.stop()
             ended = app.session.join(timeout=None if app.return_code == 1 else ENDING_SECONDS)
     code = app.return_code or 0
+    if app.bug is not None:
+        report_on_stderr(f"a bug ended the workbench: {type(app.bug).__name__}: {first_line(app.bug)}")
+        print_on_stderr(f"the traceback is in {log_file()}; please report it. What the training saved is kept.")
     if not ended:
         # After a second request to quit, a download or a step may still run, which cannot be interrupted.
         _exit_at_once(code)

@@ -154,10 +154,13 @@ def test_a_terminal_that_is_closed_saves_too(terminal, controlling):
     assert len(saved()) == 1
 
 
-def test_a_screen_that_crashes_saves_and_ends_with_one(terminal):
+def test_a_screen_that_crashes_saves_says_so_and_ends_with_one(terminal):
     screen = terminal(extra=CRASHING)
     assert screen.exit_code() == 1
     assert screen.is_restored()
+    left = screen.output[screen.output.rfind(b"\x1b[?1049l") :].decode()
+    assert "a bug ended the workbench: ZeroDivisionError: in render" in left
+    assert f"the traceback is in {cache_folder() / 'workbench.log'}" in left
     assert len(saved()) == 1
     assert "ZeroDivisionError" in (cache_folder() / "workbench.log").read_text()
 
