@@ -1,5 +1,6 @@
 """Loads a checkpoint, ours or Hugging Face's, with its tokenizer; continues prompts and scores given texts with it."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class ScoredToken:
     token: int
     text: str
     probability: float  # under the model's own distribution, before temperature and truncation
+    log_probability: float = 0.0  # of the same distribution, in nats
     alternatives: tuple[TokenAlternative, ...] = ()
     """The likeliest tokens for its position, the token itself included where it is one of them."""
 
@@ -137,7 +139,9 @@ class TextModel:
             token = int(chosen.token)
             text = "" if token == self.tokenizer.eot else decoder.feed([token])
             likeliest = self._likeliest(chosen.logits, alternatives)[0] if alternatives else ()
-            yield ScoredToken(token, text, float(chosen.probability), likeliest)
+            probability = float(chosen.probability)
+            log_probability = math.log(probability) if probability else -math.inf
+            yield ScoredToken(token, text, probability, log_probability, likeliest)
         if rest := decoder.flush():
             yield ScoredToken(-1, rest, 1.0)
 
@@ -152,18 +156,19 @@ class TextModel:
         first, known = 0, 0  # where the window begins, and the last token that has been yielded
         while known < len(ids) - 1:
             window = ids[first : first + self.context_length + 1]
-            for position, probability, likeliest in self._probabilities(window, known - first, alternatives):
+            for position, log_probability, likeliest in self._log_probabilities(window, known - first, alternatives):
                 token = int(window[position + 1])
-                yield ScoredToken(token, decoder.feed([token]), probability, likeliest)
+                text = decoder.feed([token])
+                yield ScoredToken(token, text, math.exp(log_probability), log_probability, likeliest)
             known = first + len(window) - 1
             first = known - max(1, self.context_length // 2) + 1
         if rest := decoder.flush():
             yield ScoredToken(-1, rest, 1.0)
 
-    def _probabilities(
+    def _log_probabilities(
         self, window: Tensor, start: int, alternatives: int
     ) -> Iterator[tuple[int, float, tuple[TokenAlternative, ...]]]:
-        """(position, probability of the next token, alternatives) from position `start` of a window (T + 1,)."""
+        """(position, log-probability of the next token, alternatives) from position `start` of a window (T + 1,)."""
         device = self.model.wte.weight.device
         with torch.inference_mode():
             hidden = self.model.hidden(window[None, :-1].to(device))[0, start:]  # (T - start, C)
@@ -172,10 +177,10 @@ class TextModel:
                 part = hidden[offset : offset + POSITIONS_AT_ONCE]
                 logits = self.model.logits(part).float()  # (P, V)
                 following = window[start + offset + 1 :][: len(part)].to(device)  # (P,)
-                chosen = logits.softmax(-1).gather(-1, following[:, None]).squeeze(-1).tolist()
+                chosen = logits.log_softmax(-1).gather(-1, following[:, None]).squeeze(-1).tolist()
             likeliest = self._likeliest(logits, alternatives)
-            for row, probability in enumerate(chosen):
-                yield start + offset + row, probability, likeliest[row] if alternatives else ()
+            for row, log_probability in enumerate(chosen):
+                yield start + offset + row, log_probability, likeliest[row] if alternatives else ()
 
     def _likeliest(self, logits: Tensor, count: int) -> list[tuple[TokenAlternative, ...]]:
         """The `count` likeliest tokens of each row of logits (P, V), likeliest first."""

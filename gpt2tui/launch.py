@@ -17,7 +17,7 @@ from gpt2tui.training.controls import Controls
 
 if TYPE_CHECKING:
     from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
-    from gpt2tui.preset.files import LoadedPreset
+    from gpt2tui.preset.files import LoadedPreset, Overrides
     from gpt2tui.preset.schema import Preset
     from gpt2tui.run.checkpoint import Checkpoint
     from gpt2tui.run.folder import Run
@@ -136,14 +136,18 @@ def refuse_several_processes() -> None:
 
 
 @contextlib.contextmanager
-def new_run(loaded: "LoadedPreset", folder: Path | None = None) -> Iterator[OpenedRun]:
-    """A new run folder, locked; it is removed again if training never begins. Raises UsageError under torchrun."""
+def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None = None) -> Iterator[OpenedRun]:
+    """A new run folder, locked; it is removed again if training never begins.
+
+    Without a `folder` it is a new one in the runs folder, whose name ends in `name`, or else the preset's.
+    Raises UsageError under torchrun.
+    """
     from gpt2tui.run import folder as runs
 
     refuse_several_processes()
     check_device(loaded.preset)
     loaded = replace(loaded, preset=_with_absolute_source(loaded.preset))
-    run = runs.create(loaded.name, folder)
+    run = runs.create(name or loaded.name, folder)
     with _begun(run):
         yield OpenedRun(run, loaded)
 
@@ -179,7 +183,7 @@ def check_device(preset: "Preset") -> None:
 def resumed_run(
     run: "Run",
     layers: Sequence[str | Path] = (),
-    overrides: Sequence[str] = (),
+    overrides: "Overrides" = (),
     learning_rate_factor: float | None = None,
     *,
     resume_from: "Checkpoint | None" = None,

@@ -28,6 +28,8 @@ def test_the_engine_needs_no_screen():
 
 
 STARTS_AT_ONCE = (
+    "gpt2tui",
+    "gpt2tui.api",
     "gpt2tui.cli",
     "gpt2tui.preset.schema",
     "gpt2tui.preset.files",
@@ -154,14 +156,14 @@ IMPORTED = everything_imported()
 # A room imports from its own row and from those below it.
 LAYERS = [
     {"tui"},
-    {"cli", "__main__", "commands"},
+    {"cli", "__main__", "commands", "api"},
     {"launch", "benchmark"},
     {"tracking", "training"},
     {"generation", "evaluation"},
     {"data", "estimate", "device"},
     {"run"},
     {"preset"},
-    {"system", "errors"},
+    {"system", "errors", "version"},
     {"model"},
 ]
 

@@ -14,11 +14,13 @@ from gpt2tui.preset.layers import (
     MAX_BYTES,
     Key,
     Layer,
+    Overrides,
     merge,
     parse,
     read_chain,
     read_for_editing,
     read_overrides,
+    read_settings,
     read_standalone,
     setting_values,
     with_source_beside,
@@ -31,6 +33,7 @@ from gpt2tui.system.terminal_text import escape_controls, printable
 
 __all__ = [
     "LoadedPreset",
+    "Overrides",
     "PresetSource",
     "Setting",
     "available",
@@ -58,10 +61,13 @@ class LoadedPreset:
     layers: tuple[Path, ...]
 
 
-def load(layers: Sequence[str | Path], overrides: Sequence[str] = (), *, frozen: Path | None = None) -> LoadedPreset:
-    """The preset of these layers, names or paths; later layers win, and `KEY=VALUE` overrides win over all.
+def load(
+    layers: Sequence[str | Path | Mapping[str, Any]], overrides: Overrides = (), *, frozen: Path | None = None
+) -> LoadedPreset:
+    """The preset of these layers: names, paths, or mappings of settings; later layers win, and overrides win over all.
 
-    A layer may be partial and may build on another with `extends = "name"` at its top. The order is: the schema's
+    A layer may be partial and may build on another with `extends = "name"` at its top. A preset of mappings alone is
+    named "custom". The order is: the schema's
     defaults, `frozen` (the preset of a run or a checkpoint), the layers, the overrides. Raises PresetError, whose
     message has one line for each mistake.
     """
@@ -72,21 +78,34 @@ def load(layers: Sequence[str | Path], overrides: Sequence[str] = (), *, frozen:
     unreadable = [] if is_named else [Mistake("no preset is named", suggestion="`gpt2tui presets list` lists them")]
     for layer in layers:
         try:
-            paths, settings_of_layer, mistakes = read_chain(find(layer))
+            paths, settings_of_layer, mistakes = _read_layer(layer)
         except PresetError as error:
             unreadable += error.mistakes
         else:
             files += paths
             merged = merge(merged, settings_of_layer)
             unreadable += mistakes
+    merged = {key: sourced for key, sourced in merge(merged, override_layer).items() if sourced.value is not None}
     # Whether settings fit each other is not known while those of a whole file are missing.
-    preset, mistakes = validate(merge(merged, override_layer), is_whole=not unreadable)
+    preset, mistakes = validate(merged, is_whole=not unreadable)
     if malformed or unreadable or preset is None:
         raise PresetError(*malformed, *unreadable, *mistakes)
+    name = files[-1].stem if files else "custom"
     reason = too_large(preset)
     if reason:
-        raise PresetError(f"{files[-1].stem}: {reason}")
-    return LoadedPreset(files[-1].stem, preset, tuple(files))
+        raise PresetError(f"{name}: {reason}")
+    return LoadedPreset(name, preset, tuple(files))
+
+
+def _read_layer(layer: str | Path | Mapping[str, Any]) -> tuple[list[Path], Layer, list[Mistake]]:
+    """The files, settings and mistakes of one layer and of those it extends. Raises PresetError."""
+    if not isinstance(layer, Mapping):
+        return read_chain(find(layer))
+    own = read_settings({name: value for name, value in layer.items() if name != "extends"})
+    if (base := layer.get("extends")) is None:
+        return [], own, []
+    paths, below, mistakes = read_chain(find(base))
+    return paths, merge(below, own), mistakes
 
 
 def check(path: Path) -> LoadedPreset:

@@ -1,8 +1,9 @@
-"""Layers of settings with the places where they were written: from TOML files and `--set` overrides."""
+"""Layers of settings with the places where they were written: from TOML files, `--set` overrides and Python."""
 
+import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class SourcedValue:
 
 
 Layer = dict[Key, SourcedValue]
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`KEY=VALUE` texts, or settings as Python has them: see `read_settings`."""
 
 
 def read_file(path: Path) -> tuple[list[Path], Layer]:
@@ -69,11 +72,36 @@ def read_for_editing(path: Path) -> tuple[str, Layer, Layer]:
     return text, own, {} if base is None else read_file(_base_path(base, path, (path.resolve(),)))[1]
 
 
-def read_overrides(overrides: Sequence[str]) -> tuple[Layer, list[Mistake]]:
-    """The settings of `KEY=VALUE` texts, and a mistake for each malformed text.
+def read_settings(settings_in_python: Mapping[str, Any]) -> Layer:
+    """The settings of a mapping: dotted keys, tables, or both: `{"optimizer.lr": 1e-3, "training": {"seed": 3}}`.
 
-    A value is read as TOML; what is not TOML is a string, so `data.source=wikitext-2` needs no quotes.
+    None leaves a setting out, as if no layer below had it. Paths become texts, and numbers of numpy and torch Python's.
     """
+    place, layer = Place("settings"), Layer()
+    for name, value in settings_in_python.items():
+        leaves = _leaves(_plain(value), tuple(part.strip() for part in str(name).split(".")))
+        layer = merge(layer, {key: SourcedValue(leaf, place) for key, leaf in leaves})
+    return layer
+
+
+def _plain(value: Any) -> Any:
+    """A value of Python as TOML would have it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(below) for name, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") else value
+
+
+def read_overrides(overrides: Overrides) -> tuple[Layer, list[Mistake]]:
+    """The settings of `KEY=VALUE` texts or of a mapping, and a mistake for each malformed text.
+
+    A text's value is read as TOML; what is not TOML is a string, so `data.source=wikitext-2` needs no quotes.
+    """
+    if isinstance(overrides, Mapping):
+        return read_settings(overrides), []
     layer: Layer = {}
     mistakes = []
     place = Place("--set")

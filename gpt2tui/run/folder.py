@@ -18,8 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import gpt2tui
-from gpt2tui import __version__
+from gpt2tui import version
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run import checkpoint
 from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder, without_home
@@ -218,7 +217,7 @@ def write_info(
         "compile_reason": compile_reason,
         "data": data,
         "git_commit": _git_commit(),
-        "versions": {"gpt2tui": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {"gpt2tui": version.__version__, "python": platform.python_version(), **_versions()},
     }
     replace_text(run.info_file, as_json(info, indent=2) + "\n")
     if run.creation is not None:
@@ -329,9 +328,9 @@ def _parent_checkpoint(branch: Run, parent: dict[str, Any]) -> checkpoint.Checkp
     )
 
 
-def all_runs() -> list[Run]:
-    """The runs in the runs folder, by name, which begins with the date."""
-    return [Run(path.parent) for path in sorted(runs_folder().glob("*/run.json"))]
+def all_runs(folder: Path | None = None) -> list[Run]:
+    """The runs in a folder, by default the runs folder, by name, which begins with the date."""
+    return [Run(path.parent) for path in sorted((folder or runs_folder()).glob("*/run.json"))]
 
 
 def _holder(run: Run) -> str:
@@ -373,7 +372,7 @@ def _is_empty(path: Path) -> bool:
 
 def _git_commit() -> str | None:
     """The commit of the checkout that this program runs from; None if it is installed."""
-    root = Path(gpt2tui.__file__).resolve().parent.parent
+    root = Path(version.__file__).resolve().parent.parent
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],
@@ -392,5 +391,7 @@ def _git_commit() -> str | None:
 
 
 def command_line() -> list[str]:
-    """The command line that started this process."""
-    return ["gpt2tui", *sys.argv[1:]]
+    """The command line that started this process: ours, or a script's or notebook's that imports the package."""
+    program = sys.argv[0] if sys.argv else ""
+    is_ours = Path(program).name.removesuffix(".exe") in ("gpt2tui", "__main__.py")
+    return ["gpt2tui", *sys.argv[1:]] if is_ours else ["python", *sys.argv]

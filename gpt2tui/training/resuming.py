@@ -57,7 +57,7 @@ def resumed_preset(
     run: Run,
     saved: Checkpoint | None,
     layers: Sequence[str | Path],
-    overrides: Sequence[str],
+    overrides: preset_files.Overrides,
     *,
     newest: bool = True,
 ) -> ResumedPreset:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-import gpt2tui
+from gpt2tui import version
 from gpt2tui.__main__ import main
 from gpt2tui.errors import CheckpointError, RunLockedError, UsageError
 from gpt2tui.run import events
@@ -218,9 +218,9 @@ def test_the_commit_is_the_programs_own(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "project" / ".git"))
     assert started_run().info()["git_commit"] != theirs
     installed = tmp_path / "project" / ".venv" / "gpt2tui" / "__init__.py"
-    monkeypatch.setattr(gpt2tui, "__file__", str(installed))
+    monkeypatch.setattr(version, "__file__", str(installed))
     assert started_run().info()["git_commit"] is None
-    monkeypatch.setattr(gpt2tui, "__file__", str(tmp_path / "project" / "gpt2tui" / "__init__.py"))
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "project" / "gpt2tui" / "__init__.py"))
     assert started_run().info()["git_commit"] == theirs
 
 
