@@ -1,6 +1,7 @@
 """`gpt2tui` and `python -m gpt2tui`: runs a command and returns its exit code."""
 
 import errno
+import os
 import sys
 
 from gpt2tui.errors import OUT_OF_THREADS, Gpt2TuiError, ResourceError, is_out_of_threads
@@ -76,5 +77,14 @@ def run() -> None:
     sys.exit(main())
 
 
+def _look_in_the_working_folder_last() -> None:
+    """`python -m` looks for modules in the working folder first, where a user's `datasets.py` would take the place of
+    the library. Last, it still finds a checkout that is not installed.
+    """
+    if not sys.flags.safe_path and sys.path[0] == os.getcwd():  # noqa: PTH109 as `python -m` writes it
+        sys.path.append(sys.path.pop(0))
+
+
 if __name__ == "__main__":
+    _look_in_the_working_folder_last()
     run()

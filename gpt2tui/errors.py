@@ -103,8 +103,9 @@ OUT_OF_THREADS = "the system starts no more threads; end other programs, or allo
 
 
 def is_out_of_threads(error: BaseException) -> bool:
-    """Whether the system refused to start a thread: a limit on processes, as containers have."""
-    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+    """Whether no thread could be started: a limit on processes, as containers have, or a Python that is ending."""
+    refused = ("can't start new thread", "can't create new thread")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in refused)
 
 
 def first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import gpt2tui
 from gpt2tui.__main__ import main
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
 from gpt2tui.errors import CheckpointError, DataError, PresetError, UsageError
-from gpt2tui.generation import TextModel
+from gpt2tui.generation import TextModel, load_model
 from gpt2tui.launch import new_run
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
@@ -297,8 +297,7 @@ def test_log_probabilities_are_those_of_transformers(tmp_path):
         for parameter in reference.parameters():
             parameter.mul_(6)  # some log-probabilities are below -20
     reference.save_pretrained(tmp_path / "model")
-    ByteTokenizer().save(tmp_path / "model")
-    model = gpt2tui.load(tmp_path / "model")
+    model = gpt2tui.LanguageModel(TextModel(load_model(tmp_path / "model"), ByteTokenizer(), "test", 64))
     text = "Grüße, GPT-2 🙂 1\n"
     found = model.logprobs(text)
     ids = torch.tensor([[256, *text.encode()]])

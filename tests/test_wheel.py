@@ -20,6 +20,7 @@ def wheel(tmp_path_factory, pytestconfig):
 def test_the_wheel_has_the_packages_the_presets_and_the_vocabulary_and_no_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"gpt2tui/presets/small.toml", "gpt2tui/assets/gpt2.tiktoken.gz", "gpt2tui/model/gpt2.py"} <= set(names)
+    assert "gpt2tui/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"gpt2tui", "gpt2tui-0.1.0.dist-info"}
     assert {"gpt2tui-0.1.0.dist-info/licenses/LICENSE", "gpt2tui-0.1.0.dist-info/licenses/NOTICE"} <= set(names)
 
