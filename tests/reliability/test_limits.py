@@ -40,6 +40,7 @@ def test_without_another_thread_checkpoints_are_written_by_the_training_itself(t
     ("error", "said"),
     [
         (RuntimeError("can't start new thread"), "no more threads"),
+        (RuntimeError("can't create new thread at interpreter shutdown"), "no more threads"),
         (MemoryError(), "out of memory"),
         (OSError(24, "Too many open files", "a.toml"), "a.toml: Too many open files"),
     ],
