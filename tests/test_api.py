@@ -297,7 +297,7 @@ def test_log_probabilities_are_those_of_transformers(tmp_path):
         for parameter in reference.parameters():
             parameter.mul_(6)  # some log-probabilities are below -20
     reference.save_pretrained(tmp_path / "model")
-    model = gpt2tui.LanguageModel(TextModel(load_model(tmp_path / "model"), ByteTokenizer(), "test", 64))
+    model = gpt2tui.LanguageModel(TextModel(load_model(tmp_path / "model").eval(), ByteTokenizer(), "test", 64))
     text = "Grüße, GPT-2 🙂 1\n"
     found = model.logprobs(text)
     ids = torch.tensor([[256, *text.encode()]])

@@ -57,6 +57,7 @@ def test_the_cells_of_the_notebook_run_in_their_order(capsys):
     assert gpt2tui.find_run("latest").checkpoints[-1].step == 60
 
 
+@pytest.mark.slow
 def test_the_sweep_trains_three_runs_and_ends_with_a_table(tmp_path):
     command = [sys.executable, EXAMPLES / "sweep.py", "8"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
