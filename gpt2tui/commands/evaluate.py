@@ -16,7 +16,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
     from gpt2tui import generation
     from gpt2tui.commands.sample import warn_of_skipped
-    from gpt2tui.data.corpora import open_corpus
+    from gpt2tui.data.corpora import hash_content, open_corpus
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
     from gpt2tui.system.numbers import compact, xz_comparison
@@ -30,6 +30,9 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.source is not None:
         table = (table or DataTable()).model_copy(update={"source": options.source})
     assert table is not None
+    for done, _ in hash_content(table):
+        if not done:
+            print_on_stderr(f"hashing {table.source}")
     corpus = open_corpus(table)
     if options.split == "test" and not corpus.has_test:
         raise DataError(f"{table.source} has no test split; measure with --split validation")

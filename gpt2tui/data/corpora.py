@@ -1,5 +1,7 @@
 """The sources of a corpus: the embedded one, WikiText, data sets of the Hugging Face Hub, local files."""
 
+from collections.abc import Iterator
+
 from gpt2tui.data import hub, local_files, python_stdlib
 from gpt2tui.data.corpus import Corpus
 from gpt2tui.data.rows import STREAMING_VALIDATION_BYTES
@@ -17,9 +19,19 @@ def open_corpus(table: DataTable) -> Corpus:
     return corpus
 
 
+def hash_content(table: DataTable) -> Iterator[tuple[int, int]]:
+    """Hashes large local files, whose fingerprint `open_corpus` knows only then; yields the bytes done and their total.
+
+    Raises DataError when a file cannot be read.
+    """
+    return iter(()) if _is_named(table.source) else local_files.hash_content(table)
+
+
+def _is_named(source: str) -> bool:
+    return source == python_stdlib.NAME or source in hub.WIKITEXTS or source.startswith(hub.PREFIX)
+
+
 def _open(table: DataTable) -> Corpus:
     if table.source == python_stdlib.NAME:
         return python_stdlib.open_stdlib(table)
-    if table.source in hub.WIKITEXTS or table.source.startswith(hub.PREFIX):
-        return hub.open_hub(table)
-    return local_files.open_local(table)
+    return hub.open_hub(table) if _is_named(table.source) else local_files.open_local(table)

@@ -5,23 +5,20 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2tui.data import file_reading, row_files
+from gpt2tui.data import content_hashes, file_reading, row_files
 from gpt2tui.data.corpus import Corpus, Split, digest
 from gpt2tui.data.row_files import RowFiles
 from gpt2tui.data.rows import RowCorpus
 from gpt2tui.data.text_files import TextFile, TextFiles, has_markers
 from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
-from gpt2tui.system.files import sha256
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .ndjson, .json, .csv, .tsv or .parquet, gzipped or not"
-HASHED_BYTES = 64 << 20
-"""The fingerprint of a corpus up to this size hashes its content; of a larger one, sizes and modification times."""
 _SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -56,13 +53,16 @@ def open_local(table: DataTable) -> Corpus:
     """The corpus of a path, folder or glob.
 
     In .txt, .md and .py files the whole file is one document, in the others each row. A folder with files named
-    train, validation and test is read by these splits. Raises DataError when nothing readable is there.
+    train, validation and test is read by these splits. The fingerprint is of the files' names and content; that of a
+    large corpus only after `hash_content`. Raises DataError when nothing readable is there.
     """
     found = find_files(table.source)
     root, paths = found.root, found.paths
     try:
         sizes = {path: _size_of_text(path) for path in paths}
-        fingerprint = _fingerprint(root, paths, list(sizes.values()))
+        hashes = content_hashes.known_hashes(paths)
+        names = [os.fsencode(path.relative_to(root)).decode("utf-8", "surrogateescape") for path in paths]
+        fingerprint = digest(*names, *(hashes or [content_hashes.state_of(paths)]))
     except OSError as error:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
     full = {split: [path for path in found.splits[split] if sizes[path]] for split in found.splits}
@@ -77,15 +77,19 @@ def open_local(table: DataTable) -> Corpus:
         # The same files without splits are another corpus.
         fingerprint = digest(fingerprint, *(f"{split} {len(found.splits[split])}" for split in found.splits))
     corpus: Corpus
+    notices: list[str] = []
     if any(file_reading.suffix(path) in row_files.SUFFIXES for path in paths):
         source = RowFiles(table.source, full, table.text_column, fingerprint)
         corpus = RowCorpus(source, table.validation_fraction, table.streaming)
     else:
+        content: dict[Path, str] = dict(zip(paths, hashes, strict=True)) if hashes else {}
         files = {
-            split: [TextFile(path, path.relative_to(root).as_posix(), sizes[path]) for path in full[split]]
-            for split in full
+            split: [
+                TextFile(path, path.relative_to(root).as_posix(), sizes[path], content.get(path)) for path in chosen
+            ]
+            for split, chosen in full.items()
         }
-        corpus = TextFiles(
+        corpus = text_files = TextFiles(
             table.source,
             files["train"],
             table.validation_fraction,
@@ -96,8 +100,32 @@ def open_local(table: DataTable) -> Corpus:
         )
         if table.split_on_end_of_text and any(has_markers(path) for paths in full.values() for path in paths):
             corpus.fingerprint = digest(fingerprint, "split_on_end_of_text")
-    corpus.notices = found.notices
+        if text_files.copies:  # before they were kept together, the same files had another split
+            corpus.fingerprint = digest(corpus.fingerprint, "copies in one split")
+        notices = _copies_notices(table.source, text_files)
+    corpus.notices = (*found.notices, *notices)
     return corpus
+
+
+def hash_content(table: DataTable) -> Iterator[tuple[int, int]]:
+    """Hashes a large corpus once, so that `open_local` knows its fingerprint; yields the bytes done and their total.
+
+    Raises DataError when a file cannot be read.
+    """
+    return content_hashes.hash_files(find_files(table.source).paths)
+
+
+def _copies_notices(source: str, corpus: TextFiles) -> list[str]:
+    notices = []
+    if corpus.copies:
+        verb = "is a copy of another" if corpus.copies == 1 else "are copies of others"
+        notices.append(f"{corpus.copies:,} of the files of {source} {verb}; copies are in the same split")
+    for split, count in corpus.trained_on.items():
+        verb = "is a copy of a training file" if count == 1 else "are copies of training files"
+        notices.append(
+            f"{count:,} of the {split} files of {source} {verb}: the {split} loss is lower than that of new text"
+        )
+    return notices
 
 
 def find_files(source: str) -> FoundFiles:
@@ -250,12 +278,3 @@ def _nearest(path: Path) -> str:
         names = []
     similar = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {folder / similar[0]}?" if similar else "; check data.source"
-
-
-def _fingerprint(root: Path, paths: Sequence[Path], sizes: Sequence[int]) -> str:
-    names = [os.fsencode(path.relative_to(root)).decode("utf-8", "surrogateescape") for path in paths]
-    if sum(sizes) <= HASHED_BYTES:
-        states = [sha256(path) for path in paths]
-    else:
-        states = [f"{size} {path.stat().st_mtime_ns}" for path, size in zip(paths, sizes, strict=True)]
-    return digest(*names, *states)

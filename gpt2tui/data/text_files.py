@@ -27,11 +27,12 @@ _LOOK_BACK = 8
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file, the name whose hash decides its split, and its size on disk in bytes."""
+    """A file, the name whose hash decides its split, its size on disk in bytes, and its content's hash if known."""
 
     path: Path
     key: str
     bytes: int
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class _Span:
 class TextFiles(Corpus):
     """The validation split is whole files: those whose names have the lowest hashes, up to the fraction of bytes.
 
-    So nearly every file stays in its split when others are added or removed. Where whole files cannot come near the
-    fraction, because there are few or one is very large, the end of the largest file is the validation split, cut at
-    a line end. The files of `test` and `validation`, which are not among the others, are these
-    splits where there are any.
+    So nearly every file stays in its split when others are added or removed. Files of the same content are in the same
+    split, by the name that sorts first. Where whole files cannot come near the fraction, because there are few or one
+    is very large, the end of the largest file is the validation split, cut at a line end; its copies lose that end.
+    The files of `test` and `validation`, which are not among the others, are these splits where there are any.
     """
 
     def __init__(
@@ -67,6 +68,15 @@ class TextFiles(Corpus):
         self.fingerprint = fingerprint
         self.has_test = bool(test)
         self._files = [file for file in files if file.bytes]
+        self._by_content: dict[str, list[TextFile]] = {}
+        for file in self._files:
+            self._by_content.setdefault(file.content or file.key, []).append(file)
+        self.copies = len(self._files) - len(self._by_content)
+        """How many files have the content of an earlier one of those that are not in `test` or `validation`."""
+        held_out: dict[Split, Sequence[TextFile]] = {"validation": validation, "test": test}
+        counts = {split: sum(file.content in self._by_content for file in held_out[split]) for split in held_out}
+        self.trained_on = {split: count for split, count in counts.items() if count}
+        """How many files of `validation` and `test` have the content of a training file, where there are any."""
         self._test = [_Span(file.path, file.bytes) for file in test]
         self._validation = [_Span(file.path, file.bytes) for file in validation]
         self._split_on_end_of_text = split_on_end_of_text
@@ -118,29 +128,29 @@ class TextFiles(Corpus):
                 "validation": self._validation,
             }
         total = sum(file.bytes for file in self._files)
-        by_hash = sorted(self._files, key=lambda file: stable_hash(file.key))
-        shares = [size / total for size in accumulate(file.bytes for file in by_hash)]
+        by_hash = sorted(self._by_content.values(), key=lambda copies: stable_hash(copies[0].key))
+        shares = [size / total for size in accumulate(sum(file.bytes for file in copies) for copies in by_hash)]
         last = min(range(len(shares)), key=lambda i: abs(shares[i] - self._fraction))
-        if len(self._files) == 1 or not self._fraction / 2 <= shares[last] <= min(2 * self._fraction, 0.75):
+        if len(by_hash) == 1 or not self._fraction / 2 <= shares[last] <= min(2 * self._fraction, 0.75):
             return self._end_of_largest()
-        validation = set(by_hash[: last + 1])
+        validation = {file for copies in by_hash[: last + 1] for file in copies}
         return {
             "train": [_Span(file.path, file.bytes) for file in self._files if file not in validation],
             "validation": [_Span(file.path, file.bytes) for file in self._files if file in validation],
         }
 
     def _end_of_largest(self) -> dict[Split, list[_Span]]:
-        largest = max(self._files, key=lambda file: file.bytes)
-        size = file_reading.size(largest.path)
-        total = size + sum(file.bytes for file in self._files if file is not largest)
+        copies = max(self._by_content.values(), key=lambda copies: copies[0].bytes)
+        path, size = copies[0].path, file_reading.size(copies[0].path)
+        total = size + sum(others[0].bytes for others in self._by_content.values() if others is not copies)
         cut = size - min(int(total * self._fraction), size // 2)
-        cut = file_reading.line_end_near(largest.path, min(cut, size - 1), size)
+        cut = file_reading.line_end_near(path, min(cut, size - 1), size)
         return {
             "train": [
-                _Span(largest.path, cut, 0, cut) if file is largest else _Span(file.path, file.bytes)
+                _Span(file.path, cut, 0, cut) if file in copies else _Span(file.path, file.bytes)
                 for file in self._files
             ],
-            "validation": [_Span(largest.path, size - cut, cut, size)],
+            "validation": [_Span(path, size - cut, cut, size)],
         }
 
 

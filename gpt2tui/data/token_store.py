@@ -27,7 +27,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from gpt2tui.data import hub, tokenizers
-from gpt2tui.data.corpora import open_corpus
+from gpt2tui.data.corpora import hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
 from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, StageProgress, build_store, tokenize
@@ -118,9 +118,11 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
 
 
 def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
-    """`open_corpus`, with the progress of a download from the Hub."""
+    """`open_corpus`, with the progress of a download from the Hub or of hashing large files."""
     yield StageProgress(f"opening {table.source}")
     if not hub.is_remote(table.source):
+        for done, total in hash_content(table):
+            yield StageProgress(f"hashing {table.source}", done, total)
         return open_corpus(table)
     opened: Future[Corpus] = Future()
 

@@ -8,9 +8,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from gpt2tui.data import file_reading, row_files
+from gpt2tui.data import content_hashes, file_reading, row_files
+from gpt2tui.data.corpora import hash_content
 from gpt2tui.data.corpus import stable_hash
 from gpt2tui.errors import DataError
+from gpt2tui.preset.schema import DataTable
+from gpt2tui.system.files import cache_folder
 from tests.data.corpus_files import both, opened, write, write_rows
 
 ROW_KINDS = ["jsonl", "csv", "parquet"]
@@ -675,13 +678,98 @@ def test_a_copied_corpus_has_the_same_fingerprint(tmp_path):
     assert opened(tmp_path / "one").fingerprint == opened(tmp_path / "two").fingerprint
 
 
-def test_a_large_corpus_is_recognised_by_sizes_and_times(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpt2tui.data.local_files.HASHED_BYTES", 10)
-    path = write(tmp_path / "a.txt", "text\n" * 20)
-    before = opened(path).fingerprint
-    assert opened(path).fingerprint == before
+@pytest.fixture
+def large(monkeypatch):
+    """Every corpus is a large one, whose files are hashed once."""
+    monkeypatch.setattr(content_hashes, "SMALL_BYTES", 10)
+    monkeypatch.setattr(content_hashes, "_hashed", {})
+
+
+def hashed(source):
+    """The bytes that are hashed when the corpus is prepared, and its fingerprint then."""
+    done = [done for done, _ in hash_content(DataTable(source=str(source)))]
+    return done[-1] if done else 0, opened(source).fingerprint
+
+
+def test_a_large_corpus_is_hashed_once_and_known_by_its_content_wherever_it_is(tmp_path, large, monkeypatch):
+    path = write(tmp_path / "one" / "a.txt", "text\n" * 20)
+    unknown = opened(path.parent).fingerprint
+    amount, fingerprint = hashed(path.parent)
+    assert (amount, fingerprint != unknown) == (100, True)
+    monkeypatch.setattr(content_hashes, "SMALL_BYTES", 1 << 20)
+    assert opened(path.parent).fingerprint == fingerprint
+    monkeypatch.setattr(content_hashes, "SMALL_BYTES", 10)
+    monkeypatch.setattr(content_hashes, "_hashed", {})  # another process
+    assert hashed(path.parent) == (0, fingerprint)
     os.utime(path, ns=(0, 0))
+    assert hashed(path.parent) == (100, fingerprint)
+    assert hashed(shutil.move(tmp_path / "one", tmp_path / "two")) == (100, fingerprint)
+
+
+def test_a_large_file_whose_time_was_put_back_is_hashed_again(tmp_path, large):
+    path = write(tmp_path / "a.txt", "text\n" * 20)
+    _, before = hashed(path)
+    state = path.stat()
+    while path.stat().st_ctime_ns == state.st_ctime_ns:  # the clock of some file systems is coarse
+        write(path, "TEXT\n" * 20)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert opened(path).fingerprint != before
+    amount, after = hashed(path)
+    assert amount == 100
+    assert after != before
+
+
+@pytest.mark.parametrize("damage", ["", "x" * 65, "a file that is much longer than the hash of one file would be " * 3])
+def test_kept_hashes_that_are_damaged_are_made_again(tmp_path, large, monkeypatch, damage):
+    path = write(tmp_path / "a.txt", "text\n" * 20)
+    expected = hashed(path)
+    (kept,) = (cache_folder() / "hashes").iterdir()
+    kept.write_text(damage)
+    monkeypatch.setattr(content_hashes, "_hashed", {})
+    assert hashed(path) == expected
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, large):
+    path = write(tmp_path / "a.txt", "text\n" * 20)
+    write(cache_folder(), "a file where the folder should be")
+    assert hashed(path)[0] == 100
+    assert hashed(path)[0] == 0  # in this process
+
+
+def test_copies_of_a_file_are_in_one_split_and_counted(tmp_path):
+    for i in range(100):
+        write(tmp_path / f"{i:02}.txt", f"text {i // 5}\n" * 20)  # each five times
+    train, validation = both(tmp_path)
+    assert len(train) + len(validation) == 100
+    assert validation
+    assert not {*train} & {*validation}
+    (notice,) = opened(tmp_path).notices
+    assert notice.startswith("80 of the files of")
+
+
+def test_many_copies_of_one_file_are_all_cut_where_the_validation_text_begins(tmp_path):
+    lines = [f"line {i}\n" for i in range(100)]
+    for i in range(40):
+        write(tmp_path / f"{i}.txt", "".join(lines))
+    train, (validation,) = both(tmp_path)
+    assert train == ["".join(lines[:96])] * 40  # a twentieth, from the next line end on
+    assert validation == "".join(lines[96:])
+
+
+def test_files_without_copies_are_split_as_before_copies_were_looked_for(tmp_path):
+    for i in range(40):
+        write(tmp_path / f"{i}.txt", f"text {i:02}\n" * 20)
+    corpus = opened(tmp_path)
+    assert corpus.notices == ()
+    lowest = sorted(range(40), key=lambda i: stable_hash(f"{i}.txt"))[:2]
+    assert {*corpus.documents("validation")} == {f"text {i:02}\n" * 20 for i in lowest}
+
+
+def test_validation_files_that_are_copies_of_training_files_are_counted(tmp_path):
+    for split, numbers in {"train": range(4), "validation": (2, 3, 4), "test": (5,)}.items():
+        for i in numbers:
+            write(tmp_path / split / f"{i}.txt", f"text {i}\n" * 20)
+    assert any(notice.startswith("2 of the validation files") for notice in opened(tmp_path).notices)
 
 
 # Going on from any position
