@@ -1,7 +1,7 @@
-"""Files as text: gzipped or not, strictly UTF-8, in blocks, with errors that name the file and the place."""
+"""Files as text: compressed or not, strictly UTF-8, in blocks, with errors that name the file and the place."""
 
 import codecs
-import gzip
+import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,13 @@ from gpt2tui.system.numbers import byte_size
 BLOCK_BYTES = 1 << 20
 LONGEST_LINE = 256 << 20
 """Bytes of the longest line of a table, which is read whole; a small compressed file can hold far longer ones."""
+MOST_TEXT_OF_ANY_FILE = 1 << 30
+MOST_TEXT_PER_BYTE = 10_000
+"""Characters per byte of a file, beyond which its text is repetition: gzip reaches 1,032, zstd and parquet any."""
 NAMED_FILES = 10
 """How many files an error names at most."""
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+"""The suffixes of compressed files, which follow the file's kind, and the names of their formats."""
 _SAMPLE_BYTES = 4096
 
 
@@ -25,22 +30,83 @@ class NotTextError(DataError):
 
 
 def suffix(path: Path) -> str:
-    """The file's kind, such as `.txt`, whether or not `.gz` follows it."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+    """The file's kind, such as `.txt`, whether or not a suffix of COMPRESSIONS follows it."""
+    name = Path(path.name.lower())
+    return Path(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix
+
+
+def compression(path: Path) -> str | None:
+    """The format in which the file is compressed, by its name; None where it is not."""
+    return COMPRESSIONS.get(path.suffix.lower())
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, decompressed if it is gzipped. Raises DataError for what goes wrong meanwhile."""
+    """The file's bytes, decompressed. Raises DataError for what goes wrong meanwhile."""
+    kind = compression(path)
     try:
-        is_gzipped = path.name.lower().endswith(".gz")
-        with cast(BinaryIO, gzip.open(path)) if is_gzipped else path.open("rb") as file:
-            yield file
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file ({error}): copy or download it again") from error
+        with path.open("rb") as file, _decompressed(file, kind) as decompressed:
+            yield decompressed
+    except (EOFError, zlib.error) as error:
+        raise _not_whole(path, kind, error) from error
     except OSError as error:
+        if kind and error.errno is None:  # of the format, not of the disk
+            raise _not_whole(path, kind, error) from error
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _decompressed(file: BinaryIO, kind: str | None) -> Iterator[BinaryIO]:
+    match kind:
+        case "gzip":
+            import gzip
+
+            with gzip.GzipFile(fileobj=file) as stream:
+                yield cast(BinaryIO, stream)
+        case "bzip2":
+            import bz2
+
+            with bz2.BZ2File(file) as bz2_stream:
+                yield cast(BinaryIO, bz2_stream)
+        case "xz":
+            import lzma
+
+            try:
+                with lzma.LZMAFile(file) as xz_stream:
+                    yield cast(BinaryIO, xz_stream)
+            except lzma.LZMAError as error:
+                raise EOFError(str(error)) from error
+        case "zstd":
+            import pyarrow
+
+            with pyarrow.CompressedInputStream(file, "zstd") as raw, io.BufferedReader(raw, BLOCK_BYTES) as zstd_stream:
+                yield cast(BinaryIO, zstd_stream)
+        case _:
+            yield file
+
+
+def _not_whole(path: Path, kind: str | None, error: BaseException) -> DataError:
+    return DataError(f"{path} is not a whole {kind} file ({error}): copy or download it again")
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    """Moves on from the beginning of a file; zstd is read from front to back only."""
+    if file.seekable():
+        file.seek(count)
+        return
+    while count and (data := file.read(min(count, BLOCK_BYTES))):
+        count -= len(data)
+
+
+def refuse_repetition(path: Path, length: int) -> None:
+    """Raises DataError where a file has `length` characters of text, which its size allows only as repetition."""
+    size = path.stat().st_size
+    most = max(MOST_TEXT_OF_ANY_FILE, MOST_TEXT_PER_BYTE * size)
+    if length > most:
+        raise DataError(
+            f"{path} of {byte_size(size)} holds more than {byte_size(most)} of text, which is the same over and over; "
+            "leave it out"
+        )
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]:
@@ -52,7 +118,7 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]
     offset = start
     held_back = ""
     with opened(path) as file:
-        file.seek(start)
+        _skip(file, start)
         while True:
             data = file.read(BLOCK_BYTES if stop is None else min(BLOCK_BYTES, stop - offset))
             try:
@@ -61,6 +127,7 @@ def blocks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]
                 raise not_text([path]) from error
             if "\0" in text:
                 raise not_text([path])
+            refuse_repetition(path, offset)
             if offset == 0:
                 text = text.removeprefix("\ufeff")
             offset += len(data)
@@ -98,11 +165,15 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def size(path: Path) -> int:
-    """The number of bytes, decompressed; a gzipped file is read through for it."""
+    """The number of bytes, decompressed; a compressed file is read through for it."""
     with opened(path) as file:
-        if not path.name.lower().endswith(".gz"):
+        if compression(path) is None:
             return path.stat().st_size
-        return sum(len(block) for block in iter(lambda: file.read(BLOCK_BYTES), b""))
+        total = 0
+        while data := file.read(BLOCK_BYTES):
+            total += len(data)
+            refuse_repetition(path, total)
+        return total
 
 
 def is_empty(path: Path) -> bool:
@@ -114,7 +185,7 @@ def is_empty(path: Path) -> bool:
 def line_end_near(path: Path, offset: int, end: int) -> int:
     """An offset to cut the file at: after the next line end, else at the next whole character, else at its end."""
     with opened(path) as file:
-        file.seek(offset)
+        _skip(file, offset)
         data = file.read(min(BLOCK_BYTES, end - offset))
     newline = data.find(b"\n") + 1
     if newline and offset + newline < end:

@@ -18,7 +18,7 @@ from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
-READABLE = ".txt, .md, .py, .jsonl, .ndjson, .json, .csv, .tsv or .parquet, gzipped or not"
+READABLE = ".txt, .md, .py, .jsonl, .ndjson, .json, .csv, .tsv or .parquet, compressed (.gz, .bz2, .xz, .zst) or not"
 _SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -30,7 +30,7 @@ _SPLITS: dict[str, Split] = {
 }
 _SPLIT_NAME = re.compile(rf"({'|'.join(_SPLITS)})([-_]\d+([-_]of[-_]\d+)?)?")
 _SPLIT_SUFFIXES = row_files.SUFFIXES | {".txt"}
-_PERHAPS_EMPTY = 4096  # bytes: a smaller file may be only a byte order mark, or gzipped nothing
+_PERHAPS_EMPTY = 4096  # bytes: a smaller file may be only a byte order mark, or nothing, compressed
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,18 @@ def open_local(table: DataTable) -> Corpus:
     if len(found.splits) > 1:
         # The same files without splits are another corpus.
         fingerprint = digest(fingerprint, *(f"{split} {len(found.splits[split])}" for split in found.splits))
-    corpus: Corpus
-    notices: list[str] = []
+    with_markers = table.split_on_end_of_text and any(
+        has_markers(path)
+        for chosen in full.values()
+        for path in chosen
+        if file_reading.suffix(path) not in row_files.SUFFIXES
+    )
+    if with_markers:  # before they divided documents, the same files were another corpus
+        fingerprint = digest(fingerprint, "split_on_end_of_text")
     if any(file_reading.suffix(path) in row_files.SUFFIXES for path in paths):
-        source = RowFiles(table.source, full, table.text_column, fingerprint)
-        corpus = RowCorpus(source, table.validation_fraction, table.streaming)
+        source = RowFiles(table.source, full, table.text_column, fingerprint, table.split_on_end_of_text)
+        corpus: Corpus = RowCorpus(source, table.validation_fraction, table.streaming)
+        notices: list[str] = []
     else:
         content: dict[Path, str] = dict(zip(paths, hashes, strict=True)) if hashes else {}
         files = {
@@ -98,10 +105,8 @@ def open_local(table: DataTable) -> Corpus:
             validation=files.get("validation", ()),
             split_on_end_of_text=table.split_on_end_of_text,
         )
-        if table.split_on_end_of_text and any(has_markers(path) for paths in full.values() for path in paths):
-            corpus.fingerprint = digest(fingerprint, "split_on_end_of_text")
         if text_files.copies:  # before they were kept together, the same files had another split
-            corpus.fingerprint = digest(corpus.fingerprint, "copies in one split")
+            corpus.fingerprint = digest(fingerprint, "copies in one split")
         notices = _copies_notices(table.source, text_files)
     corpus.notices = (*found.notices, *notices)
     return corpus

@@ -9,7 +9,6 @@ import csv
 import difflib
 import itertools
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,23 +17,32 @@ from typing import Any
 from gpt2tui.data import file_reading
 from gpt2tui.data.corpus import Position, Split
 from gpt2tui.data.rows import RowSource
+from gpt2tui.data.text_files import divided, marker_notices
 from gpt2tui.errors import DataError
-from gpt2tui.system.numbers import byte_size
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 _DELIMITERS = ",;\t|"
 _PARQUET_ROWS = 256
-MOST_TEXT_OF_ANY_FILE = 1 << 30
-MOST_TEXT_PER_BYTE = 10_000
-"""Characters per byte of a file, beyond which its text is endless repetition: gzip reaches 1,032, parquet any."""
 _ABSENT = object()
 
 
 class RowFiles(RowSource):
-    """The rows of several files in order, for each split there is. A text file among them is one row."""
+    """The rows of several files in order, for each split there is.
 
-    def __init__(self, name: str, files: Mapping[Split, Sequence[Path]], text_column: str, fingerprint: str) -> None:
+    A text file among them is one row, or with `split_on_end_of_text` a row for each document that `<|endoftext|>` ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Mapping[Split, Sequence[Path]],
+        text_column: str,
+        fingerprint: str,
+        split_on_end_of_text: bool = False,
+    ) -> None:
         self.name = name
+        self._split_on_end_of_text = split_on_end_of_text
+        self._markers: dict[Path, int] = {}
         self.fingerprint = fingerprint
         self.has_validation = "validation" in files
         self.has_test = "test" in files
@@ -47,7 +55,10 @@ class RowFiles(RowSource):
         return sum(path.stat().st_size for path in self._files[split])
 
     def reading_notices(self) -> list[str]:
-        """How many rows of the files that have been read to their ends have no text."""
+        """How many rows have no text and how many markers divide texts, in the files read to their ends."""
+        return [*self._empty_rows(), *marker_notices(self.name, sum(self._markers.values()))]
+
+    def _empty_rows(self) -> list[str]:
         rows = sum(rows for rows, _ in self._counts.values())
         empty = {path: empty for path, (_, empty) in self._counts.items() if empty}
         if not empty:
@@ -71,19 +82,32 @@ class RowFiles(RowSource):
         for i, path in enumerate(self._files[split]):
             if i < first_file:
                 continue
-            most = max(MOST_TEXT_OF_ANY_FILE, MOST_TEXT_PER_BYTE * path.stat().st_size)
             rows = empty = length = 0
-            for rows, text in enumerate(_texts(path, self._text_column), 1):
+            is_text = file_reading.suffix(path) not in SUFFIXES
+            texts = self._text_file(path) if is_text else _texts(path, self._text_column)
+            for rows, text in enumerate(texts, 1):
                 length += len(text or "")
-                if length > most:
-                    raise DataError(
-                        f"{path} of {byte_size(path.stat().st_size)} holds more than {byte_size(most)} of text, which "
-                        "is the same rows over and over; leave it out"
-                    )
+                file_reading.refuse_repetition(path, length)
                 empty += not text
                 if i > first_file or rows > first_row:
                     yield text or "", [i, rows]
-            self._counts[path] = rows, empty
+            if is_text:
+                self._markers[path] = max(0, rows - 1)
+            else:
+                self._counts[path] = rows, empty
+
+    def _text_file(self, path: Path) -> Iterator[str]:
+        """The documents of a text file; an empty one between two markers is left out."""
+        blocks = file_reading.blocks(path)
+        if not self._split_on_end_of_text:
+            yield "".join(blocks)
+            return
+        parts: list[str] = []
+        for part, ends_document in divided(blocks):
+            parts.append(part)
+            if ends_document and any(parts):
+                yield "".join(parts)
+                parts = []
 
 
 def missing_column(where: str, column: str, columns: Collection[str]) -> DataError:
@@ -107,8 +131,8 @@ def _texts(path: Path, column: str) -> Iterator[str | None]:
             return _csv(path, column)
         case ".parquet":
             return _parquet(path, column)
-        case _:
-            return iter(["".join(file_reading.blocks(path))])
+        case kind:
+            raise AssertionError(kind)
 
 
 # ---- JSON
@@ -294,11 +318,13 @@ def _is_text(kind: Any) -> bool:
 @contextlib.contextmanager
 def _uncompressed(path: Path) -> Iterator[Path]:
     """The file itself, or a decompressed temporary copy of it: parquet is not read from front to back."""
-    if path.name.lower().endswith(".gz"):
+    if file_reading.compression(path):
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / path.stem
             with file_reading.opened(path) as compressed, copy.open("wb") as file:
-                shutil.copyfileobj(compressed, file)
+                while data := compressed.read(file_reading.BLOCK_BYTES):
+                    file_reading.refuse_repetition(path, file.tell())
+                    file.write(data)
             yield copy
     else:
         yield path

@@ -87,11 +87,10 @@ class TextFiles(Corpus):
 
     def reading_notices(self) -> list[str]:
         """How many markers have divided the files that have been read to their ends."""
-        count = sum(self._markers.values())
-        return [f"{count:,} {EOT_TEXT} in {self.name} divide documents"] if count else []
+        return marker_notices(self.name, sum(self._markers.values()))
 
     def size(self, split: Split) -> int:
-        """About how many bytes of text the split has; too few where files are gzipped."""
+        """About how many bytes of text the split has; too few where files are compressed."""
         return sum(span.bytes for span in self._spans_of(split))
 
     def pieces(self, split: Split, start: Position = None) -> Iterator[TextPiece]:
@@ -171,6 +170,11 @@ def divided(blocks: Iterator[str]) -> Iterator[tuple[str, bool]]:
             start = end
         kept = max(0, start - _LOOK_BACK)
         pending, start = pending[kept:], start - kept
+
+
+def marker_notices(name: str, count: int) -> list[str]:
+    """The notice that `count` markers in the text files of a source divide documents; none without a marker."""
+    return [f"{count:,} {EOT_TEXT} in {name} divide documents"] if count else []
 
 
 def has_markers(path: Path) -> bool:

@@ -1,7 +1,9 @@
 """Small corpora on disk, and what reading them gives."""
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pyarrow
 import pyarrow.parquet
@@ -20,17 +22,25 @@ def both(source, **table):
     return list(corpus.documents("train")), list(corpus.documents("validation"))
 
 
+COMPRESS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: pyarrow.compress(data, codec="zstd", asbytes=True),
+}
+
+
 def write(path, data):
-    """Writes bytes or text, gzipped if the name ends so."""
+    """Writes bytes or text, compressed if the name ends so."""
     data = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(COMPRESS[path.suffix](data) if path.suffix in COMPRESS else data)
     return path
 
 
 def write_rows(path, texts, column="text"):
-    """Writes the texts as rows of a .jsonl, .csv or .parquet file, gzipped if the name ends so."""
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    """Writes the texts as rows of a .jsonl, .csv or .parquet file, compressed if the name ends so."""
+    kind = path.name.split(".")[1]
     if kind == "jsonl":
         return write(path, "".join(json.dumps({"id": i, column: text}) + "\n" for i, text in enumerate(texts)))
     if kind == "csv":

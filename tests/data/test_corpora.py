@@ -8,13 +8,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from gpt2tui.data import content_hashes, file_reading, row_files
+from gpt2tui.data import content_hashes, file_reading
 from gpt2tui.data.corpora import hash_content
 from gpt2tui.data.corpus import stable_hash
 from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
 from gpt2tui.system.files import cache_folder
-from tests.data.corpus_files import both, opened, write, write_rows
+from tests.data.corpus_files import COMPRESS, both, opened, write, write_rows
 
 ROW_KINDS = ["jsonl", "csv", "parquet"]
 ROWS = [f'row {i}: a "quoted" text,\nof two lines, déjà vu' for i in range(300)]
@@ -150,6 +150,22 @@ def test_end_of_text_markers_divide_documents(between, block, tmp_path, monkeypa
     assert whole.fingerprint != corpus.fingerprint
 
 
+def test_markers_divide_the_text_files_beside_row_files_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2tui.data.file_reading.BLOCK_BYTES", 100)
+    stories = [f"Once upon a time there was cat {i}.\n" for i in range(100)]
+    write(tmp_path / "stories.txt", f"{MARKER}\n".join(stories) + f"{MARKER}\n{MARKER}\n")
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    corpus = opened(tmp_path)
+    texts = [text for split in ("train", "validation") for text in corpus.documents(split)]
+    assert sorted(texts) == sorted([*stories, *ROWS])
+    assert corpus.reading_notices() == [f"99 {MARKER} in {tmp_path} divide documents"]
+    pieces = list(corpus.pieces("train"))
+    assert list(corpus.pieces("train", pieces[-50].next)) == pieces[-49:]
+    whole = opened(tmp_path, split_on_end_of_text=False)
+    assert len(list(whole.documents("train"))) < len(ROWS) + 2
+    assert whole.fingerprint != corpus.fingerprint
+
+
 @pytest.mark.parametrize(
     "text", ['EOT = "<|endoftext|>"\n', "the token <|endoftext|> ends it\n", "`<|endoftext|>`, 50256\n"]
 )
@@ -235,11 +251,34 @@ def test_text_cut_off_inside_a_character_is_refused(tmp_path):
         both(path)
 
 
-def test_a_damaged_gzip_file_is_refused(tmp_path):
-    path = write(tmp_path / "a.txt.gz", "some text\n" * 1000)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="not a whole gzip file"):
-        both(path)
+@pytest.mark.parametrize("suffix", COMPRESS)
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
+def test_a_damaged_compressed_file_is_refused(suffix, kind, tmp_path):
+    whole = write(tmp_path / f"a.{kind}{suffix}", os.urandom(5000).hex())
+    for data in (whole.read_bytes()[:-20], os.urandom(1000), b"PK" + bytes(100)):
+        whole.write_bytes(data)
+        with pytest.raises(DataError, match=f"not a whole {file_reading.COMPRESSIONS[suffix]} file"):
+            both(whole)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_text_is_the_text_and_is_read_from_any_place(suffix, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_reading, "BLOCK_BYTES", 10_000)
+    text = "".join(f"line {i}\n" for i in range(10_000))
+    for name in ("plain.txt", f"packed.txt{suffix}"):
+        write(tmp_path / name, text)
+    packed, plain = (both(tmp_path / name) for name in (f"packed.txt{suffix}", "plain.txt"))
+    assert packed == plain
+    assert "".join(packed[0] + packed[1]) == text
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
+def test_a_small_compressed_file_of_endless_repetition_is_refused(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_reading, "MOST_TEXT_OF_ANY_FILE", 1 << 20)
+    monkeypatch.setattr(file_reading, "MOST_TEXT_PER_BYTE", 100)
+    line = '{"text": "aaaaaaaaaaaaaaaaaaaaaaa"}\n'
+    with pytest.raises(DataError, match="the same over and over"):
+        both(write(tmp_path / f"bomb.{kind}.zst", line * 400_000))
 
 
 def test_a_line_of_many_megabytes_is_read_in_pieces(tmp_path):
@@ -255,7 +294,7 @@ def test_a_line_of_many_megabytes_is_read_in_pieces(tmp_path):
 # Rows
 
 
-@pytest.mark.parametrize("kind", [*ROW_KINDS, *(f"{kind}.gz" for kind in ROW_KINDS)])
+@pytest.mark.parametrize("kind", [*ROW_KINDS, *(f"{kind}{suffix}" for kind in ROW_KINDS for suffix in COMPRESS)])
 def test_one_row_is_one_document(kind, tmp_path):
     train, validation = both(write_rows(tmp_path / f"rows.{kind}", ROWS))
     assert sorted(train + validation) == sorted(ROWS)
@@ -479,12 +518,12 @@ def test_a_row_without_an_end_is_refused_before_it_fills_the_memory(kind, tmp_pa
 
 
 def test_a_small_file_of_endless_repetition_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(row_files, "MOST_TEXT_OF_ANY_FILE", 100_000)
-    monkeypatch.setattr(row_files, "MOST_TEXT_PER_BYTE", 100)
+    monkeypatch.setattr(file_reading, "MOST_TEXT_OF_ANY_FILE", 100_000)
+    monkeypatch.setattr(file_reading, "MOST_TEXT_PER_BYTE", 100)
     table = pyarrow.table({"text": pyarrow.array(["a" * 10_000] * 1000).dictionary_encode()})
     pyarrow.parquet.write_table(table, tmp_path / "bomb.parquet")
     assert (tmp_path / "bomb.parquet").stat().st_size < 50_000
-    with pytest.raises(DataError, match="the same rows over and over"):
+    with pytest.raises(DataError, match="the same over and over"):
         both(tmp_path / "bomb.parquet")
 
 
