@@ -82,9 +82,16 @@ class CheckpointError(Gpt2TuiError):
 
 
 class DivergedError(Gpt2TuiError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number.
+
+    `last_good_step` is the step of the newest checkpoint from before the loss rose, None where there is none.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, last_good_step: int | None = None) -> None:
+        super().__init__(message)
+        self.last_good_step = last_good_step
 
 
 class ResourceError(Gpt2TuiError):

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class Launch:
     """A training to start: a preset in a new run, or a run to resume.
 
-    A run is resumed from `resume_from`, or else its newest valid checkpoint; with `run_dir` in a new run there, a
-    branch. `layers` and `overrides` change its settings. `learning_rate_factor` multiplies its schedule; None keeps its
-    last factor.
+    A run is resumed from `resume_from`, or its checkpoint of `resume_step`, or else its newest valid checkpoint; with
+    `run_dir` in a new run there, a branch. `layers` and `overrides` change its settings. `learning_rate_factor`
+    multiplies its schedule; None keeps its last factor.
     """
 
     loaded: "LoadedPreset"
@@ -43,17 +43,21 @@ class Launch:
     overrides: tuple[str, ...] = ()
     learning_rate_factor: float | None = None
     resume_from: "Checkpoint | None" = None
+    resume_step: int | None = None
 
     def open(self) -> contextlib.AbstractContextManager["OpenedRun"]:
-        """Opens the run folder, locked while the context is open."""
+        """Opens the run folder, locked while the context is open. Raises CheckpointError for `resume_step`."""
+        from gpt2tui.run import checkpoint
+
         if self.resume is None:
             return new_run(self.loaded, self.run_dir)
+        step = self.resume_step
         return resumed_run(
             self.resume,
             self.layers,
             self.overrides,
             self.learning_rate_factor,
-            resume_from=self.resume_from,
+            resume_from=self.resume_from if step is None else checkpoint.at(self.resume.checkpoints, step),
             branch=self.run_dir,
         )
 

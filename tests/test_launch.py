@@ -118,9 +118,9 @@ def test_at_half_the_rate_a_run_keeps_its_changes_and_halves_what_it_diverged_at
         diverges_at(patch, 15)
         session.start(Launch(first.loaded, resume=run, overrides=changes, learning_rate_factor=0.4))
         session_events(session)
-    assert session.failure.diverged
+    assert session.failure.last_good_step == 12
     retry = session.retry_at_half_learning_rate()
-    assert (retry.learning_rate_factor, retry.overrides) == (0.2, changes)
+    assert (retry.learning_rate_factor, retry.overrides, retry.resume_step) == (0.2, changes, None)
     assert session.join(30)
     session.start(retry)
     emitted = session_events(session)
@@ -131,6 +131,24 @@ def test_at_half_the_rate_a_run_keeps_its_changes_and_halves_what_it_diverged_at
     assert [e.step for e in steps] == list(range(13, 21))
     for event in steps:
         assert event.learning_rate == pytest.approx(0.2 * learning_rate(frozen, event.step - 1))
+
+
+def test_at_half_the_rate_a_run_resumes_from_before_the_loss_rose(tmp_path, monkeypatch):
+    session = TrainingSession()
+    with monkeypatch.context() as patch:
+        tiny_runs.exploding_after(patch, last_good=6, diverged=11)
+        session.start(launch(tmp_path, "training.checkpoint_frequency=2"))
+        session_events(session)
+    assert checkpoint.newest(session.run.checkpoints).step == 10  # of exploded weights
+    retry = session.retry_at_half_learning_rate()
+    assert session.join(30)
+    session.start(retry)
+    emitted = session_events(session)
+    assert emitted[0].step == 6
+    steps = {event.step: event for event in emitted if isinstance(event, Step)}
+    assert [*steps] == list(range(7, 13))
+    frozen = preset_files.load_frozen(session.run.preset_file)
+    assert steps[7].learning_rate == pytest.approx(0.5 * learning_rate(frozen, 6))
 
 
 def test_changes_since_the_checkpoint_survive_a_crash(tmp_path, monkeypatch):

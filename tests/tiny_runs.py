@@ -1,12 +1,15 @@
 """A model of a few thousand parameters on a text of a few thousand bytes: a whole run in a second."""
 
 import random
+from dataclasses import replace
 
 from gpt2tui.data.token_store import prepare
+from gpt2tui.errors import DivergedError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import cache_folder
 from gpt2tui.training.trainer import Trainer
+from gpt2tui.training.update import Update
 
 SETTINGS = (
     "model.n_positions=16",
@@ -64,3 +67,23 @@ def trainer(folder, *overrides, run=None, **arguments):
     loaded = loaded.with_vocab_size(corpus.tokenizer.vocab_size)
     run = run or runs.create("tiny")
     return Trainer(run, loaded, corpus, preset_name="tiny", **arguments)
+
+
+def exploding_after(monkeypatch, last_good, diverged):
+    """Steps after `last_good` report a large loss, and the step after `diverged` that it is not a number."""
+    begin = Update.begin
+
+    class Exploded:
+        def __init__(self, metrics):
+            self.metrics = metrics
+
+        def read(self):
+            return replace(self.metrics.read(), train_loss=500.0)
+
+    def exploding(self, micro_batches, iteration, *rest):
+        if iteration == diverged:
+            raise DivergedError("the loss is nan")
+        metrics = begin(self, micro_batches, iteration, *rest)
+        return Exploded(metrics) if iteration > last_good else metrics
+
+    monkeypatch.setattr(Update, "begin", exploding)

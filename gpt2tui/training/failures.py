@@ -38,7 +38,8 @@ def expected_failure(
     """The failure to show for an error in a training; None if it is a bug. `state` is None before the first event."""
     step = state.step if state else 0
     if isinstance(error, DivergedError) and state is not None:
-        return DivergedError(f"{error}. {_advice_after_divergence(run, state)}")
+        last_good = _last_good_step(run)
+        return DivergedError(f"{error}. {_advice_after_divergence(run, state, last_good)}", last_good)
     if isinstance(error, Gpt2TuiError):
         return error
     if is_out_of_memory(error):
@@ -59,10 +60,9 @@ def expected_failure(
     return None
 
 
-def _advice_after_divergence(run: Run, state: TrainingState) -> str:
-    """The command that continues at half the learning rate, from the newest checkpoint before the loss rose."""
+def _advice_after_divergence(run: Run, state: TrainingState, step: int | None) -> str:
+    """The command that continues at half the learning rate, from the checkpoint of `step` before the loss rose."""
     lower = _at_half_the_rate(state)
-    step = _last_good_step(run)
     if step is None:
         words = ["gpt2tui", "--headless", "--preset", str(run.preset_file), *lower]
         return f"No checkpoint is from before the loss rose. To start again at half the learning rate:\n  {join(words)}"

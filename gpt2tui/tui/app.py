@@ -355,7 +355,7 @@ class WorkbenchApp(App[int]):
         if retry is None:
             self.show_error("Training failed", failure.message)
             return
-        text = f"{failure.message}\n\nResume from the newest checkpoint at half the learning rate?"
+        text = f"{failure.message}\n\nResume from step {failure.last_good_step:,} at half the learning rate?"
         dialog = ConfirmDialog("Training diverged", text, "Resume at half", "Do not resume")
         self.push_screen(dialog, lambda answer: self.begin(retry) if answer == "Resume at half" else None)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
 from gpt2tui.launch import Emitted, Launch, OpenedRun, TrainingStream, drive
+from gpt2tui.run import checkpoint
 from gpt2tui.run.events import Event, Paused, Resumed, RunStarted
 from gpt2tui.system.host_memory import give_back_freed_memory, load_torch
 from gpt2tui.tracking.run_progress import RunProgress
@@ -43,7 +44,8 @@ class Failure:
 
     message: str
     expected: bool
-    diverged: bool
+    last_good_step: int | None = None
+    """After a divergence: the step of the newest checkpoint from before the loss rose."""
 
 
 @dataclass(frozen=True)
@@ -155,16 +157,24 @@ class TrainingSession:
         return self._controls.copy_weights()
 
     def retry_at_half_learning_rate(self) -> Launch | None:
-        """After a divergence: the launch that resumes the newest checkpoint at half the learning rate.
+        """After a divergence: the launch that resumes at half the learning rate, before the loss rose.
 
-        Everything else, overrides of an earlier resume included, stays as it was. None without a checkpoint.
+        Everything else, overrides of an earlier resume included, stays as it was. None without such a checkpoint.
         """
-        if self.failure is None or not self.failure.diverged or self.run is None or self.launch is None:
+        if self.failure is None or self.failure.last_good_step is None or self.run is None or self.launch is None:
             return None
-        if not any(self.run.checkpoints.glob("step-*")):
-            return None
+        step = self.failure.last_good_step
+        # The newest one is resumed with the changes since then.
+        is_newest = not any(saved.step > step for saved in checkpoint.saved_in(self.run.checkpoints))
         factor = 0.5 * self.progress.learning_rate_factor
-        return replace(self.launch, resume=self.run, resume_from=None, run_dir=None, learning_rate_factor=factor)
+        return replace(
+            self.launch,
+            resume=self.run,
+            resume_from=None,
+            resume_step=None if is_newest else step,
+            run_dir=None,
+            learning_rate_factor=factor,
+        )
 
     def drain(self) -> Drained:
         """Takes what the thread has emitted since the last call, and updates the state."""
@@ -207,7 +217,7 @@ class TrainingSession:
             return
         expected = isinstance(error, Gpt2TuiError)
         message = str(error) if expected else f"{type(error).__name__}: {error}"
-        self.failure = Failure(message, expected, isinstance(error, DivergedError))
+        self.failure = Failure(message, expected, error.last_good_step if isinstance(error, DivergedError) else None)
         self.state = "failed"
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted, SettingsChanged, Step, Warned
 from gpt2tui.run.events_file import read_events
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.update import Update
 from tests import tiny_runs
 
 
@@ -241,32 +239,12 @@ def test_no_home_folder_is_written_into_a_run(tmp_path, monkeypatch):
     assert losses(train(resumed_run(run, (), ["training.num_iterations=14"]))).keys() == {13, 14}
 
 
-def exploding_after(monkeypatch, last_good, diverged):
-    """Steps after `last_good` report a large loss, and the step after `diverged` that it is not a number."""
-    begin = Update.begin
-
-    class Exploded:
-        def __init__(self, metrics):
-            self.metrics = metrics
-
-        def read(self):
-            return replace(self.metrics.read(), train_loss=500.0)
-
-    def exploding(self, micro_batches, iteration, *rest):
-        if iteration == diverged:
-            raise DivergedError("the loss is nan")
-        metrics = begin(self, micro_batches, iteration, *rest)
-        return Exploded(metrics) if iteration > last_good else metrics
-
-    monkeypatch.setattr(Update, "begin", exploding)
-
-
 @pytest.mark.parametrize("before_min_lr", ["0.0", "0.01"])
 def test_after_a_divergence_the_message_has_the_command_that_continues(tmp_path, monkeypatch, before_min_lr):
     preset = tiny_runs.preset(tmp_path, "training.checkpoint_frequency=2", f"schedule.min_lr={before_min_lr}")
     opening = new_run(LoadedPreset("tiny", preset, ()), tmp_path / "runs" / "first")
     with monkeypatch.context() as patch, pytest.raises(DivergedError) as failed:
-        exploding_after(patch, last_good=6, diverged=11)
+        tiny_runs.exploding_after(patch, last_good=6, diverged=11)
         train(opening)
     run = runs.find("first")
     assert steps_in(run)[-1] == 10  # its weights have exploded: it is not the one to continue from
@@ -282,7 +260,7 @@ def test_after_a_divergence_the_message_has_the_command_that_continues(tmp_path,
 def test_the_checkpoint_of_the_step_before_a_sudden_divergence_is_not_the_one_to_continue_from(tmp_path, monkeypatch):
     opening = new_run(LoadedPreset("tiny", tiny_runs.preset(tmp_path), ()), tmp_path / "runs" / "first")
     with monkeypatch.context() as patch, pytest.raises(DivergedError, match=r"@4 --set optimizer\.lr=0\.005"):
-        exploding_after(patch, last_good=100, diverged=8)
+        tiny_runs.exploding_after(patch, last_good=100, diverged=8)
         train(opening)
     assert steps_in(runs.find("first")) == [4, 8]
 
@@ -290,7 +268,7 @@ def test_the_checkpoint_of_the_step_before_a_sudden_divergence_is_not_the_one_to
 def test_after_a_divergence_before_any_good_checkpoint_the_command_begins_anew(tmp_path, monkeypatch):
     opening = new_run(LoadedPreset("tiny", tiny_runs.preset(tmp_path), ()), tmp_path / "runs" / "first")
     with monkeypatch.context() as patch, pytest.raises(DivergedError) as failed:
-        exploding_after(patch, last_good=2, diverged=6)
+        tiny_runs.exploding_after(patch, last_good=2, diverged=6)
         train(opening)
     (command,) = [line.strip() for line in str(failed.value).splitlines() if "--headless" in line]
     assert main(shlex.split(command)[1:]) == 0

@@ -82,4 +82,4 @@ def launch(name="small", **changes):
 
 
 def diverged():
-    return DivergedError("training diverged at step 4: the loss is nan")
+    return DivergedError("training diverged at step 4: the loss is nan", last_good_step=0)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gpt2tui.errors import DataError, UsageError
+from gpt2tui.errors import DataError, DivergedError, UsageError
 from gpt2tui.run.events import CheckpointSaved, Evaluated, LearningRateChanged, Paused, RunFinished, Step
 from gpt2tui.tui.session import TrainingSession
 from tests.tui.fake_training import FakeTraining, diverged, launch
@@ -153,7 +153,7 @@ def test_an_unexpected_exception_is_named_by_its_class(started):
     assert not session.failure.expected
 
 
-def test_after_a_divergence_the_newest_checkpoint_is_offered_at_half_the_learning_rate(started):
+def test_after_a_divergence_a_checkpoint_is_offered_at_half_the_learning_rate(started):
     fake = FakeTraining(fails=diverged(), fails_at=None)
     session = started(fake)
     until(session, "running")
@@ -164,8 +164,8 @@ def test_after_a_divergence_the_newest_checkpoint_is_offered_at_half_the_learnin
     assert retry.learning_rate_factor == 0.5
 
 
-def test_without_a_checkpoint_a_divergence_offers_nothing(started):
-    session = started(FakeTraining(fails=diverged()))
+def test_without_a_checkpoint_from_before_a_divergence_nothing_is_offered(started):
+    session = started(FakeTraining(fails=DivergedError("the loss is nan")))
     until(session, "failed")
     assert session.retry_at_half_learning_rate() is None
 

@@ -368,7 +368,9 @@ def test_hostile_text_is_shown_and_obeyed_by_nobody():
 
 def test_a_divergence_offers_half_the_learning_rate():
     async def test():
-        training = StoryTraining(fails=DivergedError("training diverged at step 413: the loss is nan"))
+        training = StoryTraining(
+            fails=DivergedError("training diverged at step 413: the loss is nan", last_good_step=400)
+        )
         app = WorkbenchApp(session=TrainingSession(training), launch=launch())
         async with app.run_test(size=(120, 36)) as pilot:
             await until(pilot, lambda: "Resume at half" in screen_text(app))
