@@ -83,6 +83,8 @@ def _details(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
     step, best, bits, _, parameters, tokens, seconds, size = _numbers(s)
     xz = "" if s.bits_per_byte is None else xz_comparison(s.bits_per_byte, s.xz_bits_per_byte)
     started = "" if s.started is None else f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M:%S}"
+    sessions = info.get("sessions")
+    session = sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else info
     details = [
         ("run", s.name),
         ("state", s.state if s.message is None else f"{s.state}: {s.message}"),
@@ -94,7 +96,7 @@ def _details(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
         ("bits/byte", "  ".join(filter(None, (bits, xz)))),
         ("parameters", parameters),
         ("tokens seen", tokens),
-        ("device", f"{info.get('device', '')}, {info.get('precision', '')}"),
+        ("device", f"{session.get('device', '')}, {session.get('precision', '')}"),
         ("disk", size),
         ("folder", s.folder),
     ]

@@ -7,13 +7,14 @@ event starts on a new line, and readers skip the incomplete one.
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from gpt2tui.errors import ResourceError
-from gpt2tui.run.events import Event, RunStarted, parse
-from gpt2tui.system.files import open_regular
+from gpt2tui.run.events import Event, RunFailed, RunStarted, Warned, parse
+from gpt2tui.system.files import open_regular, without_home
 from gpt2tui.system.terminal_text import Report, report_on_stderr
 
 _CHUNK = 1 << 20
@@ -42,7 +43,9 @@ class JsonLines:
         self._reported = False
 
     def handle(self, event: Event) -> None:
-        """Append the event's line."""
+        """Append the event's line; messages name files below the user's home folder as ~/..."""
+        if isinstance(event, Warned | RunFailed):
+            event = replace(event, message=without_home(event.message))
         line = event.as_json().encode("ascii") + b"\n"
         try:
             self._write(b"\n" + line if self._torn else line)

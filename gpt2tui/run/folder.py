@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -27,6 +27,8 @@ from gpt2tui.system.numbers import as_json
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
+MOST_SESSIONS = 100
+"""How many resumes run.json describes, the last ones; events.jsonl has a `run_started` of each."""
 BEFORE_INFO = ("events.jsonl", "preset.toml", "tokenizer.json", "tokenizer_config.json", "gpt2tui_tokenizer.json")
 """Files that may be in a run folder before run.json, which makes it a run."""
 
@@ -191,15 +193,13 @@ def write_info(
     *,
     preset_name: str,
     command: Sequence[str],
-    device: str,
-    precision: str,
-    precision_reason: str,
-    compile_reason: str,
+    choices: Mapping[str, str],
     data: dict[str, Any],
     parent: checkpoint.Parent | None = None,
 ) -> str:
     """Writes run.json once, when training begins; returns the run's id, which its checkpoints carry.
 
+    `choices` are the device, the precision and the compilation with their reasons, as they become entries.
     `parent` is the checkpoint of another run that a branch begins with.
     """
     run_id = uuid.uuid4().hex
@@ -207,22 +207,38 @@ def write_info(
         "run_id": run_id,
         "parent": None if parent is None else asdict(parent),
         "preset": preset_name,
-        "command": [without_home(word) for word in command],
         "started": time.time(),
         **this_process(run_id),
-        "platform": platform.platform(),
-        "device": device,
-        "precision": precision,
-        "precision_reason": precision_reason,
-        "compile_reason": compile_reason,
+        **_session(command, choices),
         "data": data,
-        "git_commit": _git_commit(),
-        "versions": {"gpt2tui": version.__version__, "python": platform.python_version(), **_versions()},
     }
     replace_text(run.info_file, as_json(info, indent=2) + "\n")
     if run.creation is not None:
         run.creation.begun = True
     return run_id
+
+
+def add_session(run: Run, *, step: int, command: Sequence[str], choices: Mapping[str, str]) -> None:
+    """Adds a resume at `step` to the `sessions` of run.json; its other entries stay those of the beginning.
+
+    Only the process that holds the run is another one. Raises ResourceError when run.json cannot be written.
+    """
+    info = run.info()
+    earlier = info.get("sessions")
+    session = {"step": step, "started": time.time(), **_session(command, choices)}
+    sessions = [*(earlier if isinstance(earlier, list) else []), session][-MOST_SESSIONS:]
+    update_info(run, **this_process(str(info.get("run_id"))), sessions=sessions)
+
+
+def _session(command: Sequence[str], choices: Mapping[str, str]) -> dict[str, Any]:
+    """With which program and on what a run is trained."""
+    return {
+        "command": [without_home(word) for word in command],
+        "platform": platform.platform(),
+        **choices,
+        "git_commit": _git_commit(),
+        "versions": {"gpt2tui": version.__version__, "python": platform.python_version(), **_versions()},
+    }
 
 
 def this_process(run_id: str) -> dict[str, Any]:

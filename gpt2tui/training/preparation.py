@@ -158,16 +158,22 @@ def write_new_run(
         run,
         preset_name=preset_name,
         command=command,
-        device=device_name(state.device),
-        precision=state.precision,
-        precision_reason=state.precision_reason,
-        compile_reason=state.compile_reason,
+        choices=_choices(state),
         data=data,
         parent=state.parent,
     )
 
 
-def write_resumed_run(run: runs.Run, state: TrainingState) -> None:
+def _choices(state: TrainingState) -> dict[str, str]:
+    return {
+        "device": device_name(state.device),
+        "precision": state.precision,
+        "precision_reason": state.precision_reason,
+        "compile_reason": state.compile_reason,
+    }
+
+
+def write_resumed_run(run: runs.Run, state: TrainingState, command: Sequence[str]) -> None:
     """Updates the folder of a resumed run; when that fails it stays unchanged.
 
     A preset that is replaced is kept as preset-<step>.toml: with it the run was trained before that step.
@@ -183,7 +189,7 @@ def write_resumed_run(run: runs.Run, state: TrainingState) -> None:
             kept.write_bytes(before)
         replace_text(run.preset_file, now.decode())
     try:
-        runs.update_info(run, **runs.this_process(str(run.info().get("run_id"))))
+        runs.add_session(run, step=state.step, command=command, choices=_choices(state))
     except ResourceError:
         if before != now:
             run.preset_file.write_bytes(before)

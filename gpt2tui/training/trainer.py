@@ -154,7 +154,7 @@ class Trainer:
         if self.resume_from is None or branches:
             write_new_run(self.run, state, self.corpus, preset_name=self.preset_name, command=self.command)
         else:
-            write_resumed_run(self.run, state)
+            write_resumed_run(self.run, state, self.command)
             aside = set_later_checkpoints_aside(self.run, state.step)
         self._state = state
         self._meter = StepMeter(state.preset, state.device, state.precision)

@@ -6,13 +6,14 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpt2tui.errors import ResourceError
 from gpt2tui.run import events_file
-from gpt2tui.run.events import RunFinished, RunStarted, Step, Warned
+from gpt2tui.run.events import RunFailed, RunFinished, RunStarted, Step, Warned
 from gpt2tui.run.events_file import JsonLines, follow_events, read_events
 from tests.tracking import event_samples as sample
 
@@ -82,6 +83,19 @@ def test_an_event_is_in_the_file_as_soon_as_it_is_handled_even_after_a_kill(tmp_
     )
     assert killed.returncode == -signal.SIGKILL
     assert [event.step for event in read_events(path)] == [1, 2, 3, 4, 5]
+
+
+def test_messages_in_the_file_do_not_name_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/eve é")
+    file = JsonLines(tmp_path / "events.jsonl")
+    file.handle(Warned(message="/home/eve é/a.txt is damaged; /home/eve élan/b.txt is not"))
+    file.handle(RunFailed(message="[Errno 28] full: '/home/eve é'", step=1))
+    file.handle(sample.sampled(1))
+    file.close()
+    warned, failed, sampled = read_events(tmp_path / "events.jsonl")
+    assert warned.message == "~/a.txt is damaged; /home/eve élan/b.txt is not"
+    assert failed.message == "[Errno 28] full: '~'"
+    assert sampled == replace(sample.sampled(1), time=sampled.time)
 
 
 def test_opening_again_appends(tmp_path):

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,9 @@ from tests.tracking import event_samples
 
 def started_run(name="tiny", *written, command=("gpt2tui",)):
     run = runs.create(name)
-    info = {"preset_name": name, "command": command, "device": "cpu", "precision": "fp32"}
-    reasons = {"precision_reason": "training.precision = fp32", "compile_reason": "training.compile = off"}
-    runs.write_info(run, **info, **reasons, data={})
+    choices = {"device": "cpu", "precision": "fp32"}
+    choices |= {"precision_reason": "training.precision = fp32", "compile_reason": "training.compile = off"}
+    runs.write_info(run, preset_name=name, command=command, choices=choices, data={})
     run.events_file.write_text("".join(event.as_json() + "\n" for event in written))
     return run
 
@@ -67,6 +68,29 @@ def test_run_json_has_what_a_repetition_needs():
         "platform",
     } <= set(info)
     assert {"gpt2tui", "python", "torch"} <= set(info["versions"])
+
+
+def test_run_json_has_each_session_with_its_own_device_and_reasons(monkeypatch):
+    run = started_run(command=["gpt2tui", "first"])
+    begun = run.info()
+    gpu = {"device": "NVIDIA", "precision": "bf16", "precision_reason": "tensor cores", "compile_reason": "on a GPU"}
+    for step in (4, 8, 12):
+        monkeypatch.setattr(runs, "MOST_SESSIONS", 2)
+        runs.add_session(run, step=step, command=["gpt2tui", f"{Path.home()}/x"], choices=gpu)
+    info = run.info()
+    sessions = info.pop("sessions")
+    assert info == begun
+    assert [session["step"] for session in sessions] == [8, 12]  # the last ones: the file stays small
+    assert gpu.items() <= sessions[0].items()
+    assert sessions[0]["command"] == ["gpt2tui", "~/x"]
+    assert {"started", "git_commit", "versions", "platform"} <= set(sessions[0])
+
+
+def test_sessions_that_make_no_sense_are_replaced():
+    run = started_run()
+    runs.update_info(run, sessions="odd")
+    runs.add_session(run, step=1, command=[], choices={})
+    assert len(run.info()["sessions"]) == 1
 
 
 HOLD = """
