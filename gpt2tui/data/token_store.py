@@ -13,6 +13,7 @@ store. A store is built in a temporary folder and renamed when all of it is on t
 import contextlib
 import errno
 import json
+import os
 import shutil
 import threading
 import time
@@ -35,6 +36,7 @@ from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
+from gpt2tui.run.manifest import read_json
 from gpt2tui.system.files import sha256
 
 FORMAT_VERSION = 1
@@ -97,11 +99,11 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
         lock = FileLock(stores / f"{folder.name}.lock", thread_local=False)
         yield from _acquire(lock)
         try:
-            if folder.exists():
+            if os.path.lexists(folder):
                 opened = _open_store(folder, corpus, table)
                 if opened is None:
                     yield StageProgress("the prepared tokens are damaged: preparing them again")
-                    shutil.rmtree(folder)
+                    _remove(folder)
             if opened is None:
                 _remove_leftovers(stores, folder)
                 yield from build_store(corpus, table, preset.model.vocab_size, settings, folder)
@@ -187,12 +189,20 @@ def _acquire(lock: FileLock) -> Iterator[StageProgress]:
             time.sleep(POLL_SECONDS)
 
 
+def _remove(path: Path) -> None:
+    """Removes a folder, or what stands in its place; a link's target stays. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _remove_leftovers(stores: Path, folder: Path) -> None:
     """Removes what killed preparations left. A store that is being built is locked by its process."""
     for leftover in stores.glob(f"*{BUILDING}"):
         name = leftover.name.removesuffix(BUILDING)
         if name == folder.name:
-            shutil.rmtree(leftover)
+            _remove(leftover)
             continue
         try:
             with FileLock(stores / f"{name}.lock", timeout=0):
@@ -227,16 +237,15 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
             streaming=table.streaming,
             corpus=corpus,
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, CheckpointError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError):
         return None
 
 
 def _read_meta(folder: Path) -> dict[str, Any] | None:
     try:
-        meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return read_json(folder / META_FILE)
+    except CheckpointError:
         return None
-    return meta if isinstance(meta, dict) else None
 
 
 def _is_intact(path: Path, description: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """Everything before the first step: a network on its device, and either a new folder or a checkpoint's state."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.run.events import RunStarted
-from gpt2tui.system.files import replace_text
+from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.probe import TimeBudget, within_budget
 from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
@@ -178,10 +179,9 @@ def write_resumed_run(run: runs.Run, state: TrainingState, command: Sequence[str
 
     A preset that is replaced is kept as preset-<step>.toml: with it the run was trained before that step.
     """
-    try:
-        before = run.preset_file.read_bytes()
-    except FileNotFoundError:
-        before = b""
+    before = b""
+    with contextlib.suppress(OSError), open(open_regular(run.preset_file), "rb") as file:  # noqa: PTH123 a descriptor
+        before = file.read()
     now, kept = dumps(state.preset).encode(), None
     if before != now:
         kept = runs.earlier_preset_file(run, state.step) if before else None

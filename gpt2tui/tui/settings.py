@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2tui.system.files import config_folder, replace_text
+from gpt2tui.system.files import config_folder, open_regular, replace_text
 
 LARGEST_BYTES = 2**20
 
@@ -20,9 +20,10 @@ class UserSettings:
         self._path = path or config_folder() / "settings.json"
         self._values: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            if self._path.stat().st_size <= LARGEST_BYTES:
-                values = json.loads(self._path.read_text(encoding="utf-8"))
-                self._values = values if isinstance(values, dict) else {}
+            with open(open_regular(self._path, follow_links=True), "rb") as file:  # noqa: PTH123 a descriptor
+                text = file.read(LARGEST_BYTES + 1)
+            values = json.loads(text) if len(text) <= LARGEST_BYTES else {}
+            self._values = values if isinstance(values, dict) else {}
 
     def text(self, name: str, default: str = "") -> str:
         """A remembered text; `default` when there is none or the value is no text."""

@@ -29,8 +29,10 @@ class Page:
         self._number = 0
         self.received = ""
         """Everything that the page's WebSocket has received, without escape sequences."""
-        self.requested = []
-        """The addresses that the page has asked for, WebSockets aside."""
+        self.requested = {}
+        """The addresses that the page has asked for, WebSockets among them, by request."""
+        self.refused = []
+        """Those of them that the browser itself has refused, because the page's policy does not allow them."""
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self):
@@ -42,8 +44,12 @@ class Page:
                 frame = found["params"]["response"]
                 data = base64.b64decode(frame["payloadData"]) if frame["opcode"] == 2 else b""
                 self.received += re.sub(r"\x1b\[[0-9;?$]*[A-Za-z]", "", data.decode("utf-8", "replace"))
-            elif found["method"] == "Network.responseReceived":
-                self.requested.append(found["params"]["response"]["url"])
+            elif found["method"] == "Network.requestWillBeSent":
+                self.requested[found["params"]["requestId"]] = found["params"]["request"]["url"]
+            elif found["method"] == "Network.webSocketCreated":
+                self.requested[found["params"]["requestId"]] = found["params"]["url"]
+            elif found["method"] == "Network.loadingFailed" and found["params"].get("blockedReason") == "csp":
+                self.refused.append(self.requested.pop(found["params"]["requestId"], ""))
 
     async def call(self, method, **parameters):
         """The result of a DevTools method."""

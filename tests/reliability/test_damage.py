@@ -1,6 +1,7 @@
 """One file that is full, damaged or no file at all: named, passed over or refused; never a traceback or a wait."""
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -10,12 +11,15 @@ import pytest
 import torch
 
 from gpt2tui.__main__ import main
-from gpt2tui.errors import CheckpointError, Gpt2TuiError
+from gpt2tui.data import content_hashes, store_building
+from gpt2tui.data.token_store import prepare
+from gpt2tui.errors import CheckpointError, Gpt2TuiError, ResourceError
 from gpt2tui.launch import drive, new_run, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
 from gpt2tui.run.folder import Run
 from gpt2tui.training.controls import Controls
+from gpt2tui.tui.settings import UserSettings
 from tests import tiny_runs
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and limits of POSIX systems")
@@ -86,6 +90,107 @@ def test_one_damaged_file_of_a_run_is_no_traceback(tmp_path, whole, monkeypatch,
             with contextlib.suppress(Gpt2TuiError), resumed_run(Run(copy / "runs" / "run")):
                 pass
     capsys.readouterr()
+
+
+@contextlib.contextmanager
+def failing_disk(path):
+    """Opening the file raises EIO, until it is another file; a mode without rights would not stop root."""
+    broken: os.stat_result | None = path.stat()
+
+    def refuse(event, arguments):
+        is_it = event == "open" and broken is not None and str(arguments[0]) == str(path) and path.exists()
+        if is_it and os.path.samestat(path.stat(), broken):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), arguments[0])
+
+    sys.addaudithook(refuse)
+    try:
+        yield
+    finally:
+        broken = None
+
+
+def prepared(loaded):
+    """The tokens of a preset's corpus, and the stages of their preparation."""
+    stages = []
+    preparation = prepare(loaded.preset, Path(os.environ["GPT2TUI_CACHE"]))
+    while True:
+        try:
+            stages.append(next(preparation).stage)
+        except StopIteration as end:
+            corpus = end.value
+            return [*corpus.train.tolist(), None, *corpus.validation.tolist()], stages
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """A preset whose tokens are prepared, with a tokenizer of its own and hashes of its files, and the tokens."""
+    monkeypatch.setattr(content_hashes, "SMALL_BYTES", 10)
+    monkeypatch.setattr(content_hashes, "_hashed", {})
+    monkeypatch.setattr(store_building, "_add_xz_after_training", lambda *arguments: None)
+    loaded = preset_files.load(["default"], [*tiny_runs.options(tmp_path), "data.tokenizer=bpe"])
+    return loaded, prepared(loaded)[0]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "unreadable"])
+def test_a_damaged_file_of_the_cache_is_made_again(tmp_path, cached, monkeypatch, damage):
+    loaded, expected = cached
+    cache = tmp_path / "cache"
+    names = [path.relative_to(cache) for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert len(names) >= 6
+    for name in names:
+        monkeypatch.setattr(content_hashes, "_hashed", {})
+        copy = tmp_path / damage.replace(" ", "-") / name.name
+        shutil.copytree(cache, copy)
+        monkeypatch.setenv("GPT2TUI_CACHE", str(copy))
+        with failing_disk(copy / name) if damage == "unreadable" else contextlib.nullcontext():
+            if damage != "unreadable":
+                DAMAGES[damage](copy / name)
+            tokens, stages = prepared(loaded)
+        assert tokens == expected, name
+        again = any("again" in stage or "hashing" in stage for stage in stages)
+        # tokenizer.json says the same as these two.
+        assert again or name.name in ("tokenizer_config.json", "gpt2tui_tokenizer.json"), name
+
+
+@pytest.mark.parametrize("damage", ["file", "pipe", "link to nothing", "link out of the run"])
+def test_what_stands_in_the_place_of_prepared_tokens_is_replaced(tmp_path, cached, damage):
+    loaded, expected = cached
+    (store,) = (path for path in (tmp_path / "cache" / "tokens").iterdir() if path.is_dir())
+    shutil.rmtree(store)
+    store.touch()
+    if damage != "file":
+        DAMAGES[damage](store)
+    assert prepared(loaded)[0] == expected
+    assert Path("/etc/passwd").is_file()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_the_configuration_is_named_or_passed_over(tmp_path, damage, capsys):
+    config = tmp_path / "config"
+    for path, text in (config / "presets" / "mine.toml", 'extends = "small"\n'), (config / "settings.json", "{}\n"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text * 4 if path.suffix == ".toml" else text)
+        DAMAGES[damage](path)
+    UserSettings().remember("theme", "nord")
+    assert UserSettings().theme in ("nord", "")
+    assert main(["presets", "list"]) == 0
+    assert "small" in capsys.readouterr().out
+    assert main(["presets", "check", str(config / "presets" / "mine.toml")]) == 2
+    assert "mine.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_preset_of_a_run_is_written_anew_when_it_resumes(tmp_path, whole, damage):
+    run = shutil.copytree(whole / "runs" / "run", tmp_path / "run")
+    DAMAGES[damage](run / "preset.toml")
+    if damage == "folder":
+        with pytest.raises(ResourceError, match=r"preset\.toml"):
+            train(None, run)
+        return
+    train(None, run)
+    assert preset_files.load_frozen(run / "preset.toml").training.num_iterations == 12
+    assert not (run / "preset.toml").is_symlink()
+    assert not any(b"root:" in path.read_bytes() for path in run.glob("*.toml"))  # of the file outside
 
 
 def exit_code_with_files_of_at_most(size, loaded, run):

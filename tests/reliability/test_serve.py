@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from gpt2tui.preset import files as preset_files
+from gpt2tui.run.folder import all_runs
+from gpt2tui.run.summary import summarize
+from tests import tiny_runs
 from tests.reliability.browser import needs_chromium, open_page
 from tests.reliability.terminal import PATIENCE
 
@@ -107,7 +111,7 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
 
 @pytest.mark.slow
 @needs_chromium
-def test_in_a_browser_the_workbench_is_shown_and_obeys_keys(tmp_path):
+def test_in_a_browser_a_preset_is_trained_and_its_model_answers(tmp_path):
     async def session(url):
         async with open_page(tmp_path / "chromium", url) as page:
             await page.wait_for("Train GPT-2 from scratch")
@@ -115,6 +119,28 @@ def test_in_a_browser_the_workbench_is_shown_and_obeys_keys(tmp_path):
             await page.press("F2", 113)
             await page.wait_for(" valid ")
             assert await page.colours() > 50
+            await page.press("t", 84, control=True)
+            async with asyncio.timeout(PATIENCE):
+                while not any(summarize(run).state == "finished" for run in all_runs()):
+                    await asyncio.sleep(0.2)
+            await page.press("F4", 115)
+            await page.wait_for("how a text begins")
+            await page.type("def")
+            await page.press("Enter", 13)
+            await page.wait_for("mean p")
 
+            elsewhere = "http://127.0.0.1:9/picture.png"
+            await page.call("Runtime.evaluate", expression=f"new Image().src = '{elsewhere}'")
+            async with asyncio.timeout(PATIENCE):
+                while elsewhere not in page.refused:  # so what would be loaded from another site is seen, and refused
+                    await asyncio.sleep(0.1)
+            own = (url, url.replace("http", "ws", 1), "data:")
+            assert [address for address in page.requested.values() if not address.startswith(own)] == []
+            assert len(page.requested) > 3
+
+    # The user's own `small` is the preset that is opened first.
+    preset = tiny_runs.preset(tmp_path, "training.num_iterations=20", "schedule.warmup_iterations=0")
+    preset_files.save(preset, tmp_path / "config" / "presets" / "small.toml")
     with served(tmp_path) as (url, _):
         asyncio.run(session(url))
+    assert len(all_runs()) == 1
