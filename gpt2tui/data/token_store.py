@@ -111,7 +111,10 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
         finally:
             lock.release()
     except OSError as error:
-        raise _resource_error(error, stores) from error
+        # A cache that is shared may be read-only; what has been prepared in it can be used.
+        opened = opened or _open_store(folder, corpus, table)
+        if opened is None:
+            raise _resource_error(error, stores) from error
     assert opened is not None
     window = preset.training.sequence_length + 1
     check_tokens(opened.source, len(opened.train), len(opened.validation), window, opened.streaming)

@@ -1,5 +1,6 @@
 """Files that survive a crash whole or not at all, and the folders of this program."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -25,19 +26,29 @@ UMASK = _read_umask()
 
 
 def sync_file(path: Path) -> None:
-    """Waits until the file's bytes are on the disk; also gives it the permissions a new file would have."""
-    path.chmod(0o666 & ~UMASK)
+    """Waits until the file's bytes are on the disk; also gives it the permissions a new file would have.
+
+    Some file systems (FAT, SMB) have no permissions and refuse to set them.
+    """
+    with contextlib.suppress(PermissionError, NotImplementedError):
+        path.chmod(0o666 & ~UMASK)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Waits until the folder's entries are on the disk; does nothing where folders cannot be opened (Windows)."""
+    """Waits until the folder's entries are on the disk.
+
+    Does nothing where folders cannot be opened (Windows), or where the file system cannot do that (some of networks).
+    """
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)
 

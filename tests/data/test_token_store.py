@@ -1,15 +1,18 @@
 import contextlib
+import errno
 import hashlib
 import json
 import lzma
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt2tui.data import store_building, token_store, tokenizer_kinds, xz
+from gpt2tui.data import content_hashes, store_building, token_store, tokenizer_kinds, xz
 from gpt2tui.data.corpus import TextPiece
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
@@ -91,6 +94,34 @@ def test_a_prepared_corpus_is_opened_without_tokenizing_again(folder, cache):
     assert again.train.tolist() == first.train.tolist()
     assert again.tokenizer.token_table == first.tokenizer.token_table
     assert (again.fingerprint, again.xz_bits_per_byte) == (first.fingerprint, first.xz_bits_per_byte)
+
+
+@pytest.mark.parametrize("refused", ["lock", "folder"])
+def test_a_shared_cache_that_cannot_be_written_serves_what_is_prepared(folder, cache, monkeypatch, refused):
+    first, _ = run(preset(folder), cache)
+
+    def refuse(*arguments, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    if refused == "lock":
+        monkeypatch.setattr(token_store.FileLock, "acquire", refuse)
+    else:
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    again, _ = run(preset(folder), cache)
+    assert again.train.tolist() == first.train.tolist()
+    with pytest.raises(ResourceError, match="Read-only"):
+        run(preset(folder, "char"), cache)
+
+
+def test_a_large_corpus_with_new_time_stamps_is_not_prepared_again(folder, cache, monkeypatch):
+    monkeypatch.setattr(content_hashes, "SMALL_BYTES", 10)
+    first, stages = run(preset(folder), cache)
+    assert any("hashing" in str(stage) for stage in stages)
+    for path in folder.iterdir():
+        os.utime(path, ns=(0, 0))
+    again, stages = run(preset(folder), cache)
+    assert not built(stages)
+    assert again.fingerprint == first.fingerprint
 
 
 def test_sequence_length_and_other_settings_share_a_store(folder, cache):
