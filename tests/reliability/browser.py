@@ -109,8 +109,9 @@ async def open_page(folder, url):
     import aiohttp
 
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    options.append("--window-size=1280,800")
     process = subprocess.Popen(
-        [CHROMIUM, *options, "--window-size=1280,800", "--remote-debugging-port=0", f"--user-data-dir={folder}"],
+        [CHROMIUM, *options, "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
