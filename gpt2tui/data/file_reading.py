@@ -5,7 +5,7 @@ import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -232,6 +232,8 @@ def text_fault(path: Path) -> str | None:
                 return f"is binary, not text: there is a NUL byte at {place}"
             if bad is not None:
                 line += data.count(b"\n", 0, max(bad, 0))
+                if _has_controls(data):
+                    return f"is binary, not text: line {line}, the byte at offset {offset + bad:,}"
                 return f"is not UTF-8 text: line {line}, the byte at offset {offset + bad:,} does not belong there"
             if not data:
                 return None
@@ -239,15 +241,27 @@ def text_fault(path: Path) -> str | None:
             line += data.count(b"\n")
 
 
+def _has_controls(data: bytes) -> bool:
+    """Whether more than 1 % of the bytes are control characters that no text has, whatever its encoding."""
+    beginning = data[:_SAMPLE_BYTES]
+    return sum(byte < 0x20 and byte not in b"\b\t\n\v\f\r\x1a\x1b" for byte in beginning) * 100 > len(beginning)
+
+
 def _utf16_or_utf32(beginning: bytes) -> str | None:
     """The encoding where a byte order mark or the bytes at even or odd offsets give it away, else None.
 
     In UTF-16 one of the two bytes of most characters is the same small number, such as 0 in Latin or 4 in Cyrillic.
+    Few other bytes are UTF-32, where a number of four bytes is at most 0x10FFFF.
     """
     if beginning.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16"
+    whole = beginning[: len(beginning) // 4 * 4]
+    for encoding in ("utf-32-le", "utf-32-be"):
+        with suppress(UnicodeDecodeError):
+            if whole and "\0" not in whole.decode(encoding):
+                return "UTF-32"
     common = [Counter(beginning[i::2]).most_common(1) for i in (0, 1)]
     if not all(common):
         return None

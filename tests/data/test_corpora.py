@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import shutil
 import sysconfig
 from pathlib import Path
@@ -231,11 +232,32 @@ def test_all_files_that_are_not_text_are_named_at_once_with_their_places(suffix,
 
 
 @pytest.mark.parametrize("text", ["plain words in a row\n", "простые слова в ряд\n", "απλά λόγια σε μια σειρά\n"])
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_utf16_and_utf32_are_called_so(text, encoding, tmp_path):
     path = write(tmp_path / "a.txt", (text * 50).encode(encoding))
     with pytest.raises(DataError, match=f"is {encoding[:6].upper()} text, not UTF-8"):
         both(path)
+
+
+@pytest.mark.parametrize("beginning", [b"PK\x03\x04\x14", b"%PDF-1.4\n", b"\xff\xd8\xff\xe0\x10JFIF"])
+def test_a_file_of_another_kind_under_the_name_of_text_is_called_binary(beginning, tmp_path):
+    noise = bytes(byte for byte in random.Random(0).randbytes(5000) if byte)
+    with pytest.raises(DataError, match="is binary, not text"):
+        both(write(tmp_path / "a.txt", beginning + noise))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("latin-1", "déjà vu\n"),
+        ("koi8-r", "привет мир\n"),
+        ("shift_jis", "日本語のテキスト\n"),
+        ("gb18030", "中文文本\n"),
+    ],
+)
+def test_text_in_another_encoding_is_not_called_binary(encoding, text, tmp_path):
+    with pytest.raises(DataError, match="is not UTF-8 text: line 1, the byte at offset"):
+        both(write(tmp_path / "a.txt", (text * 50).encode(encoding)))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.csv"])
