@@ -100,6 +100,8 @@ def _skip(file: BinaryIO, count: int) -> None:
 
 def refuse_repetition(path: Path, length: int) -> None:
     """Raises DataError where a file has `length` characters of text, which its size allows only as repetition."""
+    if length <= MOST_TEXT_OF_ANY_FILE:
+        return
     size = path.stat().st_size
     most = max(MOST_TEXT_OF_ANY_FILE, MOST_TEXT_PER_BYTE * size)
     if length > most:
