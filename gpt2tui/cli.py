@@ -59,6 +59,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--json without a command needs --dry-run; for training use --log-format jsonl")
     if options.command is START and options.log_format and not options.headless:
         parser.error("--log-format needs --headless: the workbench has no log on stdout")
+    if options.command is START and options.force and not options.headless:
+        parser.error("--force needs --headless: the workbench asks")
     return options
 
 
@@ -142,6 +144,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--dry-run",
         action="store_true",
         help="resolve and validate the preset, estimate its cost and check its data, without training",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="train although the estimate says that memory or the disk is too small"
     )
     parser.add_argument(
         "--log-format",

@@ -26,6 +26,7 @@ ITERATIONS_WORTH_COMPILING = {
     ("cuda", "fp32"): 500,
     ("cpu", "bf16"): 5_000,
 }
+TIME_BUDGET_WORTH_COMPILING = 300.0  # seconds
 
 
 def choose_device(asked: str) -> torch.device:
@@ -147,9 +148,10 @@ def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
     """Decides `[training] compile`.
 
     "auto" compiles on CUDA from 500 iterations on, and on a CPU from 5,000 on if products are in bf16: there a
-    compiler fuses the casts (6 layers, 384 wide: 681 to 475 ms per step), while in fp32 it gains at most 6 %.
+    compiler fuses the casts (6 layers, 384 wide: 681 to 475 ms per step), while in fp32 it gains at most 6 %. A time
+    budget must also be long enough.
     """
-    asked, steps = preset.training.compile, preset.training.num_iterations
+    asked, steps, budget = preset.training.compile, preset.training.num_iterations, preset.training.time_budget
     precision = choose_precision(preset, device)
     fewest = ITERATIONS_WORTH_COMPILING.get((device.type, precision))
     wanted, reason = asked == "on", f"training.compile = {asked}"
@@ -158,6 +160,9 @@ def choose_compilation(preset: Preset, device: torch.device) -> Compilation:
     elif asked == "auto" and fewest is not None:
         wanted = steps >= fewest
         reason = f"auto: {steps:,} iterations; on {device.type} in {precision} compiling pays from {fewest:,} on"
+        if 0 < budget < TIME_BUDGET_WORTH_COMPILING:
+            wanted = False
+            reason = f"auto: compiling takes up to a minute of the time budget of {budget:g} s"
     if wanted and (missing := _missing_compiler(device)):
         return Compilation(False, missing, f"not compiled: {missing}; training runs the slower eager code")
     return Compilation(wanted, reason)

@@ -100,6 +100,14 @@ class ResourceError(Gpt2TuiError):
     exit_code = 6
 
 
+class DoesNotFitError(ResourceError):
+    """A run needs more memory or disk than is free, or almost as much (`close`); it has not begun."""
+
+    def __init__(self, message: str, *, close: bool) -> None:
+        super().__init__(message)
+        self.close = close
+
+
 class RunLockedError(Gpt2TuiError):
     """Another process has locked the run folder."""
 

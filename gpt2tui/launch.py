@@ -6,12 +6,13 @@ trackers. Imports nothing heavy before a training starts.
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Literal, Union
 
-from gpt2tui.errors import OUT_OF_THREADS, UsageError, is_out_of_threads
+from gpt2tui.errors import OUT_OF_THREADS, DoesNotFitError, UsageError, is_out_of_threads
 from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
 
@@ -33,7 +34,8 @@ class Launch:
 
     A run is resumed from `resume_from`, or its checkpoint of `resume_step`, or else its newest valid checkpoint; with
     `run_dir` in a new run there, a branch. `layers` and `overrides` change its settings. `learning_rate_factor`
-    multiplies its schedule; None keeps its last factor.
+    multiplies its schedule; None keeps its last factor. With `force` it is started although it may not fit into memory
+    or on the disk.
     """
 
     loaded: "LoadedPreset"
@@ -44,6 +46,7 @@ class Launch:
     learning_rate_factor: float | None = None
     resume_from: "Checkpoint | None" = None
     resume_step: int | None = None
+    force: bool = False
 
     def open(self) -> contextlib.AbstractContextManager["OpenedRun"]:
         """Opens the run folder, locked while the context is open. Raises CheckpointError for `resume_step`."""
@@ -84,25 +87,36 @@ TrainingStream = Callable[[Launch, Controls], Iterator[Emitted]]
 """Starts a training; tests substitute their own."""
 
 
+FitCheck = Literal["refuse", "ask", "warn"]
+"""What happens to a run that needs more than is free: it is refused, also when it is only close ("ask": the caller then
+asks the user), or it is started with a warning."""
+
+
 def drive(
-    opening: contextlib.AbstractContextManager[OpenedRun], controls: Controls, report: "Report | None" = None
+    opening: contextlib.AbstractContextManager[OpenedRun],
+    controls: Controls,
+    report: "Report | None" = None,
+    fit_check: FitCheck = "refuse",
 ) -> Generator[Emitted, None, None]:
     """Trains in the run that `opening` gives, in the caller's thread; close the generator to end it early.
 
     Errors of trackers go to `report`, or without it become warnings in the stream. A stop during the preparation ends
-    it without an event. Raises the errors of `Trainer.train` and of the preparation.
+    it without an event. Raises the errors of `Trainer.train` and of the preparation, and before it DoesNotFitError.
     """
-    from gpt2tui.data.token_store import StageProgress, prepare
+    from gpt2tui.data.token_store import prepare
     from gpt2tui.system.files import cache_folder
     from gpt2tui.tracking.subscriber import Subscribers
 
+    started = time.monotonic()
     with opening as opened:
+        opened = _with_fit_checked(opened, fit_check)
         yield opened
         corpus = yield from prepare(opened.loaded.preset, cache_folder())
+        trainer = make_trainer(opened, corpus, controls, started)
+        if not controls.stopping:
+            yield from trainer.prepare()
         if controls.stopping:
             return
-        yield StageProgress("preparing the network")
-        trainer = make_trainer(opened, corpus, controls)
         reports: list[str] = []
         report = report or reports.append
         subscribers = Subscribers(trackers(trainer, report), report)
@@ -121,6 +135,22 @@ def drive(
             with contextlib.suppress(Exception):
                 subscribers.close()
         yield from _warnings(reports)
+
+
+def _with_fit_checked(opened: OpenedRun, fit_check: FitCheck) -> OpenedRun:
+    """The run, with a notice when it may not fit. Raises DoesNotFitError as `fit_check` says."""
+    from gpt2tui.training.memory_check import check_fit
+
+    run, saved = opened.run, opened.resume_from
+    resumed_in_place = saved is not None and saved.folder.parent == run.checkpoints
+    existing = sum(1 for _ in run.checkpoints.glob("step-*")) if resumed_in_place else 0
+    try:
+        check_fit(opened.loaded.preset, run.folder, existing)
+    except DoesNotFitError as error:
+        if fit_check == "ask" or (fit_check == "refuse" and not error.close):
+            raise
+        return replace(opened, notices=(*opened.notices, f"this run may not fit. {error}"))
+    return opened
 
 
 def _warnings(reports: list[str]) -> Iterator[Warned]:
@@ -243,8 +273,10 @@ def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
     return change["factor"] if saved is None or change["step"] >= saved.step else None
 
 
-def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls) -> "Trainer":
-    """The trainer of an opened run and its prepared corpus."""
+def make_trainer(
+    opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls, prepared_since: float | None = None
+) -> "Trainer":
+    """The trainer of an opened run and its prepared corpus; a time budget counts from `prepared_since`."""
     from gpt2tui.run import folder as runs
     from gpt2tui.training.trainer import Trainer
 
@@ -260,6 +292,7 @@ def make_trainer(opened: OpenedRun, corpus: "TokenizedCorpus", controls: Control
         learning_rate_factor=opened.learning_rate_factor,
         changes=opened.changes,
         notices=opened.notices,
+        prepared_since=prepared_since,
     )
 
 

@@ -14,7 +14,6 @@ from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision, seconds_between, time_mark
-from gpt2tui.training.probe import within_budget
 from gpt2tui.training.schedules import learning_rate_factor
 from gpt2tui.training.update import AsyncStepMetrics, fresh_update
 
@@ -82,7 +81,7 @@ def _candidate_step(job: Job, device: torch.device, batches: Batches) -> tuple[T
 
         return transformers_baseline(job.preset, device, best=job.candidate == "transformers-best")
     precision = cast(Precision, job.preset.training.precision)
-    preset = within_budget(job.preset, batches, device)  # a time budget decides whether compiling pays
+    preset = job.preset
     update = fresh_update(preset, device, precision)
     update.forward, facts = compile_like_a_run(update.model, preset)
     unread: list[AsyncStepMetrics] = []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2tui.commands.signals import Interrupted, StopSignals
-from gpt2tui.errors import UsageError
-from gpt2tui.launch import Emitted, OpenedRun, drive, new_run, refuse_several_processes, resumed_run
+from gpt2tui.errors import DoesNotFitError, UsageError
+from gpt2tui.launch import Emitted, FitCheck, OpenedRun, drive, new_run, refuse_several_processes, resumed_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
@@ -29,8 +29,14 @@ def train(options: argparse.Namespace) -> int:
     controls = Controls()
     with StopSignals(controls) as signals:
         try:
-            with contextlib.closing(drive(_open_run(options), controls, report_on_stderr)) as stream:
+            fit_check: FitCheck = "warn" if options.force else "refuse"
+            with contextlib.closing(drive(_open_run(options), controls, report_on_stderr, fit_check)) as stream:
                 _print_events(stream, options, signals)
+        except DoesNotFitError as error:
+            raise DoesNotFitError(
+                f"this run does not fit. {error}\nthe estimate is within about 15 %: --force trains nevertheless",
+                close=error.close,
+            ) from error
         except Interrupted as interrupted:
             state = "the last checkpoint is unchanged" if signals.training else "training had not begun"
             report_on_stderr(f"stopped at once; {state}")

@@ -105,8 +105,8 @@ class TrainingTable(Table):
     """How many steps to train; each updates the weights once."""
 
     time_budget: float = Field(default=0.0, ge=0.0, le=1e9, json_schema_extra={"unit": "seconds"})
-    """The time for training steps, without evaluation and saving. Where num_iterations would take longer, the run takes
-    fewer steps; 0 means no limit."""
+    """About how long a run takes, from the preparation of its data to the last evaluation, pauses not counted. Where
+    num_iterations would take longer, the run takes fewer steps, estimated from its first ones; 0 means no limit."""
 
     batch_size: int = Field(default=4, ge=1, le=65_536, json_schema_extra={"unit": "sequences"})
     """How many sequences one device processes at once: a micro-batch."""

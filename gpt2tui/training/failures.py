@@ -7,7 +7,7 @@ import torch
 
 from gpt2tui.data.batches import StreamBatches
 from gpt2tui.data.token_store import TokenizedCorpus
-from gpt2tui.device import Precision, choose_device, choose_precision, is_out_of_memory
+from gpt2tui.device import choose_device, choose_precision, is_out_of_memory
 from gpt2tui.errors import (
     OUT_OF_THREADS,
     DataError,
@@ -17,7 +17,6 @@ from gpt2tui.errors import (
     first_line,
     is_out_of_threads,
 )
-from gpt2tui.estimate import count_memory
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run.events import Step
@@ -25,7 +24,7 @@ from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.system.files import cache_folder
 from gpt2tui.system.host_memory import total_bytes
-from gpt2tui.system.numbers import byte_size
+from gpt2tui.training.memory_check import advice_for_memory
 from gpt2tui.training.state import TrainingState
 
 RISE = 1.0
@@ -45,7 +44,9 @@ def expected_failure(
     if is_out_of_memory(error):
         device = state.device if state else choose_device(preset.training.device)
         full = preset.with_vocab_size(preset.model.vocab_size or corpus.tokenizer.vocab_size)
-        advice = out_of_memory_advice(full, choose_precision(full, device), _memory_of(device))
+        most = int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else total_bytes()
+        precision = choose_precision(full, device)
+        advice = advice_for_memory(full, precision, most, on_host=device.type != "cuda")
         return ResourceError(f"out of memory on {device} at step {step}: {advice}")
     if is_out_of_threads(error):
         return ResourceError(OUT_OF_THREADS)
@@ -99,40 +100,6 @@ def _at_half_the_rate(state: TrainingState) -> list[str]:
     if schedule.min_lr > rates["optimizer.lr"]:
         rates["schedule.min_lr"] = rates["optimizer.lr"]
     return [word for key, rate in rates.items() for word in ("--set", f"{key}={rate:g}")]
-
-
-def out_of_memory_advice(preset: Preset, precision: Precision, most: int) -> str:
-    """What is too large for `most` bytes of memory, the model or its activations, and which batch size would fit."""
-    training = preset.training
-    needed = count_memory(preset, preset.model, precision)
-    by_batch = needed.activations + needed.loss
-    by_model = needed.total - by_batch
-    parts = (
-        f"the model with its gradients and optimizer takes about {byte_size(by_model)}, the activations and logits of "
-        f"batch_size = {training.batch_size} take {byte_size(by_batch)}, of {byte_size(most)} in all"
-    )
-    if by_model >= most:
-        return f"{parts}: the model itself is too large; lower model.n_embd, model.n_layer or model.vocab_size"
-    sequences = training.batch_size * training.gradient_accumulation
-    # If all of it should fit, other programs take the rest, and half the batch is worth a try.
-    largest = training.batch_size // 2 if needed.total <= most else training.batch_size - 1
-    smaller = (size for size in range(largest, 0, -1) if sequences % size == 0)
-    size = next((size for size in smaller if _needed_with(preset, precision, size) <= most), None)
-    if size is None:
-        return f"{parts}: lower training.sequence_length, or choose a smaller model"
-    return (
-        f"{parts}: choose training.batch_size = {size} and training.gradient_accumulation = {sequences // size}, which "
-        "train the same"
-    )
-
-
-def _needed_with(preset: Preset, precision: Precision, batch_size: int) -> int:
-    return count_memory(preset.with_training(batch_size=batch_size), preset.model, precision).total
-
-
-def _memory_of(device: torch.device) -> int:
-    """The bytes that this process can have on the device at most."""
-    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else total_bytes()
 
 
 def _reads_damaged_tokens(state: TrainingState) -> bool:

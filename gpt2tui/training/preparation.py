@@ -1,13 +1,14 @@
 """Everything before the first step: a network on its device, and either a new folder or a checkpoint's state."""
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
-from gpt2tui.data.token_store import TokenizedCorpus
+from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name, precision_reason
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.generation import load_model
@@ -19,8 +20,10 @@ from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.run.events import RunStarted
 from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
-from gpt2tui.training.probe import TimeBudget, within_budget
+from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
+from gpt2tui.training.preflight import try_shapes
 from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
+from gpt2tui.training.time_budget import TimeBudget
 from gpt2tui.training.update import fresh_update
 
 
@@ -29,47 +32,74 @@ def prepare(
     preset: Preset,
     corpus: TokenizedCorpus,
     resume_from: Checkpoint | None = None,
-) -> TrainingState:
-    """The state for the first step, compiled if the preset says so; changes nothing in the run folder.
+) -> Generator[StageProgress, None, TrainingState]:
+    """Yields its progress and returns the state for the first step, compiled if the preset says so.
 
-    Call it in the training thread. Raises CheckpointError or DataError when the checkpoint does not fit.
+    Changes nothing in the run folder. Call it in the training thread. Raises CheckpointError or DataError when the
+    checkpoint does not fit.
     """
+    yield StageProgress("building the network")
     device = choose_device(preset.training.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # CUDA streams and events belong to the thread's device
-    state = _resumed(run, preset, corpus, device, resume_from) if resume_from else _new(preset, corpus, device)
-    notices: list[str | None] = [*state.notices, *corpus.notices]
+    if resume_from:
+        state = yield from _resumed(run, preset, corpus, device, resume_from)
+    else:
+        state = yield from _new(preset, corpus, device)
+    notices = [*state.notices, *corpus.notices]
     if state.done:
         notices.insert(
             0, f"all {state.step:,} steps were taken already; to train further, raise training.num_iterations"
         )
-    training = state.preset.training
-    choice = choose_compilation(state.preset, device)
-    notices.append(choice.note)
-    state.compile_reason = choice.reason
-    if choice.wanted and not state.done:
-        shape = (training.batch_size, training.sequence_length)
-        state.update.forward, failure = compiled(state.model, shape, state.precision)
-        notices.append(failure)
-        state.compile_reason = failure or choice.reason
-    state.notices = tuple(note for note in notices if note)
+    state.notices = tuple(notices)
     return state
 
 
-def _new(preset: Preset, corpus: TokenizedCorpus, device: torch.device) -> TrainingState:
-    """The state of a new run; a time budget takes probe steps."""
-    probe_batches = open_batches(corpus, preset.training)
+def _new(
+    preset: Preset, corpus: TokenizedCorpus, device: torch.device
+) -> Generator[StageProgress, None, TrainingState]:
+    """The state of a new run."""
+    precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     seconds = preset.training.time_budget
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
-    preset = within_budget(preset, probe_batches, device)
-    precision, reason = choose_precision(preset, device), precision_reason(preset, device)
-    batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
-    return TrainingState(preset, device, precision, reason, batches, update, time_budget=time_budget)
+    preset = preset.with_training(time_budget=0.0)
+    tried = _is_worth_a_trial(preset, device)
+    update = fresh_update(preset, device, precision)
+    state = TrainingState(
+        preset, device, precision, reason, open_batches(corpus, preset.training), update, time_budget=time_budget
+    )
+    yield from _try_first_steps(state, corpus, tried)
+    return state
+
+
+def _is_worth_a_trial(preset: Preset, device: torch.device) -> bool:
+    return memory_need(preset, device).share >= WORTH_A_TRIAL
+
+
+def _try_first_steps(state: TrainingState, corpus: TokenizedCorpus, tried: bool) -> Iterator[StageProgress]:
+    """Compiles the forward pass if the preset says so, and tries the first steps where memory may be too small."""
+    training, budget = state.preset.training, state.time_budget
+    asked = state.preset
+    if budget is not None:  # what a resumed run must decide in the same way
+        asked = asked.with_training(num_iterations=budget.most_iterations, time_budget=budget.seconds)
+    choice = choose_compilation(asked, state.device)
+    state.compile_reason, notices = choice.reason, [choice.note]
+    if choice.wanted and not state.done:
+        yield StageProgress("compiling the network, which takes up to a minute")
+        shape = (training.batch_size, training.sequence_length)
+        state.update.forward, failure = compiled(state.model, shape, state.precision)
+        state.compile_reason = failure or choice.reason
+        notices.append(failure)
+    state.notices += tuple(note for note in notices if note)
+    if tried and not state.done:
+        started = time.monotonic()
+        yield from try_shapes(state.update, state.preset, corpus.tokenizer)
+        state.trial_seconds = time.monotonic() - started
 
 
 def _resumed(
     run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint
-) -> TrainingState:
+) -> Generator[StageProgress, None, TrainingState]:
     """The state stored in a checkpoint. Raises CheckpointError or DataError when it does not fit."""
     numbers = read_trainer_json(saved)
     time_budget = TimeBudget.of(numbers.get("time_budget"), preset)
@@ -77,6 +107,7 @@ def _resumed(
         time_budget = TimeBudget(seconds, preset.training.num_iterations, numbers["seconds"])
         preset = preset.with_training(time_budget=0.0)
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
+    tried = _is_worth_a_trial(preset, device)
     batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
     if numbers["data_fingerprint"] != corpus.fingerprint:
         raise DataError(
@@ -87,20 +118,8 @@ def _resumed(
     if weights.config != preset.model.model_copy(update={"dropout": weights.config.dropout}):
         raise CheckpointError(f"{saved.folder} has another [model] than the preset: {weights.config!r}")
     update.model.load_state_dict(weights.state_dict())
-    tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
-    notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
-    notices += restore_training_state(tensors, update.optimizers, device)
-    if update.scaler is not None and numbers["scaler"] is not None:
-        update.scaler.load_state_dict(numbers["scaler"])
-    if isinstance(batches, StreamBatches):
-        batches.load_state_dict(numbers["stream"])
     same_sample = saved.validation_sample == validation_sample(preset)
-    if not same_sample and numbers["best_val_loss"] is not None:
-        notices.append(
-            f"the validation sample has changed (now {validation_sample(preset)}): val_loss does not compare with "
-            "that of earlier steps, and the best val_loss starts again"
-        )
-    return TrainingState(
+    state = TrainingState(
         preset,
         device,
         precision,
@@ -118,8 +137,22 @@ def _resumed(
         bits_per_byte=saved.metrics.get("bits_per_byte") if same_sample else None,
         best_val_loss=numbers["best_val_loss"] if same_sample else None,
         saved_step=saved.step,
-        notices=tuple(notices),
     )
+    yield from _try_first_steps(state, corpus, tried)  # before the moments are there, which it would change
+    tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
+    notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
+    notices += restore_training_state(tensors, update.optimizers, device)
+    if update.scaler is not None and numbers["scaler"] is not None:
+        update.scaler.load_state_dict(numbers["scaler"])
+    if isinstance(batches, StreamBatches):
+        batches.load_state_dict(numbers["stream"])
+    if not same_sample and numbers["best_val_loss"] is not None:
+        notices.append(
+            f"the validation sample has changed (now {validation_sample(preset)}): val_loss does not compare with "
+            "that of earlier steps, and the best val_loss starts again"
+        )
+    state.notices = (*notices, *state.notices)
+    return state
 
 
 def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, preset_name: str) -> RunStarted:

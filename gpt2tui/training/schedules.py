@@ -57,9 +57,12 @@ def decay_start(preset: Preset) -> int:
 
 
 def fewest_iterations(preset: Preset, step: int) -> int:
-    """The fewest iterations to which a run can be shortened after `step`, its past learning rates unchanged."""
+    """The fewest iterations to which a run can be shortened after `step`: one more, and the whole warm-up.
+
+    With "wsd" the decay must not have begun, so that the past learning rates stay what they were.
+    """
     stable = 1 - preset.schedule.decay_fraction if preset.schedule.name == "wsd" else 1.0
-    return max(step + 1, math.ceil(step / stable))
+    return max(step + 1, math.ceil(step / stable), preset.schedule.warmup_iterations + 1)
 
 
 def learning_rate_factor(preset: Preset, iteration: int) -> float:

@@ -22,8 +22,8 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.training import schedules
 from gpt2tui.training.optimizers import Optimizers
-from gpt2tui.training.probe import TimeBudget
 from gpt2tui.training.saving import Snapshot
+from gpt2tui.training.time_budget import NUMBERS, TimeBudget
 from gpt2tui.training.update import Update
 
 MODEL = "model."  # prefix of the weights, to tell them from the training state
@@ -48,6 +48,8 @@ class TrainingState:
     """The checkpoint from which it was resumed."""
     compile_reason: str = ""
     """Why the forward pass is compiled, or is not."""
+    trial_seconds: float = 0.0
+    """What trying the first steps took, which counts in no budget."""
     time_budget: TimeBudget | None = None
     learning_rate_factor: float = 1.0
     """The user's change of the learning rate: multiplies the whole schedule."""
@@ -204,6 +206,7 @@ def _is_time_budget(numbers: Any) -> bool:
         return True
     return (
         isinstance(numbers, dict)
-        and all(type(numbers.get(key)) in (int, float) and numbers[key] >= 0 for key in ("seconds", "spent"))
-        and all(type(numbers.get(key)) is int and numbers[key] > 0 for key in ("most_iterations", "num_iterations"))
+        and {"seconds", "spent", "most_iterations", "num_iterations"} <= numbers.keys()
+        and all(type(numbers.get(key, 0)) in (int, float) and numbers.get(key, 0) >= 0 for key in NUMBERS)
+        and all(type(numbers[key]) is int and numbers[key] > 0 for key in ("most_iterations", "num_iterations"))
     )

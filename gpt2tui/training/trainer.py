@@ -6,15 +6,17 @@
 It runs in the caller's thread and does not print, draw or handle signals.
 """
 
+import contextlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NoReturn
 
 import torch
 
 from gpt2tui.data import tokenizers
-from gpt2tui.data.token_store import TokenizedCorpus
+from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import Mark, is_out_of_memory, time_mark
 from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.evaluation.validation import corpus_validation_loss
@@ -58,7 +60,8 @@ class Trainer:
 
     `preset` must have its vocab_size filled in; the caller holds the run's lock. With `resume_from` in another run's
     folder it is a branch. `learning_rate_factor`, unless it is None, replaces the factor stored in the checkpoint,
-    which multiplies the schedule. `changes` and `notices` are what to record of a resume.
+    which multiplies the schedule. `changes` and `notices` are what to record of a resume. A time budget counts from
+    `prepared_since`, by time.monotonic().
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Trainer:
         learning_rate_factor: float | None = None,
         changes: Sequence[SettingChange] = (),
         notices: Sequence[str] = (),
+        prepared_since: float | None = None,
     ) -> None:
         self.run = run
         self.corpus = corpus
@@ -84,6 +88,7 @@ class Trainer:
         self.learning_rate_factor = learning_rate_factor
         self.changes = changes
         self.notices = notices
+        self._prepared_since = time.monotonic() if prepared_since is None else prepared_since
         self.saver = Saver(
             run.checkpoints,
             keep=preset.training.keep_checkpoints,
@@ -91,6 +96,7 @@ class Trainer:
         )
         self.saver.protected = set() if resume_from is None else {resume_from.step}
         self._requested_preset = preset
+        self._prepared: TrainingState | None = None
         self._state: TrainingState | None = None
         self._meter: StepMeter
         self._open = False  # between RunStarted and RunFinished or RunFailed
@@ -118,6 +124,21 @@ class Trainer:
     def model(self) -> GPT2:
         """The network."""
         return self.state.model
+
+    def prepare(self) -> Iterator[StageProgress]:
+        """Makes the state for the first step, yielding its progress; the run folder stays as it is.
+
+        `train` calls it if the caller has not. Raises the errors of `train`.
+        """
+        try:
+            self._prepared = yield from prepare(self.run, self._requested_preset, self.corpus, self.resume_from)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            failure = expected_failure(error, self.run, self._requested_preset, self.corpus, None)
+            if failure is None or failure is error:
+                raise
+            raise failure from error
 
     def train(self) -> Generator[Event, None, None]:
         """Trains, yielding each event as it happens; the last one is RunFinished or RunFailed.
@@ -148,7 +169,10 @@ class Trainer:
     # ---- start and end
 
     def _start(self) -> Iterator[Event]:
-        state = prepare(self.run, self._requested_preset, self.corpus, self.resume_from)
+        if self._prepared is None:
+            deque(self.prepare(), maxlen=0)
+        state = self._prepared
+        assert state is not None
         branches = self._is_branch()
         aside: list[str] = []
         if self.resume_from is None or branches:
@@ -159,6 +183,8 @@ class Trainer:
         self._state = state
         self._meter = StepMeter(state.preset, state.device, state.precision)
         self._session_start = time.monotonic() - state.seconds
+        if state.time_budget is not None:
+            state.time_budget.add_preparation(time.monotonic() - self._prepared_since - state.trial_seconds)
         self._open = True
         yield run_started(self.run, state, self.corpus, self.preset_name)
         if branches:
@@ -186,7 +212,8 @@ class Trainer:
             if self.preset.training.sample_frequency != 0:
                 yield from self._emit_if_memory_allows("sampling", self._sample)
         done = self.state.done and not self.controls.stopping
-        yield from self._save(must=True)
+        if self.step or self.resume_from is not None:  # before the first step there is nothing to save
+            yield from self._save(must=True)
         self._count_seconds()
         self._open = False
         yield RunFinished(
@@ -250,7 +277,7 @@ class Trainer:
     def _step_event(self, step: int, pending: AsyncStepMetrics, ended: Mark) -> Step:
         event = self._meter.measure(step, pending.read(), ended)
         if self.state.time_budget is not None:
-            self.state.time_budget.add(event.step_seconds)
+            self.state.time_budget.add_step(event.step_seconds)
         return event
 
     # ---- between two steps
@@ -266,14 +293,24 @@ class Trainer:
         saving = _due(self.step, training.checkpoint_frequency)
         if training.checkpoint_frequency and not self.saver.buffers.reserved:
             self.saver.buffers.reserve(tensors_to_save(self.state))
-        if evaluating or sampling or saving:
-            yield from self._emit_pending_step()
-        if evaluating:
-            yield from self._emit_if_memory_allows("evaluating", self._evaluate)
-        if sampling:
-            yield from self._emit_if_memory_allows("sampling", self._sample)
-        if saving:
-            yield from self._save(must=False)
+        if not (evaluating or sampling or saving):
+            return
+        yield from self._emit_pending_step()
+        with self._counted():
+            if evaluating:
+                yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+            if sampling:
+                yield from self._emit_if_memory_allows("sampling", self._sample)
+            if saving:
+                yield from self._save(must=False)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts the time of this context in the time budget."""
+        started = time.perf_counter()
+        yield
+        if self.state.time_budget is not None:
+            self.state.time_budget.add_between_steps(time.perf_counter() - started)
 
     def _handle_controls(self) -> Generator[Event, None, bool]:
         """Handles what was requested and waits while paused; returns whether training continues."""
@@ -284,8 +321,10 @@ class Trainer:
             yield from self._change_learning_rate(decision.learning_rate_factor)
             if decision.stop:
                 return False
-            yield from self._handle_requests(decision)
             if decision.has_work:
+                yield from self._emit_pending_step()  # a step that diverged is neither saved nor copied
+                with self._counted():
+                    yield from self._handle_requests(decision)
                 continue  # there may be new requests by now
             if not decision.pause:
                 break
@@ -300,8 +339,6 @@ class Trainer:
         return True
 
     def _handle_requests(self, decision: Decision) -> Iterator[Event]:
-        if decision.requests or decision.copy_weights:
-            yield from self._emit_pending_step()  # a step that diverged is neither saved nor copied
         for request in decision.requests:
             match request:
                 case "checkpoint":
@@ -359,11 +396,15 @@ class Trainer:
 
     def _evaluate(self, whole: bool = False) -> Evaluated | None:
         """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""
+        started = time.perf_counter()
         loss = corpus_validation_loss(
             self.model, self.corpus, self.preset.training, self.state.precision, lambda: self.controls.stopping, whole
         )
         if loss is None:
             return None
+        if self.state.time_budget is not None and not whole:
+            share = max(1.0, len(self.corpus.validation) / max(loss.tokens, 1))
+            self.state.time_budget.ending_seconds = (time.perf_counter() - started) * (1 + share)
         # Losses over different texts do not compare: only those over the fixed sample can be the best.
         best = not whole and self.state.record_validation(loss.val_loss, loss.bits_per_byte)
         return Evaluated(

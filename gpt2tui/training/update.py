@@ -52,8 +52,8 @@ class AsyncStepMetrics:
         train_loss, grad_norm, scale = self._numbers.tolist()
         if not math.isfinite(train_loss) or (scale <= 1 and not math.isfinite(grad_norm)):
             raise DivergedError(
-                f"training diverged at step {self.iteration + 1}: the loss is {train_loss}, the gradient norm "
-                f"{grad_norm}"
+                f"training diverged at step {self.iteration + 1}: the loss is {train_loss:.4g}, the gradient norm "
+                f"{grad_norm:.4g}"
             )
         return StepMetrics(train_loss, grad_norm, self.learning_rate)
 
@@ -110,6 +110,14 @@ class Update:
         if self.scaler is not None:
             self.scaler.update()
         return pending
+
+    def forget(self) -> None:
+        """Returns optimizers and gradient scaler to their state before the first step."""
+        for optimizer, _ in self.optimizers.all:
+            optimizer.state.clear()
+        self.optimizers.zero_grad()
+        if self.scaler is not None:
+            self.scaler = torch.amp.GradScaler(self.device.type)
 
     def _forward_backward(self, micro_batches: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Accumulates the gradient of the step's mean loss; returns that loss, a scalar."""

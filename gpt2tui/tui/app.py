@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -34,7 +35,7 @@ from gpt2tui.tui.messages import (
     TrainingEvents,
 )
 from gpt2tui.tui.palette import WorkbenchCommands
-from gpt2tui.tui.session import TrainingSession
+from gpt2tui.tui.session import Failure, TrainingSession
 from gpt2tui.tui.settings import UserSettings
 from gpt2tui.tui.terminal import ControlFilter, log_file
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
@@ -78,7 +79,7 @@ def _runs_screen() -> Screen[Any]:
 class QuitDialog(ConfirmDialog):
     """Asked before the program ends while a training is running or something is unsaved."""
 
-    LEAVING = ("Stop and save", "!Leave")
+    LEAVING = ("Stop and save", "Cancel and leave", "!Leave")
     """The answers that end the program."""
 
 
@@ -207,7 +208,8 @@ class WorkbenchApp(App[int]):
             self.exit(return_code=exit_code)
             return
         self._update_status()
-        self.notify("Saving a checkpoint, then leaving; ^q again leaves at once", timeout=30, markup=False)
+        doing = "Cancelling the preparation" if self.session.state == "cancelling" else "Saving a checkpoint"
+        self.notify(f"{doing}, then leaving; ^q again leaves at once", timeout=30, markup=False)
 
     async def action_quit(self) -> None:
         """Leaves; asks first when a training is running or a screen has unsaved changes."""
@@ -215,6 +217,9 @@ class WorkbenchApp(App[int]):
             self.leave()
         elif isinstance(self.screen, QuitDialog):
             return
+        elif self.session.state in ("preparing", "cancelling"):
+            text = "Leaving cancels the preparation. Nothing has been trained yet."
+            self._ask_to_leave("Preparation in progress", text, "Cancel and leave", "Keep preparing")
         elif self.session.active:
             text = "Leaving stops it and saves a checkpoint, from which it can be resumed."
             self._ask_to_leave("Training in progress", text, "Stop and save", "Keep training")
@@ -310,7 +315,7 @@ class WorkbenchApp(App[int]):
             for front in self.screen_stack[-1:]:  # empty while the mode changes
                 if self.screen_of("train") is not front:
                     front.post_message(SessionChanged(self.session.state))
-            if self.session.state == "failed":
+            if self.session.failure is not None:
                 self._show_failure()
         if drained.opened or drained.state_changed or any(isinstance(e, CheckpointSaved) for e in drained.events):
             for mode in ("runs", "chat"):
@@ -352,12 +357,29 @@ class WorkbenchApp(App[int]):
         failure, retry = self.session.failure, self.session.retry_at_half_learning_rate()
         if failure is None or self._leaving is not None:
             return
+        if failure.fit is not None:
+            self._ask_to_train_anyway(failure)
+            return
         if retry is None:
             self.show_error("Training failed", failure.message)
             return
         text = f"{failure.message}\n\nResume from step {failure.last_good_step:,} at half the learning rate?"
         dialog = ConfirmDialog("Training diverged", text, "Resume at half", "Do not resume")
         self.push_screen(dialog, lambda answer: self.begin(retry) if answer == "Resume at half" else None)
+
+    def _ask_to_train_anyway(self, failure: Failure) -> None:
+        """For a training that has not begun because it may not fit into memory or on the disk."""
+        launch = self.session.launch
+        anyway, stay = "Train anyway", "Do not train"
+        if failure.fit == "close":
+            dialog = ConfirmDialog("It may not fit", failure.message, anyway, stay)
+        else:
+            anyway = f"!{anyway}"
+            text = f"{failure.message}\n\nThe estimate is within about 15 %."
+            dialog = ConfirmDialog("It does not fit", text, stay, anyway)
+        if launch is not None:
+            force = replace(launch, force=True)
+            self.push_screen(dialog, lambda answer: self.begin(force) if answer == anyway else None)
 
     # ---- actions
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from gpt2tui.errors import DivergedError, Gpt2TuiError, UsageError
+from gpt2tui.errors import DivergedError, DoesNotFitError, Gpt2TuiError, UsageError
 from gpt2tui.launch import Emitted, Launch, OpenedRun, TrainingStream, drive
 from gpt2tui.run import checkpoint
 from gpt2tui.run.events import Event, Paused, Resumed, RunStarted
@@ -28,24 +28,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SessionState = Literal["idle", "preparing", "running", "pausing", "paused", "stopping", "finished", "failed"]
+SessionState = Literal[
+    "idle", "preparing", "cancelling", "running", "pausing", "paused", "stopping", "finished", "failed"
+]
 """The states of the training that this process owns."""
 
 TRAINING: frozenset[SessionState] = frozenset({"running", "pausing", "paused"})
 """The states in which the training takes requests between two steps."""
 
-ACTIVE: frozenset[SessionState] = TRAINING | {"preparing", "stopping"}
+ACTIVE: frozenset[SessionState] = TRAINING | {"preparing", "cancelling", "stopping"}
 """The states in which there is a training, so that no second one may begin."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a training ended early; an `expected` failure is no bug and has no traceback in the log."""
+    """Why a training ended early, or did not begin; an `expected` failure is no bug and has no traceback in the log."""
 
     message: str
     expected: bool
     last_good_step: int | None = None
     """After a divergence: the step of the newest checkpoint from before the loss rose."""
+    fit: Literal["close", "too large"] | None = None
+    """Why it did not begin: it needs almost all of the free memory or disk, or more."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class _Ended:
 def training_stream(launch: Launch, controls: Controls) -> Iterator[Emitted]:
     """Trains in the thread that iterates."""
     load_torch()
-    yield from drive(launch.open(), controls)
+    yield from drive(launch.open(), controls, fit_check="warn" if launch.force else "ask")
 
 
 class TrainingSession:
@@ -129,9 +133,9 @@ class TrainingSession:
             self._controls.resume()
 
     def stop(self) -> None:
-        """Asks the training to finish the step, save a checkpoint and end."""
+        """Asks the training to finish the step, save a checkpoint and end; cancels a preparation."""
         if self.active:
-            self.state = "stopping"
+            self.state = "cancelling" if self.state in ("preparing", "cancelling") else "stopping"
             self._controls.stop()
 
     def request(self, what: Request) -> bool:
@@ -204,8 +208,8 @@ class TrainingSession:
 
     def _apply(self, event: Event) -> None:
         self.progress = self.progress.after(event)
-        if isinstance(event, RunStarted) and self.state == "preparing":
-            self.state, self.preparation = "running", None
+        if isinstance(event, RunStarted) and self.state in ("preparing", "cancelling"):
+            self.state, self.preparation = "stopping" if self.state == "cancelling" else "running", None
         elif self.state in TRAINING and isinstance(event, Paused | Resumed):
             # The event may answer an earlier request; the latest request decides.
             wanted, paused = self._controls.paused, isinstance(event, Paused)
@@ -213,10 +217,14 @@ class TrainingSession:
 
     def _apply_end(self, error: BaseException | None) -> None:
         if error is None:
-            self.state = "finished"
+            self.state = "idle" if self.state == "cancelling" else "finished"
             return
         expected = isinstance(error, Gpt2TuiError)
         message = str(error) if expected else f"{type(error).__name__}: {error}"
+        if isinstance(error, DoesNotFitError):
+            self.failure = Failure(message, expected, fit="close" if error.close else "too large")
+            self.state = "idle"
+            return
         self.failure = Failure(message, expected, error.last_good_step if isinstance(error, DivergedError) else None)
         self.state = "failed"
 

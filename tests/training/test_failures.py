@@ -2,13 +2,12 @@
 
 import re
 
-from gpt2tui.estimate import count_memory
-from gpt2tui.training.failures import out_of_memory_advice
+from gpt2tui.training.memory_check import advice_for_memory, step_memory
 from tests import tiny_runs
 
 
 def needed(preset):
-    return count_memory(preset, preset.model, "fp32")
+    return step_memory(preset, "fp32")
 
 
 def large_batch(tmp_path):
@@ -20,7 +19,7 @@ def large_batch(tmp_path):
 def test_a_batch_that_is_too_large_is_answered_with_the_largest_that_fits_and_trains_the_same(tmp_path):
     preset = large_batch(tmp_path)
     most = needed(preset.with_training(batch_size=20)).total
-    advice = out_of_memory_advice(preset, "fp32", most)
+    advice = advice_for_memory(preset, "fp32", most)
     batch_size, accumulation = map(int, re.search(r"batch_size = (\d+) and .*accumulation = (\d+)", advice).groups())
     assert (batch_size, accumulation) == (16, 6)  # of the divisors of 96, 24 does not fit
     assert needed(preset.with_training(batch_size=24)).total > most
@@ -29,16 +28,16 @@ def test_a_batch_that_is_too_large_is_answered_with_the_largest_that_fits_and_tr
 def test_a_model_that_is_too_large_is_not_answered_with_a_batch_size(tmp_path):
     preset = large_batch(tmp_path)
     memory = needed(preset)
-    advice = out_of_memory_advice(preset, "fp32", memory.weights + memory.gradients)
+    advice = advice_for_memory(preset, "fp32", memory.weights + memory.gradients)
     assert "the model itself is too large" in advice
     assert "choose training.batch_size" not in advice
-    assert f"{(memory.total - memory.activations - memory.loss) / 1e3:.3g} kB" in advice
+    assert f"{(memory.weights + memory.gradients + memory.optimizer) / 1e3:.3g} kB" in advice
 
 
 def test_what_should_fit_is_tried_with_half_the_batch(tmp_path):
-    assert "training.batch_size = 24 and" in out_of_memory_advice(large_batch(tmp_path), "fp32", 10**12)
+    assert "training.batch_size = 24 and" in advice_for_memory(large_batch(tmp_path), "fp32", 10**12)
 
 
 def test_one_sequence_that_does_not_fit_has_to_become_shorter(tmp_path):
     preset = large_batch(tmp_path).with_training(batch_size=1, gradient_accumulation=1)
-    assert "lower training.sequence_length" in out_of_memory_advice(preset, "fp32", needed(preset).total - 1)
+    assert "lower training.sequence_length" in advice_for_memory(preset, "fp32", needed(preset).total - 1)

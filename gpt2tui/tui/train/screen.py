@@ -184,8 +184,9 @@ class TrainScreen(ModeScreen):
     @on(SessionChanged)
     def take_state(self, message: SessionChanged) -> None:
         """Enables and disables keys by the state."""
-        if message.state == "failed" and self.source.live is not None and self.source.live.history.step is None:
-            self.source.live.waiting = "the training failed"
+        endings = {"failed": "the training failed", "cancelling": "cancelling", "idle": "the training did not begin"}
+        if message.state in endings and self.source.live is not None and self.source.live.history.step is None:
+            self.source.live.waiting = endings[message.state]
         self._refresh_keys()
         self._draw()
 
@@ -309,10 +310,24 @@ class TrainScreen(ModeScreen):
             self.workbench.act_on_run(str(self.view.run.folder), "resume")
 
     def action_stop(self) -> None:
-        """Asks, then stops the training, which saves a checkpoint."""
+        """Asks, then stops the training, which saves a checkpoint, or cancels its preparation."""
+        if self.workbench.session.state == "preparing":
+            text = "Nothing has been trained yet, so nothing is saved. Downloads and prepared text are kept."
+            cancel = ConfirmDialog("Cancel the preparation?", text, "Cancel the preparation", "Keep preparing")
+            self.app.push_screen(cancel, self._answer_cancel)
+            return
         text = "It finishes this step and saves a checkpoint, from which it can be resumed."
         dialog = ConfirmDialog("Stop the training?", text, "Stop and save", "Keep training")
         self.app.push_screen(dialog, self._answer_stop)
+
+    def _answer_cancel(self, answer: str | None) -> None:
+        if answer != "Cancel the preparation":
+            return
+        if self.workbench.session.state == "preparing":
+            self.workbench.session.stop()
+            self._refresh_keys()
+        elif self.workbench.session.active:
+            self.action_stop()  # it has begun meanwhile, and there is something to save
 
     def _answer_stop(self, answer: str | None) -> None:
         if answer == "Stop and save":

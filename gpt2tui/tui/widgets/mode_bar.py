@@ -19,6 +19,7 @@ NAME_WIDTHS = (30, 14)
 DATE = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-(?=.)")  # names of runs begin with it
 STATES: dict[SessionState, tuple[str, str]] = {
     "preparing": ("◌ PREPARING", "warning"),
+    "cancelling": ("◌ CANCELLING", "warning"),
     "running": ("● TRAINING", "success"),
     "pausing": ("◐ PAUSING", "warning"),
     "paused": ("‖ PAUSED", "warning"),
