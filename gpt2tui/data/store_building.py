@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gpt2tui.data.corpus import Corpus, Split, TextPiece
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
 from gpt2tui.system.files import replace_text, sync_file, sync_folder
-from gpt2tui.system.threads import lower_priority
+from gpt2tui.system.threads import in_background, lower_priority
 
 META_FILE = "meta.json"
 BUILDING = ".building"
@@ -49,17 +49,16 @@ def build_store(
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir()
     try:
-        with ThreadPoolExecutor(1) as pool:
-            tokenizer = yield from _build_tokenizer(pool, corpus, table, vocab_size)
-            splits: dict[str, dict[str, Any]] = {}
-            sample, end_of_training = xz.TextSample(), xz.TextTail()
-            pieces = sample.collect(corpus.held_out_pieces())
-            splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
-            bits_per_byte = pool.submit(sample.bits_per_byte)
-            if not table.streaming:
-                pieces = end_of_training.collect(corpus.pieces("train"))
-                splits["train"] = yield from _write_split(building, "train", pieces, corpus, tokenizer)
-            yield from _wait(bits_per_byte, "compressing the validation text for comparison")
+        tokenizer = yield from _build_tokenizer(corpus, table, vocab_size)
+        splits: dict[str, dict[str, Any]] = {}
+        sample, end_of_training = xz.TextSample(), xz.TextTail()
+        pieces = sample.collect(corpus.held_out_pieces())
+        splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
+        bits_per_byte = in_background(sample.bits_per_byte, "xz")
+        if not table.streaming:
+            pieces = end_of_training.collect(corpus.pieces("train"))
+            splits["train"] = yield from _write_split(building, "train", pieces, corpus, tokenizer)
+        yield from _wait(bits_per_byte, "compressing the validation text for comparison")
         tokenizers.save(tokenizer, building)
         meta = {
             "settings": settings,
@@ -95,7 +94,7 @@ def _add_xz_after_training(path: Path, meta: dict[str, Any], training: bytes, va
 
 
 def _build_tokenizer(
-    pool: ThreadPoolExecutor, corpus: Corpus, table: DataTable, vocab_size: int | None
+    corpus: Corpus, table: DataTable, vocab_size: int | None
 ) -> Generator[StageProgress, None, Tokenizer]:
     read = 0
     closed = threading.Event()
@@ -108,7 +107,7 @@ def _build_tokenizer(
             read += len(piece.text)
             yield piece.text
 
-    future = pool.submit(tokenizers.build, table, vocab_size, texts())
+    future = in_background(lambda: tokenizers.build(table, vocab_size, texts()), "tokenizer")
     total = corpus.size("train") if table.tokenizer == "char" else None
     try:
         while not future.done():

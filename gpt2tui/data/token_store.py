@@ -15,10 +15,8 @@ import errno
 import json
 import os
 import shutil
-import threading
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
 from gpt2tui.run.manifest import read_json
 from gpt2tui.system.files import sha256
+from gpt2tui.system.threads import in_background
 
 FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20
@@ -123,27 +122,20 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
 
 
 def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
-    """`open_corpus`, with the progress of a download from the Hub or of hashing large files."""
+    """`open_corpus`, which may list many files or download; yields its progress, and that of hashing large files."""
     yield StageProgress(f"opening {table.source}")
-    if not hub.is_remote(table.source):
+    remote = hub.is_remote(table.source)
+    if not remote:
         for done, total in hash_content(table):
             yield StageProgress(f"hashing {table.source}", done, total)
-        return open_corpus(table)
-    opened: Future[Corpus] = Future()
-
-    def work() -> None:
-        try:
-            opened.set_result(open_corpus(table))
-        except BaseException as error:  # `result` raises it
-            opened.set_exception(error)
-
-    before = hub.cached_bytes(table.source)
-    # A daemon, so that Ctrl-C need not wait for the network; `datasets` resumes the download next time.
-    threading.Thread(target=work, name="download", daemon=True).start()
+    opened = in_background(lambda: open_corpus(table), "corpus")
+    before = hub.cached_bytes(table.source) if remote else None
     while not opened.done():
         with contextlib.suppress(TimeoutError):
-            opened.exception(timeout=DOWNLOAD_POLL_SECONDS)
-        if downloaded := hub.cached_bytes(table.source) - before:
+            opened.exception(timeout=POLL_SECONDS if before is None else DOWNLOAD_POLL_SECONDS)
+        if before is None:
+            yield StageProgress(f"opening {table.source}")
+        elif downloaded := hub.cached_bytes(table.source) - before:
             yield StageProgress(f"downloading {table.source}", downloaded)
     return opened.result()
 

@@ -447,3 +447,24 @@ sys.exit(f"{{heavy}} {{stages}}" if heavy or len(stages) != 1 else 0)
     command = [sys.executable, "-c", code, str(folder), str(cache), "bpe"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("stage", ["opening", "building the bpe tokenizer"])
+def test_a_preparation_is_cancelled_at_once_in_a_call_that_cannot_be_interrupted(stage, folder, cache, monkeypatch):
+    busy, released = threading.Event(), threading.Event()
+
+    def never(*arguments):
+        busy.set()
+        released.wait(60)
+        raise DataError("released")
+
+    place = (token_store, "open_corpus") if stage == "opening" else (store_building.tokenizers, "build")
+    monkeypatch.setattr(*place, never)
+    generator = prepare(preset(folder, "bpe"), cache)
+    while not busy.is_set():
+        assert next(generator).stage.startswith(("opening", stage))
+    assert next(generator).stage.startswith(stage)  # it keeps reporting meanwhile, so that a stop is noticed
+    generator.close()
+    assert not released.is_set()
+    assert not cache.exists() or stores(cache) == []
+    released.set()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gpt2tui.errors import DataError, DivergedError, UsageError
+from gpt2tui.errors import DataError, DivergedError, DoesNotFitError, UsageError
 from gpt2tui.run.events import CheckpointSaved, Evaluated, LearningRateChanged, Paused, RunFinished, Step
 from gpt2tui.tui.session import TrainingSession
 from tests.tui.fake_training import FakeTraining, diverged, launch
@@ -170,13 +170,47 @@ def test_without_a_checkpoint_from_before_a_divergence_nothing_is_offered(starte
     assert session.retry_at_half_learning_rate() is None
 
 
-def test_stop_during_the_preparation_ends_it_without_a_step(started):
-    fake = FakeTraining(preparation=["reading"] * 500)
-    session = started(fake)
-    while not fake.launches:
+def preparing(started):
+    fake = FakeTraining(preparation=["reading"] * 100_000)
+    session, end = started(fake), time.monotonic() + 10
+    while session.drain().preparation is None:
+        assert time.monotonic() < end
         time.sleep(0.001)
+    return session, fake
+
+
+def test_a_stop_while_preparing_cancels_and_saves_nothing(started):
+    session, fake = preparing(started)
     session.stop()
-    assert not [e for e in until(session, "finished") if isinstance(e, Step)]
+    assert session.state == "cancelling"
+    assert session.active
+    events = until(session, "idle")
+    assert events == []
+    assert fake.saved == []
+    assert session.failure is None
+
+
+def test_a_second_stop_still_cancels(started):
+    session, _ = preparing(started)
+    session.stop()
+    session.stop()
+    assert session.state == "cancelling"
+    until(session, "idle")
+
+
+@pytest.mark.parametrize(("close", "fit"), [(True, "close"), (False, "too large")])
+def test_a_training_that_does_not_fit_has_not_begun(started, close, fit):
+    def refuse(launch, controls):
+        raise DoesNotFitError("needs 5.68 TB, 23.1 GB are free", close=close)
+        yield
+
+    session = started(refuse)
+    end = time.monotonic() + 10
+    while session.failure is None:
+        session.drain()
+        assert time.monotonic() < end
+    assert session.state == "idle"
+    assert session.failure.fit == fit
 
 
 def test_progress_of_the_preparation_is_reported(started):

@@ -16,7 +16,7 @@ from gpt2tui.tui.messages import PreparationAdvanced, RunAttached, RunOpened, Ru
 from gpt2tui.tui.messages import TrainingEvents as Events
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from tests.tui.fake_training import FakeTraining, diverged
-from tests.tui.looking import until
+from tests.tui.looking import screen_text, until
 from tests.tui.plain_workbench import drive
 
 
@@ -250,6 +250,21 @@ def test_stop_and_save_saves_before_it_leaves():
 
     assert drive(story, fake).return_code == 0
     assert len(fake.saved) == 1
+
+
+def test_leaving_while_preparing_saves_nothing():
+    fake = FakeTraining(preparation=["tokenizing"] * 100_000)
+
+    async def story(app, pilot):
+        app.start_training(small())
+        await until(pilot, lambda: app.session.preparation is not None)
+        await pilot.press("ctrl+q")
+        await until(pilot, lambda: "cancels the preparation" in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.return_code is not None)
+
+    assert drive(story, fake).return_code == 0
+    assert fake.saved == []
 
 
 def test_something_unsaved_is_asked_about():

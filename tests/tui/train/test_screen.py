@@ -4,7 +4,7 @@ import math
 
 from textual.widgets import Input
 
-from gpt2tui.errors import DivergedError
+from gpt2tui.errors import DivergedError, DoesNotFitError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
@@ -18,7 +18,7 @@ from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from tests.tracking import event_samples
 from tests.tui.fake_runs import append, write_run
-from tests.tui.fake_training import launch
+from tests.tui.fake_training import FakeTraining, launch
 from tests.tui.looking import screen_text, settled, until
 from tests.tui.plain_workbench import first_mode
 from tests.tui.train_story import DEVICE_MEMORY, StoryTraining, story
@@ -172,6 +172,54 @@ def test_stop_asks_first():
             await pilot.press("enter")
             await until(pilot, lambda: app.session.state == "finished")
             await until(pilot, lambda: "stopped after 2:05" in screen_text(app))
+
+    run(test())
+
+
+def test_stop_while_preparing_asks_to_cancel_and_saves_nothing():
+    async def test():
+        training = FakeTraining(preparation=["tokenizing"] * 100_000)
+        app = WorkbenchApp(session=TrainingSession(training), launch=launch())
+        async with app.run_test(size=(120, 36)) as pilot:
+            await until(pilot, lambda: "tokenizing" in screen_text(app))
+            await pilot.press("x")
+            await until(pilot, lambda: "Nothing has been trained yet" in screen_text(app))
+            assert "Cancel the preparation?" in screen_text(app)
+            await pilot.press("enter")
+            await until(pilot, lambda: app.session.state == "idle")
+            await until(pilot, lambda: "the training did not begin" in screen_text(app))
+            assert training.saved == []
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("close", "title", "keys", "launches"),
+    [
+        (False, "It does not fit", ("enter",), 1),
+        (False, "It does not fit", ("right", "enter"), 2),
+        (True, "It may not fit", ("enter",), 2),
+    ],
+)
+def test_a_training_that_may_not_fit_is_asked_about_with_the_numbers(close, title, keys, launches):
+    async def test():
+        launched = []
+
+        def stream(launch, controls):
+            launched.append(launch.force)
+            if not launch.force:
+                raise DoesNotFitError("memory on cpu: needs about 5.68 TB, 23.1 GB are free", close=close)
+            yield from FakeTraining()(launch, controls)
+
+        app = WorkbenchApp(session=TrainingSession(stream), launch=launch())
+        async with app.run_test(size=(120, 36)) as pilot:
+            await until(pilot, lambda: title in screen_text(app))
+            assert "needs about 5.68 TB, 23.1 GB are free" in screen_text(app)
+            await pilot.press(*keys)
+            await until(pilot, lambda: len(app.screen_stack) == 1 and len(launched) == launches)
+            assert launched == [False, True][:launches]
+            app.session.stop()
+            app.session.join(5)
 
     run(test())
 
