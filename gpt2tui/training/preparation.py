@@ -17,7 +17,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
-from gpt2tui.run.events import RunStarted
+from gpt2tui.run.events import Event, NumIterationsChanged, RunStarted, Warned
 from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
@@ -229,3 +229,15 @@ def write_resumed_run(run: runs.Run, state: TrainingState, command: Sequence[str
         if kept is not None:
             kept.unlink(missing_ok=True)
         raise
+
+
+def change_num_iterations(run: runs.Run, state: TrainingState, num_iterations: int) -> list[Event]:
+    """Changes the end of a run, in its preset file too; returns the event, and a warning where that fails."""
+    state.preset = state.preset.with_training(num_iterations=num_iterations)
+    events: list[Event] = [NumIterationsChanged(step=state.step, num_iterations=num_iterations)]
+    try:
+        replace_text(run.preset_file, dumps(state.preset))
+    except OSError as error:
+        problem = f"{run.preset_file} could not be updated: {error.strerror or error}"
+        events.append(Warned(message=f"{problem}; the checkpoints will contain the change"))
+    return events

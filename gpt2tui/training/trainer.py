@@ -22,7 +22,6 @@ from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_lin
 from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.generation import TextModel
 from gpt2tui.model.gpt2 import GPT2
-from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint
@@ -31,7 +30,6 @@ from gpt2tui.run.events import (
     Evaluated,
     Event,
     LearningRateChanged,
-    NumIterationsChanged,
     Paused,
     Resumed,
     RunFailed,
@@ -41,11 +39,16 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
-from gpt2tui.system.files import replace_text
 from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.failures import expected_failure
 from gpt2tui.training.live_copy import copy_weights
-from gpt2tui.training.preparation import prepare, run_started, write_new_run, write_resumed_run
+from gpt2tui.training.preparation import (
+    change_num_iterations,
+    prepare,
+    run_started,
+    write_new_run,
+    write_resumed_run,
+)
 from gpt2tui.training.resuming import SettingChange, set_later_checkpoints_aside
 from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
@@ -132,9 +135,7 @@ class Trainer:
         """
         try:
             self._prepared = yield from prepare(self.run, self._requested_preset, self.corpus, self.resume_from)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
+        except Exception as error:
             failure = expected_failure(error, self.run, self._requested_preset, self.corpus, None)
             if failure is None or failure is error:
                 raise
@@ -378,21 +379,13 @@ class Trainer:
             yield Warned(message=f"{error}; until the next checkpoint, a resumed run will not have the change")
 
     def _apply_time_budget(self) -> Iterator[Event]:
-        """Changes num_iterations, in the run's preset file too, to what fits the time budget."""
+        """Changes num_iterations to what fits the time budget."""
         if self.state.time_budget is None:
             return
         num_iterations = self.state.time_budget.num_iterations(self.preset, self.step)
         if num_iterations != self.preset.training.num_iterations:
             yield from self._emit_pending_step()
-            self.state.preset = self.preset.with_training(num_iterations=num_iterations)
-            problem = None
-            try:
-                replace_text(self.run.preset_file, dumps(self.preset))
-            except OSError as error:
-                problem = f"{self.run.preset_file} could not be updated: {error.strerror or error}"
-            yield NumIterationsChanged(step=self.step, num_iterations=num_iterations)
-            if problem:
-                yield Warned(message=f"{problem}; the checkpoints will contain the change")
+            yield from change_num_iterations(self.run, self.state, num_iterations)
 
     def _evaluate(self, whole: bool = False) -> Evaluated | None:
         """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""

@@ -268,8 +268,8 @@ class WorkbenchApp(App[int]):
             self._run_dir = None
         self.attached_status = None
         self._post_to_train(TrainingBegun(launch.loaded, launch.resume))
-        self._drain_session()
         self.action_go("train")
+        self._drain_session()  # in the new mode, so that a question about the training opens over it
 
     def open_chat(self, reference: str | None) -> None:
         """Shows the Chat screen with a CHECKPOINT, or with the live weights (None)."""
@@ -369,13 +369,11 @@ class WorkbenchApp(App[int]):
 
     def _ask_to_train_anyway(self, failure: Failure) -> None:
         """For a training that has not begun because it may not fit into memory or on the disk."""
-        launch = self.session.launch
-        anyway, stay = "Train anyway", "Do not train"
+        launch, anyway, stay = self.session.launch, "Train anyway", "Do not train"
         if failure.fit == "close":
             dialog = ConfirmDialog("It may not fit", failure.message, anyway, stay)
         else:
-            anyway = f"!{anyway}"
-            text = f"{failure.message}\n\nThe estimate is within about 15 %."
+            anyway, text = f"!{anyway}", f"{failure.message}\n\nThe estimate is within about 15 %."
             dialog = ConfirmDialog("It does not fit", text, stay, anyway)
         if launch is not None:
             force = replace(launch, force=True)

@@ -185,18 +185,20 @@ class TrainingSession:
         opened: OpenedRun | None = None
         preparation: StageProgress | None = None
         events: list[Event] = []
+        ended = False  # which counts as a change: a training may begin and end between two calls
         while self._queue:
             emitted = self._queue.popleft()
             if isinstance(emitted, Event):
                 events.append(emitted)
                 self._apply(emitted)
             elif isinstance(emitted, _Ended):
+                ended = True
                 self._apply_end(emitted.error)
             elif isinstance(emitted, OpenedRun):
                 opened, self.run = emitted, emitted.run
             else:
                 preparation = self.preparation = emitted
-        changed, self._state_reported = self.state != self._state_reported, self.state
+        changed, self._state_reported = ended or self.state != self._state_reported, self.state
         return Drained(opened, preparation, tuple(events), changed)
 
     def join(self, timeout: float | None = None) -> bool:

@@ -103,6 +103,16 @@ def test_compile_auto_has_a_reason(monkeypatch, device, iterations, reason):
     assert rules.choose_compilation(loaded, torch.device(device)).reason == reason
 
 
+@pytest.mark.parametrize(("seconds", "wanted"), [(0, True), (299, False), (300, True)])
+def test_a_short_time_budget_is_not_spent_on_compiling(monkeypatch, seconds, wanted):
+    monkeypatch.setattr(rules, "bf16_is_native", lambda device: True)
+    monkeypatch.setattr(rules, "_missing_compiler", lambda device: None)
+    settings = [f"training.time_budget={seconds}", "training.num_iterations=100000"]
+    choice = rules.choose_compilation(preset_files.load(["default"], settings).preset, torch.device("cuda"))
+    assert choice.wanted is wanted
+    assert ("time budget of 299 s" in choice.reason) is not wanted
+
+
 def test_a_compiler_that_fails_leaves_the_eager_network_as_it_was(monkeypatch, network):
     def broken(model, **options):
         raise RuntimeError("ld: cannot find -lm\nand so on")

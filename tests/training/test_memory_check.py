@@ -6,7 +6,9 @@ from collections import namedtuple
 
 import pytest
 
-from gpt2tui.errors import DoesNotFitError
+from gpt2tui.cli import parse
+from gpt2tui.commands.train import train
+from gpt2tui.errors import DataError, DoesNotFitError
 from gpt2tui.launch import drive, new_run
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
@@ -146,3 +148,39 @@ def test_a_forced_run_is_trained_with_a_warning(tmp_path, monkeypatch):
     events = driven(tmp_path, "warn")
     assert isinstance(events[-1], RunFinished)
     assert any("may not fit" in event.message for event in events if isinstance(event, Warned))
+
+
+HUGE = ("model.n_embd=16384", "model.n_layer=96", "model.n_head=64")
+
+
+def headless(*words):
+    options = [word for key in HUGE for word in ("--set", key)]
+    return train(parse(["--headless", "--preset", "default", *options, *words]))
+
+
+def test_headless_a_model_of_terabytes_is_refused_with_exit_code_6_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr("gpt2tui.data.token_store.prepare", pytest.fail)
+    with pytest.raises(DoesNotFitError) as refused:
+        headless()
+    assert refused.value.exit_code == 6
+    message = str(refused.value)
+    assert "this run does not fit. memory on cpu: needs about 4.9" in message  # 16 bytes of 309 billion parameters
+    assert "the model itself is too large" in message
+    assert "--force trains nevertheless" in message
+    assert runs.all_runs() == []
+
+
+def test_headless_force_goes_on_to_the_preparation(monkeypatch):
+    def prepare(preset, cache):
+        raise DataError("reached")
+        yield
+
+    monkeypatch.setattr("gpt2tui.data.token_store.prepare", prepare)
+    with pytest.raises(DataError, match="reached"):
+        headless("--force")
+
+
+def test_the_workbench_asks_itself(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--force"])
+    assert "--force needs --headless" in capsys.readouterr().err

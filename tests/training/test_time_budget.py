@@ -222,7 +222,7 @@ def test_a_preset_that_cannot_be_rewritten_is_a_warning(tmp_path, clock, monkeyp
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpt2tui.training.trainer.replace_text", full)
+    monkeypatch.setattr("gpt2tui.training.preparation.replace_text", full)
     rest = list(events)
     assert any("No space left on device" in getattr(event, "message", "") for event in rest)
     assert rest[-1].step == 40
