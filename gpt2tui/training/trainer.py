@@ -213,8 +213,7 @@ class Trainer:
             if self.preset.training.sample_frequency != 0:
                 yield from self._emit_if_memory_allows("sampling", self._sample)
         done = self.state.done and not self.controls.stopping
-        if self.step or self.resume_from is not None:  # before the first step there is nothing to save
-            yield from self._save(must=True)
+        yield from self._save(must=True)
         self._count_seconds()
         self._open = False
         yield RunFinished(
