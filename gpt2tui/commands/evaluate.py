@@ -80,7 +80,7 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split") -> dict[str, 
     from gpt2tui.data.token_store import tokenize
     from gpt2tui.evaluation.validation import validation_loss
 
-    sample = xz.TextSample()
+    sample = xz.TextSample(xz.LIMIT_BYTES)
     tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
     print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
     batches = evaluation_batches(tokens, 8, model.context_length, None)

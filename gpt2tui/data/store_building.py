@@ -1,6 +1,5 @@
 """Building a token store: the tokenizer, the tokens of both splits, the description."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from gpt2tui.data import tokenizers, xz
 from gpt2tui.data.corpus import Corpus, Split, TextPiece
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
-from gpt2tui.system.files import replace_text, sync_file, sync_folder
-from gpt2tui.system.threads import in_background, lower_priority
+from gpt2tui.system.files import sync_file, sync_folder
+from gpt2tui.system.threads import in_background
 
 META_FILE = "meta.json"
 BUILDING = ".building"
@@ -51,13 +49,12 @@ def build_store(
     try:
         tokenizer = yield from _build_tokenizer(corpus, table, vocab_size)
         splits: dict[str, dict[str, Any]] = {}
-        sample, end_of_training = xz.TextSample(), xz.TextTail()
+        sample = xz.TextSample(xz.LIMIT_BYTES)
         pieces = sample.collect(corpus.held_out_pieces())
         splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
         bits_per_byte = in_background(sample.bits_per_byte, "xz")
         if not table.streaming:
-            pieces = end_of_training.collect(corpus.pieces("train"))
-            splits["train"] = yield from _write_split(building, "train", pieces, corpus, tokenizer)
+            splits["train"] = yield from _write_split(building, "train", corpus.pieces("train"), corpus, tokenizer)
         yield from _wait(bits_per_byte, "compressing the validation text for comparison")
         tokenizers.save(tokenizer, building)
         meta = {
@@ -72,25 +69,9 @@ def build_store(
         sync_folder(building)
         building.rename(folder)
         sync_folder(folder.parent)
-        text = sample.text()
-        if text is not None and not table.streaming:
-            arguments = (folder / META_FILE, meta, end_of_training.text(), text)
-            threading.Thread(target=_add_xz_after_training, args=arguments, name="xz", daemon=True).start()
     finally:
         # After the rename there is nothing to remove.
         shutil.rmtree(building, ignore_errors=True)
-
-
-def _add_xz_after_training(path: Path, meta: dict[str, Any], training: bytes, validation: bytes) -> None:
-    """Adds to meta.json the size of the validation text in `xz -9` after the training text; a thread's work."""
-    lower_priority(19)  # a training begins meanwhile
-    bits_per_byte = xz.bits_per_byte_after(training, validation)
-    text = json.dumps({**meta, "xz_after_training_bits_per_byte": bits_per_byte}, indent=1)
-    with contextlib.suppress(OSError):  # the store was removed, or the disk is full: the figure stays unknown
-        if path.exists():
-            with FileLock(path.parent.with_name(path.parent.name + ".lock")):  # a damaged store is removed under it
-                if path.exists():
-                    replace_text(path, text)
 
 
 def _build_tokenizer(

@@ -17,7 +17,8 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,25 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from gpt2tui.data import hub, tokenizers
+from gpt2tui.data import hub, tokenizers, xz
 from gpt2tui.data.corpora import hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
 from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, StageProgress, build_store, tokenize
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
-from gpt2tui.errors import CheckpointError, DataError, ResourceError
+from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
 from gpt2tui.run.manifest import read_json
-from gpt2tui.system.files import sha256
+from gpt2tui.system.files import replace_text, sha256
+from gpt2tui.system.host_memory import give_back_freed_memory
 from gpt2tui.system.threads import in_background
 
 FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20
 """Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
 DOWNLOAD_POLL_SECONDS = 0.5
+XZ_AFTER_TRAINING = "xz_after_training_bits_per_byte"
 
 __all__ = ["StageProgress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize"]
 
@@ -65,7 +68,11 @@ class TokenizedCorpus:
     xz_bits_per_byte: float | None
     """The size of the validation text under `xz -9`, in bits per byte; None where it is too long to compress."""
     xz_after_training_bits_per_byte: float | None
-    """What the validation text adds to `xz -9` of the training text (its last 16 MB); None until it is computed."""
+    """What the validation text adds to `xz -9` of the training text, in bits per byte of it; see data/xz.py.
+
+    None where a text is too long to compress, with streaming, and from `find_prepared` for a store that no run has
+    opened since the figure exists.
+    """
     notices: tuple[str, ...]
     """Sentences to show the user, about fallbacks and a vocabulary smaller than asked for."""
     streaming: bool
@@ -107,6 +114,8 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
                 _remove_leftovers(stores, folder)
                 yield from build_store(corpus, table, preset.model.vocab_size, settings, folder)
                 opened = _open_store(folder, corpus, table)
+            if opened is not None:
+                opened = yield from _with_xz_after_training(opened, folder)
         finally:
             lock.release()
     except OSError as error:
@@ -227,7 +236,7 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
             train_documents=train["documents"] if train else 0,
             validation_documents=validation["documents"],
             xz_bits_per_byte=meta["xz_bits_per_byte"],
-            xz_after_training_bits_per_byte=meta.get("xz_after_training_bits_per_byte"),
+            xz_after_training_bits_per_byte=meta.get(XZ_AFTER_TRAINING),
             notices=(*(corpus.notices if corpus else ()), *meta["notices"]),
             streaming=table.streaming,
             corpus=corpus,
@@ -247,6 +256,65 @@ def _is_intact(path: Path, description: dict[str, Any]) -> bool:
     if path.stat().st_size != description["bytes"]:
         return False
     return bool(description["bytes"] > VERIFIED_BYTES or sha256(path) == description["sha256"])
+
+
+def _with_xz_after_training(
+    opened: TokenizedCorpus, folder: Path
+) -> Generator[StageProgress, None, TokenizedCorpus]:
+    """The corpus with the figure of xz after the training text, which is computed once and kept in meta.json.
+
+    Stores of the same text share it. Without memory, threads, disk space or text to read, the figure stays unknown.
+    """
+    meta = _read_meta(folder)
+    if meta is None or XZ_AFTER_TRAINING in meta:
+        return opened
+    try:
+        figure = _figure_of_same_text(meta, folder.parent)
+        if figure is None and not opened.streaming:
+            figure = yield from _xz_after_training(opened)
+    except (DataError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_threads(error):
+            raise
+        return opened
+    with contextlib.suppress(OSError):  # the disk is full: it is computed again the next time
+        replace_text(folder / META_FILE, json.dumps({**meta, XZ_AFTER_TRAINING: figure}, indent=1))
+    return replace(opened, xz_after_training_bits_per_byte=figure)
+
+
+def _figure_of_same_text(meta: dict[str, Any], stores: Path) -> float | None:
+    """The figure in another store of the same text, with whatever tokenizer."""
+    text = _text_of(meta)
+    for other in filter(None, map(_read_meta, (path.parent for path in sorted(stores.glob(f"*/{META_FILE}"))))):
+        figure = other.get(XZ_AFTER_TRAINING)
+        if isinstance(figure, float) and _text_of(other) == text:
+            return figure
+    return None
+
+
+def _text_of(meta: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What the text of a store's splits depends on."""
+    settings = meta.get("settings")
+    known = settings if isinstance(settings, dict) else {}
+    return meta.get("fingerprint"), {k: v for k, v in known.items() if k not in ("tokenizer", "vocab_size")}
+
+
+def _xz_after_training(opened: TokenizedCorpus) -> Generator[StageProgress, None, float | None]:
+    """Computes the figure; None where a text is too long. Raises DataError, MemoryError and RuntimeError."""
+    assert opened.corpus is not None
+    if opened.train_bytes > xz.TRAINING_LIMIT_BYTES or opened.xz_bits_per_byte is None:
+        return None
+    training = xz.text_of(opened.corpus.pieces("train"), xz.TRAINING_LIMIT_BYTES)
+    validation = xz.text_of(opened.corpus.held_out_pieces(), xz.LIMIT_BYTES)
+    if training is None or validation is None:
+        return None
+    work = xz.XzAfterTraining(training, [validation])
+    try:
+        while not work.done(POLL_SECONDS):
+            yield StageProgress("compressing the training text for comparison", work.done_bytes, work.total_bytes)
+        return work.result()[0]
+    finally:
+        work.close()
+        give_back_freed_memory()  # compressing takes eleven times the text, which training would not use
 
 
 def _memory_mapped(path: Path, description: dict[str, Any] | None) -> TokenArray:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -342,24 +343,83 @@ def test_xz_bits_per_byte_are_those_of_xz_9(folder, cache):
     assert corpus.xz_bits_per_byte == pytest.approx(8 * len(lzma.compress(text, preset=9)) / len(text), rel=0.01)
 
 
-def test_xz_that_has_read_the_training_text_is_known_once_its_thread_has_ended(folder, cache):
-    first = run(preset(folder), cache)[0]
-    for thread in threading.enumerate():
-        if thread.name == "xz":
-            thread.join()
-    train, validation = (
-        "".join(piece.text for piece in first.corpus.pieces(split)).encode() for split in ("train", "validation")
-    )
+def xz_after_training(folder):
+    train, validation = ("".join(opened(folder).documents(split)).encode() for split in ("train", "validation"))
     added = len(lzma.compress(train + validation, preset=9)) - len(lzma.compress(train, preset=9))
-    found = run(preset(folder), cache)[0].xz_after_training_bits_per_byte
-    assert found == pytest.approx(8 * added / len(validation), abs=8 * 8 / len(validation))  # headers, padding to 4
+    return 8 * added / len(validation)
 
 
-def test_of_a_long_training_text_xz_reads_the_end(monkeypatch):
-    monkeypatch.setattr(xz, "TRAINING_BYTES", 5)
-    tail = xz.TextTail()
-    assert len(list(tail.collect([TextPiece(text, True, None) for text in ("abc", "def", "gh")]))) == 3
-    assert tail.text() == b"defgh"
+def test_xz_that_has_read_the_training_text_is_that_of_lzma(folder, cache):
+    corpus, _ = run(preset(folder), cache)
+    assert corpus.xz_after_training_bits_per_byte == xz_after_training(folder) < corpus.xz_bits_per_byte
+    assert find_prepared(preset(folder), cache).xz_after_training_bits_per_byte == xz_after_training(folder)
+
+
+def test_a_store_from_before_xz_after_training_gets_it_when_it_is_used(folder, cache):
+    run(preset(folder), cache)
+    (meta,) = (cache / "tokens").glob("*/meta.json")
+    kept = json.loads(meta.read_text())
+    del kept["xz_after_training_bits_per_byte"]
+    meta.write_text(json.dumps(kept))
+    assert find_prepared(preset(folder), cache).xz_after_training_bits_per_byte is None
+    corpus, stages = run(preset(folder), cache)
+    assert not built(stages)
+    assert corpus.xz_after_training_bits_per_byte == xz_after_training(folder)
+    assert json.loads(meta.read_text())["xz_after_training_bits_per_byte"] == xz_after_training(folder)
+
+
+def test_xz_after_training_is_computed_once_for_all_tokenizers_of_a_text(folder, cache, monkeypatch):
+    run(preset(folder), cache)
+    monkeypatch.setattr(xz, "XzAfterTraining", None)  # calling it raises
+    assert run(preset(folder, "char"), cache)[0].xz_after_training_bits_per_byte == xz_after_training(folder)
+    with pytest.raises(TypeError):
+        run(preset(folder, "char", validation_fraction=0.2), cache)  # other text
+
+
+def test_xz_after_training_is_not_computed_for_a_long_training_text(folder, cache, monkeypatch):
+    monkeypatch.setattr(xz, "TRAINING_LIMIT_BYTES", 1000)
+    corpus, _ = run(preset(folder), cache)
+    assert corpus.xz_bits_per_byte is not None
+    assert corpus.xz_after_training_bits_per_byte is None
+
+
+def test_a_text_over_the_limit_is_not_read_to_its_end():
+    pieces = iter([TextPiece(text, True, None) for text in ("abc", "def", "gh", "ij")])
+    assert xz.text_of(pieces, 5) is None
+    assert [piece.text for piece in pieces] == ["gh", "ij"]
+    assert xz.text_of([TextPiece("abc", True, None)], 5) == b"abc"
+
+
+def test_a_stop_ends_the_compression_within_a_moment(folder, cache, monkeypatch):
+    compressors = []
+
+    class Endless:
+        """A compressor that would never end."""
+
+        def __init__(self, filters):
+            compressors.append(self)
+
+        def compress(self, data):
+            time.sleep(0.01)
+            return b""
+
+    monkeypatch.setattr(lzma, "LZMACompressor", Endless)
+    work = xz.XzAfterTraining(b"x" * (1 << 30), [b"y"])
+    while not work.done_bytes:
+        assert not work.done(0.01)
+    work.close()
+    assert work.done(0)
+    assert work.done_bytes < work.total_bytes / 2
+
+
+def test_without_threads_the_figure_is_unknown_and_the_tokens_are_prepared(folder, cache, monkeypatch):
+    def refused(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(xz, "XzAfterTraining", refused)
+    assert run(preset(folder), cache)[0].xz_after_training_bits_per_byte is None
+    monkeypatch.undo()
+    assert run(preset(folder), cache)[0].xz_after_training_bits_per_byte == xz_after_training(folder)
 
 
 def test_xz_is_not_tried_on_too_much_text(folder, cache, monkeypatch):
