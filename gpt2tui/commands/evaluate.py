@@ -9,6 +9,7 @@ from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sani
 
 if TYPE_CHECKING:
     from gpt2tui.data.corpus import Corpus, Split
+    from gpt2tui.data.xz import TextSample
     from gpt2tui.generation import TextModel
 
 
@@ -16,6 +17,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
     from gpt2tui import generation
     from gpt2tui.commands.sample import warn_of_skipped
+    from gpt2tui.data import xz
     from gpt2tui.data.corpora import hash_content, open_corpus
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
@@ -45,7 +47,13 @@ def evaluate(options: argparse.Namespace) -> int:
             f"{table.source} is not the text that {model.source} was trained with (the fingerprints differ): these are "
             "not its validation and test losses, and it may have been trained on parts of this text"
         )
-    measured = {split: _measure(model, corpus, split) for split in splits}
+    texts = {split: xz.TextSample(xz.LIMIT_BYTES) for split in splits}
+    measured = {split: _measure(model, corpus, split, texts[split]) for split in splits}
+    known = {split: text for split, sample in texts.items() if (text := sample.text()) is not None}
+    for split, figure in (_xz_after_training(corpus, known) if is_own else {}).items():
+        result = measured[split]
+        result["xz_after_training_bits_per_byte"] = figure
+        result["xz_after_training_ratio"] = result["bits_per_byte"] / figure
     if options.json:
         print_json(
             {"checkpoint": model.source, "source": table.source, "is_training_corpus": is_own, "splits": measured}
@@ -53,11 +61,12 @@ def evaluate(options: argparse.Namespace) -> int:
         return 0
     print(f"checkpoint  {sanitize(model.source)}\nsource      {sanitize(table.source)}")
     for split, result in measured.items():
-        xz = xz_comparison(result["bits_per_byte"], result["xz_bits_per_byte"])
+        figures = result["xz_bits_per_byte"], result["xz_after_training_bits_per_byte"]
+        beside = xz_comparison(result["bits_per_byte"], *figures)
         print(
             f"{f'other text ({split})' if is_own is False else split:11} "
             f"loss {result['loss']:.4f}  perplexity {compact(result['perplexity'])}  "
-            f"{result['bits_per_byte']:.4f} bits/byte{xz and f'  {xz}'}  "
+            f"{result['bits_per_byte']:.4f} bits/byte{beside and f'  {beside}'}  "
             f"({result['tokens']:,} tokens, {result['bytes']:,} bytes)"
         )
     return 0
@@ -73,14 +82,30 @@ def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
     return None if fingerprint is None else bool(fingerprint == corpus.fingerprint)
 
 
-def _measure(model: "TextModel", corpus: "Corpus", split: "Split") -> dict[str, Any]:
-    """The loss over all tokens of a split, with the model's tokenizer, and the bits per byte of `xz -9` on its text."""
+def _xz_after_training(corpus: "Corpus", texts: "dict[Split, bytes]") -> "dict[Split, float]":
+    """What each text adds to `xz -9` of the corpus's training text, in bits per byte; empty where that is too long."""
     from gpt2tui.data import xz
+
+    training = xz.text_of(corpus.pieces("train"), xz.TRAINING_LIMIT_BYTES) if texts else None
+    if training is None:
+        return {}
+    print_on_stderr("compressing the training text with xz for comparison")
+    work = xz.XzAfterTraining(training, texts.values())
+    try:
+        return dict(zip(texts, work.result(), strict=True))
+    finally:
+        work.close()
+
+
+def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sample: "TextSample") -> dict[str, Any]:
+    """The loss over all tokens of a split, with the model's tokenizer, and the bits per byte of `xz -9` on its text.
+
+    `sample` keeps the text.
+    """
     from gpt2tui.data.batches import evaluation_batches
     from gpt2tui.data.token_store import tokenize
     from gpt2tui.evaluation.validation import validation_loss
 
-    sample = xz.TextSample(xz.LIMIT_BYTES)
     tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
     print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
     batches = evaluation_batches(tokens, 8, model.context_length, None)
@@ -94,4 +119,6 @@ def _measure(model: "TextModel", corpus: "Corpus", split: "Split") -> dict[str, 
         "bits_per_byte": loss.bits_per_byte,
         "xz_bits_per_byte": xz_bits,
         "xz_ratio": loss.bits_per_byte / xz_bits if xz_bits else None,
+        "xz_after_training_bits_per_byte": None,
+        "xz_after_training_ratio": None,
     }

@@ -11,7 +11,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.summary import RunSummary, summarize
-from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.system.styled_output import StyledConsole
 
 
@@ -81,7 +81,6 @@ def _numbers(s: RunSummary) -> list[str]:
 def _details(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
     """The labels and values of what is known about a run."""
     step, best, bits, _, parameters, tokens, seconds, size = _numbers(s)
-    xz = "" if s.bits_per_byte is None else xz_comparison(s.bits_per_byte, s.xz_bits_per_byte)
     started = "" if s.started is None else f"{datetime.fromtimestamp(s.started):%Y-%m-%d %H:%M:%S}"
     sessions = info.get("sessions")
     session = sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else info
@@ -93,7 +92,7 @@ def _details(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
         ("time", seconds),
         ("step", step),
         ("best val loss", best),
-        ("bits/byte", "  ".join(filter(None, (bits, xz)))),
+        ("bits/byte", "  ".join(filter(None, (bits, s.xz_comparison)))),
         ("parameters", parameters),
         ("tokens seen", tokens),
         ("device", f"{session.get('device', '')}, {session.get('precision', '')}"),

@@ -258,9 +258,7 @@ def _is_intact(path: Path, description: dict[str, Any]) -> bool:
     return bool(description["bytes"] > VERIFIED_BYTES or sha256(path) == description["sha256"])
 
 
-def _with_xz_after_training(
-    opened: TokenizedCorpus, folder: Path
-) -> Generator[StageProgress, None, TokenizedCorpus]:
+def _with_xz_after_training(opened: TokenizedCorpus, folder: Path) -> Generator[StageProgress, None, TokenizedCorpus]:
     """The corpus with the figure of xz after the training text, which is computed once and kept in meta.json.
 
     Stores of the same text share it. Without memory, threads, disk space or text to read, the figure stays unknown.

@@ -47,7 +47,7 @@ class RunStarted(Event):
     step: int = 0  # updates before this session: 0 for a new run
     num_iterations: int
     xz_bits_per_byte: float | None = None  # of the validation text under `xz -9`, to compare bits_per_byte with
-    xz_after_training_bits_per_byte: float | None = None  # the same when xz has read the training text before
+    xz_after_training_bits_per_byte: float | None = None  # the same when xz has read the training text
     vocab_size: int | None = None
     best_val_loss: float | None = None  # of a resumed run: the lowest so far over the fixed validation sample
     learning_rate_factor: float = 1.0  # multiplies the schedule

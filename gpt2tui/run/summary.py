@@ -13,6 +13,7 @@ from gpt2tui.run import checkpoint, events
 from gpt2tui.run.events_file import LONGEST_LINE
 from gpt2tui.run.folder import Run, is_locked
 from gpt2tui.system.files import open_regular
+from gpt2tui.system.numbers import xz_comparison
 
 State = Literal["running", "finished", "stopped", "failed", "crashed", "empty"]
 
@@ -36,9 +37,17 @@ class RunSummary:
     best_val_loss: float | None = None
     bits_per_byte: float | None = None
     xz_bits_per_byte: float | None = None
+    xz_after_training_bits_per_byte: float | None = None
     checkpoints: int = 0
     bytes: int = 0
     message: str | None = None
+
+    @property
+    def xz_comparison(self) -> str:
+        """The figures of xz beside bits_per_byte; empty where either is not known."""
+        if self.bits_per_byte is None:
+            return ""
+        return xz_comparison(self.bits_per_byte, self.xz_bits_per_byte, self.xz_after_training_bits_per_byte)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -115,6 +124,7 @@ def _read(run: Run) -> RunSummary:
         best_val_loss=best_val_loss,
         bits_per_byte=_known(evaluations[-1].bits_per_byte) if evaluations else None,
         xz_bits_per_byte=started.xz_bits_per_byte if started else None,
+        xz_after_training_bits_per_byte=started.xz_after_training_bits_per_byte if started else None,
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
         bytes=_bytes_in(run.folder),
         message=message,

@@ -219,10 +219,11 @@ def _metrics_line(progress: RunProgress, width: int) -> Text:
         return _fit([Text("waiting for the first step", style="bright_black")], width, _GAP)
     parts = [Text.assemble("loss ", (f"{loss:.3f}", "bold cyan"))]
     if progress.evaluation is not None:
-        bits, xz = progress.evaluation.bits_per_byte, progress.xz_bits_per_byte
+        bits = progress.evaluation.bits_per_byte
+        figures = [xz for xz in (progress.xz_bits_per_byte, progress.xz_after_training_bits_per_byte) if xz]
         parts.append(Text.assemble((f"{bits:.3f}", "bold magenta"), " bits/byte"))
-        if xz:
-            parts.append(Text(f"{bits / xz:.2f} of xz"))
+        if figures:
+            parts.append(Text(f"{'/'.join(f'{bits / xz:.2f}' for xz in figures)} of xz"))
     if progress.tokens_per_second is not None:
         parts.append(Text.assemble((compact(progress.tokens_per_second), "bold"), " tokens/s"))
     if progress.memory_bytes is not None:

@@ -21,7 +21,7 @@ from gpt2tui.run.events import (
     Sampled,
     Step,
 )
-from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tracking.run_progress import RunProgress
 
@@ -75,7 +75,6 @@ def step(event: Step, progress: RunProgress) -> Text:
 
 def evaluated(event: Evaluated, progress: RunProgress) -> Text:
     """The validation loss and its bits per byte beside those of xz; `progress` is the state before the event."""
-    xz = xz_comparison(event.bits_per_byte, progress.xz_bits_per_byte)
     line = Text.assemble(
         (_label(event.step), "bold"),
         "  val loss ",
@@ -84,8 +83,9 @@ def evaluated(event: Evaluated, progress: RunProgress) -> Text:
         (f"{event.bits_per_byte:.3f}", "bold magenta"),
         " bits/byte",
     )
-    if progress.xz_bits_per_byte is not None:
-        line.append(f"  {xz}", style="green" if event.bits_per_byte < progress.xz_bits_per_byte else QUIET)
+    if xz := progress.xz_comparison(event.bits_per_byte, short=True):
+        bar = progress.xz_after_training_bits_per_byte or progress.xz_bits_per_byte
+        line.append(f"  {xz}", style="green" if bar is not None and event.bits_per_byte < bar else QUIET)
     if event.whole:
         line.append("  all text", style=QUIET)
     elif event.best and progress.best_val_loss is not None:
@@ -155,7 +155,7 @@ def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | N
     if last is not None:
         over = "all of the validation text" if last.whole else "a part of the validation text"
         line = Text.assemble((f"{last.bits_per_byte:.3f}", "bold magenta"), f" bits/byte on {over}")
-        if xz := xz_comparison(last.bits_per_byte, progress.xz_bits_per_byte):
+        if xz := progress.xz_comparison(last.bits_per_byte):
             line.append(f"  {xz}")
         lines.append(line)
     if run_folder is not None:

@@ -14,6 +14,7 @@ from gpt2tui.run.events import (
     RunStarted,
     Step,
 )
+from gpt2tui.system.numbers import xz_comparison
 
 _RECENT_STEPS = 50
 
@@ -65,6 +66,7 @@ class RunProgress:
     learning_rate_factor: float = 1.0
     """The user's factor on the schedule."""
     xz_bits_per_byte: float | None = None
+    xz_after_training_bits_per_byte: float | None = None
     paused: bool = False
 
     def after(self, event: Event) -> "RunProgress":
@@ -76,6 +78,7 @@ class RunProgress:
                     num_iterations=event.num_iterations,
                     tokens_per_step=event.tokens_per_step,
                     xz_bits_per_byte=event.xz_bits_per_byte,
+                    xz_after_training_bits_per_byte=event.xz_after_training_bits_per_byte,
                     best_val_loss=event.best_val_loss,
                     learning_rate_factor=event.learning_rate_factor,
                 )
@@ -97,6 +100,10 @@ class RunProgress:
             case Paused() | Resumed():
                 return replace(self, paused=isinstance(event, Paused))
         return self
+
+    def xz_comparison(self, bits_per_byte: float, short: bool = False) -> str:
+        """The figures of xz beside the model's `bits_per_byte`; empty where xz was not tried."""
+        return xz_comparison(bits_per_byte, self.xz_bits_per_byte, self.xz_after_training_bits_per_byte, short)
 
     @property
     def seconds_per_step(self) -> float | None:

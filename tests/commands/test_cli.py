@@ -161,11 +161,12 @@ def test_runs_are_listed_and_shown(trained, monkeypatch):
     shown = json.loads(gpt2tui("runs", "show", "run", "--json").stdout)
     assert [c["step"] for c in shown["checkpoints"]] == [4, 8, 12]
     (line,) = [line for line in gpt2tui("runs", "show", run).stdout.splitlines() if line.startswith("bits/byte")]
-    bits, xz = shown["bits_per_byte"], shown["xz_bits_per_byte"]
+    bits, xz, after = (shown[f"{key}bits_per_byte"] for key in ("", "xz_", "xz_after_training_"))
     assert (listed[0]["bits_per_byte"], listed[0]["xz_bits_per_byte"]) == (bits, xz)
     assert row.split()[:2] == ["run", "finished"]
     assert row[: header.index("ratio to xz") + len("ratio to xz")].split()[-2:] == [f"{bits:.3f}", f"{bits / xz:.2f}"]
-    assert line.split() == ["bits/byte", f"{bits:.3f}", "xz", f"{xz:.2f},", "ratio", f"{bits / xz:.2f}"]
+    figures = f"xz {xz:.2f}, ratio {bits / xz:.2f}; after the training text {after:.2f}, ratio {bits / after:.2f}"
+    assert line.split() == ["bits/byte", f"{bits:.3f}", *figures.split()]
     assert "did you mean run" in clear_message(gpt2tui("runs", "show", "rum"), 2)
 
 

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from gpt2tui.__main__ import main
+from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus import stable_hash
 from gpt2tui.data.text_files import TextFiles
+from gpt2tui.preset.schema import DataTable
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from tests import tiny_runs
@@ -72,6 +74,7 @@ def test_another_text_is_reported_and_never_called_the_validation_text_of_the_ru
     result, stderr = measured(capsys, run, "--source", other)
     assert result["is_training_corpus"] is False
     assert f"{other} is not the text that" in stderr
+    assert result["splits"]["validation"]["xz_after_training_bits_per_byte"] is None  # that text is not at hand
     assert main(["eval", str(run), "--source", str(other)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "bits/byte" in line and line.startswith("other text (validation) ")]
@@ -108,10 +111,16 @@ def test_the_test_split_is_measured_beside_the_validation_split_or_alone(tmp_pat
     assert test["bytes"] == len(text) - 1  # the first token is not predicted
     assert test["xz_bits_per_byte"] == pytest.approx(8 * len(lzma.compress(text, preset=9)) / len(text), rel=0.2)
     assert test["xz_ratio"] == pytest.approx(test["bits_per_byte"] / test["xz_bits_per_byte"])
+    corpus = open_corpus(DataTable(source="python-stdlib", tokenizer="byte"))
+    training, text = ("".join(corpus.documents(split)).encode() for split in ("train", "test"))
+    added = len(lzma.compress(training + text, preset=9)) - len(lzma.compress(training, preset=9))
+    assert test["xz_after_training_bits_per_byte"] == pytest.approx(8 * added / len(text), abs=8 * 8 / len(text))
+    assert test["xz_after_training_ratio"] == test["bits_per_byte"] / test["xz_after_training_bits_per_byte"]
     assert main(["eval", str(run)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("test ")
-    assert f"xz {test['xz_bits_per_byte']:.2f}, ratio {test['xz_ratio']:.2f}" in line
+    after = f"{test['xz_after_training_bits_per_byte']:.2f}, ratio {test['xz_after_training_ratio']:.2f}"
+    assert f"xz {test['xz_bits_per_byte']:.2f}, ratio {test['xz_ratio']:.2f}; after the training text {after}" in line
 
 
 def test_training_never_reads_the_test_split(tmp_path, library, capsys, monkeypatch):

@@ -326,6 +326,8 @@ def test_losses_measured_after_the_point_of_resumption_do_not_count():
     assert summarize(started_run("b", *before, again)).best_val_loss == 2.0
     summary = summarize(started_run("c", *before, again, evaluated(3, 2.5, best=False)))
     assert (summary.best_val_loss, summary.bits_per_byte, summary.xz_bits_per_byte) == (2.0, 1.25, 1.512)
+    assert summary.xz_after_training_bits_per_byte == 1.274
+    assert summary.xz_comparison == "xz 1.51, ratio 0.83; after the training text 1.27, ratio 0.98"
 
 
 def test_an_evaluation_that_is_not_a_number_does_not_hide_the_best_loss():

@@ -76,5 +76,8 @@ def test_byte_size(count, text):
 
 
 def test_xz_and_the_models_share_of_it():
-    assert xz_comparison(1.4, 1.75) == "xz 1.75, ratio 0.80"
-    assert xz_comparison(1.4, None) == ""
+    assert xz_comparison(1.4, 1.75, 1.4) == "xz 1.75, ratio 0.80; after the training text 1.40, ratio 1.00"
+    assert xz_comparison(1.4, 1.75, 1.4, short=True) == "xz 1.75/1.40, ratio 0.80/1.00"
+    for short in (True, False):
+        assert xz_comparison(1.4, 1.75, None, short) == "xz 1.75, ratio 0.80"
+        assert xz_comparison(1.4, None, None, short) == ""

@@ -84,13 +84,13 @@ def test_a_whole_run_in_plain_lines():
         "gpt2tui small  20260102-030405-small",
         "3.21M parameters on cpu in bf16, 2,000 steps of 2,048 tokens (4.1M in all)",
         "loss: nats per token, smoothed; a uniform guess has ln 4,096 = 8.32",
-        "bits/byte: on the validation text, which xz -9 compresses to 1.51",
+        "bits/byte: on the validation text, which xz -9 compresses to 1.51, and to 1.27 after the training text",
         "",
         "step 1       loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:20 left",
         "step 11      loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:19 left",
         "step 21      loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:18 left",
         "step 31      loss 4.000  lr 3.00e-03  grad norm 0.80  20.5k tokens/s  3:17 left",
-        "step 40      val loss 2.500  1.250 bits/byte  xz 1.51, ratio 0.83",
+        "step 40      val loss 2.500  1.250 bits/byte  xz 1.51/1.27, ratio 0.83/0.98",
         "step 40      sample",
         "│ def main():",
         "│     return 0",
@@ -101,11 +101,11 @@ def test_a_whole_run_in_plain_lines():
         "step 40      learning rate 0.5 times the schedule's",
         "step 40      resumed",
         "step 40      1,900 steps in all fit the time budget",
-        "step 1,900   val loss 2.000  1.131 bits/byte  xz 1.51, ratio 0.75  all text",
+        "step 1,900   val loss 2.000  1.131 bits/byte  xz 1.51/1.27, ratio 0.75/0.89  all text",
         "",
         "done after step 1,900 of 1,900, 2:31",
         "best val loss 2.000",
-        "1.131 bits/byte on all of the validation text  xz 1.51, ratio 0.75",
+        "1.131 bits/byte on all of the validation text  xz 1.51, ratio 0.75; after the training text 1.27, ratio 0.89",
         "sample: gpt2tui sample runs/20260102-030405-small",
     ]
 
@@ -118,7 +118,7 @@ def test_a_terminal_keeps_the_same_lines_but_for_the_steps():
     expected = plain(*WHOLE_RUN, vocab_size=4096, run_folder=RUN_FOLDER).splitlines()
     expected = [line for line in expected if not re.match(r"step \d+ +loss", line)]
     shown = [
-        line.rstrip() for line in lasting_lines(live(*WHOLE_RUN, vocab_size=4096, run_folder=RUN_FOLDER, width=80))
+        line.rstrip() for line in lasting_lines(live(*WHOLE_RUN, vocab_size=4096, run_folder=RUN_FOLDER, width=110))
     ]
     assert [line for line in shown if line] == [line for line in expected if line]
 

@@ -19,7 +19,7 @@ LATE = progress_after(sample.step(1240, train_loss=2.314), sample.evaluated(1240
 def test_two_lines_at_eighty_columns():
     assert status_lines(LATE, 80, 124.0).plain.split("\n") == [
         "step 1,240 of 2,000 ━━━━━━━━━━━━━━━━━━━━━━━━━━━╸────────────────  62%  1:16 left",
-        "loss 2.314   1.250 bits/byte   0.83 of xz   20.5k tokens/s   1.21 GB memory",
+        "loss 2.314   1.250 bits/byte   0.83/0.98 of xz   20.5k tokens/s   1.21 GB memory",
     ]
 
 

@@ -37,6 +37,7 @@ def write_run(
         events.RunStarted(
             time=START, run=name, preset=preset, parameters=173_952, tokens_per_step=2048, device="cpu",
             precision="fp32", num_iterations=total, xz_bits_per_byte=1.51,
+            xz_after_training_bits_per_byte=1.27,
         )
     ]  # fmt: skip
     lowest = None

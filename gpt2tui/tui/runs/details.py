@@ -15,7 +15,7 @@ from textual.widgets import Static
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference
 from gpt2tui.run.folder import is_of_this_machine
-from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
 from gpt2tui.tui.runs.table import MARK
@@ -94,11 +94,13 @@ def _facts(row: RunRow, contents: RunContents | None) -> Table:
         None if s.best_val_loss is None else f"{s.best_val_loss:.4f}",
         f"at step {best.step:,}" if best else None,
     )
+    alone, _, after = s.xz_comparison.partition("; ")
     fact(
         "bits/byte",
         None if s.bits_per_byte is None else f"{s.bits_per_byte:.3f}",
-        None if s.bits_per_byte is None else xz_comparison(s.bits_per_byte, s.xz_bits_per_byte),
+        alone,
     )
+    fact("", after.replace("after the training text", "after training"))
     if contents is None:
         fact("", "reading …", style="dim")
         return grid

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from gpt2tui.preset.schema import Preset
-from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.schedules import phase
 from gpt2tui.tui.train.view import DisplayedRun
@@ -26,7 +26,9 @@ DEFINITIONS = {
     "val": "The validation loss: the same mean over eval_tokens tokens of text that the model never trains on, always "
     "the same tokens; at the end of the run over all of the validation text. best val: the lowest so far.",
     "bits/B": "Bits per byte: how many bits the model needs for a byte of the validation text. It compares models with "
-    "different tokenizers, and with `xz -9` on all of the validation text; ratio is bits/B divided by that of xz.",
+    "different tokenizers, and with `xz -9` on all of the validation text; behind the slash xz that has read the "
+    "training text before, as the model has: the fair comparison (left out for a training text over 16 MB). ratio is "
+    "bits/B divided by that of xz.",
     "lr": "The learning rate of AdamW at this step, and the phase of its schedule.",
     "grad": "The gradient norm before clipping, and the share of the last 1,000 steps in which it exceeded "
     "optimizer.grad_clip and was scaled down to it.",
@@ -134,8 +136,11 @@ def _first_evaluation(view: DisplayedRun) -> str:
 
 
 def _bits_per_byte(view: DisplayedRun) -> Number:
-    last, xz = view.history.evaluation, view.history.progress.xz_bits_per_byte
-    note = "" if xz is None else f"xz {xz:.2f}" if last is None else xz_comparison(last.bits_per_byte, xz)
+    last, progress = view.history.evaluation, view.history.progress
+    if last is not None:
+        note = progress.xz_comparison(last.bits_per_byte, short=True)
+    else:
+        note = progress.xz_comparison(math.nan, short=True).partition(",")[0]
     return Number("bits/B", _digits(last.bits_per_byte if last else None), note, "success")
 
 

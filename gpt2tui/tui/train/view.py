@@ -24,8 +24,9 @@ from gpt2tui.run.events import (
     change_line,
 )
 from gpt2tui.run.folder import Run
-from gpt2tui.system.numbers import byte_size, compact, duration, xz_comparison
+from gpt2tui.system.numbers import byte_size, compact, duration
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.session import ACTIVE, TRAINING, SessionState
 from gpt2tui.tui.widgets.mode_bar import TrainingStatus
@@ -58,8 +59,8 @@ class EventLine:
         return all(word in line for word in words.casefold().split())
 
 
-def event_line(event: Event, xz_bits_per_byte: float | None = None) -> EventLine | None:
-    """The log line of an event, None for events without one."""
+def event_line(event: Event, progress: RunProgress | None = None) -> EventLine | None:
+    """The log line of an event, None for events without one; `progress` has the figures of xz."""
     match event:
         case RunStarted():
             name = sanitize(event.preset, keep_newlines=False)
@@ -69,7 +70,7 @@ def event_line(event: Event, xz_bits_per_byte: float | None = None) -> EventLine
         case Evaluated():
             best, whole = "best " if event.best else "", "  all text" if event.whole else ""
             line = _line(event, "eval", f"{best}val {event.val_loss:.3f}{whole}", "bold $text-success", event.step)
-            xz = xz_comparison(event.bits_per_byte, xz_bits_per_byte)
+            xz = progress.xz_comparison(event.bits_per_byte, short=True) if progress else ""
             return replace(line, details=(f"{event.bits_per_byte:.3f} bits/B", *([xz] if xz else [])))
         case CheckpointSaved():
             saved = f"{byte_size(event.bytes)} in {event.seconds:.1f} s"
@@ -127,7 +128,7 @@ class DisplayedRun:
         lines = []
         for event in events:
             self.history.add(event)
-            if line := event_line(event, self.history.progress.xz_bits_per_byte):
+            if line := event_line(event, self.history.progress):
                 lines.append(line)
             if isinstance(event, RunStarted | NumIterationsChanged):
                 self._set_num_iterations()

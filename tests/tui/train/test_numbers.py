@@ -61,7 +61,7 @@ def test_numbers_by_hand(view):
     found = shown(view, now=112.0)
     assert found["train"][0] == "3.000"
     assert found["val"] == ("2.500", "@2, best val")
-    assert found["bits/B"] == (f"{bits:.3f}", "xz 1.51, ratio 1.01")
+    assert found["bits/B"] == (f"{bits:.3f}", "xz 1.51/1.27, ratio 1.01/1.20")
     assert found["lr"] == ("6.0e-4", "warm-up 2/20")
     assert found["grad"] == ("2.00", "clipped in 50% of steps")
     assert found["speed"] == ("10.2k tok/s", "200 ms/step  MFU 31%")  # the median of 0.1 and 0.3 s, 2048 tokens
@@ -167,12 +167,12 @@ def test_a_line_of_the_log_cannot_control_the_terminal(event):
 
 def test_an_evaluation_in_the_log_has_its_ratio_to_xz_where_that_fits():
     view = DisplayedRun()
-    view.add([event_samples.run_started(xz_bits_per_byte=1.5)])
+    view.add([event_samples.run_started(xz_bits_per_byte=1.5, xz_after_training_bits_per_byte=1.2)])
     (line,) = view.add([event_samples.evaluated(1200, 2.0, best=True, bits_per_byte=1.2)])
     full = line.content(200).plain
-    assert full.endswith("1,200  best val 2.000  1.200 bits/B  xz 1.50, ratio 0.80")
+    assert full.endswith("1,200  best val 2.000  1.200 bits/B  xz 1.50/1.20, ratio 0.80/1.00")
     assert line.content(len(full)).plain == full
-    assert line.content(len(full) - 1).plain == full.removesuffix("  xz 1.50, ratio 0.80")
+    assert line.content(len(full) - 1).plain == full.removesuffix("  xz 1.50/1.20, ratio 0.80/1.00")
     assert line.content(20).plain.endswith("1,200  best val 2.000")
     assert "xz" not in event_line(event_samples.evaluated(1200, 2.0)).content(200).plain
 

@@ -69,7 +69,7 @@ def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
             guess = f"uniform guess: ln V = {math.log(app.session.loaded.preset.model.vocab_size):.2f}"
             for words in (
                 guess,
-                "xz 1.51, ratio ",
+                "xz 1.51/1.27, ratio ",
                 "@400, best",
                 "def __init__",
             ):
