@@ -11,6 +11,7 @@ from typing import Any
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import DeviceSpeed, Precision
+from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, table 3: about 20 at every size
 
@@ -22,7 +23,7 @@ UPDATE_BYTES_PER_PARAMETER = 28
 LOSS_CHUNK_LOGITS, LOSS_CHUNK_LOGITS_ON_CPU = 2**28, 2**25
 NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 
-TRAINING_CODE_BYTES = 60_000_000  # what the first steps load beyond torch: optimizers, safetensors, threads' stacks
+LIBRARY_BYTES = 100_000_000  # what the first steps load beyond torch: optimizers, compiled products, threads' stacks
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Parameters:
 class Memory:
     """Bytes on one device by kind, at the start of a backward pass, when they are most.
 
-    `checkpoint` and `process` are in the memory of the host, and 0 for a GPU.
+    `checkpoint`, `process` and `libraries` are in the memory of the host, and 0 for a GPU. `process` is what this
+    process has taken already, `libraries` what it loads for the first steps.
     """
 
     weights: int
@@ -57,6 +59,7 @@ class Memory:
     loss: int
     checkpoint: int
     process: int
+    libraries: int
 
     @property
     def total(self) -> int:
@@ -74,7 +77,8 @@ class Estimate:
     """The cost of a run; None where what it depends on is not known. `seconds` are of training steps only.
 
     With a time budget, `steps` and what follows from them (tokens, epochs, FLOPs) are those that fit into it, or an
-    upper bound, `steps_are_a_bound`, while the speed of the device is not known.
+    upper bound, `steps_are_a_bound`, while the speed of the device is not known. `seconds` are a bound where the
+    budget ends the run, or may end it.
     """
 
     parameters: Parameters
@@ -91,6 +95,18 @@ class Estimate:
     flops: float
     device: str | None
     seconds: float | None
+    seconds_are_a_bound: bool
+
+    @property
+    def bounds(self) -> list[str]:
+        """The names of the numbers that are upper bounds: the true ones are at most these."""
+        of_steps = ("steps", "tokens", "tokens_per_parameter", "epochs", "flops") if self.steps_are_a_bound else ()
+        return [*of_steps, *(["seconds"] if self.seconds_are_a_bound else [])]
+
+    @property
+    def memory_available_bytes(self) -> int | None:
+        """Bytes that this process can have in all: those that are free and those that it has taken already."""
+        return None if self.memory_free_bytes is None else self.memory_free_bytes + self.memory.process
 
 
 def estimate(
@@ -136,6 +152,7 @@ def estimate(
         flops=steps * flops_per_step,
         device=device.name if device else None,
         seconds=_seconds(preset, step_seconds),
+        seconds_are_a_bound=_budget_ends(preset, step_seconds),
     )
 
 
@@ -188,7 +205,8 @@ def count_memory(
     AdamW keeps two moments, 8 bytes per parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
     matrices. In fp16 and bf16 autocast keeps a cast copy of every matrix until the backward pass used it. A checkpoint
     is written from a copy of weights and moments. `on_host`: whether the device's memory is that of the host, in which
-    there are that copy, unless no checkpoint is saved while training, and the process itself of `process_bytes`.
+    there are that copy, unless no checkpoint is saved while training, the process itself of `process_bytes`, and the
+    libraries that it still loads.
     """
     parts, size = count_parameters(config), 4 if precision == "fp32" else 2
     by_muon = 12 * config.n_layer * config.n_embd**2 if preset.optimizer.name == "muon" else 0
@@ -204,7 +222,8 @@ def count_memory(
         temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host),
         loss=loss_bytes(config, parts.token_embedding // config.n_embd, B * T, size, on_cpu=on_host),
         checkpoint=4 * parts.total + moments if on_host and preset.training.checkpoint_frequency else 0,
-        process=process_bytes + TRAINING_CODE_BYTES if process_bytes else 0,
+        process=process_bytes,
+        libraries=LIBRARY_BYTES if process_bytes else 0,
     )
 
 
@@ -265,6 +284,7 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
     described = dataclasses.asdict(estimate)
     described["parameters"]["total"] = estimate.parameters.total
     described["memory"]["total"] = estimate.memory.total
+    described["bounds"] = estimate.bounds
     return described
 
 
@@ -274,18 +294,20 @@ def report_lines(estimate: Estimate) -> list[str]:
     chinchilla = CHINCHILLA_TOKENS_PER_PARAMETER
     most = "at most " if estimate.steps_are_a_bound else ""
     lines = [
-        f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), _count)}",
-        f"tokens      {estimate.tokens_per_step:,} per step, {most}{_count(estimate.tokens)} in all, "
+        f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), compact)}",
+        f"tokens      {estimate.tokens_per_step:,} per step, {most}{compact(estimate.tokens)} in all, "
         f"{most}{estimate.tokens_per_parameter:.3g} per parameter (Chinchilla's optimum is about {chinchilla})",
         "data        " + _epochs(estimate.epochs, most),
-        f"memory      {_bytes(memory.total)}: {_by_kind(dataclasses.asdict(memory), _bytes)}",
+        f"memory      {memory_text(estimate)}: {_by_kind(dataclasses.asdict(memory), byte_size)}",
         f"compute     {most}{estimate.flops:.3g} FLOPs in {estimate.precision}, "
         f"{estimate.flops_per_token:.3g} of them per token",
-        "time        " + _time(estimate.seconds, estimate.device),
+        "time        " + _time(estimate),
     ]
     free = estimate.memory_free_bytes
     if free is not None and memory.still_needed > free:
-        lines.append(f"too large?  {_bytes(free)} of memory are free; lower batch_size and raise gradient_accumulation")
+        lines.append(
+            f"too large?  {byte_size(free)} of memory are free; lower batch_size and raise gradient_accumulation"
+        )
     return lines
 
 
@@ -309,39 +331,42 @@ def _steps(preset: Preset, step_seconds: float | None) -> int:
 
 def _seconds(preset: Preset, step_seconds: float | None) -> float | None:
     """What all steps take, or the time budget that ends them."""
-    if step_seconds is None:
-        return None
-    return min(preset.training.num_iterations * step_seconds, preset.training.time_budget or math.inf)
+    if _budget_ends(preset, step_seconds):
+        return preset.training.time_budget
+    return None if step_seconds is None else preset.training.num_iterations * step_seconds
+
+
+def _budget_ends(preset: Preset, step_seconds: float | None) -> bool:
+    """Whether the time budget ends the run, or may end it because the speed is not known."""
+    budget = preset.training.time_budget
+    return bool(budget) and (step_seconds is None or preset.training.num_iterations * step_seconds > budget)
+
+
+def memory_text(estimate: Estimate) -> str:
+    """`2.51 GB of 8.35 GB`: what the process will have, of what it can have where that is known."""
+    available = estimate.memory_available_bytes
+    return byte_size(estimate.memory.total) + ("" if available is None else f" of {byte_size(available)}")
 
 
 def _by_kind(kinds: dict[str, int], shown: Any) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in kinds.items() if value)
 
 
-def _count(value: float) -> str:
-    """Three digits and the word for a power of a thousand."""
-    for unit, name in ((1e12, " trillion"), (1e9, " billion"), (1e6, " million")):
-        if value >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:,.0f}"
-
-
-def _bytes(value: float) -> str:
-    return f"{value / 1e9:.3g} GB" if value >= 1e9 else f"{value / 1e6:.3g} MB"
-
-
 def _epochs(epochs: float | None, most: str = "") -> str:
     if epochs is None:
         return "the size of the corpus is not known yet"
     if epochs <= 1:
-        return f"{most}{100 * epochs:.3g} % of the corpus is read, no part of it twice"
-    return f"the corpus is read {most}{epochs:.3g} times"
+        return f"{most}{exact_percent(epochs)} of the corpus is read, no part of it twice"
+    return f"the corpus is read {most}{counted(epochs, 'time')}"
 
 
-def _time(seconds: float | None, device: str | None) -> str:
-    if seconds is None:
-        return "not known: the speed of the device is not" + ("" if device is None else f" ({device})")
-    return f"about {approximate_duration(seconds)} of training steps on {device}; evaluations and samples come on top"
+def _time(estimate: Estimate) -> str:
+    if estimate.seconds is None:
+        return "not known: the speed of the device is not" + (f" ({estimate.device})" if estimate.device else "")
+    about = "at most" if estimate.seconds_are_a_bound else "about"
+    where = f" on {estimate.device}" if estimate.device else ""
+    steps = f"{about} {approximate_duration(estimate.seconds)} of training steps{where}"
+    return f"{steps}; evaluations and samples come on top"
 
 
 def approximate_duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt2tui.estimate import (
+    LIBRARY_BYTES,
     LOSS_CHUNK_LOGITS,
     LOSS_CHUNK_LOGITS_ON_CPU,
     activation_bytes,
@@ -23,6 +24,7 @@ from gpt2tui.estimate import (
     estimate,
     flops_per_token,
     loss_bytes,
+    memory_text,
     muon_flops,
     report_lines,
 )
@@ -32,6 +34,7 @@ from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system import device_speed
 from gpt2tui.system.device_speed import DeviceSpeed, peak_flops
+from gpt2tui.system.numbers import byte_size
 from gpt2tui.training.muon import orthogonalize
 
 GPU = DeviceSpeed("a GPU", "bf16", flops_per_second_achievable=1e14, peak_flops=2e14, memory_free_bytes=10**12)
@@ -127,7 +130,7 @@ def test_memory_by_hand():
     assert memory.temporaries == 16 * 11 * C * 2
     assert memory.loss == 16 * 100 * 6 + 4 * 100 * C
     assert memory.checkpoint == memory.weights + memory.optimizer
-    assert memory.process == 0
+    assert memory.process == memory.libraries == 0
     assert memory.total == sum(dataclasses.astuple(memory))
 
 
@@ -142,8 +145,15 @@ def test_only_the_host_has_the_checkpoints_copy_and_the_process():
     assert (memory(GPU).checkpoint, memory(GPU).process) == (0, 0)
     assert memory(here).checkpoint == memory(here).weights + memory(here).optimizer
     assert memory(here, checkpoint_frequency=0).checkpoint == 0
-    assert memory(here).process == 360_000_000
-    assert memory(here).still_needed == memory(here).total - 360_000_000
+    assert (memory(here).process, memory(here).libraries) == (300_000_000, LIBRARY_BYTES)
+    assert memory(here).still_needed == memory(here).total - 300_000_000
+
+
+def test_the_memory_stands_beside_what_the_process_can_have():
+    here = DeviceSpeed("2 CPU threads", "fp32", memory_free_bytes=8 * 10**9, process_bytes=350_000_000)
+    found = estimate(preset_of(model=SMALL), vocab_size=100, train_tokens=None, device=here)
+    assert memory_text(found) == f"{byte_size(found.memory.total)} of 8.35 GB"
+    assert f"memory      {memory_text(found)}: weights " in "\n".join(report_lines(found))
 
 
 @pytest.mark.slow
@@ -326,12 +336,16 @@ def test_tokens_epochs_and_flops_are_of_the_steps_that_fit_a_time_budget():
     assert half.flops == pytest.approx(whole.flops / 2, rel=1e-3)
     assert half.tokens_per_parameter == half.tokens / half.parameters.total
     assert not half.steps_are_a_bound
-    assert "at most" not in "".join(report_lines(half))
+    assert [line.split()[0] for line in report_lines(half) if "at most" in line] == ["time"]
+
+    assert (half.bounds, whole.bounds) == (["seconds"], [])
 
     unknown = costs(None, time_budget=7.0)
-    assert (unknown.steps, unknown.steps_are_a_bound) == (10_000, True)
+    assert (unknown.steps, unknown.seconds) == (10_000, 7.0)
+    assert unknown.bounds == ["steps", "tokens", "tokens_per_parameter", "epochs", "flops", "seconds"]
+    assert as_dict(unknown)["bounds"] == unknown.bounds
     shown = {line.split()[0]: line for line in report_lines(unknown)}
-    assert all("at most" in shown[row] for row in ("tokens", "data", "compute"))
+    assert all("at most" in shown[row] for row in ("tokens", "data", "compute", "time"))
     assert "at most" not in "".join(report_lines(costs(None)))
 
 

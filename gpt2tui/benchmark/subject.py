@@ -100,7 +100,8 @@ _speed = functools.cache(measure_device)
 def _training_bytes(subject: Subject, candidate: str) -> int:
     """The memory of a candidate's training; all but ours hold all logits, their logarithms and their gradient."""
     preset = subject.preset
-    memory = count_memory(preset, preset.model, "fp32" if candidate in IN_FP32 else subject.precision)
+    precision = "fp32" if candidate in IN_FP32 else subject.precision
+    memory = count_memory(preset, preset.model, precision, on_host=subject.device.type != "cuda")
     if candidate == "gpt2tui":
         return memory.total
     positions = preset.training.batch_size * preset.training.sequence_length

@@ -5,7 +5,7 @@ from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.estimate import approximate_duration
-from gpt2tui.system.numbers import byte_size, compact
+from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
 
 LEGEND = {
     "nanogpt": "our network trained as nanoGPT does on a CPU: fp32, not compiled, all logits at once, torch's AdamW",
@@ -30,7 +30,7 @@ def print_machine(m: Row) -> None:
 def print_subject(facts: Row) -> None:
     """The preset: its model, step, precision and tokens."""
     model = facts["model"]
-    shape = f"{model['n_layer']} layers, {model['n_embd']} wide, vocabulary of {model['vocab_size']:,}"
+    shape = f"{counted(model['n_layer'], 'layer')}, {model['n_embd']} wide, vocabulary of {model['vocab_size']:,}"
     _print_line(f"\n{facts['preset']}: {facts['parameters']:,} parameters ({shape})")
     accumulated = f" x {facts['gradient_accumulation']}" if facts["gradient_accumulation"] > 1 else ""
     step = f"{facts['batch_size']} x {facts['sequence_length']}{accumulated} = {facts['tokens_per_step']:,} tokens"
@@ -46,7 +46,7 @@ def print_part(part: str, result: Row) -> None:
     if result["skipped"]:
         _print_line(f"  {TITLES[part]}: skipped: {result['skipped']}")
     elif part == "data":
-        share = f"{_number(result['ms']['median'])} ms, {result['percent_of_step']:.2g} % of a step"
+        share = f"{_number(result['ms']['median'])} ms, {exact_percent(result['percent_of_step'] / 100)} of a step"
         _print_line(f"  data: reading a step's batch takes {share}")
     elif part == "tokenize":
         text = f"{result['text']}, {byte_size(result['text_bytes'])}, {compact(result['tokens'])} tokens"
@@ -100,7 +100,7 @@ _TRAINING: list[Cell] = [
     ("p10 ms", lambda row: _number(row["ms"]["p10"])),
     ("p90 ms", lambda row: _number(row["ms"]["p90"])),
     ("steps", lambda row: f"{row['count']:,}"),
-    ("MFU", lambda row: None if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"),
+    ("MFU", lambda row: None if row["mfu"] is None else exact_percent(row["mfu"])),
     *_MEMORY,
     ("optimizer", lambda row: row["optimizer"]),
     (

@@ -11,7 +11,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.summary import RunSummary, summarize
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, duration, steps_of
 from gpt2tui.system.styled_output import StyledConsole
 
 
@@ -65,9 +65,8 @@ def _changes(run: runs.Run) -> list[dict[str, Any]]:
 def _numbers(s: RunSummary) -> list[str]:
     """The columns of the list after name and state; empty where a number is not known."""
     ratio = s.bits_per_byte / s.xz_bits_per_byte if s.bits_per_byte is not None and s.xz_bits_per_byte else None
-    total = "" if s.num_iterations is None else f"/{s.num_iterations:,}"
     return [
-        f"{s.step:,}{total}",
+        steps_of(s.step, s.num_iterations),
         "" if s.best_val_loss is None else f"{s.best_val_loss:.4f}",
         "" if s.bits_per_byte is None else f"{s.bits_per_byte:.3f}",
         "" if ratio is None else f"{ratio:.2f}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from gpt2tui.system.host_memory import free_bytes
+from gpt2tui.system.numbers import counted
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,7 @@ def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
         return DeviceSpeed(name, precision, _expected_from_product(device, precision), None, free)
     process_bytes = psutil.Process().memory_info().rss  # before the products, whose memory a training uses again
     return DeviceSpeed(
-        name=f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type,
+        name=counted(torch.get_num_threads(), "CPU thread") if device.type == "cpu" else device.type,
         precision=precision,
         flops_per_second_achievable=_expected_from_product(device, precision),
         memory_free_bytes=free_bytes(),

@@ -29,6 +29,52 @@ def byte_size(count: float) -> str:
     return " ".join(_scaled(count, ("B", "kB", "MB", "GB", "TB")))
 
 
+def counted(count: float, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 step`, `2 steps`, `1,900 steps`, `0.22 epochs`; `plural` where it is not noun + s."""
+    number = f"{count:,}" if isinstance(count, int) else at_least_two_digits(count)
+    return f"{number} {noun if number == '1' else plural or f'{noun}s'}"
+
+
+def percent(fraction: float) -> str:
+    """`34%`, and near the ends `<1%` and `99%`: 0% is nothing and 100% is all. Beyond 1 as it is: `120%`."""
+    whole = round(100 * fraction)
+    if 0 < fraction < 1:
+        return "<1%" if fraction < 0.005 else f"{min(99, whole)}%"
+    return f"{whole}%"
+
+
+def exact_percent(fraction: float) -> str:
+    """Two digits at least, for shares and probabilities: `97%`, `3.1%`, `0.02%`, `<0.01%`."""
+    value = 100 * fraction
+    if 0 < value < 0.01:
+        return "<0.01%"
+    digits = 0 if value >= 9.95 else 1 if value >= 0.95 else 2
+    return f"{value:.{digits}f}%"
+
+
+def at_least_two_digits(value: float) -> str:
+    """A number that is not a count: `0.22`, `3.5`, `12`, `390`, `1.24k`."""
+    return f"{float(f'{value:.2g}'):g}" if abs(value) < 100 else compact(value)
+
+
+def learning_rate(value: float) -> str:
+    """Three digits: `3.00e-4`, from 0.01 on without an exponent: `0.015`, `8.3`."""
+    if value == 0 or not math.isfinite(value) or 0.01 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def gradient_norm(value: float) -> str:
+    """Two decimals, from 1,000 on three digits and a letter: `0.80`, `999.00`, `12.4M`."""
+    return f"{value:.2f}" if not abs(value) >= 1000 else compact(value)
+
+
+def steps_of(step: int, total: int | None) -> str:
+    """Both numbers in one form: `412/1,200`, `20,000/20,000`; the step alone where the total is not known."""
+    return f"{step:,}" if total is None else f"{step:,}/{total:,}"
+
+
 def xz_comparison(bits_per_byte: float, xz: float | None, after_training: float | None, short: bool = False) -> str:
     """Beside a model's bits per byte: those of `xz -9`, and of xz that has read the training text, each with its ratio.
 

@@ -29,7 +29,7 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, duration, percent
 from gpt2tui.system.styled_output import StyledConsole
 from gpt2tui.system.terminal_text import Report, guard_streams, report_on_stderr, sanitize, unguarded
 from gpt2tui.tracking import narration
@@ -196,7 +196,7 @@ def bar(fraction: float, width: int, unicode: bool = True, style: str = "green")
 
 def _progress_line(progress: RunProgress, width: int, elapsed_seconds: float, unicode: bool) -> Text:
     left = Text.assemble("step ", (f"{progress.step:,}", "bold"), f" of {progress.num_iterations:,} ")
-    right = Text.assemble(f" {progress.fraction:4.0%}  ", _time(progress, elapsed_seconds))
+    right = Text.assemble(f" {percent(progress.fraction):>4}  ", _time(progress, elapsed_seconds))
     space = width - left.cell_len - right.cell_len
     style = "yellow" if progress.paused else "green"
     middle = bar(progress.fraction, space, unicode, style) if space >= _SHORTEST_BAR else Text(" " * max(0, space))
@@ -300,7 +300,7 @@ def _amount_done(progress: "StageProgress") -> str:
     if progress.total is None:
         return _amount(progress.done, progress.unit) if progress.done else ""
     fraction = min(1.0, progress.done / progress.total) if progress.total else 1.0
-    return f"{fraction:4.0%} of {_amount(progress.total, progress.unit)}"
+    return f"{percent(fraction):>4} of {_amount(progress.total, progress.unit)}"
 
 
 def _amount(count: int, unit: str) -> str:

@@ -21,7 +21,7 @@ from gpt2tui.run.events import (
     Sampled,
     Step,
 )
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, counted, duration, gradient_norm, learning_rate
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tracking.run_progress import RunProgress
 
@@ -40,7 +40,7 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
         Text.assemble(
             (compact(event.parameters), "bold"),
             f" parameters on {_one_line(event.device)} in {_one_line(event.precision)}, "
-            f"{steps:,} steps of {event.tokens_per_step:,} tokens ({tokens} in all)",
+            f"{counted(steps, 'step')} of {event.tokens_per_step:,} tokens ({tokens} in all)",
         ),
     ]
     if event.step:
@@ -64,8 +64,8 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
 def step(event: Step, progress: RunProgress) -> Text:
     """One step as a line, for output that is not a terminal."""
     parts = [f"{_label(event.step)}  loss {_number(progress.train_loss.value, 3)}"]
-    parts.append(f"lr {event.learning_rate:.2e}")
-    parts.append(f"grad norm {event.grad_norm:.2f}")
+    parts.append(f"lr {learning_rate(event.learning_rate)}")
+    parts.append(f"grad norm {gradient_norm(event.grad_norm)}")
     if progress.tokens_per_second is not None:
         parts.append(f"{compact(progress.tokens_per_second)} tokens/s")
     if progress.seconds_left is not None:
@@ -138,7 +138,7 @@ def learning_rate_changed(event: LearningRateChanged) -> Text:
 
 def num_iterations_changed(event: NumIterationsChanged) -> Text:
     """The time budget has changed the number of steps."""
-    return Text(f"{_label(event.step)}  {event.num_iterations:,} steps in all fit the time budget")
+    return Text(f"{_label(event.step)}  {counted(event.num_iterations, 'step')} in all fit the time budget")
 
 
 def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | None = None) -> list[Text]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from gpt2tui.run.events import Event
-from gpt2tui.system.numbers import byte_size, compact
+from gpt2tui.system.numbers import byte_size, compact, percent
 from gpt2tui.tui.session import SessionState
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class PreparationAdvanced(Message):
     def amount_done(self) -> str:
         """`34% of 10.5 MB`; without a known total, the amount alone."""
         done, total = self.progress.done, self.progress.total
-        return f"{min(1.0, done / total):.0%} of {self._amount(total)}" if total else self._amount(done)
+        return f"{percent(min(1.0, done / total))} of {self._amount(total)}" if total else self._amount(done)
 
     def _amount(self, count: int) -> str:
         unit = self.progress.unit

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gpt2tui.preset.schema import SamplingTable
-from gpt2tui.system.numbers import compact
+from gpt2tui.system.numbers import compact, counted
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.engine import Ending, Task, TokenStatistics
 
@@ -52,7 +52,7 @@ def numbers_line(
     """
     if not statistics.tokens:
         return ENDINGS[ending] if ending else ""
-    parts = [f"{statistics.tokens:,} token{'s' if statistics.tokens != 1 else ''}"]
+    parts = [counted(statistics.tokens, "token")]
     if task == "continue" and seconds > 0:
         parts.append(f"{compact(statistics.tokens / seconds)} tok/s")
     parts += [f"mean p {statistics.mean_probability:.2f}", f"perplexity {compact(statistics.perplexity or 0)}"]
@@ -70,9 +70,9 @@ def prompt_notes(task: Task, prompt_tokens: int, context_length: int) -> str:
     if task == "continue" and prompt_tokens == 0:
         return "empty prompt: a new document"
     if task == "continue" and prompt_tokens > context_length:
-        return f"the prompt is {prompt_tokens:,} tokens: the model sees only the last {context_length:,}"
+        return f"the prompt is {counted(prompt_tokens, 'token')}: the model sees only the last {context_length:,}"
     if task == "score" and prompt_tokens > context_length:
-        return f"{prompt_tokens:,} tokens, scored in windows of {context_length:,}"
+        return f"{counted(prompt_tokens, 'token')}, scored in windows of {context_length:,}"
     return ""
 
 

@@ -21,6 +21,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
+from gpt2tui.system.numbers import exact_percent
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.engine import SMALLEST_PROBABILITY, ShownToken, surprisal
 
@@ -379,7 +380,7 @@ class AlternativesLine(Widget):
         nats = surprisal(token.probability)
         line = Text(no_wrap=True, overflow="ellipsis", end="")
         line.append(visible_token(token.text), Style(bold=True, reverse=True))
-        line.append(f"  p {percent_text(token.probability)}")
+        line.append(f"  p {exact_percent(token.probability)}")
         line.append(f"  surprisal {nats:.2f} nats, {nats * BITS_PER_NAT:.1f} bits", muted)
         rank = next((n for n, alternative in enumerate(token.alternatives, 1) if alternative.text == token.text), None)
         if token.alternatives:
@@ -389,7 +390,7 @@ class AlternativesLine(Widget):
             written = alternative.text == token.text
             line.append("   " if number else "")
             line.append(visible_token(alternative.text), Style(bold=True, underline=written))
-            line.append(f" {percent_text(alternative.probability)}", muted)
+            line.append(f" {exact_percent(alternative.probability)}", muted)
         return line
 
 
@@ -397,12 +398,3 @@ def visible_token(text: str) -> str:
     """A token on one line, with visible white space, cut to LONGEST_TOKEN characters."""
     shown = sanitize(text[:LONGEST_TOKEN]).replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
     return (shown or "∅") + ("…" if len(text) > LONGEST_TOKEN else "")
-
-
-def percent_text(probability: float) -> str:
-    """`97 %`, `3.1 %`, `0.02 %`, `<0.01 %`."""
-    value = 100 * probability
-    if 0 < value < 0.01:
-        return "<0.01 %"
-    digits = 0 if value >= 9.95 else 1 if value >= 0.95 else 2
-    return f"{value:.{digits}f} %"

@@ -8,9 +8,9 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
-from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, approximate_duration
+from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, approximate_duration, memory_text
 from gpt2tui.preset.schema import Preset
-from gpt2tui.system.numbers import byte_size, compact
+from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.presets.costs import Costs
 
@@ -69,8 +69,7 @@ class Estimator(Widget):
         width, height = self.size.width, self.size.height
         head: list[Line] = []
         if self._mistakes:
-            plural = "s" if self._mistakes > 1 else ""
-            head = [Content.styled(f"✗ {self._mistakes} mistake{plural} in the preset", "$text-error bold")]
+            head = [Content.styled(f"✗ {counted(self._mistakes, 'mistake')} in the preset", "$text-error bold")]
         if self._preset is None or self._costs is None:
             return Content("\n").join(head)
         if is_strip(width, height):
@@ -101,21 +100,23 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
         lines.append(Content(""))
     lines += [
         _row("tokens per step", f"{e.tokens_per_step:,}", width),
-        _row("total tokens", compact(e.tokens), width),
-        _barred("per parameter", _short(e.tokens_per_parameter), _chinchilla(e), width),
+        _row("total tokens", f"{_most(e)}{compact(e.tokens)}", width),
+        _row("per parameter", f"{_most(e)}{_short(e.tokens_per_parameter)}{' ' * (BAR_WIDTH + 1)}", width)
+        if e.steps_are_a_bound
+        else _barred("per parameter", _short(e.tokens_per_parameter), _chinchilla(e), width),
         _row(" Chinchilla optimum", f"≈ {CHINCHILLA_TOKENS_PER_PARAMETER}{' ' * (BAR_WIDTH + 1)}", width, DIM),
         Content(""),
-        _row("memory", _memory(e), width, _memory_style(e) or "bold"),
+        _row("memory", memory_text(e), width, _memory_style(e) or "bold"),
     ]
     if by_kind:
-        lines += _shares(_needed(e), byte_size, width)
+        lines += _shares(vars(e.memory), byte_size, width)
     if _too_large(e):
         lines += [Content.styled(line, "$text-error") for line in _wrap(_memory_advice(preset), width)]
     lines += [
         Content(""),
-        _row("compute", f"{_power(e.flops)} FLOPs", width),
+        _row("compute", f"{_most(e)}{_power(e.flops)} FLOPs", width),
         _row("per token", f"{_power(e.flops_per_token)} FLOPs", width),
-        _row("time", _time(preset, costs), width, "bold"),
+        _row("time", _time(costs), width, "bold"),
         _row("", _device(costs), width, DIM),
         Content(""),
         _row("data", _epochs(e), width, _epochs_style(e)),
@@ -128,22 +129,23 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
 def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
     e = costs.estimate
     about = "" if costs.vocab_size_is_exact else "about "
-    memory = f"memory {_memory(e)}"
-    kinds = _largest(_needed(e), width - cell_len(memory) - 2)
+    memory = f"memory {memory_text(e)}"
+    kinds = _largest(vars(e.memory), width - cell_len(memory) - 2)
     memory_style = _memory_style(e) or "bold"
     rows = [
         Content.assemble(
             (f"{about}{e.parameters.total:,}", "bold"), (" parameters  ", MUTED),
-            f"{e.tokens_per_step:,}", (" tokens per step, ", MUTED), compact(e.tokens), (" in total", MUTED),
+            f"{e.tokens_per_step:,}", (" tokens per step, ", MUTED),
+            f"{_most(e)}{compact(e.tokens)}", (" in total", MUTED),
         ),
         Content.assemble(
-            _short(e.tokens_per_parameter),
+            f"{_most(e)}{_short(e.tokens_per_parameter)}",
             (f" tokens/parameter (Chinchilla ≈ {CHINCHILLA_TOKENS_PER_PARAMETER})  data ", MUTED),
             (_epochs(e), _epochs_style(e)),
         ),
-        Content.assemble(("memory ", MUTED), (_memory(e), memory_style), (f"  {kinds}", MUTED)),
+        Content.assemble(("memory ", MUTED), (memory_text(e), memory_style), (f"  {kinds}", MUTED)),
         Content.assemble(
-            _power(e.flops), (" FLOPs, time ", MUTED), (_time(preset, costs), "bold"),
+            f"{_most(e)}{_power(e.flops)}", (" FLOPs, time ", MUTED), (_time(costs), "bold"),
             (f" {_device(costs)}", MUTED),
         ),
     ]  # fmt: skip
@@ -208,14 +210,9 @@ def _too_large(e: Estimate) -> bool:
     return e.memory_free_bytes is not None and e.memory.still_needed > e.memory_free_bytes
 
 
-def _memory(e: Estimate) -> str:
-    free = f" of {byte_size(e.memory_free_bytes)} free" if e.memory_free_bytes is not None else ""
-    return f"{byte_size(e.memory.still_needed)}{free}"
-
-
-def _needed(e: Estimate) -> dict[str, int]:
-    """Bytes by kind, without what this process has already."""
-    return {kind: size for kind, size in vars(e.memory).items() if kind != "process"}
+def _most(e: Estimate) -> str:
+    """Before a number that follows from the steps."""
+    return "at most " if e.steps_are_a_bound else ""
 
 
 def _memory_style(e: Estimate) -> str:
@@ -228,11 +225,11 @@ def _memory_advice(preset: Preset) -> str:
     return "more than is free: choose a smaller model or shorter sequences"
 
 
-def _time(preset: Preset, costs: Costs) -> str:
-    seconds, budget = costs.estimate.seconds, preset.training.time_budget
-    if budget and (seconds is None or seconds >= budget):
-        return f"at most {approximate_duration(budget)}"
-    return "not known" if seconds is None else f"about {approximate_duration(seconds)}"
+def _time(costs: Costs) -> str:
+    e = costs.estimate
+    if e.seconds is None:
+        return "not known"
+    return f"{'at most' if e.seconds_are_a_bound else 'about'} {approximate_duration(e.seconds)}"
 
 
 def _device(costs: Costs) -> str:
@@ -243,7 +240,9 @@ def _device(costs: Costs) -> str:
 def _epochs(e: Estimate) -> str:
     if e.epochs is None:
         return "size not known"
-    return f"{100 * e.epochs:.3g} % read" if e.epochs <= 1 else f"read {_short(e.epochs)} times"
+    if e.epochs <= 1:
+        return f"{_most(e)}{exact_percent(e.epochs)} read"
+    return f"read {_most(e)}{counted(e.epochs, 'time')}"
 
 
 def _epochs_style(e: Estimate) -> str:

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, Static
 
 from gpt2tui.preset.files import Setting, settings
 from gpt2tui.preset.settings import Values, defaults, optional_tables
+from gpt2tui.system.numbers import counted
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.presets.document import PresetDocument
 from gpt2tui.tui.presets.field import SettingField, as_override
@@ -231,12 +232,12 @@ class FormPane(Vertical):
         count = len(document.editing.changed_keys)
         words = [printable(document.name, 40)]
         words += ["shipped, read-only"] if document.source.shipped else []
-        words += [f"{count} unsaved change{'s' if count > 1 else ''}"] if count else []
+        words += [counted(count, "unsaved change")] if count else []
         state = Content.styled("valid", "$text-success")
         if document.unreadable:
             state = Content.styled("cannot be read", "$text-error")
         elif wrong:
-            state = Content.styled(f"{wrong} mistake{'s' if wrong > 1 else ''} · F8 next", "$text-error")
+            state = Content.styled(f"{counted(wrong, 'mistake')} · F8 next", "$text-error")
         title = " · ".join(words)
         if (title, state.plain) == self._titles:
             return  # setting a title redraws the whole form

@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, OptionList
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset, PresetSource
 from gpt2tui.preset.settings import differences
+from gpt2tui.system.numbers import counted
 from gpt2tui.system.terminal_text import printable
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.presets import library as preset_library
@@ -397,7 +398,7 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
         loaded = document.loaded()
         if loaded is None:
             wrong = len(self._checked.mistakes)
-            reason = "its file cannot be read" if document.unreadable else f"{wrong} mistake{'s' if wrong > 1 else ''}"
+            reason = "its file cannot be read" if document.unreadable else counted(wrong, "mistake")
             self.notify(reason, title=f"Not {action}", severity="error", markup=False)
             self.action_next_mistake()
         return loaded

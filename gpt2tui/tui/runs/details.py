@@ -15,7 +15,7 @@ from textual.widgets import Static
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference
 from gpt2tui.run.folder import is_of_this_machine
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
 from gpt2tui.tui.runs.table import MARK
@@ -116,7 +116,7 @@ def _preset_facts(preset: Preset) -> list[tuple[str, str]]:
     rate = f"lr {optimizer.lr:g}" + (f", muon {optimizer.muon_lr:g}" if optimizer.name == "muon" else "")
     vocabulary = f"  {model.vocab_size:,} tokens" if model.vocab_size else ""
     return [
-        ("model", f"{model.n_layer} layers × {model.n_embd}  {model.n_head} heads{vocabulary}"),
+        ("model", f"{counted(model.n_layer, 'layer')} × {model.n_embd}  {counted(model.n_head, 'head')}{vocabulary}"),
         ("data", f"{printable(preset.data.source, 200)}  {preset.data.tokenizer}"),
         ("optimizer", f"{optimizer.name}  {rate}  {preset.schedule.name}"),
         (

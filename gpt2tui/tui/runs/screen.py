@@ -13,7 +13,7 @@ from textual.worker import Worker, WorkerState
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.settings import preset_differences
-from gpt2tui.system.numbers import byte_size
+from gpt2tui.system.numbers import byte_size, counted
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
@@ -359,7 +359,7 @@ class RunsScreen(ModeScreen):
         elif contents.preset is None:
             self.workbench.show_error("This run cannot be resumed", "\n".join(contents.problems))
         elif row.finished_all_steps:
-            steps = f"{row.summary.step:,} steps"
+            steps = counted(row.summary.step, "step")
             self._say(f"{row.name} finished all {steps}. To train it longer: {longer_command(row)}")
         else:
             name = str(contents.info.get("preset", row.name))

@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable
 
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, duration, steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.runs.library import RowState, RunRow
 
@@ -49,10 +49,7 @@ def _state_text(row: RunRow) -> str:
 
 
 def _step_text(row: RunRow) -> str:
-    total = row.summary.num_iterations
-    if total is None:
-        return f"{row.summary.step:,}"
-    return f"{row.summary.step:,}/{total:,}" if total < 10_000 else f"{row.summary.step:,}/{compact(total)}"
+    return steps_of(row.summary.step, row.summary.num_iterations)
 
 
 def _optional(value: float | None, show: Callable[[float], str]) -> str:

@@ -11,8 +11,8 @@ from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from gpt2tui.system.numbers import learning_rate
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.train.numbers import scientific
 from gpt2tui.tui.train.view import DisplayedRun
 from gpt2tui.tui.widgets.dialogs import Dialog, DialogBox, TextDialog
 
@@ -78,7 +78,7 @@ class LearningRateDialog(TextDialog):
 
     def __init__(self, view: DisplayedRun) -> None:
         step = view.history.step
-        now = f"The last step used {scientific(step.learning_rate)}. " if step else ""
+        now = f"The last step used {learning_rate(step.learning_rate)}. " if step else ""
         text = f"{now}Multiplier of the schedule from the next step on (1 = as in the preset):"
         super().__init__("Learning rate", text, f"{view.history.learning_rate_factor:g}", validate=_factor_error)
 

@@ -11,7 +11,16 @@ from textual.content import Content
 from textual.widgets import Static
 
 from gpt2tui.preset.schema import Preset
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import (
+    byte_size,
+    compact,
+    counted,
+    duration,
+    gradient_norm,
+    learning_rate,
+    percent,
+    steps_of,
+)
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.schedules import phase
 from gpt2tui.tui.train.view import DisplayedRun
@@ -77,7 +86,7 @@ def one_line(view: DisplayedRun) -> list[Number]:
     """A few numbers for a very small screen, the most important first."""
     history = view.history
     progress = history.progress
-    found = [_train(view), _val(view), Number("step", f"{progress.step:,}/{progress.num_iterations:,}"), _speed(view)]
+    found = [_train(view), _val(view), Number("step", steps_of(progress.step, progress.num_iterations)), _speed(view)]
     if progress.seconds_left is not None and history.ending is None:
         found.append(Number("left", duration(progress.seconds_left)))
     return [Number(n.key, n.value, "", n.style) for n in found]
@@ -93,14 +102,6 @@ def age(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600} h {whole % 3600 // 60:02}"
     return f"{whole // 86_400} d"
-
-
-def scientific(value: float) -> str:
-    """A small number with two digits: `4.0e-3`."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    mantissa, _, exponent = f"{value:.1e}".partition("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 def _train(view: DisplayedRun) -> Number:
@@ -149,7 +150,7 @@ def _learning_rate(view: DisplayedRun) -> Number:
     if step is None:
         return Number("lr", "–")
     note = schedule_phase(view.preset, step.step, view.history.learning_rate_factor) if view.preset else ""
-    return Number("lr", scientific(step.learning_rate), note)
+    return Number("lr", learning_rate(step.learning_rate), note)
 
 
 def _grad_norm(view: DisplayedRun) -> Number:
@@ -158,8 +159,8 @@ def _grad_norm(view: DisplayedRun) -> Number:
         return Number("grad", "–")
     note = "not clipped" if view.preset and not view.preset.optimizer.grad_clip else ""
     if share is not None:
-        note = f"clipped in {share:.0%} of steps"
-    return Number("grad", f"{step.grad_norm:.2f}", note, "warning" if share is not None and share > 0.5 else "")
+        note = f"clipped in {percent(share)} of steps"
+    return Number("grad", gradient_norm(step.grad_norm), note, "warning" if share is not None and share > 0.5 else "")
 
 
 def _speed(view: DisplayedRun) -> Number:
@@ -168,7 +169,7 @@ def _speed(view: DisplayedRun) -> Number:
         return Number("speed", "–")
     note = f"{_step_time(progress.seconds_per_step)}/step"
     if step is not None and step.mfu is not None:
-        note += f"  MFU {step.mfu:.0%}"
+        note += f"  MFU {percent(step.mfu)}"
     return Number("speed", f"{compact(progress.tokens_per_second)} tok/s", note)
 
 
@@ -201,7 +202,7 @@ def _wandb(view: DisplayedRun) -> Number:
     if view.preset is None:
         return Number("wandb", "–")
     mode = view.preset.tracking.wandb
-    return Number("wandb", "off") if mode == "disabled" else Number("wandb", mode, f"{view.history.logged:,} rows")
+    return Number("wandb", "off") if mode == "disabled" else Number("wandb", mode, counted(view.history.logged, "row"))
 
 
 def _data(view: DisplayedRun) -> Number:
@@ -217,7 +218,7 @@ def _seen(view: DisplayedRun) -> str:
         return ""
     if not view.train_bytes or bytes_per_token is None:
         return f"{compact(step.tokens_seen)} tokens seen"
-    return f"{step.tokens_seen * bytes_per_token / view.train_bytes:.2g} epochs seen"
+    return f"{counted(step.tokens_seen * bytes_per_token / view.train_bytes, 'epoch')} seen"
 
 
 def _short_note(key: str, note: str) -> str:
@@ -249,7 +250,7 @@ def schedule_phase(preset: Preset, step: int, factor: float = 1.0) -> str:
         words = f"stable until {now.last + 1:,}" if now.name == "constant" else f"decays until {now.last + 1:,}"
     else:
         decayed = now.progress(step - 1) if now.name == "decay" else 0.0
-        words = f"{name} decay, {decayed:.0%} done"
+        words = f"{name} decay, {percent(decayed)} done"
     return words if factor == 1.0 else f"{words}, × {factor:g}"
 
 

@@ -24,7 +24,7 @@ from gpt2tui.run.events import (
     change_line,
 )
 from gpt2tui.run.folder import Run
-from gpt2tui.system.numbers import byte_size, compact, duration
+from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.tui.history import RunHistory
@@ -87,7 +87,7 @@ def event_line(event: Event, progress: RunProgress | None = None) -> EventLine |
             words = sanitize("; ".join(map(change_line, event.changes)), keep_newlines=False)
             return _line(event, "set", words, "$text-warning", event.step)
         case NumIterationsChanged():
-            fitting = f"{event.num_iterations:,} steps fit the budget"
+            fitting = f"{counted(event.num_iterations, 'step')} fit the budget"
             return _line(event, "time", fitting, "$foreground-muted", event.step)
         case RunFinished():
             how = "stopped" if event.reason == "stopped" else "finished"

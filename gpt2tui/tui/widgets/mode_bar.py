@@ -9,7 +9,7 @@ from rich.text import Text
 from textual.app import RenderResult
 from textual.widget import Widget
 
-from gpt2tui.system.numbers import duration
+from gpt2tui.system.numbers import duration, percent, steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.session import TRAINING, SessionState
 
@@ -105,22 +105,22 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
         return [Text.assemble(*line, " ") for line in lines]
     if not status.num_iterations:
         return [Text.assemble(*line, " ") for line in ((long, "  ", state), (short, "  ", state), (state,))]
-    steps = f"  {status.step:,}/{status.num_iterations:,}"
-    percent = f"  {int(status.fraction * 100)} %"
+    steps = f"  {steps_of(status.step, status.num_iterations)}"
+    share = f"  {percent(status.fraction)}"
     bar, small_bar = (_bar(status.fraction, width, colours, colour) for width in BAR_WIDTHS)
     left = ""
     if status.seconds_left is not None and status.state in TRAINING:
         left = f"  ETA {duration(status.seconds_left)}"
     parts = [
-        (long, "  ", state, steps, percent, bar, left),
-        (long, "  ", state, steps, percent, small_bar, left),
-        (long, "  ", state, steps, percent, left),
-        (short, "  ", state, steps, percent, left),
-        (short, "  ", state, percent, left),
-        (state, steps, percent, left),
+        (long, "  ", state, steps, share, bar, left),
+        (long, "  ", state, steps, share, small_bar, left),
+        (long, "  ", state, steps, share, left),
+        (short, "  ", state, steps, share, left),
+        (short, "  ", state, share, left),
+        (state, steps, share, left),
         (state, steps, left),
-        (state, percent, left),
-        (state, percent),
+        (state, share, left),
+        (state, share),
         (state,),
         (word[:1],),
     ]

@@ -35,7 +35,7 @@ def test_numbers_are_those_of_the_estimate():
     assert "tokens per step          2,048" in shown
     assert "read 2 times" in shown  # 1000 steps of 2,048 tokens in 1,024,000
     assert "0.588" in shown  # tokens per parameter: 2,048,000 / 3,483,904
-    assert "80 GB free" in shown
+    assert "of 80 GB" in shown
 
 
 def test_what_is_not_known_is_not_a_number():
@@ -43,7 +43,7 @@ def test_what_is_not_known_is_not_a_number():
     assert "time                 not known" in shown
     assert "size not known" in shown
     assert "measuring" in shown
-    assert "free" not in shown
+    assert " of " not in shown
 
 
 def test_a_missing_device_is_reported():
@@ -67,6 +67,18 @@ def test_a_time_budget_limits_the_estimated_time():
         ["default"], [*SHAPE, "training.time_budget=60", "training.num_iterations=1000000000"]
     ).preset
     assert "at most 60 s" in text(preset)
+
+
+def test_every_number_of_a_time_budget_is_a_bound_while_the_speed_is_not_known():
+    preset = preset_files.load(["default"], [*SHAPE, "training.time_budget=60"]).preset
+    rows = {line.split("  ")[0]: line for line in text(preset, device=None).splitlines()}
+    for name in ("total tokens", "per parameter", "compute", "time"):
+        assert "at most" in rows[name]
+        assert len(rows[name]) <= 30
+    assert rows["data"].endswith("read at most 2 times")
+    assert "at most" not in text(preset)  # the speed is known, and the steps take less than the budget
+    strip = _strip(preset, costs(preset, None, CORPUS), 78)
+    assert sum(line.plain.count("at most") for line in strip) == 5
 
 
 @pytest.mark.parametrize("width", [24, 30, 60])

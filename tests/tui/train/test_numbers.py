@@ -5,7 +5,7 @@ import pytest
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.training.schedules import learning_rate
-from gpt2tui.tui.train.numbers import DEFINITIONS, age, numbers, one_line, schedule_phase, scientific, two_lines
+from gpt2tui.tui.train.numbers import DEFINITIONS, age, numbers, one_line, schedule_phase, two_lines
 from gpt2tui.tui.train.view import DisplayedRun, event_line
 from tests.tracking import event_samples
 from tests.tui.train_story import DEVICE_MEMORY, story
@@ -62,7 +62,7 @@ def test_numbers_by_hand(view):
     assert found["train"][0] == "3.000"
     assert found["val"] == ("2.500", "@2, best val")
     assert found["bits/B"] == (f"{bits:.3f}", "xz 1.51/1.27, ratio 1.01/1.20")
-    assert found["lr"] == ("6.0e-4", "warm-up 2/20")
+    assert found["lr"] == ("6.00e-4", "warm-up 2/20")
     assert found["grad"] == ("2.00", "clipped in 50% of steps")
     assert found["speed"] == ("10.2k tok/s", "200 ms/step  MFU 31%")  # the median of 0.1 and 0.3 s, 2048 tokens
     assert found["memory"] == ("6.1 of 16 GB", "peak 6.4")
@@ -136,10 +136,6 @@ def test_the_phases_of_wsd_are_those_of_the_learning_rate(warmup, decay):
 )
 def test_age(seconds, text):
     assert age(seconds) == text
-
-
-def test_scientific():
-    assert [scientific(value) for value in (4e-3, 0.0, 1.26e-5)] == ["4.0e-3", "0", "1.3e-5"]
 
 
 def test_the_short_forms_have_the_same_values(view):
