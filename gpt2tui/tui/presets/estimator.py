@@ -101,7 +101,7 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
     lines += [
         _row("tokens per step", f"{e.tokens_per_step:,}", width),
         _row("total tokens", f"{_most(e)}{compact(e.tokens)}", width),
-        _row("per parameter", f"{_most(e)}{_short(e.tokens_per_parameter)}{' ' * (BAR_WIDTH + 1)}", width)
+        _row("per parameter", f"{_most(e)}{_short(e.tokens_per_parameter)}", width)
         if e.steps_are_a_bound
         else _barred("per parameter", _short(e.tokens_per_parameter), _chinchilla(e), width),
         _row(" Chinchilla optimum", f"≈ {CHINCHILLA_TOKENS_PER_PARAMETER}{' ' * (BAR_WIDTH + 1)}", width, DIM),
