@@ -18,6 +18,10 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, table 3: about 20 
 # AdamW reads weight, gradient and two moments and writes three of them: seven numbers of 4 bytes.
 UPDATE_BYTES_PER_PARAMETER = 28
 
+# How often the numbers that are kept for the backward pass, and the logits in fp32, go through memory in a step:
+# layer norms, GELU, softmax, their gradients, casts. Fitted with TRAINING_FRACTION_OF_PRODUCT, see there.
+PASSES_OVER_ACTIVATIONS = 20
+
 # CHUNK_LOGITS and CPU_CHUNK_LOGITS of model/loss.py, which imports torch. Compiled code on a GPU holds up to 2**30
 # logits instead, but no fp32 copy of them: 9.56 GB of gpt2-124m against 9.74 in chunks.
 LOSS_CHUNK_LOGITS, LOSS_CHUNK_LOGITS_ON_CPU = 2**28, 2**25
@@ -128,7 +132,7 @@ def estimate(
     precision = asked if asked != "auto" else device.precision if device else "fp32"
     per_token = flops_per_token(preset.with_vocab_size(vocab_size))
     flops_per_step = per_token * preset.tokens_per_step + muon_flops(preset, precision)
-    step_seconds = _step_seconds(parts.total, flops_per_step, device, world_size)
+    step_seconds = _step_seconds(preset, config, flops_per_step, device, world_size, precision)
     steps = _steps(preset, step_seconds)
     tokens = steps * preset.tokens_per_step
     return Estimate(
@@ -311,13 +315,22 @@ def report_lines(estimate: Estimate) -> list[str]:
     return lines
 
 
-def _step_seconds(parameters: int, flops: float, device: DeviceSpeed | None, world_size: int) -> float | None:
-    """Products at the device's speed, shared by the ranks, and the update, which every rank makes itself."""
+def _step_seconds(
+    preset: Preset, config: GPT2Config, flops: float, device: DeviceSpeed | None, world_size: int, precision: Precision
+) -> float | None:
+    """Products at the device's speed and, where the speed of its memory was measured, what passes through that.
+
+    The ranks share products and activations; the update of the weights is made by each.
+    """
     if device is None or not device.flops_per_second_achievable:
         return None
     seconds = flops / device.flops_per_second_achievable / world_size
     if device.memory_bytes_per_second:
-        seconds += UPDATE_BYTES_PER_PARAMETER * parameters / device.memory_bytes_per_second
+        B, T, V = preset.training.batch_size, preset.training.sequence_length, config.vocab_size or 0
+        kept = activation_bytes(config, B, T, 4 if precision == "fp32" else 2) + 4 * B * T * V
+        passing = PASSES_OVER_ACTIVATIONS * kept * preset.training.gradient_accumulation / world_size
+        passing += UPDATE_BYTES_PER_PARAMETER * count_parameters(config).total
+        seconds += passing / device.memory_bytes_per_second
     return seconds
 
 
