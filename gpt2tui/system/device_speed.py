@@ -36,9 +36,10 @@ _FP16_PEAKS = {r"V100-SXM2-.*": 125e12, r"V100-PCIE-.*": 112e12, r"T4": 65e12}
 TRAINING_FRACTION_OF_PEAK = 0.4
 
 # Of a measured matrix product, what the products of a training step reach; what goes through memory is added by the
-# estimate. fp32: processor time of one thread, AVX2 CPU without bf16, other programs running (steps varied by 4 to 7 %):
-# the estimate is 0.80 (`test`), 1.04 (`small`) and 0.96 (`default`) times the measured step; of `shakespeare-char`, which
-# the constants were not fitted to, 0.95. bf16 with AMX: 1.01 with 124 million parameters, 0.97 with 30 million.
+# estimate. fp32: processor time of one thread, AVX2 CPU without bf16, other programs running (steps varied by 4 to
+# 7 %): the estimate is 0.80 (`test`), 1.04 (`small`) and 0.96 (`default`) times the measured step; 0.95 of that of
+# `shakespeare-char`, to which the constants were not fitted. bf16 with AMX: 1.01 with 124 million parameters, 0.97
+# with 30 million.
 TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.83, "bf16": 0.19, "fp16": 0.19}
 
 _PRODUCT_SIZES = (256, 512, 1024)  # rows and columns; the last is what the matrices of small GPT-2s have
