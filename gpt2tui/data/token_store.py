@@ -17,7 +17,6 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import math
 
+import pytest
 from textual.widgets import Input
 
 from gpt2tui.errors import DivergedError, DoesNotFitError
