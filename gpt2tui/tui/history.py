@@ -7,9 +7,9 @@ for event in read_events(run.events_file):
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from gpt2tui.run.events import (
     CheckpointSaved,
@@ -20,12 +20,12 @@ from gpt2tui.run.events import (
     RunFinished,
     RunStarted,
     Sampled,
+    SettingsChanged,
     Step,
 )
-from gpt2tui.tracking.run_progress import ExponentialAverage, RunProgress
+from gpt2tui.tracking.run_progress import RunProgress
 
 CAPACITY = 1024  # more than twice the columns of a terminal
-SMOOTHINGS = (0.0, 0.5, 0.9, 0.99)
 _SAMPLES = 500
 _SAMPLE_CHARACTERS = 10_000
 _MARKS = 200
@@ -34,19 +34,26 @@ _STEPS_FOR_CLIPPING = 1000
 
 @dataclass(slots=True)
 class _Bucket:
-    """The lowest and the highest of neighbouring points, each with its x."""
+    """The lowest and the highest of neighbouring points, each with its x, and the sums for their mean."""
 
     key: int
     low_x: int
     low_y: float
     high_x: int
     high_y: float
+    count: int
+    x_sum: int
+    y_sum: float
 
-    def include(self, x: int, y: float) -> None:
-        if y < self.low_y:
-            self.low_x, self.low_y = x, y
-        if y > self.high_y:
-            self.high_x, self.high_y = x, y
+    def include(self, other: "_Bucket") -> None:
+        """Adds later points."""
+        if other.low_y < self.low_y:
+            self.low_x, self.low_y = other.low_x, other.low_y
+        if other.high_y > self.high_y:
+            self.high_x, self.high_y = other.high_x, other.high_y
+        self.count += other.count
+        self.x_sum += other.x_sum
+        self.y_sum += other.y_sum
 
     def points(self) -> list[tuple[int, float]]:
         """Both in the order of x, or one where they are the same point."""
@@ -75,22 +82,25 @@ class Series:
         if not math.isfinite(y):
             return
         self.last = (x, y)
-        key = x // self._stride
-        if self._buckets and self._buckets[-1].key == key:
-            self._buckets[-1].include(x, y)
-            return
-        self._buckets.append(_Bucket(key, x, y, x, y))
+        self._append(_Bucket(x // self._stride, x, y, x, y, 1, x, y))
         if len(self._buckets) > self._capacity:
             self._stride *= 2
-            self._rebuild(self.points())
+            buckets, self._buckets = self._buckets, []
+            for bucket in buckets:
+                bucket.key = bucket.low_x // self._stride
+                self._append(bucket)
 
     def truncate(self, x: int) -> None:
-        """Removes every point after x."""
+        """Removes every point after x. The mean of the bucket that is cut is that of the points it keeps."""
         if self.last is None or self.last[0] <= x:
             return
-        kept = [point for point in self.points() if point[0] <= x]
-        self.last = kept[-1] if kept else None
-        self._rebuild(kept)
+        cut = [bucket for bucket in self._buckets if bucket.key >= x // self._stride]
+        del self._buckets[len(self._buckets) - len(cut) :]
+        self.last = None
+        for point in (point for bucket in cut for point in bucket.points() if point[0] <= x):
+            self.add(*point)
+        if self.last is None and self._buckets:
+            self.last = self._buckets[-1].points()[-1]
 
     def points(self) -> list[tuple[int, float]]:
         """The points that are kept, in the order of x."""
@@ -99,17 +109,35 @@ class Series:
             points.append(self.last)
         return points
 
+    def means(self) -> list[tuple[float, float]]:
+        """The mean point of each bucket, over all of its points."""
+        return [(bucket.x_sum / bucket.count, bucket.y_sum / bucket.count) for bucket in self._buckets]
+
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def _rebuild(self, points: list[tuple[int, float]]) -> None:
-        self._buckets = []
-        for x, y in points:
-            key = x // self._stride
-            if self._buckets and self._buckets[-1].key == key:
-                self._buckets[-1].include(x, y)
-            else:
-                self._buckets.append(_Bucket(key, x, y, x, y))
+    def _append(self, bucket: _Bucket) -> None:
+        if self._buckets and self._buckets[-1].key == bucket.key:
+            self._buckets[-1].include(bucket)
+        else:
+            self._buckets.append(bucket)
+
+
+def converted(points: Iterable[tuple[float, float]], scale: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points with each x, a step, replaced by the value of `scale` there.
+
+    `scale` has (step, value) with rising steps, and is interpolated linearly; beyond its ends the nearest slope
+    continues. Without two of its points there is nothing to convert by, and the result is empty.
+    """
+    if len(scale) < 2:
+        return []
+    result, index = [], 0
+    for x, y in points:
+        while index < len(scale) - 2 and scale[index + 1][0] < x:
+            index += 1
+        (x0, v0), (x1, v1) = scale[index], scale[index + 1]
+        result.append((v0 + (x - x0) * (v1 - v0) / (x1 - x0), y))
+    return result
 
 
 @dataclass(frozen=True)
@@ -124,8 +152,8 @@ class Mark:
 class RunHistory:
     """The curves of one run. Steps that a resumed run repeats replace the earlier ones.
 
-    `train_loss[beta]` is smoothed by beta over every single step, before points are dropped (0 is the raw loss).
-    `grad_clip` is the preset's limit, 0 or None without one.
+    The x of every curve is the step. `seconds` counts from the start of each of its sessions, evaluations and pauses
+    included, the time between two sessions not. `grad_clip` is the preset's limit, 0 or None without one.
     """
 
     def __init__(self, grad_clip: float | None = None) -> None:
@@ -134,7 +162,7 @@ class RunHistory:
 
     def clear(self) -> None:
         """Forgets the run."""
-        self.train_loss = {beta: Series() for beta in SMOOTHINGS}
+        self.train_loss = Series()
         self.val_loss = Series()
         self.bits_per_byte = Series()
         self.learning_rate = Series()
@@ -143,6 +171,8 @@ class RunHistory:
         self.device_memory = Series()
         self.device_memory_reserved = Series()
         self.host_memory = Series()
+        self.tokens_seen = Series()
+        self.seconds = Series()
         self.samples: deque[Sampled] = deque(maxlen=_SAMPLES)
         self.marks: deque[Mark] = deque(maxlen=_MARKS)
         self.progress = RunProgress()
@@ -156,7 +186,7 @@ class RunHistory:
         self.learning_rate_factor = 1.0
         self.logged = 0
         """The number of steps and evaluations: the rows sent to W&B."""
-        self._averages = {beta: ExponentialAverage(beta) for beta in SMOOTHINGS if beta}
+        self._session = (0.0, 0.0)  # when it began, and the seconds of those before
         self._clipped: deque[bool] = deque(maxlen=_STEPS_FOR_CLIPPING)
         self._bests: deque[Evaluated] = deque(maxlen=_MARKS)
 
@@ -188,14 +218,18 @@ class RunHistory:
             case LearningRateChanged():
                 self.learning_rate_factor = event.factor
                 self.marks.append(Mark(event.step, "learning rate", f"lr × {event.factor:g}"))
+            case SettingsChanged():
+                for change in event.changes:
+                    self._setting_changed(event.step, change)
         self.progress = self.progress.after(event)
 
     @property
     def curves(self) -> list[Series]:
         """All curves."""
         return [
-            *self.train_loss.values(), self.val_loss, self.bits_per_byte, self.learning_rate, self.grad_norm,
+            self.train_loss, self.val_loss, self.bits_per_byte, self.learning_rate, self.grad_norm,
             self.tokens_per_second, self.device_memory, self.device_memory_reserved, self.host_memory,
+            self.tokens_seen, self.seconds,
         ]  # fmt: skip
 
     @property
@@ -218,6 +252,13 @@ class RunHistory:
             return None
         return last.val_loss / log(2) / last.bits_per_byte
 
+    def _setting_changed(self, step: int, change: dict[str, Any]) -> None:
+        """Marks where the learning rate is another one."""
+        key = str(change.get("key"))
+        if key == "optimizer.lr" or key.startswith("schedule."):
+            words = f"{key.rpartition('.')[2]} {change.get('before')} → {change.get('after')}"
+            self.marks.append(Mark(step, "learning rate", words))
+
     def _run_started(self, event: RunStarted) -> None:
         if event.step == 0:
             self.clear()
@@ -227,6 +268,7 @@ class RunHistory:
             known = float("inf") if event.best_val_loss is None else event.best_val_loss
             self._bests = deque((e for e in self._bests if e.val_loss >= known), _MARKS)
             self.marks.append(Mark(event.step, "resumed", "resumed"))
+        self._session = (event.time, self.seconds.last[1] if self.seconds.last else 0.0)
         self.started, self.ending, self.learning_rate_factor = event, None, event.learning_rate_factor
 
     def _forget_after(self, step: int) -> None:
@@ -241,20 +283,17 @@ class RunHistory:
         if self.checkpoint is not None and self.checkpoint.step > step:
             self.checkpoint = None
         self._clipped.clear()
-        # The exact sums are gone; the average continues from the last smoothed value.
-        for beta in self._averages:
-            last = self.train_loss[beta].last
-            self._averages[beta] = ExponentialAverage(beta, last[1], 1.0) if last else ExponentialAverage(beta)
 
     def _step(self, event: Step) -> None:
         step = event.step
         self.step = event
         self.logged += 1
-        self.train_loss[0.0].add(step, event.train_loss)
-        for beta, average in self._averages.items():
-            self._averages[beta] = average = average.add(event.train_loss)
-            if average.value is not None:
-                self.train_loss[beta].add(step, average.value)
+        self.train_loss.add(step, event.train_loss)
+        self.tokens_seen.add(step, event.tokens_seen)
+        if not self._session[0]:  # a file without its beginning
+            self._session = (event.time, 0.0)
+        began, before = self._session
+        self.seconds.add(step, before + max(0.0, event.time - began))
         self.learning_rate.add(step, event.learning_rate)
         self.grad_norm.add(step, event.grad_norm)
         if event.tokens_per_second is not None:

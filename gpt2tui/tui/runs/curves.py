@@ -1,24 +1,24 @@
 """The curves of several runs over each other, and the marks that choose the runs."""
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from textual.content import Content
 
-from gpt2tui.tui.history import RunHistory, Series
+from gpt2tui.tui.figures import CURVES, TRAIN_LOSS, NamedRun, Options, curve_figure, loss_figure
+from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.runs.library import RunRow
-from gpt2tui.tui.widgets.line_plot import Line, LinePlot
+from gpt2tui.tui.widgets.line_plot import LinePlot
 
 
 class CurvesPlot(LinePlot):
-    """Shows one of CURVES for the runs given to `show_runs`."""
+    """Shows one of CURVES for the runs given to `show_runs`; for a single run, train and val loss together."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._curve = 0
-        self._log_y = True
+        self._options = Options()
         self._runs: Sequence[tuple[str, RunHistory, str]] = ()
         self._expected = 0
 
@@ -33,54 +33,30 @@ class CurvesPlot(LinePlot):
         self._draw_curves()
 
     def toggle_log(self) -> None:
-        """Switches the logarithmic axis on or off, for the curves that have one."""
-        self._log_y = not self._log_y
+        """Switches between a logarithmic and a linear axis, for the curves that may have either."""
+        if CURVES[self._curve].log:
+            self._options = replace(self._options, log_y=not self.figure.log_y)
+            self._draw_curves()
+
+    def next_x_unit(self) -> None:
+        """Steps, tokens, time."""
+        self._options = self._options.next_x_unit()
         self._draw_curves()
 
     def _draw_curves(self) -> None:
-        curve = CURVES[self._curve]
-        log_y = self._log_y and curve.log
-        self.border_title = Content(f"{curve.name}{' ── log y' if log_y else ''} ── [ ] other")
-        empty = "no run" if not self._expected else f"no {curve.name} yet" if self._runs else "reading …"
-        self.show(*curve_lines(curve, self._runs), log_y=log_y, empty=empty)
-
-
-# ---- the curves
-
-SMOOTHING = 0.9
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A number over the steps; `log`: it has a logarithmic axis; `few_points`: each point gets a sign."""
-
-    name: str
-    series: Callable[[RunHistory], Series]
-    log: bool = False
-    few_points: bool = False
-
-
-CURVES = (
-    Curve("train loss", lambda history: history.train_loss[SMOOTHING], log=True),
-    Curve("val loss", lambda history: history.val_loss, log=True, few_points=True),
-    Curve("bits/byte", lambda history: history.bits_per_byte, log=True, few_points=True),
-    Curve("learning rate", lambda history: history.learning_rate),
-    Curve("gradient norm", lambda history: history.grad_norm, log=True),
-    Curve("tokens/s", lambda history: history.tokens_per_second),
-)
-
-
-def curve_lines(curve: Curve, runs: Sequence[tuple[str, RunHistory, str]]) -> list[Line]:
-    """A line for each (run name, history, colour); a single run's train loss with its raw and val loss."""
-    if curve is CURVES[0] and len(runs) == 1:
-        _, history, colour = runs[0]
-        return [
-            Line("train", history.train_loss[0.0].points(), colour, "faint"),
-            Line("smoothed", history.train_loss[SMOOTHING].points(), colour),
-            Line("val", history.val_loss.points(), "accent", "marked"),
-        ]
-    style: Literal["marked", "solid"] = "marked" if curve.few_points else "solid"
-    return [Line(short_name(name), curve.series(history).points(), colour, style) for name, history, colour in runs]
+        curve, options = CURVES[self._curve], self._options
+        empty = "no run" if not self._expected else f"no {curve.name} yet" if self._runs else "loading"
+        runs = [NamedRun(short_name(name), history, colour) for name, history, colour in self._runs]
+        if curve is TRAIN_LOSS and len(runs) == 1:
+            self.figure = loss_figure(runs[0], None, None, options, empty)
+        else:
+            self.figure = curve_figure(curve, runs, options, empty)
+        title = [curve.name]
+        if curve.log:
+            title.append("log y" if self.figure.log_y else "linear y")
+        if options.x_unit != "step":
+            title.append(f"by {options.x_unit}")
+        self.border_title = Content.assemble(" · ".join(title), (" · [ ] cycle", "$foreground-muted"))
 
 
 def short_name(name: str) -> str:

@@ -25,6 +25,7 @@ from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
+from gpt2tui.tui.widgets.line_plot import INSPECT_KEYS
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 
 REFRESH_SECONDS = 3.0
@@ -48,6 +49,8 @@ class RunsScreen(ModeScreen):
         Binding("right_square_bracket", "curve(1)", "Next curve", show=False),
         Binding("left_square_bracket", "curve(-1)", "Previous curve", show=False),
         Binding("y", "log_y", "Logarithmic axis", show=False),
+        Binding("i", "inspect", "Inspect", show=False, tooltip=INSPECT_KEYS),
+        Binding("X", "x_unit", "X axis", show=False, tooltip="steps, tokens or time of training"),
         Binding("u", "unmark", "Remove all marks", show=False),
         Binding("delete,D", "delete", "Delete", show=False, key_display="Del"),
         Binding("f5", "refresh", "Read the folder again", show=False),
@@ -296,7 +299,9 @@ class RunsScreen(ModeScreen):
     def action_back(self) -> None:
         """One step back: out of the filter, out of the difference, without marks."""
         field = self.query_one("#filter", Input)
-        if self.has_class("-filtering"):
+        if isinstance(self.focused, CurvesPlot):
+            self.table.focus()
+        elif self.has_class("-filtering"):
             field.value = ""
             self.remove_class("-filtering")
             self.table.focus()
@@ -312,6 +317,14 @@ class RunsScreen(ModeScreen):
     def action_log_y(self) -> None:
         """Turns the logarithmic axis on or off."""
         self.query_one(CurvesPlot).toggle_log()
+
+    def action_inspect(self) -> None:
+        """The cursor in the curves."""
+        self.query_one(CurvesPlot).focus()
+
+    def action_x_unit(self) -> None:
+        """The curves over steps, tokens or time."""
+        self.query_one(CurvesPlot).next_x_unit()
 
     def action_refresh(self) -> None:
         """Reads the folder again."""

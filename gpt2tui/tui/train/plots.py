@@ -1,49 +1,61 @@
-"""The three plots of the Train screen: which curves each shows, how, and its title."""
+"""The plots of the Train screen: which place shows which, and their titles."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 from textual.content import Content
 from textual.style import Style
 
-from gpt2tui.system.numbers import byte_size, compact
-from gpt2tui.tui.history import SMOOTHINGS, RunHistory, Series
+from gpt2tui.tui.figures import (
+    GRAD_NORM,
+    LEARNING_RATE,
+    SPEED,
+    NamedRun,
+    Options,
+    curve_figure,
+    loss_figure,
+    memory_figure,
+)
+from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
-from gpt2tui.tui.widgets.plot_drawing import Figure, Line, VerticalMark, tick_label
+from gpt2tui.tui.widgets.plot_drawing import Figure
 
 PLOTS = ("loss", "lr", "grad", "tok/s", "memory")
 LOWER_PLOTS = ("lr", "grad", "tok/s")
+LOWER_PLACES = ("lower", "lower-2", "lower-3")
+EDGE_SIGNS = "▴ ▾ at the edge: values beyond the axis, which are outside of the 1st to 99th percentile."
 DEFINITIONS = {
-    "loss": "Training loss of each step (faint) and smoothed, and validation loss, in nats per token.",
+    "loss": "Training loss of each step (faint) and smoothed, and validation loss, in nats per token. Smoothed: "
+    "averaged with the weights of a Gaussian whose standard deviation is the given number of columns. ln V: the loss "
+    "of uniform probabilities over the vocabulary. xz: the loss of a model with the bits per byte of `xz -9` on the validation "
+    f"text. {EDGE_SIGNS}",
     "lr": "The learning rate of AdamW at each step.",
-    "grad": "The gradient norm of each step, before clipping.",
-    "tok/s": "Tokens trained per second, from the time of each step alone.",
-    "memory": "GPU memory that torch has allocated and reserved; without a GPU, the memory of the process.",
+    "grad": f"The gradient norm of each step before clipping (faint), and smoothed. {EDGE_SIGNS}",
+    "tok/s": f"Tokens trained per second, from the time of each step alone (faint), and smoothed. {EDGE_SIGNS}",
+    "memory": "GPU memory that torch has allocated and reserved.",
 }
 
-_NAMES = {"lr": "learning rate", "grad": "gradient norm", "tok/s": "tokens/s"}
-_CURVES: dict[str, tuple[Callable[[RunHistory], Series], Callable[[float], str]]] = {
-    "lr": (lambda history: history.learning_rate, tick_label),
-    "grad": (lambda history: history.grad_norm, tick_label),
-    "tok/s": (lambda history: history.tokens_per_second, compact),
-}
+_CURVES = {"lr": LEARNING_RATE, "grad": GRAD_NORM, "tok/s": SPEED}
+Room = Literal["grid", "all", "one", "none"]
 
 
 class TrainPlots:
-    """With room for all, the loss over one of LOWER_PLOTS, beside the memory; otherwise one of PLOTS.
+    """With room, the loss over all LOWER_PLOTS side by side ("grid") or one of them ("all"); otherwise one of PLOTS.
 
-    `plot_of` returns the widget of a place: "main", "lower" or "memory".
+    Beside them the memory of a GPU. `plot_of` returns the widget of a place: "main", one of LOWER_PLACES, "memory".
     """
 
     def __init__(self, plot_of: Callable[[str], LinePlot]) -> None:
-        self.options = LossOptions()
-        self.compared: ComparedRun | None = None
+        self.options = Options()
+        self.compared: NamedRun | None = None
         self.main = "loss"
         """What the main plot shows where there is room for only one."""
         self.lower = "lr"
-        self.room: Literal["all", "one", "none"] = "none"
+        self.room: Room = "none"
+        self.with_memory = False
+        """Whether the run on show trains on a device with its own memory."""
         self._plot_of = plot_of
         self._turn = 0
         self._versions: dict[str, int] = {}  # of the run, as each place shows it
@@ -51,7 +63,13 @@ class TrainPlots:
     @property
     def places(self) -> tuple[str, ...]:
         """The places that have a plot."""
-        return {"all": ("main", "lower", "memory"), "one": ("main",), "none": ()}[self.room]
+        memory = ("memory",) if self.with_memory else ()
+        return {
+            "grid": ("main", *LOWER_PLACES, *memory),
+            "all": ("main", "lower", *memory),
+            "one": ("main",),
+            "none": (),
+        }[self.room]
 
     def draw(self, view: DisplayedRun, note: str) -> None:
         """Draws all; `note` stands beside the names of the plots, in place of their keys."""
@@ -64,7 +82,7 @@ class TrainPlots:
 
     def draw_next(self, view: DisplayedRun, note: str) -> None:
         """Draws one outdated plot, each in its turn, the loss every second time."""
-        turns = ("main", "lower", "main", "memory") if self.room == "all" else self.places
+        turns = [turn for place in self.places[1:] for turn in ("main", place)] or list(self.places)
         outdated = self.outdated(view)
         for turn in range(self._turn + 1, self._turn + 1 + len(turns)):
             place = turns[turn % len(turns)]
@@ -74,44 +92,60 @@ class TrainPlots:
                 return
 
     def toggle_log(self) -> None:
-        """Switches the loss axis between logarithmic and linear."""
-        self.options = LossOptions(not self.options.log_y, self.options.smoothing)
+        """Switches the axis of the loss between logarithmic and linear."""
+        self.options = replace(self.options, log_y=not self._plot_of("main").figure.log_y)
 
     def next_smoothing(self) -> None:
         """The next stronger smoothing; after the strongest, none."""
-        place = SMOOTHINGS.index(self.options.smoothing) + 1
-        self.options = LossOptions(self.options.log_y, SMOOTHINGS[place % len(SMOOTHINGS)])
+        self.options = self.options.next_smoothing()
+
+    def next_x_unit(self) -> None:
+        """Steps, tokens, time."""
+        self.options = self.options.next_x_unit()
 
     def next_plot(self, by: int) -> None:
         """The plot `by` places after the one that is shown."""
         if self.room == "all":
             self.lower = neighbour(LOWER_PLOTS, self.lower, by)
-        else:
-            self.main = neighbour(PLOTS, self.main, by)
+        elif self.room != "grid":
+            self.main = neighbour(self._tabs("main"), self.main, by)
 
     def choose(self, plot: str) -> None:
         """Shows a plot by name, where it has a place."""
-        if self.room != "all" and plot in PLOTS:
+        if self.room in ("one", "none") and plot in PLOTS:
             self.main = plot
         elif plot in LOWER_PLOTS:
             self.lower = plot
 
     def _draw(self, place: str, view: DisplayedRun, note: str) -> None:
-        plot = {"main": "loss" if self.room == "all" else self.main, "lower": self.lower, "memory": "memory"}[place]
+        plot = self._plot_in(place)
         self._versions[place] = view.version
         widget = self._plot_of(place)
         widget.figure = figure(plot, view, self.options, self.compared)
-        widget.set_title(self._title(place, plot, view, note), DEFINITIONS[plot])
+        widget.set_title(self._title(place, plot, widget.figure, note), DEFINITIONS[plot])
 
-    def _title(self, place: str, plot: str, view: DisplayedRun, note: str) -> Content:
+    def _plot_in(self, place: str) -> str:
         if place == "memory":
-            return Content("GPU memory" if len(view.history.device_memory) else "process memory")
-        if place == "main" and self.room == "all":
-            return Content(loss_title(self.options))
-        plots = PLOTS if place == "main" else LOWER_PLOTS
-        tabs = Content(" │ ").join(_tab(name, name == plot) for name in plots)
+            return "memory"
+        if place == "main":
+            return "loss" if self.room in ("grid", "all") else self.main
+        return LOWER_PLOTS[LOWER_PLACES.index(place)] if self.room == "grid" else self.lower
+
+    def _tabs(self, place: str) -> tuple[str, ...]:
+        if place != "main":
+            return LOWER_PLOTS
+        return PLOTS if self.with_memory else PLOTS[:-1]
+
+    def _title(self, place: str, plot: str, drawn: Figure, note: str) -> Content:
+        if place == "memory":
+            return Content("GPU memory")
+        if self.room == "grid" and place != "main":
+            return Content(_CURVES[plot].name)
+        if place == "main" and self.room in ("grid", "all"):
+            return Content(loss_title(drawn, self.options))
+        tabs = Content(" │ ").join(_tab(name, name == plot) for name in self._tabs(place))
         hint = note if place == "main" and note else "[ ] cycle"
-        return Content.assemble(tabs, (f" · {hint}", "$foreground-disabled"))
+        return Content.assemble(tabs, (f" · {hint}", "$foreground-muted"))
 
 
 def _tab(plot: str, shown: bool) -> Content:
@@ -121,72 +155,35 @@ def _tab(plot: str, shown: bool) -> Content:
     return Content.styled(plot, "$foreground-muted").stylize(click)
 
 
-# ---- the figures, as pure functions of a run's curves and of the options
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """Another run, whose curves are drawn beside those of the run on show."""
-
-    name: str
-    history: RunHistory
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """How the loss is drawn. `smoothing` is the weight of the earlier steps, one of `SMOOTHINGS`."""
-
-    log_y: bool = True
-    smoothing: float = 0.9
-
-
-def figure(plot: str, view: DisplayedRun, options: LossOptions, compared: ComparedRun | None = None) -> Figure:
+def figure(plot: str, view: DisplayedRun, options: Options, compared: NamedRun | None = None) -> Figure:
     """The figure of one of `PLOTS`."""
-    marks = tuple(VerticalMark(mark.step, mark.text if plot == "loss" else "") for mark in view.history.marks)
+    run = NamedRun("", view.history)
     if compared and view.run and compared.name == view.run.name:
         compared = None
     if plot == "loss":
-        lines = _loss_lines(view.history, options, compared)
-        return Figure(lines, marks, log_y=options.log_y, empty=view.waiting)
+        vocab_size = view.preset.model.vocab_size if view.preset else None
+        return loss_figure(run, compared, vocab_size, options, view.waiting)
     if plot == "memory":
-        lines = _memory_lines(view.history)
-        return Figure(lines, marks, from_zero=True, y_label=_memory_label, empty=view.waiting)
-    curve, label = _CURVES[plot]
-    lines = (Line(_NAMES[plot], curve(view.history).points(), "primary"),)
+        return memory_figure(view.history, options, view.waiting)
+    curve = _CURVES[plot]
+    runs = [replace(run, name=curve.name)]
     if compared:
-        lines = (Line(compared.name, curve(compared.history).points(), "foreground", "dotted"), *lines)
-    return Figure(lines, marks, from_zero=True, y_label=label, empty=view.waiting)
+        runs.insert(0, compared)
+    return curve_figure(curve, runs, replace(options, log_y=None), view.waiting)
 
 
-def loss_title(options: LossOptions) -> str:
+def loss_title(drawn: Figure, options: Options) -> str:
     """The title of the loss plot."""
-    axis = "log y" if options.log_y else "linear y"
-    return f"loss · {axis} · smoothing {options.smoothing:g}"
+    parts = ["loss", "log y" if drawn.log_y else "linear y"]
+    parts.append(f"smoothing {options.smoothing:g} columns" if options.smoothing else "not smoothed")
+    if options.x_unit != "step":
+        parts.append(f"by {options.x_unit}")
+    return " · ".join(parts)
 
 
-def _loss_lines(history: RunHistory, options: LossOptions, compared: ComparedRun | None) -> tuple[Line, ...]:
-    lines = []
-    if compared:
-        other = compared.history.train_loss[options.smoothing or 0.9].points()
-        lines.append(Line(compared.name, other, "foreground", "dotted"))
-    raw = Line("train", history.train_loss[0.0].points(), "primary", "faint" if options.smoothing else "solid")
-    lines += [raw, Line("val", history.val_loss.points(), "success", "marked")]
-    if options.smoothing:
-        lines.append(Line("smoothed", history.train_loss[options.smoothing].points(), "primary"))
-    return tuple(lines)
-
-
-def _memory_lines(history: RunHistory) -> tuple[Line, ...]:
-    if len(history.device_memory):
-        return (
-            Line("reserved", history.device_memory_reserved.points(), "accent"),
-            Line("allocated", history.device_memory.points(), "primary"),
-        )
-    return (Line("process", history.host_memory.points(), "primary"),)
-
-
-def _memory_label(value: float) -> str:
-    return byte_size(value).replace(" ", "")
+def compared_run(name: str, history: RunHistory) -> NamedRun:
+    """Another run, to be drawn beside the one on show."""
+    return NamedRun(name, history, "foreground", "dotted")
 
 
 def neighbour(plots: Sequence[str], plot: str, by: int) -> str:

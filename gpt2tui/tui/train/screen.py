@@ -30,19 +30,20 @@ from gpt2tui.tui.train.dialogs import NO_RUN, LearningRateDialog, RunPicker
 from gpt2tui.tui.train.feed import RunSource, read_history
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
-from gpt2tui.tui.train.plots import ComparedRun, TrainPlots
+from gpt2tui.tui.train.plots import LOWER_PLACES, TrainPlots, compared_run
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.view import DisplayedRun, RunControl, attached_status
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
-from gpt2tui.tui.widgets.line_plot import LinePlot
+from gpt2tui.tui.widgets.line_plot import INSPECT_KEYS, LinePlot
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 
 # One plot a tick: redrawing all at once would hold up a key press, and more often would cost the training time.
 TICK_SECONDS = 1.0
 DRAIN_SECONDS = 0.25
 LOCK_SECONDS = 2.0
+_GRID_WIDTH = 150  # from here on the lower plots are side by side
 _PLOT_HEIGHT = 9  # on a very small screen, a plot is shown from this height on
 
 
@@ -61,7 +62,9 @@ class TrainScreen(ModeScreen):
         Binding("w", "request('sample')", "Sample", show=False, tooltip="generate a sample after this step"),
         Binding("l", "learning_rate", "lr", tooltip="while paused: multiply the schedule by a factor"),
         Binding("y", "log_y", "Log y", tooltip="logarithmic or linear loss axis"),
-        Binding("s", "smooth", "Smooth", tooltip="smoothing of the loss: 0, 0.5, 0.9, 0.99"),
+        Binding("s", "smooth", "Smooth", tooltip="smoothing of the curves: over 0, 1, 2 or 5 columns"),
+        Binding("i", "inspect", "Inspect", show=False, tooltip=INSPECT_KEYS),
+        Binding("X", "x_unit", "X axis", show=False, tooltip="steps, tokens or time of training"),
         Binding("c", "compare", "Compare", tooltip="draw another run beside this one"),
         Binding("left_square_bracket", "plot(-1)", "Previous plot", show=False, key_display="["),
         Binding("right_square_bracket", "plot(1)", "Next plot", show=False, key_display="]"),
@@ -92,16 +95,17 @@ class TrainScreen(ModeScreen):
         yield FirstRun(id="first-run")
         with Vertical(id="workspace"):
             yield NumbersStrip(id="strip")
-            with Horizontal(id="top"):
-                with Vertical(id="plots"):
+            with Horizontal(id="panes"):
+                with Vertical(id="curves"):
                     yield LinePlot(id="main")
-                    yield LinePlot(id="lower", legend=False)
+                    with Horizontal(id="lower-plots"):
+                        for place in LOWER_PLACES:
+                            yield LinePlot(id=place, legend=False)
+                    yield SampleTimeline(id="samples")
                 with Vertical(id="side"):
                     yield NumbersPanel(id="numbers")
                     yield LinePlot(id="memory")
-            with Horizontal(id="bottom"):
-                yield SampleTimeline(id="samples")
-                yield EventLog(id="log")
+                    yield EventLog(id="log")
         yield KeyFooter()
 
     def on_mount(self) -> None:
@@ -132,8 +136,10 @@ class TrainScreen(ModeScreen):
         layout = "small" if width < 60 or height < 16 else "wide" if width >= 100 and height >= 30 else "medium"
         for name in ("wide", "medium", "small"):
             self.set_class(name == layout, f"-{name}")
+        grid = layout == "wide" and width >= _GRID_WIDTH
+        self.set_class(grid, "-grid")
         one = layout == "medium" or height >= _PLOT_HEIGHT
-        self.plots.room = "all" if layout == "wide" else "one" if one else "none"
+        self.plots.room = "grid" if grid else "all" if layout == "wide" else "one" if one else "none"
         self._refresh_keys()
         self.call_after_refresh(self._draw)
 
@@ -260,6 +266,7 @@ class TrainScreen(ModeScreen):
         if not self.is_current or self.has_class("-empty"):
             return
         self._draw_numbers()
+        self._make_room()
         self.plots.draw_next(self.view, self.source.note)
 
     def _draw(self) -> None:
@@ -267,7 +274,13 @@ class TrainScreen(ModeScreen):
         if not self.is_mounted or not self.is_current:
             return
         self._draw_numbers()
+        self._make_room()
         self.plots.draw(self.view, self.source.note)
+
+    def _make_room(self) -> None:
+        """The memory has a plot where a device has its own; elsewhere the number says it all."""
+        self.plots.with_memory = len(self.view.history.device_memory) > 0
+        self.set_class(self.plots.with_memory, "-device-memory")
 
     def _draw_numbers(self) -> None:
         if self.has_class("-wide"):
@@ -353,6 +366,22 @@ class TrainScreen(ModeScreen):
         self.plots.toggle_log()
         self._draw()
 
+    def action_inspect(self) -> None:
+        """The cursor in the main plot."""
+        self.query_one("#main", LinePlot).focus()
+
+    @on(LinePlot.Moved)
+    def follow_view(self, message: LinePlot.Moved) -> None:
+        """All plots show the same part of the run and the same cursor."""
+        message.stop()
+        for plot in self.query(LinePlot):
+            plot.view = message.view
+
+    def action_x_unit(self) -> None:
+        """Draws the curves over steps, tokens or time."""
+        self.plots.next_x_unit()
+        self._draw()
+
     def action_smooth(self) -> None:
         """Smooths the loss with the next factor."""
         self.plots.next_smoothing()
@@ -404,7 +433,7 @@ class TrainScreen(ModeScreen):
         self.plots.compared = None
         if answer in others:
             try:
-                self.plots.compared = ComparedRun(answer, await asyncio.to_thread(read_history, others[answer]))
+                self.plots.compared = compared_run(answer, await asyncio.to_thread(read_history, others[answer]))
             except OSError as error:
                 text = f"{others[answer].events_file}: {error.strerror}"
                 self.workbench.show_error("The run cannot be compared", text)

@@ -158,7 +158,7 @@ class DisplayedRun:
 
 # ---- which keys act on the run on show, and its status for the mode bar
 
-_NEED_A_RUN = ("log_y", "smooth", "compare", "plot", "travel", "filter", "other_pane")
+_NEED_A_RUN = ("log_y", "smooth", "inspect", "x_unit", "compare", "plot", "travel", "filter", "other_pane")
 
 
 @dataclass(frozen=True)
