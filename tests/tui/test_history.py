@@ -4,8 +4,7 @@ import random
 import pytest
 
 from gpt2tui.run import events
-from gpt2tui.tracking.run_progress import ExponentialAverage
-from gpt2tui.tui.history import SMOOTHINGS, RunHistory, Series
+from gpt2tui.tui.history import RunHistory, Series, converted
 from tests.tracking import event_samples
 
 
@@ -67,17 +66,43 @@ def test_memory_is_flat_after_100_000_steps():
     assert history.progress.step == 100_000
 
 
-@pytest.mark.parametrize("beta", [beta for beta in SMOOTHINGS if beta])
-def test_smoothing_is_over_every_step_and_corrected_for_its_start(beta):
-    history, average = RunHistory(), ExponentialAverage(beta)
-    values = random.Random(1)
-    for number in range(1, 6000):
-        loss = values.random()
-        average = average.add(loss)
-        history.add(event_samples.step(number, train_loss=loss))
-        if number == 1:
-            assert history.train_loss[beta].last == (1, pytest.approx(loss))
-    assert history.train_loss[beta].last == (5999, pytest.approx(average.value))
+def test_the_means_of_a_long_series_are_over_every_point():
+    series, values, drawn = Series(capacity=64), random.Random(1), []
+    for x in range(10_000):
+        drawn.append(values.random())
+        series.add(x, drawn[-1])
+    means = series.means()
+    stride = 10_000 / len(means)
+    assert len(means) <= 64
+    first = round(means[1][0] * 2 / 3 + 0.5)  # the second bucket begins where the first ends
+    assert means[0][1] == pytest.approx(sum(drawn[:first]) / first)
+    assert sum(y for _, y in means) / len(means) == pytest.approx(sum(drawn) / 10_000, abs=0.5 / stride)
+
+
+def test_steps_become_tokens_and_seconds_of_training():
+    begin = 1_000.0
+    history = RunHistory.of(
+        [
+            event_samples.run_started(time=begin),
+            *(event_samples.step(n, tokens_seen=n * 512, time=begin + 2 * n) for n in range(1, 11)),
+            event_samples.run_started(step=6, time=begin + 5_000),  # hours between two sessions do not count
+            *(event_samples.step(n, tokens_seen=n * 512, time=begin + 5_000 + 3 * (n - 6)) for n in range(7, 11)),
+        ]
+    )
+    points = history.train_loss.points()
+    assert [x for x, _ in converted(points, history.tokens_seen.points())] == [n * 512 for n in range(1, 11)]
+    seconds = [x for x, _ in converted(points, history.seconds.points())]
+    assert seconds == [2, 4, 6, 8, 10, 12, 15, 18, 21, 24]
+    assert converted(points, [(1, 5.0)]) == []
+
+
+def test_a_learning_rate_changed_at_a_resume_is_a_mark():
+    change = {"key": "optimizer.lr", "before": 0.01, "after": 0.001, "effect": "from step 4 on"}
+    other = {"key": "training.eval_frequency", "before": 1, "after": 2, "effect": "from step 4 on"}
+    history = RunHistory.of(
+        [*steps(1, 3), event_samples.run_started(step=3), events.SettingsChanged(step=3, changes=[change, other])]
+    )
+    assert [(mark.step, mark.text) for mark in history.marks] == [(3, "resumed"), (3, "lr 0.01 → 0.001")]
 
 
 def test_what_a_resumed_run_does_again_replaces_what_was_done_before():
@@ -92,7 +117,7 @@ def test_what_a_resumed_run_does_again_replaces_what_was_done_before():
             *steps(6, 7, train_loss=2.0),
         ]
     )
-    assert history.train_loss[0.0].points() == [(step, 5.0) for step in range(1, 6)] + [(6, 2.0), (7, 2.0)]
+    assert history.train_loss.points() == [(step, 5.0) for step in range(1, 6)] + [(6, 2.0), (7, 2.0)]
     assert history.val_loss.points() == []
     assert history.best is None
     assert not history.samples
@@ -122,7 +147,7 @@ def test_an_evaluation_that_the_resumed_checkpoint_does_not_know_is_not_the_best
 
 def test_a_run_that_starts_over_forgets_everything():
     history = RunHistory.of([event_samples.run_started(), *steps(1, 9), event_samples.run_started()])
-    assert history.train_loss[0.0].points() == []
+    assert history.train_loss.points() == []
     assert not history.marks
 
 

@@ -144,7 +144,7 @@ def _axes(low: float, high: float, layout: Layout, step: float, anchor: float, l
 def _score(low: float, high: float, layout: Layout, axis: Axis, gap: int) -> float:
     """The share of the cells that the values use, less for ticks too near or too far from each other."""
     used = (high - low) / (axis.per_dot * axis.dots)
-    too_few = 0.15 if len(axis.ticks) < 3 and layout.cells > 2 * layout.best_gap else 0.0
+    too_few = (0.3 if axis.log else 0.15) if len(axis.ticks) < 3 and layout.cells > 2 * layout.best_gap else 0.0
     return used - 0.06 * abs(math.log2(gap / layout.best_gap)) - too_few
 
 
@@ -162,7 +162,7 @@ def _log_axis(low: float, high: float, layout: Layout) -> Axis:
         if ratio < 1.5 and span > 20 * distance:
             break
         for anchor, dislike in _anchors(low, high, ratio):
-            candidates.append((distance, math.log10(anchor), dislike + (0.05 if ratio < 2 else 0.0)))
+            candidates.append((distance, math.log10(anchor), dislike + (0.15 if ratio < 2 else 0.0)))
     found: tuple[float, Axis] | None = None
     for distance, anchor, dislike in candidates:
         for gap, axis in _axes(low_log, high_log, layout, distance, anchor, log=True):

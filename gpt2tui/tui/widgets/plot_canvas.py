@@ -40,7 +40,7 @@ class Canvas:
         self._curves: list[_Curve] = []
         self._first: list[_Curve] = []
         self._markers: dict[tuple[int, int], tuple[int, Color]] = {}
-        self._edges: dict[tuple[int, int], tuple[str, Color]] = {}
+        self._edges: dict[tuple[int, int], tuple[str, _Curve]] = {}
         self._signs: dict[tuple[int, int], tuple[str, Color]] = {}
         self._texts: list[tuple[int, bool, str, Color]] = []
         self._dashes: dict[tuple[int, int], tuple[str, Color]] = {}
@@ -163,7 +163,7 @@ class Canvas:
         """Says at the edge that a curve goes beyond it."""
         self.clipped = True
         place = (dot_x // DOTS_PER_COLUMN, 0 if below else self.y_axis.cells - 1)
-        self._edges[place] = ("▾" if below else "▴", curve.color)
+        self._edges[place] = ("▾" if below else "▴", curve)
 
     def _shown(self) -> dict[tuple[int, int], tuple[str, Color]]:
         shown = self._dashes | self._signs
@@ -171,7 +171,7 @@ class Canvas:
             if curve.gives_way:
                 for place, mask in curve.cells.items():
                     shown[place] = (chr(0x2800 + mask), curve.color)
-        shown.update(self._edges)
+        shown |= {place: (sign, curve.color) for place, (sign, curve) in self._edges.items()}
         strong = [*self._first, *(c for c in self._curves if not c.gives_way and c not in self._first)]
         claims: dict[tuple[int, int], list[_Curve]] = {}
         for curve in strong:
@@ -180,6 +180,9 @@ class Canvas:
         for place, curves in claims.items():
             curve = curves[place[0] // _TURN % len(curves)]
             shown[place] = (chr(0x2800 + curve.cells[place]), curve.color)
+        for place, (sign, curve) in self._edges.items():
+            if not curve.gives_way:
+                shown[place] = (sign, curve.color)
         for place, (mask, color) in self._markers.items():
             shown[place] = (chr(0x2800 + mask), color)
         return shown

@@ -381,8 +381,8 @@ def readable(color: Color, back: Color, least: float, towards: Color) -> Color:
 def faint(color: Color, back: Color, fore: Color) -> Color:
     """The colour, moved towards the background as far as it stays readable."""
     start = readable(color, back, FAINT_CONTRAST, fore)
-    mixed = [start.blend(back, share / 20) for share in range(10)]
-    return [tone for tone in mixed if contrast(tone, back) >= FAINT_CONTRAST][-1]
+    mixed = (start.blend(back, share / 20) for share in range(9, 0, -1))
+    return next((tone for tone in mixed if contrast(tone, back) >= FAINT_CONTRAST), start)
 
 
 def contrast(one: Color, other: Color) -> float:

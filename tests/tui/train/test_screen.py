@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import math
+from dataclasses import replace
 
 import pytest
 from textual.widgets import Input
@@ -10,11 +11,14 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.tui.app import WorkbenchApp
+from gpt2tui.tui.figures import Options
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
+from gpt2tui.tui.train.plots import figure
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.screen import TrainScreen
+from gpt2tui.tui.train.view import DisplayedRun
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from tests.tracking import event_samples
@@ -77,10 +81,10 @@ def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
                 assert words in text
             assert [line.name for line in screen.query_one("#main", LinePlot).figure.lines] == [
                 "train",
-                "val",
                 "smoothed",
+                "val",
             ]
-            assert screen.query_one("#memory", LinePlot).border_title == "process memory"
+            assert not screen.query_one("#memory", LinePlot).display  # on a CPU the number says it all
             assert "eval" in plain(screen.query_one(EventLog).query_one("Static"))
 
     run(test())
@@ -107,7 +111,7 @@ def test_every_plot_comes_to_show_all_of_a_run():
             screen._tick()  # in the middle of a round ...
             screen.view.add([event_samples.step(413, learning_rate=0.9, host_memory_bytes=2e9)])  # ... there is more
             await until(pilot, lambda: not screen.plots.outdated(screen.view))
-            for place in ("main", "lower", "memory"):
+            for place in ("main", "lower"):
                 points = screen.query_one(f"#{place}", LinePlot).figure.lines[0].points
                 assert max(x for x, _ in points) == 413
 
@@ -119,22 +123,79 @@ def test_keys_change_the_plots():
         async with workbench(StoryTraining()) as (app, pilot):
             screen = app.screen
             main, lower = screen.query_one("#main", LinePlot), screen.query_one("#lower", LinePlot)
+            await until(pilot, lambda: main.figure.log_y)  # from 8.3 to 1.5
             await pilot.press("y")
             assert not main.figure.log_y
             smoothings = []
             for _ in range(4):
                 await pilot.press("s")
                 smoothings.append(screen.plots.options.smoothing)
-            assert smoothings == [0.99, 0.0, 0.5, 0.9]
+            assert smoothings == [5.0, 0.0, 1.0, 2.0]
             names = []
             for key in ("]", "]", "]", "["):
                 await pilot.press({"]": "right_square_bracket", "[": "left_square_bracket"}[key])
-                names.append(lower.figure.lines[0].name)
+                names.append(lower.figure.lines[-1].name)
             assert names == ["gradient norm", "tokens/s", "learning rate", "tokens/s"]
             await pilot.click("#lower", offset=(3, 0))
-            await until(pilot, lambda: lower.figure.lines[0].name == "learning rate")
+            await until(pilot, lambda: lower.figure.lines[-1].name == "learning rate")
 
     run(test())
+
+
+def test_with_room_the_lower_plots_are_side_by_side():
+    async def test():
+        async with workbench(StoryTraining(), size=(160, 50)) as (app, pilot):
+            screen = app.screen
+            await until(pilot, lambda: not screen.plots.outdated(screen.view) and screen.view.history.step is not None)
+            plots = [screen.query_one(f"#{place}", LinePlot) for place in ("lower", "lower-2", "lower-3")]
+            assert [plot.figure.lines[-1].name for plot in plots] == ["learning rate", "gradient norm", "tokens/s"]
+            assert len({plot.region.y for plot in plots}) == 1
+            assert len({plot.region.x for plot in plots}) == 3
+
+    run(test())
+
+
+def test_the_x_axis_is_steps_tokens_or_time():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            main = screen.query_one("#main", LinePlot)
+            await until(pilot, lambda: not screen.plots.outdated(screen.view) and len(main.figure.lines) == 3)
+            ends = []
+            for _ in range(3):
+                await pilot.press("X")
+                ends.append((main.figure.x_unit, main.figure.lines[0].points[-1][0]))
+            assert ends == [("tokens", 412 * 2048), ("time", pytest.approx(412 * 0.305, abs=0.5)), ("step", 412)]
+
+    run(test())
+
+
+def test_inspecting_shows_values_in_all_plots_and_escape_leaves():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            await until(pilot, lambda: not screen.plots.outdated(screen.view) and screen.view.history.step is not None)
+            await pilot.press("i", "home", "plus")
+            await until(pilot, lambda: "step 1 " in screen_text(app))
+            assert screen.query_one("#lower", LinePlot).view.window.right < 250
+            await pilot.press("escape")
+            await until(pilot, lambda: "step 1 " not in screen_text(app))
+            await pilot.press("question_mark")
+            await until(pilot, lambda: "Inspect" in screen_text(app) and "X axis" in screen_text(app))
+
+    run(test())
+
+
+def test_reference_lines_are_the_uniform_guess_and_xz():
+    view = DisplayedRun()
+    view.add(story())
+    vocab = 4096
+    view.history.started = replace(view.history.started, vocab_size=vocab)
+    drawn = figure("loss", view, Options())
+    assert [reference.text for reference in drawn.references] == ["ln V = 8.32", "xz 1.51 bits/B"]
+    last = view.history.evaluation
+    expected = 1.512 * last.val_loss / last.bits_per_byte  # the bits per byte of xz, at the run's nats per bit and byte
+    assert [reference.y for reference in drawn.references] == [pytest.approx(math.log(vocab)), pytest.approx(expected)]
 
 
 def test_space_pauses_and_resumes_and_the_footer_says_so():
@@ -324,9 +385,9 @@ def test_a_resumed_run_shows_what_was_before_and_marks_the_place():
         async with app.run_test(size=(120, 36)) as pilot:
             app.start_training(preset_files.check(old.preset_file), resume=old)
             await until(pilot, lambda: isinstance(app.screen, TrainScreen))
-            await until(pilot, lambda: len(app.screen.view.history.train_loss[0.0]) == 51)
+            await until(pilot, lambda: len(app.screen.view.history.train_loss) == 51)
             history = app.screen.view.history
-            assert history.train_loss[0.0].last == (51, 1.0)
+            assert history.train_loss.last == (51, 1.0)
             assert [mark.step for mark in history.marks] == [50]
             assert app.screen.query_one(SampleTimeline).sample.step == 50
             app.session.stop()
@@ -456,7 +517,7 @@ def test_a_narrow_screen_has_a_strip_tabs_and_one_pane():
             await pilot.press("t")
             assert screen.query_one(EventLog).display
             assert not screen.query_one(SampleTimeline).display
-            for name in ("lr", "grad", "tok/s", "memory", "loss"):
+            for name in ("lr", "grad", "tok/s", "loss"):
                 await pilot.press("right_square_bracket")
                 assert screen.plots.main == name
             await until(pilot, lambda: "1.604" in screen_text(app))
