@@ -134,6 +134,10 @@ class LinePlot(Widget, can_focus=True):
         """Updates the values at the cursor."""
         self._update_legend()
 
+    def on_mount(self) -> None:
+        """The legend has the colours of the theme."""
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._update_legend())
+
     def set_title(self, title: Content, definition: str) -> None:
         """The title on the upper border, and the tooltip."""
         if (title, definition) != self._named:

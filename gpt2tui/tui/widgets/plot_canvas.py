@@ -190,9 +190,8 @@ class Canvas:
     def _write_texts(self, shown: dict[tuple[int, int], tuple[str, Color]]) -> None:
         columns, rows = self.x_axis.cells, self.y_axis.cells
         for row, text, color in self._labels:
-            for start in range(columns - len(text), -1, -1):
-                if self._write(shown, start, row, text, color):
-                    break
+            places = ((start, at) for at in (row, row + 1, row - 1) for start in range(columns - len(text), -1, -1))
+            any(self._write(shown, start, at, text, color) for start, at in places)
         for column, to_the_right, text, color in self._texts:
             start = column + 2 if to_the_right else column - 1 - len(text)
             for row in range(rows - 1, max(rows - 4, -1), -1):

@@ -8,7 +8,6 @@ from textual.app import App
 from textual.color import Color
 from textual.content import Content
 from textual.events import MouseScrollUp
-
 from textual.theme import BUILTIN_THEMES
 
 from gpt2tui.tui.widgets import line_plot
@@ -145,7 +144,7 @@ def test_without_colours_lines_differ_by_their_dots():
     figure = Figure(tuple(Line(str(index), [(0, index), (999, index)]) for index in range(8)))
     rows = draw(figure, 120, 40, lambda name: Color.parse("white"), patterns=True).text.plain.splitlines()[:-2]
     dotted = {row.split("│")[-1].split("┤")[-1] for row in rows if any("\u2800" < sign <= "\u28ff" for sign in row)}
-    shapes = {tuple(sign != " " and (ord(sign) & 0xC0 > 0, sign) or sign for sign in row) for row in dotted}
+    shapes = {tuple((sign != " " and (ord(sign) & 0xC0 > 0, sign)) or sign for sign in row) for row in dotted}
     assert len(shapes) == 8
 
 
@@ -213,6 +212,21 @@ def test_the_legend_names_lines_with_any_text():
     asyncio.run(story())
 
 
+def test_the_legend_has_the_colours_of_the_theme():
+    async def story():
+        app = PlotApp()
+        async with app.run_test(size=(60, 12)) as pilot:
+            plot = app.query_one(LinePlot)
+            plot.show(Line("a", RAMP))
+            await pilot.pause()
+            dark = str(plot.border_subtitle)
+            app.theme = "textual-light"
+            await pilot.pause()
+            assert str(plot.border_subtitle) != dark
+
+    asyncio.run(story())
+
+
 def test_a_plot_that_cannot_be_drawn_does_not_end_the_program(monkeypatch):
     def broken(*arguments):
         raise ZeroDivisionError("[/] no")
@@ -260,7 +274,7 @@ def test_the_cursor_reads_values_off():
         app = PlotApp()
         async with app.run_test(size=(70, 14)) as pilot:
             plot = app.query_one(LinePlot)
-            plot.show(Line("loss", [(x, 100.0 + x) for x in range(0, 1001)]), Line("val", [(400, 7.0)], style="marked"))
+            plot.show(Line("loss", [(x, 100.0 + x) for x in range(1001)]), Line("val", [(400, 7.0)], style="marked"))
             plot.focus()
             await pilot.pause()
             assert "step 1,000  loss 1.1k  val 7 @400" in legend(plot)
@@ -300,7 +314,7 @@ def test_zoom_pan_and_the_whole_run_again():
         app = PlotApp()
         async with app.run_test(size=(70, 14)) as pilot:
             plot = app.query_one(LinePlot)
-            plot.show(Line("loss", [(x, x % 13) for x in range(0, 1001)]))
+            plot.show(Line("loss", [(x, x % 13) for x in range(1001)]))
             plot.focus()
             await pilot.press("plus", "plus")
             assert (plot.view.window.left, plot.view.window.right) == (750, 1000)
@@ -320,7 +334,7 @@ def test_the_mouse_moves_the_cursor_and_the_wheel_zooms():
         app = PlotApp()
         async with app.run_test(size=(70, 14)) as pilot:
             plot = app.query_one(LinePlot)
-            plot.show(Line("loss", [(x, x % 13) for x in range(0, 1001)]))
+            plot.show(Line("loss", [(x, x % 13) for x in range(1001)]))
             await pilot.pause()
             await pilot.hover(plot, offset=(35, 5))
             await pilot.pause()
