@@ -29,8 +29,8 @@ EDGE_SIGNS = "▴ ▾ at the edge: values beyond the axis, which are outside of 
 DEFINITIONS = {
     "loss": "Training loss of each step (faint) and smoothed, and validation loss, in nats per token. Smoothed: "
     "averaged with the weights of a Gaussian whose standard deviation is the given number of columns. ln V: the loss "
-    "of uniform probabilities over the vocabulary. xz: the loss of a model with the bits per byte of `xz -9` on the validation "
-    f"text. {EDGE_SIGNS}",
+    "of uniform probabilities over the vocabulary. xz: the loss of a model with the bits per byte of `xz -9` on the "
+    f"validation text. {EDGE_SIGNS}",
     "lr": "The learning rate of AdamW at each step.",
     "grad": f"The gradient norm of each step before clipping (faint), and smoothed. {EDGE_SIGNS}",
     "tok/s": f"Tokens trained per second, from the time of each step alone (faint), and smoothed. {EDGE_SIGNS}",

@@ -114,11 +114,12 @@ class LinePlot(Widget, can_focus=True):
 
     @property
     def _drawing(self) -> Drawing:
-        key = (self.figure, self.view, self.content_size, self.app.theme)
+        key = (self.figure, self.view, self.content_size, self.app.theme_variables)
         # By identity first: comparing figures compares their points.
         old = self._drawn[0]
         if not (isinstance(old, tuple) and old[0] is key[0] and old[1:] == key[1:]):
             self._drawn = (key, self._draw())
+            self.call_after_refresh(self._update_legend)  # in the colours of the theme
         return self._drawn[1]
 
     def watch_figure(self, old: Figure, new: Figure) -> None:
@@ -133,10 +134,6 @@ class LinePlot(Widget, can_focus=True):
     def watch_view(self) -> None:
         """Updates the values at the cursor."""
         self._update_legend()
-
-    def on_mount(self) -> None:
-        """The legend has the colours of the theme."""
-        self.app.theme_changed_signal.subscribe(self, lambda _: self._update_legend())
 
     def set_title(self, title: Content, definition: str) -> None:
         """The title on the upper border, and the tooltip."""

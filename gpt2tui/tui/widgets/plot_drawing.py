@@ -206,35 +206,35 @@ def shown_points(figure: Figure, line: Line, left: float, right: float, columns:
 
 
 def smoothed(points: Points, left: float, right: float, columns: int, deviation: float) -> list[tuple[float, float]]:
-    """The mean of each column's points, averaged with Gaussian weights over its neighbours.
+    """The mean of each column's points, averaged with those of its neighbours by Gaussian weights per point.
 
     `deviation` is the Gaussian's standard deviation in columns. Near the first point the weights reach equally far to
     both sides, so that the fall of the loss at the start of a run is not flattened.
     """
     scale = columns / (right - left)
-    means: list[tuple[float, float]] = []  # the position in columns, the value
+    means: list[tuple[float, float, int]] = []  # the position in columns, the value, the number of points
     column, x_sum, y_sum, count = -1, 0.0, 0.0, 0
     for x, y in points:
         position = (x - left) * scale
         if int(position) != column:
             if count:
-                means.append((x_sum / count, y_sum / count))
+                means.append((x_sum / count, y_sum / count, count))
             column, x_sum, y_sum, count = int(position), 0.0, 0.0, 0
         x_sum, y_sum, count = x_sum + position, y_sum + y, count + 1
-    means.append((x_sum / count, y_sum / count))
+    means.append((x_sum / count, y_sum / count, count))
     start, factor = means[0][0], -0.5 / deviation**2
     result = []
     begin = end = 0
-    for position, _ in means:
+    for position, _, _ in means:
         reach = min(3 * deviation, position - start)
         while means[begin][0] < position - 3 * deviation:
             begin += 1
         while end < len(means) and means[end][0] <= position + 3 * deviation:
             end += 1
         total = weights = 0.0
-        for other, y in means[begin:end]:
+        for other, y, count in means[begin:end]:
             if abs(other - position) <= reach + 1e-9:
-                weight = math.exp(factor * (other - position) ** 2)
+                weight = count * math.exp(factor * (other - position) ** 2)
                 total, weights = total + weight * y, weights + weight
         result.append((left + position / scale, total / weights))
     return result

@@ -24,6 +24,7 @@ from gpt2tui.tui.widgets.plot_drawing import (
     shown_points,
     smoothed,
 )
+from tests.tui.looking import until
 
 RAMP = [(x, 1.0 + x) for x in range(100)]
 
@@ -221,8 +222,7 @@ def test_the_legend_has_the_colours_of_the_theme():
             await pilot.pause()
             dark = str(plot.border_subtitle)
             app.theme = "textual-light"
-            await pilot.pause()
-            assert str(plot.border_subtitle) != dark
+            await until(pilot, lambda: str(plot.border_subtitle) != dark)
 
     asyncio.run(story())
 
