@@ -100,7 +100,7 @@ class LinePlot(Widget, can_focus=True):
         super().__init__(id=id)
         self._has_legend = legend
         self._drawn: tuple[object, Drawing] = (None, Drawing(Text()))
-        self._legend_shown: Content | None = None
+        self._legend_shown: str | None = None
         self._named: tuple[Content, str] | None = None
         self._dragged_from: tuple[int, Window] | None = None
 
@@ -164,8 +164,8 @@ class LinePlot(Widget, can_focus=True):
 
     def _update_legend(self) -> None:
         legend = self._readout() if self.view.cursor is not None else self._legend() if self._has_legend else Content()
-        if legend != self._legend_shown:
-            self._legend_shown = legend
+        if legend.markup != self._legend_shown:  # equal contents may differ in colours
+            self._legend_shown = legend.markup
             self.border_subtitle = legend
 
     def _legend(self) -> Content:
