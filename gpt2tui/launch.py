@@ -174,11 +174,13 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None
     """A new run folder, locked; it is removed again if training never begins.
 
     Without a `folder` it is a new one in the runs folder, whose name ends in `name`, or else the preset's.
-    Raises UsageError under torchrun.
+    Raises UsageError under torchrun and for a name that no folder can have.
     """
     from gpt2tui.run import folder as runs
 
     refuse_several_processes()
+    if name is not None:
+        runs.check_name(name)
     check_device(loaded.preset)
     loaded = replace(loaded, preset=_with_absolute_source(loaded.preset))
     run = runs.create(name or loaded.name, folder)

@@ -1,4 +1,4 @@
-"""`gpt2tui --headless --dry-run`: checks a preset and its data and estimates its cost, without training."""
+"""`gpt2tui train --dry-run`: checks a preset and its data and estimates its cost, without training."""
 
 import argparse
 
@@ -11,12 +11,12 @@ from gpt2tui.estimate import as_dict, estimate, report_lines
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.run import folder as runs
 from gpt2tui.system.device_speed import measure
-from gpt2tui.system.terminal_text import print_on_stderr, sanitize
+from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.resuming import resumed_preset
 
 
 def dry_run(options: argparse.Namespace) -> int:
-    """Prints the estimated cost and the state of the data on stdout, the resolved preset on stderr. Writes no file."""
+    """Prints the state of the data and the estimated cost, with --toml after all settings. Writes no file."""
     loaded = _loaded(options)
     preset = loaded.preset
     device = choose_device(preset.training.device)
@@ -40,13 +40,15 @@ def dry_run(options: argparse.Namespace) -> int:
             }
         )
         return 0
-    print(f"preset      {loaded.name}: {sanitize(preset.description, keep_newlines=False)}")
+    if options.toml:
+        print(dumps(preset))
+    description = f": {sanitize(preset.description, keep_newlines=False)}" if preset.description else ""
+    print(f"preset      {loaded.name}{description}")
     print(f"corpus      {sanitize(data.source)}: {sanitize(data.state)}")
     for line in report_lines(costs):
         print(line)
     if known is None:
         print(f"            assuming {ASSUMED_CHAR_VOCAB_SIZE} characters, because the corpus is not read yet")
-    print_on_stderr("\n" + dumps(preset).rstrip("\n"))
     return 0
 
 

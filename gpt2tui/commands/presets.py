@@ -1,12 +1,13 @@
 """`gpt2tui presets`: list, show, check, keys, schema."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.errors import Mistake, PresetError
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.layers import read_chain
 from gpt2tui.system.terminal_text import print_on_stderr, printable_value
 
 
@@ -37,8 +38,8 @@ def list_presets(options: argparse.Namespace) -> int:
 
 
 def show_preset(options: argparse.Namespace) -> int:
-    """Prints one preset, resolved, as TOML or JSON."""
-    loaded = preset_files.load([options.preset])
+    """Prints one preset, its layers and overrides resolved, as TOML or JSON."""
+    loaded = preset_files.load(options.preset, options.overrides)
     if options.json:
         print_json({"name": loaded.name, "preset": loaded.preset.model_dump()})
     else:
@@ -47,21 +48,28 @@ def show_preset(options: argparse.Namespace) -> int:
 
 
 def check_presets(options: argparse.Namespace) -> int:
-    """Validates files, or presets by name. Raises PresetError with the mistakes of all."""
+    """Validates each preset, or all as layers of one. Raises PresetError with the mistakes of all."""
+    layers = [_file_or_name(name) for name in options.preset]
+    are_layers = bool(options.overrides) or any(map(_is_partial, layers[1:]))
     rows: list[dict[str, object]] = []
     mistakes: list[Mistake] = []
-    for name in options.presets:
+    for group in [layers] if are_layers else [[layer] for layer in layers]:
+        name = " + ".join(map(str, [*group, *options.overrides]))
         found: tuple[Mistake, ...] = ()
+        partial = None
         try:
-            count = _check(name).known_parameters
+            loaded = preset_files.load(group, options.overrides)
         except PresetError as error:
             found = error.mistakes
         else:
+            partial, count = loaded.is_partial, loaded.preset.known_parameters
             size = f"{count:,} parameters" if count else "its number of parameters depends on the corpus"
+            what = preset_files.what_defaults_give(loaded.preset) if partial else size
             if not options.json:
-                print_on_stderr(f"{name} is a valid preset: {size}")
+                print_on_stderr(f"{name} is a valid {'partial preset' if partial else 'preset'}: {what}")
         mistakes += found
-        rows.append({"preset": name, "valid": not found, "mistakes": [_as_json(mistake) for mistake in found]})
+        found_as_json = [_as_json(mistake) for mistake in found]
+        rows.append({"preset": name, "valid": not found, "partial": partial, "mistakes": found_as_json})
     if options.json:
         print_json(rows)
     if mistakes:
@@ -69,9 +77,17 @@ def check_presets(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(name: str) -> Preset:
+def _file_or_name(name: str) -> str | Path:
+    """A preset's name, or the path of a file: one in the current folder before a preset of that name."""
     is_name = not Path(name).exists() and name in {source.name for source in preset_files.available()}
-    return preset_files.check(preset_files.find(name) if is_name else Path(name)).preset
+    return name if is_name else Path(name)
+
+
+def _is_partial(layer: str | Path) -> bool:
+    """Whether a preset has no [model] and extends none that has; False where it cannot be read."""
+    with contextlib.suppress(PresetError):
+        return not any(key[0] == "model" for key in read_chain(preset_files.find(layer))[1])
+    return False
 
 
 def _as_json(mistake: Mistake) -> dict[str, object]:
@@ -94,7 +110,9 @@ def list_keys(options: argparse.Namespace) -> int:
         print_json([vars(setting) for setting in preset_files.settings()])
         return 0
     columns = [Column("key"), *(Column(header, folds=True) for header in ("default", "allowed", "meaning"))]
-    print_table(columns, [(s.key, _default_text(s), s.allowed, s.help) for s in preset_files.settings()])
+    extends = ("extends", "", "the name of a preset or a path", preset_files.json_schema()["properties"]["extends"])
+    rows = [(s.key, _default_text(s), s.allowed, s.help) for s in preset_files.settings()]
+    print_table(columns, [(*extends[:3], extends[3]["description"]), *rows])
     return 0
 
 

@@ -1,29 +1,117 @@
-"""`gpt2tui runs`: list and show."""
+"""`gpt2tui runs`: list, show, rename, delete and stop."""
 
 import argparse
 import contextlib
+import sys
+import time
 from datetime import datetime
 from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
-from gpt2tui.run import checkpoint
+from gpt2tui.errors import Gpt2TuiError, RunLockedError, UsageError
+from gpt2tui.preset.files import load_frozen
+from gpt2tui.run import checkpoint, query, tidying
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.summary import RunSummary, summarize
+from gpt2tui.system.files import runs_folder
 from gpt2tui.system.numbers import byte_size, compact, duration, steps_of
 from gpt2tui.system.styled_output import StyledConsole
+from gpt2tui.system.terminal_text import print_on_stderr
+
+NUMBERS = ("step", "best val loss", "bits/byte", "ratio to xz", "parameters", "tokens", "time", "disk")
 
 
 def list_runs(options: argparse.Namespace) -> int:
-    """Prints a row for each run in the runs folder, oldest first."""
-    summaries = [summarize(run) for run in runs.all_runs()]
+    """Prints a row for each run in the runs folder, oldest first, or as --sort, --filter and --columns want it."""
+    filters = [condition for text in options.filter for condition in query.conditions(text)]
+    keys = [query.full_key(name.strip()) for name in options.columns.split(",")] if options.columns else []
+    if options.sort:
+        query.full_key(options.sort.removeprefix("-"))
+    every = [query.QueriedRun.read(run) for run in runs.all_runs()]
+    found = query.chosen(every, filters)
+    if options.sort:
+        found = query.in_order(found, options.sort)
     if options.json:
-        print_json([summary.as_dict() for summary in summaries])
-        return 0
-    numbers = ("step", "best val loss", "bits/byte", "ratio to xz", "parameters", "tokens", "time", "disk")
-    columns = [Column("run"), Column("state"), *(Column(header, right=True) for header in numbers)]
-    print_table(columns, [(s.name, s.state, *_numbers(s)) for s in summaries])
+        print_json([{key: run.value(key) for key in keys} if keys else run.summary.as_dict() for run in found])
+    elif not found:
+        where = runs_folder().absolute()
+        what = f"none of the {len(every)} runs" if every else "there are no runs"
+        what += f" in {where}" + (" is like that" if every else "; gpt2tui train small trains one")
+        print_on_stderr(what)
+    elif keys:
+        names = ["run" if key == "name" else key for key in keys]
+        cells = [[run.value(key) for key in keys] for run in found]
+        right = [any(query.is_number(row[at]) for row in cells) for at in range(len(keys))]
+        columns = [Column(name, right=is_right) for name, is_right in zip(names, right, strict=True)]
+        print_table(columns, [[_cell(key, value) for key, value in zip(keys, row, strict=True)] for row in cells])
+    else:
+        columns = [Column("run"), Column("state"), *(Column(header, right=True) for header in NUMBERS)]
+        print_table(columns, [(s.name, _state(s), *_numbers(s)) for s in (run.summary for run in found)])
+    return 0
+
+
+def _cell(key: str, value: Any) -> str:
+    """A value of a column as the default table shows it."""
+    if value is None:
+        return ""
+    match key:
+        case "started" | "last_event":
+            return f"{datetime.fromtimestamp(value):%Y-%m-%d %H:%M:%S}"
+        case "seconds":
+            return duration(value)
+        case "bytes":
+            return byte_size(value)
+        case "train_loss" | "val_loss" | "best_val_loss":
+            return f"{value:.4f}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _state(s: RunSummary) -> str:
+    """The state; for a run of another machine with the age of its last event."""
+    if s.state != "unknown" or s.last_event is None:
+        return s.state
+    return f"on another machine, last event {duration(max(0.0, time.time() - s.last_event))} ago"
+
+
+def rename_run(options: argparse.Namespace) -> int:
+    """Gives a run's folder another name."""
+    run = runs.find(options.run)
+    renamed = tidying.rename_run(run, options.name)
+    print_on_stderr(f"{run.name} is now {renamed.folder}")
+    return 0
+
+
+def delete_runs(options: argparse.Namespace) -> int:
+    """Deletes runs, after a question. Raises UsageError when nobody can be asked."""
+    found = list(dict.fromkeys(runs.find(reference) for reference in options.runs))
+    for run in found:
+        if runs.is_locked(run):
+            raise RunLockedError(f"{run.name} is being trained; stop it first: gpt2tui runs stop {run.name}")
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise UsageError("stdin is no terminal that could be asked; add --yes to delete without a question")
+        for run in found:
+            s = summarize(run)
+            print_on_stderr(f"{run.folder}  {byte_size(s.bytes)}, {s.checkpoints} checkpoints, {_state(s)}")
+        print_on_stderr(f"Delete {'this run' if len(found) == 1 else f'these {len(found)} runs'} for good? [y/N]")
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print_on_stderr("nothing was deleted")
+            return 0
+    for run in found:
+        tidying.delete_run(run)
+        print_on_stderr(f"deleted {run.folder}")
+    return 0
+
+
+def stop_run(options: argparse.Namespace) -> int:
+    """Asks the process that trains a run to save a checkpoint and end."""
+    run = runs.find(options.run)
+    pid = tidying.stop_run(run)
+    print_on_stderr(f"SIGTERM was sent to the process {pid}: it ends its step, saves a checkpoint and exits")
     return 0
 
 
@@ -39,7 +127,14 @@ def show_run(options: argparse.Namespace) -> int:
             for c in saved
         ]
         print_json(
-            {**summary.as_dict(), "info": info, "changes": changes, "checkpoints": checkpoints, "damaged": problems}
+            {
+                **summary.as_dict(),
+                "info": info,
+                "settings": _settings(run),
+                "changes": changes,
+                "checkpoints": checkpoints,
+                "damaged": problems,
+            }
         )
         return 0
     print_table([Column(""), Column("", folds=True)], _details(summary, info), show_header=False)
@@ -52,6 +147,13 @@ def show_run(options: argparse.Namespace) -> int:
     for problem in problems:
         console.print(plain(f"  {problem}"), soft_wrap=True)
     return 0
+
+
+def _settings(run: runs.Run) -> dict[str, Any] | None:
+    """The run's preset, table by table; None where it cannot be read."""
+    with contextlib.suppress(Gpt2TuiError, OSError, ValueError):
+        return load_frozen(run.preset_file).model_dump()
+    return None
 
 
 def _changes(run: runs.Run) -> list[dict[str, Any]]:
@@ -85,7 +187,7 @@ def _details(s: RunSummary, info: dict[str, object]) -> list[tuple[str, str]]:
     session = sessions[-1] if isinstance(sessions, list) and sessions and isinstance(sessions[-1], dict) else info
     details = [
         ("run", s.name),
-        ("state", s.state if s.message is None else f"{s.state}: {s.message}"),
+        ("state", _state(s) if s.message is None else f"{_state(s)}: {s.message}"),
         ("preset", s.preset or ""),
         ("started", started),
         ("time", seconds),

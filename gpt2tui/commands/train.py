@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import itertools
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,17 +44,23 @@ def train(options: argparse.Namespace) -> int:
 
 
 def load_preset(options: argparse.Namespace) -> LoadedPreset:
-    """The preset of --preset and --set. Raises UsageError when none is named."""
+    """The presets and settings of the command line. Raises UsageError when no preset is named."""
     if not options.preset:
         names = ", ".join(source.name for source in preset_files.available())
-        raise UsageError(f"--headless needs --preset NAME or FILE, or --resume RUN; the presets are {names}")
-    return preset_files.load(options.preset, options.overrides)
+        raise UsageError(
+            f"no preset is named; write gpt2tui train PRESET, or --preset NAME or FILE, or --resume RUN; the presets "
+            f"are {names}"
+        )
+    loaded = preset_files.load(options.preset, options.overrides)
+    if loaded.is_partial:
+        report_on_stderr(f"{loaded.name} is a partial preset: {preset_files.what_defaults_give(loaded.preset)}")
+    return loaded
 
 
 def _open_run(options: argparse.Namespace) -> contextlib.AbstractContextManager[OpenedRun]:
     """The new or resumed run of the command line, with its preset."""
     if not options.resume:
-        return new_run(load_preset(options), Path(options.run_dir) if options.run_dir else None)
+        return new_run(load_preset(options), Path(options.run_dir) if options.run_dir else None, options.name)
     run, saved = runs.find_with_checkpoint(options.resume)
     return resumed_run(
         run,
@@ -102,5 +107,6 @@ def _subscriber(options: argparse.Namespace, opened: OpenedRun, started: RunStar
     from gpt2tui.tracking.console import Console
     from gpt2tui.tracking.subscriber import JsonStdout
 
-    as_text = options.log_format == "text" or (options.log_format is None and sys.stdout.isatty())
-    return Console(vocab_size=started.vocab_size, run_folder=opened.run.folder) if as_text else JsonStdout()
+    if options.log_format == "jsonl":
+        return JsonStdout()
+    return Console(vocab_size=started.vocab_size, run_folder=opened.run.folder)

@@ -49,6 +49,7 @@ __all__ = [
     "shipped_folder",
     "update",
     "user_folder",
+    "what_defaults_give",
 ]
 
 
@@ -59,6 +60,8 @@ class LoadedPreset:
     name: str
     preset: Preset
     layers: tuple[Path, ...]
+    is_partial: bool = False
+    """Whether no layer and no override has a setting of [model], so that the schema's defaults decide its shape."""
 
 
 def load(
@@ -94,7 +97,8 @@ def load(
     reason = too_large(preset)
     if reason:
         raise PresetError(f"{name}: {reason}")
-    return LoadedPreset(name, preset, tuple(files))
+    is_partial = not any(key[0] == "model" for key in (*merged, *override_layer))
+    return LoadedPreset(name, preset, tuple(files), is_partial)
 
 
 def _read_layer(layer: str | Path | Mapping[str, Any]) -> tuple[list[Path], Layer, list[Mistake]]:
@@ -111,6 +115,16 @@ def _read_layer(layer: str | Path | Mapping[str, Any]) -> tuple[list[Path], Laye
 def check(path: Path) -> LoadedPreset:
     """Loads one file as a preset. Raises PresetError with all of its mistakes."""
     return load([path])
+
+
+def what_defaults_give(preset: Preset) -> str:
+    """What a partial preset trains by itself, and how it is meant to be used."""
+    count = preset.known_parameters
+    size = f"{count:,} parameters" if count else "a size that depends on the corpus"
+    return (
+        f"it has no [model] and no extends, so by itself it has the defaults' shape, {size}, on {preset.data.source}; "
+        "name the preset that it changes before it, or in its extends"
+    )
 
 
 def load_frozen(path: Path) -> Preset:

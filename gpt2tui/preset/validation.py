@@ -103,7 +103,7 @@ def _unknown_key(location: Key, value: Any) -> tuple[str, str]:
         near = difflib.get_close_matches(location[0][:100], tables(), n=1)
         hint = f"did you mean [{near[0]}]?" if near else f"the tables are {', '.join(tables())}"
         return f"there is no table [{_dotted(location)}]", hint
-    near = _nearest_settings(location)
+    near = nearest_settings(location)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif location[-1] == "extends":
@@ -115,7 +115,8 @@ def _unknown_key(location: Key, value: Any) -> tuple[str, str]:
     return f"{printable_value(value)}: there is no such setting", hint
 
 
-def _nearest_settings(location: Key) -> list[str]:
+def nearest_settings(location: Key) -> list[str]:
+    """The settings that were probably meant by an unknown key; "A and B" where another program has one for both."""
     keys = [setting.key for setting in settings()]
     leaf, dotted = location[-1][:100], ".".join(location)[:200]
     if leaf in _OTHER_NAMES:

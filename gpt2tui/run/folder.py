@@ -23,12 +23,15 @@ from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, Usage
 from gpt2tui.run import checkpoint
 from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder, without_home
 from gpt2tui.system.numbers import as_json
+from gpt2tui.system.terminal_text import printable_value
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
 MOST_SESSIONS = 100
 """How many resumes run.json describes, the last ones; events.jsonl has a `run_started` of each."""
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}(?<![.])")
+_TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}-\d{6}-")
 BEFORE_INFO = ("events.jsonl", "preset.toml", "tokenizer.json", "tokenizer_config.json", "gpt2tui_tokenizer.json")
 """Files that may be in a run folder before run.json, which makes it a run."""
 
@@ -115,6 +118,16 @@ def is_locked(run: Run) -> bool:
     return False
 
 
+def check_name(name: str) -> str:
+    """The name for a run's folder. Raises UsageError for one that is no plain folder name on every system."""
+    if NAME_PATTERN.fullmatch(name) is None or name == LATEST:
+        raise UsageError(
+            f"{printable_value(name)} cannot be the name of a run: a name has up to 100 letters, digits, and "
+            f". _ + = -, begins with a letter or digit, and is not {LATEST}"
+        )
+    return name
+
+
 def create(preset_name: str, folder: Path | None = None) -> Run:
     """Creates a run folder: `folder`, or `<runs>/<date>-<time>-<preset name>`.
 
@@ -124,7 +137,7 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
     try:
         if folder is not None:
             return _create_in(folder)
-        stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._-]+', '-', preset_name)}"
+        stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._+=-]+', '-', preset_name)}"
         for attempt in range(1, 1000):
             candidate = runs_folder() / (stem if attempt == 1 else f"{stem}-{attempt}")
             try:
@@ -271,7 +284,7 @@ def earlier_preset_file(run: Run, step: int) -> Path:
 def find(reference: str) -> Run:
     """The run that a path, a name in the runs folder, a unique beginning of a name, or `latest` (begun last) means.
 
-    Raises UsageError with the nearest names.
+    The part of a name after date and time is a name too. Raises UsageError with the nearest names.
     """
     for folder in (Path(reference), runs_folder() / reference):
         if (folder / "run.json").is_file():
@@ -284,14 +297,25 @@ def find(reference: str) -> Run:
     if reference == LATEST and known:
         return max(known, key=_started)
     names = [run.name for run in known]
-    matching = [run for run in known if reference and run.name.startswith(reference)]
+    short = [_TIMESTAMP.sub("", name) for name in names]
+    pairs = list(zip(known, names, short, strict=True))
+    matching = [run for run, _, after in pairs if after == reference] or [
+        run for run, *both in pairs if reference and any(name.startswith(reference) for name in both)
+    ]
     if len(matching) == 1:
         return matching[0]
     if matching:
         listed = ", ".join(run.name for run in matching[:5]) + (", ..." if len(matching) > 5 else "")
         raise UsageError(f"{len(matching)} runs have names that begin with {reference}: {listed}; write more of it")
     near = get_close_matches(reference, names, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {len(names)} runs in {runs_folder()}"
+    near_short = [names[short.index(name)] for name in get_close_matches(reference, short, n=3, cutoff=0.6)]
+    near = list(dict.fromkeys([*near_short, *near]))[:3]
+    if near:
+        hint = f"; did you mean {' or '.join(near)}?"
+    else:
+        hint = (
+            f"; there are {len(names)} runs in {runs_folder()}" if names else f"; there are no runs in {runs_folder()}"
+        )
     raise UsageError(f"there is no run {reference}{hint}")
 
 
@@ -310,6 +334,8 @@ def find_with_checkpoint(reference: str) -> tuple[Run, checkpoint.Checkpoint | N
         name, at, step = reference.rpartition("@")
         if not at or not (step in ("best", LATEST) or step.isdecimal()):
             raise
+    if not name:
+        raise UsageError(f"{reference} names no run; write RUN@{step}, for example {LATEST}@{step}")
     run = find(name)
     if step == "best":
         return run, checkpoint.best(run.checkpoints)

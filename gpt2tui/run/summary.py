@@ -11,11 +11,12 @@ from typing import Any, Literal
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import checkpoint, events
 from gpt2tui.run.events_file import LONGEST_LINE
-from gpt2tui.run.folder import Run, is_locked
+from gpt2tui.run.folder import Run, is_locked, is_of_this_machine
 from gpt2tui.system.files import open_regular
 from gpt2tui.system.numbers import xz_comparison
 
-State = Literal["running", "finished", "stopped", "failed", "crashed", "empty"]
+State = Literal["running", "finished", "stopped", "failed", "crashed", "unknown", "empty"]
+"""`unknown`: the run has no end, and the process that trained it is one of another machine."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class RunSummary:
     state: State
     preset: str | None = None
     started: float | None = None
+    last_event: float | None = None
     seconds: float | None = None
     step: int = 0
     num_iterations: int | None = None
@@ -72,6 +74,7 @@ def _read(run: Run) -> RunSummary:
     ending: events.RunFinished | events.RunFailed | None = None
     best_val_loss: float | None = None
     first_time: float | None = None
+    last_time: float | None = None
     sessions: list[_Session] = []
     for line in _lines(run.events_file):
         if '"event": "step"' in line:
@@ -95,10 +98,12 @@ def _read(run: Run) -> RunSummary:
             best_val_loss = event.best_val_loss if isinstance(event, events.RunFinished) else best_val_loss
         if event is not None:
             first_time = first_time or event.time
+            last_time = event.time
             if sessions:
                 sessions[-1].end = event.time
     if sessions:
         last_step = sessions[-1].add_last_step(last_line) or last_step
+        last_time = max(last_time or 0.0, sessions[-1].end)
     message = None
     if is_locked(run):
         state: State = "running"
@@ -106,14 +111,19 @@ def _read(run: Run) -> RunSummary:
         state = "finished" if ending.reason == "done" else "stopped"
     elif isinstance(ending, events.RunFailed):
         state, message = "failed", ending.message
+    elif started is None:
+        state = "empty"
+    elif is_of_this_machine(run.info()):
+        state = "crashed"
     else:
-        state = "crashed" if started else "empty"
+        state, message = "unknown", "its process is one of another machine, so whether it still trains is not known"
     return RunSummary(
         name=run.name,
         folder=str(run.folder),
         preset=started.preset if started else run.info().get("preset"),
         state=state,
         started=first_time,
+        last_event=last_time,
         seconds=sum(session.end - session.start for session in sessions) if sessions else None,
         step=last_step.step if last_step else 0,
         num_iterations=started.num_iterations if started else None,

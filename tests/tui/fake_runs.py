@@ -29,7 +29,7 @@ def write_run(
         "preset": preset,
         "command": ["gpt2tui"],
         "pid": 1,
-        "host": "elsewhere",
+        "host": None,
         "device": "cpu",
     }
     run.info_file.write_text(json.dumps(info), encoding="utf-8")

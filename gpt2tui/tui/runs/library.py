@@ -3,7 +3,6 @@
 import itertools
 import os
 import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.worker import Worker
 
-from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError
+from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
@@ -25,8 +24,6 @@ from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.run.summary import RunSummary, summarize
-from gpt2tui.system.files import sync_folder
-from gpt2tui.system.terminal_text import printable
 from gpt2tui.tui.history import RunHistory
 
 
@@ -66,7 +63,7 @@ def read_contents(row: "RunRow") -> RunContents:
     return contents
 
 
-RowState = Literal["running here", "running elsewhere", "finished", "stopped", "failed", "crashed", "empty"]
+RowState = Literal["running here", "running elsewhere", "finished", "stopped", "failed", "crashed", "unknown", "empty"]
 Signature = tuple[object, ...]
 
 
@@ -317,24 +314,3 @@ def _free_folder(folder: Path) -> Path:
         if not candidate.exists():
             return candidate
     raise AssertionError("there are infinitely many numbers")
-
-
-# ---- deleting
-
-
-def delete_run(run: Run) -> None:
-    """Deletes a run folder.
-
-    Raises RunLockedError while a process holds the run, UsageError for a link, ResourceError when the disk refuses.
-
-    run.json goes first, under the lock: from then on the folder is no run that anybody could start to resume.
-    """
-    if run.folder.is_symlink():
-        raise UsageError(f"{printable(run.folder)} is a link to a folder elsewhere; remove the link or that folder")
-    try:
-        with runs.locked(run):
-            run.info_file.unlink()
-            sync_folder(run.folder)
-        shutil.rmtree(run.folder)
-    except OSError as error:
-        raise ResourceError(f"{printable(run.folder)} could not be deleted: {error.strerror or error}") from error

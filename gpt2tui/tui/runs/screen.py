@@ -13,13 +13,14 @@ from textual.worker import Worker, WorkerState
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.settings import preset_differences
+from gpt2tui.run.tidying import delete_run
 from gpt2tui.system.numbers import byte_size, counted
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
 from gpt2tui.tui.runs.details import RunDetails
-from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, delete_run, longer_command
+from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, longer_command
 from gpt2tui.tui.runs.table import COLUMNS, RunTable, row_matches, sort_rows
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput

@@ -22,6 +22,7 @@ STATES: dict[RowState, tuple[str, str]] = {
     "stopped": ("■", "foreground"),
     "failed": ("✗", "error"),
     "crashed": ("!", "warning"),
+    "unknown": ("?", "foreground-muted"),
     "empty": ("○", "foreground-muted"),
 }
 """A sign and a theme colour for each state; the signs differ, so that no colour is needed."""

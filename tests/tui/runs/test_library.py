@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gpt2tui.errors import RunLockedError, UsageError
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.tui.runs import library as library
-from gpt2tui.tui.runs.library import RunListing, delete_run, read_contents
+from gpt2tui.tui.runs.library import RunListing, read_contents
 from gpt2tui.tui.runs.table import COLUMNS, fitting, row_matches, sort_rows
 from tests.tui.fake_runs import append, write_run
 
@@ -64,29 +63,6 @@ def test_contents_name_each_problem():
     assert [c.step for c in contents.checkpoints] == [100]
     assert len(contents.problems) == 2
     assert contents.history.step.step == 100
-
-
-def test_deleting_takes_the_whole_folder_and_nothing_else():
-    run, other = write_run("a"), write_run("b")
-    delete_run(run)
-    assert not run.folder.exists()
-    assert other.events_file.exists()
-
-
-def test_a_running_run_is_never_deleted():
-    run = write_run("a")
-    with runs.locked(run), pytest.raises(RunLockedError):
-        delete_run(run)
-    assert run.info_file.exists()
-
-
-def test_a_link_is_not_followed_into_deletion():
-    run = write_run("a")
-    link = run.folder.with_name("b")
-    link.symlink_to(run.folder.name)
-    with pytest.raises(UsageError, match="link"):
-        delete_run(runs.Run(link))
-    assert run.events_file.exists()
 
 
 def test_sorting_puts_unknown_values_last_in_both_directions():
