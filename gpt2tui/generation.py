@@ -1,6 +1,7 @@
 """Loads a checkpoint, ours or Hugging Face's, with its tokenizer; continues prompts and scores given texts with it."""
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor
 from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
-from gpt2tui.errors import CheckpointError, ResourceError, first_line
+from gpt2tui.errors import CheckpointError, ResourceError, UsageError, first_line
 from gpt2tui.model.cpu import tune_for_cpu
 from gpt2tui.model.decoding import Decoder
 from gpt2tui.model.gpt2 import GPT2
@@ -23,11 +24,18 @@ from gpt2tui.model.sampling import generate
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset, SamplingTable
 from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.system.files import runs_folder
 
 HUB_TIMEOUT_SECONDS = 10
 OWN_FILES = ("trainer.json", "training_state.safetensors")  # a folder with one but no manifest is a damaged checkpoint
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PUBLISHED = {
+    **{name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")},
+    "distilgpt2": "distilbert/distilgpt2",
+}
+"""Models that the Hub used to have without their owner's name."""
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are in memory together while a text is scored: 26 MB with GPT-2's vocabulary
@@ -209,7 +217,8 @@ class TextModel:
 
 
 def load(reference: str, device: str = "auto", precision: DecodingPrecision = "auto", gpu: GpuUse = "all") -> TextModel:
-    """Loads a checkpoint folder, a run (its best checkpoint, else its newest), a Hugging Face GPT-2, or a Hub id.
+    """Loads a checkpoint folder, a run (its best checkpoint, else its newest), RUN@STEP, a Hugging Face GPT-2, or a Hub
+    id.
 
     `precision` is that of the weights while a text is generated: see `decoder_of`. A model that `gpu` does not allow
     on a CUDA device is loaded on the CPU, and its `placement_note` says so.
@@ -355,14 +364,50 @@ def _find(reference: str) -> tuple[Path, Checkpoint | None]:
             return folder, checkpoint.verify(folder)
         if (folder / "config.json").exists():
             return folder, None
-        if (folder / "checkpoints").is_dir():
-            best = checkpoint.best(folder / "checkpoints")
+        if (folder / runs.CHECKPOINTS).is_dir():
+            best = checkpoint.best(folder / runs.CHECKPOINTS)
             return best.folder, best
     if path.is_dir():
+        if meant := _what_a_folder_is(path):
+            raise CheckpointError(meant)
         load_model(path)  # raises an error that says what is missing
-    if reference.count("/") <= 1 and not reference.startswith((".", "/", "~")) and "\\" not in reference:
-        return _download(reference), None
-    raise CheckpointError(f"there is no checkpoint {reference}: the folder does not exist")
+    is_hub_id = HUB_ID.fullmatch(reference) is not None and not path.parent.is_dir()
+    try:
+        run, saved = runs.find_with_checkpoint(reference)
+    except UsageError as error:
+        if not is_hub_id:
+            raise CheckpointError(_no_checkpoint(reference, str(error))) from None
+    else:
+        if saved is None:
+            is_newest = reference.endswith(f"@{runs.LATEST}")
+            saved = checkpoint.newest(run.checkpoints) if is_newest else checkpoint.best(run.checkpoints)
+        return saved.folder, saved
+    return _download(reference), None
+
+
+def _what_a_folder_is(path: Path) -> str | None:
+    """What to name instead of the folder of all runs or of a run's checkpoints; None for other folders."""
+    if path.name == runs.CHECKPOINTS and (path.parent / "run.json").is_file():
+        return (
+            f"{path} holds the checkpoints of a run; name the run, {path.parent}, for its best one, or one of the "
+            f"folders in {path}"
+        )
+    found = sorted(path.glob("*/run.json"))
+    if found:
+        newest = found[-1].parent
+        return f"{path} holds {len(found)} runs; name one of them, such as {newest}, or latest for the one begun last"
+    return None
+
+
+def _no_checkpoint(reference: str, no_run: str) -> str:
+    """The message for a word that is neither a folder nor a run, and no id of the Hub, whose ids have one slash."""
+    if reference in PUBLISHED:
+        return f"{no_run}; for the published model write {PUBLISHED[reference]}"
+    if reference in {source.name for source in preset_files.available()}:
+        return f"{reference} is a preset, not a model; train it first: gpt2tui train {reference}"
+    if "/" in reference or "\\" in reference:
+        return f"there is no checkpoint {reference}: the folder does not exist, and {no_run}"
+    return f"{no_run}; there is no folder of that name either, and models of the Hub are written owner/name"
 
 
 def _download(hub_id: str) -> Path:
@@ -393,7 +438,7 @@ def _download(hub_id: str) -> Path:
                 f"the Hugging Face Hub gives no model of that name ({first_line(error)[:200] or type(error).__name__})"
             )
         else:
-            hub = "the Hugging Face Hub, where a model may have that name, cannot be reached and its cache has none"
+            hub = "the Hugging Face Hub, where a model may have that name, cannot be reached, and its cache has none"
         raise CheckpointError(
             f"there is no run {hub_id} in {runs_folder()} (`gpt2tui runs list` shows them) and no folder of that name; "
             + hub

@@ -293,6 +293,8 @@ def find(reference: str) -> Run:
             raise RunLockedError(f"{folder} is in use by another process, which is still preparing its data")
     from difflib import get_close_matches
 
+    if Path(reference).parent == runs_folder():
+        reference = Path(reference).name
     known = all_runs()
     if reference == LATEST and known:
         return max(known, key=_started)
