@@ -8,6 +8,7 @@ from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.errors import Mistake, PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.layers import read_chain
+from gpt2tui.preset.settings import may_be_left_out
 from gpt2tui.system.terminal_text import print_on_stderr, printable_value
 
 
@@ -111,7 +112,7 @@ def list_keys(options: argparse.Namespace) -> int:
         return 0
     columns = [Column("key"), *(Column(header, folds=True) for header in ("default", "allowed", "meaning"))]
     extends = ("extends", "", "the name of a preset or a path", preset_files.json_schema()["properties"]["extends"])
-    rows = [(s.key, _default_text(s), s.allowed, s.help) for s in preset_files.settings()]
+    rows = [(s.key, _default_text(s), _allowed_text(s), s.help) for s in preset_files.settings()]
     print_table(columns, [(*extends[:3], extends[3]["description"]), *rows])
     return 0
 
@@ -126,6 +127,10 @@ def _table_row(row: dict[str, object]) -> tuple[object, ...]:
     count = row["parameters"]
     size = "" if count is None else f"{count:,}"
     return row["name"], size, row["source"] or "", row["description"] or row["error"] or ""
+
+
+def _allowed_text(setting: preset_files.Setting) -> str:
+    return f'{setting.allowed}; or "auto": left out' if setting.key in may_be_left_out() else setting.allowed
 
 
 def _default_text(setting: preset_files.Setting) -> str:

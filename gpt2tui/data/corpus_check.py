@@ -39,7 +39,7 @@ def check_vocabulary(preset: Preset, tokenizer_size: int) -> None:
     if wanted is not None and wanted < tokenizer_size:
         raise PresetError(
             f"model.vocab_size = {wanted} is smaller than the {preset.data.tokenizer} tokenizer needs, "
-            f"{tokenizer_size}; leave it out to have it filled in"
+            f'{tokenizer_size}; leave it out, or write "auto" to leave out an inherited one, to have it filled in'
         )
 
 

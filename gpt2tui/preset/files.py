@@ -11,10 +11,13 @@ import tomli_w
 from gpt2tui.errors import CheckpointError, Mistake, PresetError, ResourceError
 from gpt2tui.preset.catalog import PresetSource, available, find, shipped_folder, user_folder
 from gpt2tui.preset.layers import (
+    LEFT_OUT,
     MAX_BYTES,
     Key,
     Layer,
     Overrides,
+    adapted,
+    inherited,
     merge,
     parse,
     read_chain,
@@ -69,10 +72,10 @@ def load(
 ) -> LoadedPreset:
     """The preset of these layers: names, paths, or mappings of settings; later layers win, and overrides win over all.
 
-    A layer may be partial and may build on another with `extends = "name"` at its top. A preset of mappings alone is
-    named "custom". The order is: the schema's
-    defaults, `frozen` (the preset of a run or a checkpoint), the layers, the overrides. Raises PresetError, whose
-    message has one line for each mistake.
+    A layer may be partial and may build on another with `extends = "name"` at its top. The description is that of the
+    last layer; a vocabulary size and a prompt do not outlast the tokenizer and the corpus that they were written for.
+    A preset of mappings alone is named "custom". The order is: the schema's defaults, `frozen` (the preset of a run or
+    a checkpoint), the layers, the overrides. Raises PresetError, whose message has one line for each mistake.
     """
     merged: Layer = _read_frozen(frozen) if frozen else {}
     files: list[Path] = [frozen] if frozen else []
@@ -86,8 +89,13 @@ def load(
             unreadable += error.mistakes
         else:
             files += paths
+            if not frozen:
+                merged = adapted(merged, settings_of_layer)
+                merged.pop(("description",), None)
             merged = merge(merged, settings_of_layer)
             unreadable += mistakes
+    if not frozen:
+        merged = adapted(merged, override_layer)
     merged = {key: sourced for key, sourced in merge(merged, override_layer).items() if sourced.value is not None}
     # Whether settings fit each other is not known while those of a whole file are missing.
     preset, mistakes = validate(merged, is_whole=not unreadable)
@@ -109,7 +117,7 @@ def _read_layer(layer: str | Path | Mapping[str, Any]) -> tuple[list[Path], Laye
     if (base := layer.get("extends")) is None:
         return [], own, []
     paths, below, mistakes = read_chain(find(base))
-    return paths, merge(below, own), mistakes
+    return paths, merge(inherited(below, own), own), mistakes
 
 
 def check(path: Path) -> LoadedPreset:
@@ -197,27 +205,20 @@ def update(preset: Preset, path: Path) -> str:
         save(preset, path)
         return ""
     wanted, lost = flat(preset), ""
-    inherited = _inherited(base, wanted)
-    cleared = [key for key, value in wanted.items() if value is None and inherited[key] is not None]
-    if cleared:  # TOML has no null to clear a value of the base
-        lost = f"extends was removed: with that preset as base {' and '.join(cleared)} cannot be left out"
-        base = {}
-    text = _edited(text, own, base, wanted, keeps_extends=not cleared)
+    text = _edited(text, own, base, wanted)
     if validate(merge(base, with_source_beside(parse(path, text)[0], path)))[0] != preset:
         text, lost = dumps(preset), "its comments and what it extends could not be kept"
     _write(path, text)
     return lost
 
 
-def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any], keeps_extends: bool) -> str:
+def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any]) -> str:
     """A file's text with the wanted settings; tomlkit gets it wrong where a table is in several parts."""
     import tomlkit  # takes 25 ms, so only when needed
     from tomlkit.exceptions import TOMLKitError
 
     try:
         document = tomlkit.parse(text)
-        if not keeps_extends:
-            document.pop("extends")
         for table in optional_tables():
             _edit_optional_table(document, table, setting_values(base)[table], wanted[table])
         _edit_settings(document, own, _inherited(base, wanted), wanted)
@@ -243,7 +244,10 @@ def _edit_settings(document: Any, own: Layer, inherited: Mapping[str, Any], want
         if key not in keys and not is_table and key not in {(table,) for table in optional_tables()}:
             _put(document, key if key[0] in tables() else key[:1], None)
     for key, value in keys.items():
-        before = own[key].value if key in own else inherited[".".join(key)]
+        base = inherited[".".join(key)]
+        before = own[key].value if key in own else base
+        if value is None and base is not None:
+            value = LEFT_OUT
         if before != value or isinstance(before, bool) != isinstance(value, bool):
             _put(document, key, value)
 

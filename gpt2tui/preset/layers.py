@@ -11,14 +11,25 @@ from typing import Any
 from gpt2tui.errors import Mistake, Place, PresetError
 from gpt2tui.preset import source as sources
 from gpt2tui.preset.catalog import find_base, missing_file, shipped_folder
-from gpt2tui.preset.settings import defaults, optional_tables, settings, with_table
+from gpt2tui.preset.settings import defaults, may_be_left_out, optional_tables, settings, with_table
 from gpt2tui.system.terminal_text import printable, printable_value
 
 MAX_BYTES = 32 * 1024  # tomllib's time grows with the square of some texts; the largest shipped preset has 2 KiB
 MAX_NESTING = 16
 MAX_EXTENDS = 8
 
+LEFT_OUT = "auto"
+"""The value that leaves a setting out again which a lower layer sets; TOML has no null."""
+
 Key = tuple[str, ...]
+
+_OF_ONE_FILE: tuple[Key, ...] = (("description",), ("sampling", "prompt"))
+"""Settings that a preset does not inherit from the one it extends."""
+_DEPENDENT: tuple[tuple[Key, Key], ...] = (
+    (("data", "tokenizer"), ("model", "vocab_size")),
+    (("data", "source"), ("sampling", "prompt")),
+)
+"""A setting, and one that is made for its value: with another value it is left out, unless it is set too."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,9 @@ def read_for_editing(path: Path) -> tuple[str, Layer, Layer]:
     text = _read_text(path)
     own, base = parse(path, text)
     own = with_source_beside(own, path)
-    return text, own, {} if base is None else read_file(_base_path(base, path, (path.resolve(),)))[1]
+    if base is None:
+        return text, own, {}
+    return text, own, inherited(read_file(_base_path(base, path, (path.resolve(),)))[1], own)
 
 
 def read_settings(settings_in_python: Mapping[str, Any]) -> Layer:
@@ -139,8 +152,33 @@ def merge(base: Layer, over: Layer) -> Layer:
     return merged
 
 
+def inherited(base: Layer, own: Layer) -> Layer:
+    """What a file with the settings `own` gets from the preset that it extends."""
+    return {key: sourced for key, sourced in adapted(base, own).items() if key not in _OF_ONE_FILE}
+
+
+def adapted(base: Layer, over: Layer) -> Layer:
+    """The base without the vocabulary of another tokenizer and the prompt of another corpus than those of `over`."""
+    dropped = {
+        dependent
+        for cause, dependent in _DEPENDENT
+        if cause in base and cause in over and base[cause].value != over[cause].value
+    }
+    return {key: sourced for key, sourced in base.items() if key not in dropped}
+
+
+def without_left_out(layer: Layer) -> Layer:
+    """The settings without those whose value "auto" leaves them out."""
+    return {
+        key: sourced
+        for key, sourced in layer.items()
+        if sourced.value != LEFT_OUT or ".".join(key) not in may_be_left_out()
+    }
+
+
 def setting_values(layer: Layer) -> dict[str, Any]:
     """The value of every setting by dotted key, valid or not, else the schema's default; None where left out."""
+    layer = without_left_out(layer)
     found = defaults()
     for table in optional_tables():
         is_off = (table,) in layer and layer[(table,)].value is False
@@ -182,7 +220,7 @@ def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], La
     except PresetError as error:
         return [path], layer, [_wrong_base(base, str(error))]
     paths, base_layer, mistakes = _read_chain(base_path, chain)
-    return [*paths, path], merge(base_layer, layer), mistakes
+    return [*paths, path], merge(inherited(base_layer, layer), layer), mistakes
 
 
 def with_source_beside(layer: Layer, path: Path) -> Layer:

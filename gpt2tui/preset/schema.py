@@ -293,7 +293,7 @@ class Preset(Table):
             add(
                 "model.vocab_size",
                 f"{self.model.vocab_size} is smaller than the {data.tokenizer} tokenizer needs, {smallest}; "
-                "leave it out to have it filled in",
+                'leave it out, or write "auto" to leave out an inherited one, to have it filled in',
                 "data.tokenizer",
             )
         if data.streaming and data.tokenizer == "char":

@@ -63,15 +63,15 @@ class Setting:
             quoted = [f'"{choice}"' for choice in self.choices]
             return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
         article = "" if self.type == "true or false" else "a "
-        comma = "" if not self.bounds else " " if self.bounds.startswith("from") else ", "
+        joint = "" if not self.bounds else " of " if self.bounds.startswith("at ") else " "
         unit = f" ({self.unit})" if self.unit else ""
-        return f"{article}{self.type}{comma}{self.bounds}{unit}"
+        return f"{article}{self.type}{joint}{self.bounds}{unit}"
 
 
 @cache
 def settings() -> tuple[Setting, ...]:
     """Every setting of a preset in the order of the schema, with dotted keys."""
-    schema = json_schema()
+    schema = _schema()
     return tuple(_walk(schema, schema, ""))
 
 
@@ -85,6 +85,13 @@ def tables() -> tuple[str, ...]:
 def optional_tables() -> frozenset[str]:
     """The names of the tables that a preset may leave out."""
     return frozenset(setting.key for setting in settings() if setting.is_table)
+
+
+@cache
+def may_be_left_out() -> frozenset[str]:
+    """The keys of the settings that are filled in where they are left out; "auto" leaves out what a base sets."""
+    without_default = {setting.key for setting in settings() if setting.default is None and not setting.is_table}
+    return frozenset(without_default | {"training.sequence_length"})
 
 
 def flat(preset: Preset) -> dict[str, Any]:
@@ -111,6 +118,22 @@ def with_table(values: Values, table: str, is_there: bool) -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a preset file, for editors with TOML completion and validation."""
+    schema = _schema()
+    for key in may_be_left_out():
+        table, _, name = key.rpartition(".")
+        owner = schema
+        if table:
+            reference = schema["properties"][table]
+            reference = reference["anyOf"][0] if "anyOf" in reference else reference
+            owner = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+        described = owner["properties"][name]
+        about = {word: described.pop(word) for word in ("title", "description", "default", "unit") if word in described}
+        owner["properties"][name] = {**about, "anyOf": [described, {"const": "auto"}]}
+    return schema
+
+
+def _schema() -> dict[str, Any]:
+    """The JSON schema without "auto" for settings that may be left out."""
     schema = Preset.model_json_schema()
     for table in (schema, *schema["$defs"].values()):
         table["description"] = _one_line(table.get("description", ""))
@@ -177,7 +200,7 @@ def _bounds(described: dict[str, Any]) -> str:
     if least is not None and most is not None:
         return f"from {number_text(least)} to {number_text(most)}"
     limits = [f"{words} {number_text(described[name])}" for name, words in _LIMITS.items() if name in described]
-    of_what = {"string": " characters", "array": " of them"}.get(described["type"], "") if limits else ""
+    of_what = {"string": " characters", "array": " entries"}.get(described["type"], "") if limits else ""
     return " and ".join(limits) + of_what
 
 

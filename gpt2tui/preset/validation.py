@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from gpt2tui.errors import Mistake, Place
-from gpt2tui.preset.layers import Key, Layer, prefixes
+from gpt2tui.preset.layers import LEFT_OUT, Key, Layer, prefixes, without_left_out
 from gpt2tui.preset.schema import Preset
-from gpt2tui.preset.settings import Setting, optional_tables, settings, tables
+from gpt2tui.preset.settings import Setting, may_be_left_out, optional_tables, settings, tables
 from gpt2tui.system.terminal_text import printable, printable_value
 
 MAX_MISTAKES = 100
@@ -39,6 +39,7 @@ def validate(layer: Layer, is_whole: bool = True) -> tuple[Preset | None, list[M
 
     With `is_whole` false some settings are missing: each is validated alone, and not whether they fit together.
     """
+    layer = without_left_out(layer)
     try:
         preset = Preset.model_validate(_nested(layer))
     except ValidationError as error:
@@ -83,6 +84,8 @@ def _not_allowed(setting: Setting, value: Any) -> str:
 
 def _suggestion(setting: Setting, value: Any) -> str:
     """How to write the value that was probably meant; empty when that is not clear."""
+    if setting.key in may_be_left_out() and str(value).lower() in ("", "none", "null", "default"):
+        return f'write "{LEFT_OUT}" to leave it out'
     if setting.choices:
         near = difflib.get_close_matches(str(value).lower()[:100], setting.choices, n=1, cutoff=0.4)
         return f'did you mean "{near[0]}"?' if near else ""

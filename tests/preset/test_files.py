@@ -259,14 +259,14 @@ n_layer = 2
     )
     lines = mistakes(["bad.toml"], ["traning.seed=1", "sampling.top_p=0"])
     starts = [
-        "--set sampling.top_p: 0 is not a number, above 0 and at most 1",
+        "--set sampling.top_p: 0 is not a number above 0 and at most 1",
         "--set traning.seed: there is no table [traning]; did you mean [training]?",
         "bad.toml:2:description: 3 is not a text",
         "bad.toml:4:model.n_embd: 70000 is not a whole number from 1 to 65,536",
         "bad.toml:5:model.n_heads: 7: there is no such setting; did you mean model.n_head?",
         "bad.toml:7:training.sequence_length: 2048 is more than model.n_positions = 1024",
         'bad.toml:8:training.num_iterations: "many" is not a whole number from',
-        "bad.toml:10:optimizer.lr: nan is not a number, above 0 and at most 10",
+        "bad.toml:10:optimizer.lr: nan is not a number above 0 and at most 10",
         'bad.toml:11:optimizer.name: "adam" is not "adamw" or "muon"; did you mean "adamw"?',
         "bad.toml:13:modle.n_layer: there is no table [modle]; did you mean [model]?",
     ]
@@ -376,7 +376,7 @@ def test_a_mistake_has_its_parts(write):
     assert (lr.key, lr.value, lr.allowed, lr.suggestion) == (
         "optimizer.lr",
         20,
-        "a number, above 0 and at most 10",
+        "a number above 0 and at most 10",
         "",
     )
     assert (sed.key, sed.suggestion) == ("training.sed", "did you mean training.seed?")
@@ -670,8 +670,8 @@ def test_a_preset_too_large_to_be_read_again_is_neither_loaded_nor_saved(write, 
     preset = Preset.model_validate({"sampling": {"prompt": "x" * 40_000}})
     with pytest.raises(PresetError, match="40,"):
         preset_files.save(preset, tmp_path / "large.toml")
-    write("a.toml", f'description = "{"d" * 9_000}"\n')
-    write("b.toml", f'[sampling]\nprompt = "{"p" * 30_000}"\n')
+    write("a.toml", f'[sampling]\nprompt = "{"p" * 30_000}"\n')
+    write("b.toml", f'description = "{"d" * 9_000}"\n')
     assert "at most 32,768 are allowed" in mistake(["a.toml", "b.toml"])
 
 
@@ -695,12 +695,12 @@ def test_settings_describe_every_field():
     ("key", "allowed", "default"),
     [
         ("model.vocab_size", "a whole number from 2 to 1,000,000 (tokens)", None),
-        ("optimizer.lr", "a number, above 0 and at most 10", 3e-4),
-        ("optimizer.beta1", "a number, at least 0 and below 1", 0.9),
+        ("optimizer.lr", "a number above 0 and at most 10", 3e-4),
+        ("optimizer.beta1", "a number of at least 0 and below 1", 0.9),
         ("optimizer.name", '"adamw" or "muon"', "adamw"),
         ("data.streaming", "true or false", False),
-        ("data.source", "a text, at least 1 and at most 4,096 characters", "python-stdlib"),
-        ("tracking.tags", "a list of texts, at most 64 of them", []),
+        ("data.source", "a text of at least 1 and at most 4,096 characters", "python-stdlib"),
+        ("tracking.tags", "a list of texts of at most 64 entries", []),
     ],
 )
 def test_settings_say_what_is_allowed(key, allowed, default):
@@ -714,6 +714,8 @@ def test_the_json_schema_is_json_and_knows_units_bounds_and_extends():
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["properties"]["extends"]["type"] == "string"
     vocab_size = schema["$defs"]["GPT2Config"]["properties"]["vocab_size"]
+    assert vocab_size["anyOf"][1] == {"const": "auto"}
+    vocab_size = {**vocab_size, **vocab_size["anyOf"][0]}
     assert (vocab_size["type"], vocab_size["maximum"], vocab_size["unit"]) == ("integer", 1_000_000, "tokens")
     assert "null" not in json.dumps(schema)
     assert schema["additionalProperties"] is False

@@ -88,14 +88,19 @@ def test_a_preset_that_extends_another_keeps_that_and_only_its_own_keys(tmp_path
     assert not note
 
 
-def test_a_value_of_the_base_that_cannot_be_left_out_removes_extends_and_says_so(tmp_path):
+def test_a_value_of_the_base_is_left_out_again_with_auto(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('extends = "small" # the base\n[data] # text\ntokenizer = "bpe"\n')
     preset = changed(preset_files.check(path).preset, model={"vocab_size": None})
     text, note = saved(path, preset)
-    assert "model.vocab_size cannot be left out" in note
-    assert "extends" not in tomllib.loads(text)
+    assert tomllib.loads(text) == {"extends": "small", "data": {"tokenizer": "bpe"}, "model": {"vocab_size": "auto"}}
     assert "[data] # text" in text
+    assert not note
+    assert preset_files.check(path).preset == preset
+    again, _ = saved(path, preset)
+    assert again == text
+    with_size, _ = saved(path, changed(preset, model={"vocab_size": 2048}))
+    assert tomllib.loads(with_size)["model"] == {"vocab_size": 2048}
 
 
 @pytest.mark.parametrize(

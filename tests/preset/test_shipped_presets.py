@@ -43,7 +43,8 @@ def test_a_shipped_preset_repeats_nothing_of_the_preset_it_extends(path):
     base = shipped(values["extends"]) if "extends" in values else None
     for table, settings in values.items():
         for key, value in settings.items() if base and isinstance(settings, dict) else ():
-            assert getattr(getattr(base, table), key) != value, f"{table}.{key}"
+            if (table, key) != ("sampling", "prompt"):  # which is not inherited
+                assert getattr(getattr(base, table), key) != value, f"{table}.{key}"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
