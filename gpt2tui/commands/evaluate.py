@@ -31,11 +31,16 @@ def evaluate(options: argparse.Namespace) -> int:
         raise UsageError(f"{model.source} does not record what it was trained on; name a corpus with --source")
     if options.source is not None:
         table = (table or DataTable()).model_copy(update={"source": options.source})
+    if table is not None and options.text_column is not None:
+        table = table.model_copy(update={"text_column": options.text_column})
     assert table is not None
     for done, _ in hash_content(table):
         if not done:
             print_on_stderr(f"hashing {table.source}")
-    corpus = open_corpus(table)
+    try:
+        corpus = open_corpus(table)
+    except DataError as error:
+        raise DataError(str(error).replace("data.text_column", "--text-column")) from error
     if options.split == "test" and not corpus.has_test:
         raise DataError(f"{table.source} has no test split; measure with --split validation")
     splits: list[Split] = ["validation", "test"] if corpus.has_test else ["validation"]

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from typing import TYPE_CHECKING
 
 from gpt2tui.errors import UsageError
@@ -17,6 +18,8 @@ def sample(options: argparse.Namespace) -> int:
     from gpt2tui import generation
     from gpt2tui.commands.tables import print_json
 
+    if options.prompt == "-":
+        options.prompt = sys.stdin.read()
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
     sampling_settings(SamplingTable(), options)  # reports wrong options before a large model is loaded

@@ -32,7 +32,10 @@ def serve(options: argparse.Namespace) -> int:
     try:
         from textual_serve.server import Server
     except ImportError:
-        raise UsageError("`gpt2tui serve` needs the package textual-serve: pip install 'gpt2tui[serve]'") from None
+        raise UsageError(
+            "`gpt2tui serve` needs the package textual-serve: pip install textual-serve, or in a checkout "
+            "run uv run --extra serve gpt2tui serve"
+        ) from None
     from aiohttp import web
 
     public_url = _public_url(options)

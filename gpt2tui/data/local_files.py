@@ -4,6 +4,7 @@ import difflib
 import glob
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,15 @@ from gpt2tui.data.row_files import RowFiles
 from gpt2tui.data.rows import RowCorpus
 from gpt2tui.data.text_files import TextFile, TextFiles, has_markers
 from gpt2tui.errors import DataError
+from gpt2tui.preset import source as sources
 from gpt2tui.preset.schema import DataTable
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
 READABLE = ".txt, .md, .py, .jsonl, .ndjson, .json, .csv, .tsv or .parquet, compressed (.gz, .bz2, .xz, .zst) or not"
+DOWNLOADS = {
+    "shakespeare.txt": "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+}
+"""Corpora of shipped presets that are one file, and where it is."""
 _SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -159,6 +165,10 @@ def find_files(source: str) -> FoundFiles:
         raise DataError(f"{path} is a pipe or a device; write the text into a file, because it is read more than once")
     if path.is_symlink():
         raise DataError(f"{path} is a link to something that does not exist; check data.source")
+    if path.name in DOWNLOADS:
+        raise DataError(
+            f"{path} does not exist; download it: curl -fLo {shlex.quote(str(path))} {DOWNLOADS[path.name]}"
+        )
     relative = "" if path.is_absolute() else f" in the preset's folder or in {Path.cwd()}"
     raise DataError(f"{path} does not exist{relative}{_nearest(path)}")
 
@@ -282,4 +292,7 @@ def _nearest(path: Path) -> str:
     except OSError:
         names = []
     similar = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {folder / similar[0]}?" if similar else "; check data.source"
+    if similar:
+        return f"; did you mean {folder / similar[0]}?"
+    named = difflib.get_close_matches(path.name, sources.NAMED, n=1, cutoff=0.75)
+    return f"; did you mean {named[0]}?" if named else "; check data.source"

@@ -210,7 +210,9 @@ def _columns(row: dict[str, Any], kind: type) -> list[str]:
 
 def _not_text(where: str, kind: str, column: str, text_columns: Collection[str]) -> DataError:
     there = f"columns of text are {', '.join(text_columns)}" if text_columns else "it has no column of text"
-    return DataError(f"{where} has {kind} in column {column}, not text; {there}; choose another data.text_column")
+    return DataError(
+        f"{where} has a value of the type {kind} in column {column}, not text; {there}; choose another data.text_column"
+    )
 
 
 # ---- CSV

@@ -41,8 +41,11 @@ def sets(settings):
     return [word for setting in settings for word in ("--set", setting)]
 
 
+JSONL = ["--log-format", "jsonl"]
+
+
 def train_arguments(folder, *overrides):
-    return ["--headless", "--preset", "default", *sets(tiny_runs.options(folder, *overrides))]
+    return ["--headless", *JSONL, "--preset", "default", *sets(tiny_runs.options(folder, *overrides))]
 
 
 def start(*arguments, event="step"):
@@ -79,7 +82,7 @@ def trained(tmp_path_factory):
     return folder / "run", result
 
 
-def test_without_a_terminal_stdout_is_json_lines_and_equals_the_file(trained):
+def test_stdout_in_jsonl_equals_the_file(trained):
     run, result = trained
     lines = result.stdout.splitlines()
     assert lines == (run / "events.jsonl").read_text().splitlines()
@@ -103,8 +106,8 @@ def test_a_run_folder_holds_what_the_contract_says(trained):
     assert not [p for p in run.rglob("*") if p.suffix in (".pt", ".pkl", ".bin")]
 
 
-def test_log_format_text_is_for_people(tmp_path):
-    result = gpt2tui(*train_arguments(tmp_path), "--log-format", "text")
+def test_the_log_is_text_in_a_pipe_too(tmp_path):
+    result = gpt2tui(*(word for word in train_arguments(tmp_path) if word not in JSONL))
     assert result.returncode == 0
     assert "bits/byte" in result.stdout
     assert "\x1b" not in result.stdout
@@ -192,7 +195,7 @@ def test_a_signal_finishes_the_step_and_saves_and_gives_its_exit_code(tmp_path, 
     last = events[-1]["step"]
     assert last >= 2
     assert checkpoint.newest(run / "checkpoints").step == last
-    again = gpt2tui("--headless", "--resume", run, "--set", f"training.num_iterations={last + 2}")
+    again = gpt2tui("train", *JSONL, "--resume", run, "--set", f"training.num_iterations={last + 2}")
     steps = [e["step"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "step"]
     assert steps == [last + 1, last + 2], again.stderr
 
@@ -230,7 +233,7 @@ def test_a_run_is_held_by_its_process_and_once_that_is_killed_it_is_crashed_and_
         process.communicate()
     assert json.loads(gpt2tui("runs", "show", run, "--json").stdout)["state"] == "crashed"
     saved = checkpoint.newest(run / "checkpoints").step
-    result = gpt2tui("--headless", "--resume", run, "--set", f"training.num_iterations={saved + 1}")
+    result = gpt2tui("train", *JSONL, "--resume", run, "--set", f"training.num_iterations={saved + 1}")
     assert result.returncode == 0, result.stderr
     assert [e["step"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "step"] == [saved + 1]
 
@@ -244,12 +247,10 @@ def test_resuming_with_a_preset_that_no_longer_fits_names_what_differs(trained):
 def test_a_setting_changed_on_resume_stays_changed(tmp_path):
     run = tmp_path / "run"
     assert gpt2tui(*train_arguments(tmp_path, "training.checkpoint_frequency=2"), "--run-dir", run).returncode == 0
-    changed = gpt2tui(
-        "--headless", "--resume", run, "--set", "training.num_iterations=14", "--set", "optimizer.lr=0.02"
-    )
+    changed = gpt2tui("train", *JSONL, "--resume", run, "training.num_iterations=14", "optimizer.lr=0.02")
     assert changed.returncode == 0, changed.stderr
     assert "optimizer.lr: 0.01 -> 0.02" in changed.stderr
-    again = gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=15")
+    again = gpt2tui("train", *JSONL, "--resume", run, "--set", "training.num_iterations=15")
     assert "optimizer.lr" not in again.stderr
     assert preset_files.check(run / "checkpoints" / "step-00000015" / "preset.toml").preset.optimizer.lr == 0.02
     message = clear_message(gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=3"), 4)
@@ -263,7 +264,7 @@ def test_falling_back_to_an_older_checkpoint_is_reported(tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    result = gpt2tui("--headless", "--resume", run)
+    result = gpt2tui("train", *JSONL, "--resume", run)
     warnings = [e["message"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "warning"]
     assert any("SHA-256" in warning and "step-00000008 is used" in warning for warning in warnings)
 
@@ -353,6 +354,11 @@ def test_a_run_without_a_valid_checkpoint_says_why(trained, tmp_path):
     ("arguments", "code", "words"),
     [
         (["--headless", "--preset", "smal"], 2, "did you mean small"),
+        (["train", "smal"], 2, "did you mean small"),
+        (["train"], 2, "gpt2tui train PRESET"),
+        (["train", "small", "lr=1"], 2, "did you mean optimizer.lr"),
+        (["--dry-run"], 2, "no preset is named"),
+        (["train", "small", "--name", "a/b"], 2, "cannot be the name of a run"),
         (["--headless"], 2, "--preset"),
         (["--headless", "--preset", "test", "--set", "training.batchsize=2"], 2, "training.batch_size"),
         (["--headless", "--preset", "test", "--set", "training.sequence_length=4096"], 2, "n_positions"),
@@ -375,7 +381,7 @@ def test_bad_input_is_one_clear_message_and_its_exit_code(tmp_path, arguments, c
         ("--preset small sample RUN", "--preset small has no effect before the command sample"),
         ("--preset=small --headless runs list", "--preset=small --headless has no effect before the command runs"),
         ("--seed 3 runs list", "see gpt2tui runs --help"),
-        ("--set x=1 presets show small", "see gpt2tui presets --help"),
+        ("--set x=1 presets show small", "write options after their command: gpt2tui presets show small --set x=1"),
         ("--resume runs attach r", "see gpt2tui attach --help"),
         ("--dry-run serve", "see gpt2tui serve --help"),
         ("--json runs list", "write options after their command: gpt2tui runs list --json"),

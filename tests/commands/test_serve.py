@@ -42,7 +42,7 @@ def test_without_textual_serve_the_message_says_what_to_install(monkeypatch, cap
     monkeypatch.setitem(sys.modules, "textual_serve", None)
     monkeypatch.setitem(sys.modules, "textual_serve.server", None)
     assert main(["serve"]) == 2
-    assert "gpt2tui[serve]" in capsys.readouterr().err
+    assert "uv run --extra serve gpt2tui serve" in capsys.readouterr().err
 
 
 def test_attach_names_the_nearest_run(tmp_path, monkeypatch, capsys):

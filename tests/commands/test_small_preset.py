@@ -11,7 +11,8 @@ import pytest
 
 @pytest.mark.slow
 def test_small_learns_to_write_what_looks_like_python(tmp_path):
-    command = [sys.executable, "-m", "gpt2tui", "--headless", "--preset", "small", "--run-dir", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "gpt2tui", "train", "small", "--run-dir", str(tmp_path / "run")]
+    command += ["--log-format", "jsonl"]
     # A number of steps instead of a time, so that every machine trains the same model.
     command += ["--set", "training.time_budget=0", "--set", "training.num_iterations=110"]
     command += ["--set", "sampling.max_length=300", "--set", "sampling.temperature=0.8"]

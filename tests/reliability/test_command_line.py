@@ -17,9 +17,12 @@ EXAMPLES = int(os.environ.get("GPT2TUI_EXAMPLES", "40"))
 COMMANDS = (
     *((["presets", action], ["--json"]) for action in ("list", "show", "check", "keys", "schema")),
     *((["runs", action], ["--json"]) for action in ("list", "show")),
+    (["runs", "list"], ["--sort", "--filter", "--columns"]),
+    *((["runs", action], ["--yes"]) for action in ("rename", "delete", "stop")),
     (["sample"], ["--prompt", "--max-length", "--temperature", "--top-k", "--seed", "--device", "--precision"]),
     (["eval"], ["--source", "--split", "--device"]),
     (["--dry-run"], ["--preset", "--set", "--set", "--set", "--resume", "--json"]),
+    (["train", "--dry-run"], ["--preset", "--set", "--seed", "--toml", "--json"]),
     (["--headless"], ["--preset", "--set", "--run-dir", "--resume", "--log-format"]),
     ([], ["--preset", "--set", "--headless"]),
 )
