@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
+    try:
+        return _evaluate(options)
+    except DataError as error:  # which names the setting of a preset
+        raise DataError(str(error).replace("data.text_column", "--text-column")) from error
+
+
+def _evaluate(options: argparse.Namespace) -> int:
     from gpt2tui import generation
     from gpt2tui.commands.sample import warn_of_skipped
     from gpt2tui.data import xz
@@ -37,10 +44,7 @@ def evaluate(options: argparse.Namespace) -> int:
     for done, _ in hash_content(table):
         if not done:
             print_on_stderr(f"hashing {table.source}")
-    try:
-        corpus = open_corpus(table)
-    except DataError as error:
-        raise DataError(str(error).replace("data.text_column", "--text-column")) from error
+    corpus = open_corpus(table)
     if options.split == "test" and not corpus.has_test:
         raise DataError(f"{table.source} has no test split; measure with --split validation")
     splits: list[Split] = ["validation", "test"] if corpus.has_test else ["validation"]

@@ -277,7 +277,8 @@ class Preset(Table):
         if schedule.warmup_iterations > t.num_iterations:
             add(
                 "schedule.warmup_iterations",
-                f"{schedule.warmup_iterations} is more than training.num_iterations = {t.num_iterations}",
+                f"{schedule.warmup_iterations} is more than training.num_iterations = {t.num_iterations}; a shorter "
+                f"run needs a shorter warm-up, such as schedule.warmup_iterations={t.num_iterations // 10}",
                 "training.num_iterations",
             )
         if schedule.min_lr > self.optimizer.lr:

@@ -7,10 +7,12 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import psutil
 import pytest
@@ -18,6 +20,7 @@ import pytest
 from gpt2tui.__main__ import main
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
+from gpt2tui.run import folder as runs
 from tests import tiny_runs
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
@@ -523,3 +526,63 @@ def test_wandb_offline_writes_beside_the_run(tmp_path):
     result = gpt2tui(*train_arguments(tmp_path, "tracking.wandb=offline"), "--run-dir", run)
     assert result.returncode == 0, result.stderr
     assert list(run.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def test_a_run_is_trained_named_and_sampled_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "default", *tiny_runs.options(tmp_path), "--name", "lr=1e-2", "--seed", "7"]
+    result = gpt2tui(*words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "bits/byte" in result.stdout
+    (name,) = [run.name for run in runs.all_runs()]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-lr=1e-2", name)
+    shown = json.loads(gpt2tui("runs", "show", "lr=1e-2", "--json").stdout)
+    assert shown["settings"]["training"]["seed"] == 7
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the quick"))
+    sampled = gpt2tui("sample", "latest", "--prompt", "-", "--max-length", 3, "--json")
+    assert json.loads(sampled.stdout)[0]["prompt"] == "the quick"
+
+
+def test_eval_reads_the_column_that_is_named(trained, tmp_path):
+    run, _ = trained
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,tweet\n" + "".join(f"{i},the quick brown fox\n" for i in range(200)))
+    assert "did you mean" in clear_message(gpt2tui("eval", run, "--source", rows, "--text-column", "tweat"), 3)
+    assert "--text-column" in clear_message(gpt2tui("eval", run, "--source", rows, "--text-column", "zzz"), 3)
+    result = gpt2tui("eval", run, "--source", rows, "--text-column", "tweet", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["splits"]["validation"]["tokens"] > 0
+
+
+def test_presets_are_checked_as_layers_with_settings(tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[optimizer]\nlr = 0.01\n")
+    alone = gpt2tui("presets", "check", mine)
+    assert alone.returncode == 0
+    assert "is a valid partial preset: it has no [model] and no extends" in alone.stderr
+    assert "124,439,808 parameters" in alone.stderr
+    size = f"{preset_files.load(['small']).preset.known_parameters:,} parameters"
+    layered = gpt2tui("presets", "check", "small", mine)
+    assert f"small + {mine} is a valid preset: {size}" in layered.stderr
+    assert json.loads(gpt2tui("presets", "check", "small", mine, "--json").stdout)[0]["partial"] is False
+    message = clear_message(
+        gpt2tui("presets", "check", "small", mine, "training.seed=-1", "--set", "model.n_head=3"), 2
+    )
+    assert "training.seed" in message
+    assert "model.n_head" in message
+    shown = tomllib.loads(gpt2tui("presets", "show", "small", mine, "training.seed=5").stdout)
+    assert (shown["optimizer"]["lr"], shown["training"]["seed"]) == (0.01, 5)
+
+
+def test_presets_keys_lists_extends_and_what_may_be_left_out():
+    lines = gpt2tui("presets", "keys").stdout
+    assert re.search(r"^extends ", lines, re.MULTILINE)
+    assert '"auto"' in lines
+
+
+def test_a_text_without_quotes_in_a_preset_is_answered(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[data]\nsource = ~/books\n")
+    assert "mine.toml:2: not TOML: Invalid value; write texts in quotes" in clear_message(
+        gpt2tui("presets", "check", path), 2
+    )

@@ -1,6 +1,7 @@
 """`--dry-run`: which mistakes in a corpus or a run it finds before training."""
 
 import json
+import tomllib
 
 import pytest
 
@@ -125,3 +126,46 @@ def test_resume_is_a_dry_run_of_the_runs_own_preset(dry_run, tmp_path):
     code, _, message = dry_run("--resume", trainer.run.folder)
     assert code == 4
     assert "has no valid checkpoint" in message
+
+
+def test_the_estimate_comes_last_and_the_settings_only_when_asked_for(tmp_path, capsys):
+    words = ["--dry-run", "--preset", "default", *sets(*tiny_runs.options(tmp_path))]
+    assert main(words) == 0  # without --headless
+    plain = capsys.readouterr()
+    assert plain.err == ""
+    assert plain.out.startswith("preset ")
+    assert "[optimizer]" not in plain.out
+    assert len(plain.out.splitlines()) <= 24
+    assert main(["train", *words, "--toml"]) == 0
+    with_settings = capsys.readouterr().out
+    toml, _, estimate = with_settings.partition("\npreset ")
+    assert "[optimizer]" in toml
+    assert preset_files.load(["default"], tiny_runs.options(tmp_path)).preset.model_dump(
+        exclude_none=True
+    ) == tomllib.loads(toml)
+    assert estimate.splitlines()[1].startswith("corpus ")
+
+
+def test_a_partial_preset_alone_is_trained_with_a_warning(dry_run, tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text("[optimizer]\nlr = 0.01\n")
+    settings = sets(*(text for text in tiny_runs.options(tmp_path) if not text.startswith("model.")))
+    code, _, message = dry_run("--preset", path, *settings, "--set", "training.sequence_length=8")
+    assert code == 0
+    assert "mine is a partial preset: it has no [model] and no extends" in message
+    code, _, message = dry_run("--preset", "small", "--preset", path, *settings)
+    assert (code, message) == (0, "")
+
+
+def test_a_missing_shakespeare_is_answered_with_the_command_that_downloads_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "shakespeare-char"]) == 3
+    message = capsys.readouterr().err
+    assert "shakespeare.txt does not exist; download it: curl -fLo shakespeare.txt https://" in message
+    described = " ".join(preset_files.load(["shakespeare-char"]).preset.description.split())
+    assert described.rpartition(" ")[2] in message  # the same address
+    assert not list((tmp_path / "runs").glob("*"))
+    assert main(["train", "shakespeare-char", "--dry-run"]) == 0
+    assert "curl -fLo" in capsys.readouterr().out
+    assert main(["train", "small", "data.source=wikitext103", "training.device=cpu"]) == 3
+    assert "did you mean wikitext-103?" in capsys.readouterr().err
