@@ -8,9 +8,10 @@ from collections.abc import Callable
 from gpt2tui import __version__
 from gpt2tui.cli.commands import add_attach, add_bench, add_evaluate, add_presets, add_sample, add_serve
 from gpt2tui.cli.completion import complete_words
-from gpt2tui.cli.parser import Parser, arranged
+from gpt2tui.cli.parser import Parser
 from gpt2tui.cli.runs import add_runs
 from gpt2tui.cli.training import START, add_train, add_training_options, check_training, presets_and_overrides
+from gpt2tui.cli.words import arranged
 
 DESCRIPTION = """\
 Trains GPT-2 from scratch in a terminal. Without a command it opens the workbench, where you edit presets, train

@@ -1,13 +1,11 @@
 """What was probably meant by a command line that is refused: sentences with the command that does it."""
 
-import contextlib
 import difflib
-import io
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from gpt2tui.cli.parser import Parser, arranged, is_option, with_hyphens
+from gpt2tui.cli.parser import Parser, is_option, with_hyphens
 from gpt2tui.system.terminal_text import printable
 
 # Words of other programs for commands of ours.
@@ -65,11 +63,14 @@ def blanks_around_equals(words: Sequence[str]) -> str:
     return f'write KEY=VALUE without blanks around "=": {command_text(joined)}'
 
 
-def before_command(top: Parser, words: Sequence[str], start: int, command: int) -> str:
-    """The answer to options before their command, which would have no effect there."""
+def before_command(words: Sequence[str], start: int, command: int, is_valid: Callable[[list[str]], bool]) -> str:
+    """The answer to options before their command, which would have no effect there.
+
+    `is_valid` says whether a command line is one that is not refused.
+    """
     before, path = words[start:command], words[:start]
     moved = [*path, *words[command:], *before]
-    is_right = _is_valid(top, moved)
+    is_right = is_valid(moved)
     hint = command_text(moved) if is_right else f"see {command_text([*path, words[command], '--help'])}"
     return (
         f"{printable(shlex.join(before), 200)} has no effect before the command {words[command]}; "
@@ -183,12 +184,3 @@ def _is_preset(word: str) -> bool:
 def _path_to(parser: Parser, top: Parser) -> list[str]:
     """The words of a command, from its `prog`."""
     return parser.prog.removeprefix(top.prog).split()
-
-
-def _is_valid(top: Parser, words: list[str]) -> bool:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            top.parse_args(arranged(top, words))
-        except SystemExit:
-            return False
-    return True
