@@ -25,7 +25,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         self.options: dict[str, argparse.Action] = {}
         self._subparsers_action: Any = None
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        # Examples keep their lines; other texts are wrapped to the terminal's width.
+        formatter = argparse.RawDescriptionHelpFormatter if "epilog" in settings else argparse.HelpFormatter
+        super().__init__(allow_abbrev=False, formatter_class=formatter, **settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """As argparse does, and remembers options by name."""

@@ -16,7 +16,7 @@ examples:
 
 def add_runs(top: Parser) -> None:
     """The command `runs` with its actions."""
-    parser = top.add_command("runs", help="list, show, rename, delete and stop runs")
+    parser = top.add_command("runs", help="list, show, compare, rename, delete and stop runs")
     listing = parser.add_command("list", help="list every run with its state and best validation loss", epilog=FILTERS)
     listing.set_defaults(command=command_in("runs", "list_runs"))
     listing.add_argument(
@@ -33,6 +33,8 @@ def add_runs(top: Parser) -> None:
     listing.add_argument("--columns", metavar="KEY,...", help="the columns of the table")
     showing = parser.add_command("show", help="show one run's numbers, its checkpoints and their folders")
     showing.set_defaults(command=command_in("runs", "show_run"))
+    comparing = parser.add_command("compare", help="compare runs: their numbers, and the settings that differ")
+    comparing.set_defaults(command=command_in("runs", "compare_runs"))
     renaming = parser.add_command("rename", help="give a run's folder another name")
     renaming.set_defaults(command=command_in("runs", "rename_run"))
     deleting = parser.add_command("delete", help="delete runs, after a question")
@@ -46,8 +48,9 @@ def add_runs(top: Parser) -> None:
     for action in (showing, renaming, stopping):
         action.add_argument("run", metavar="RUN", help=RUN).completer = run_names  # type: ignore[attr-defined]
     renaming.add_argument("name", metavar="NAME", help="the new name of the folder")
-    several = deleting.add_argument("runs", metavar="RUN", nargs="+", help=RUN)
-    several.completer = run_names  # type: ignore[attr-defined]
+    for action in (comparing, deleting):
+        several = action.add_argument("runs", metavar="RUN", nargs="+", help=RUN)
+        several.completer = run_names  # type: ignore[attr-defined]
     deleting.add_argument("--yes", action="store_true", help="do not ask")
-    for action in (listing, showing):
+    for action in (listing, showing, comparing):
         action.add_argument("--json", action="store_true", help="print one JSON document")

@@ -1,4 +1,4 @@
-"""`gpt2tui runs`: list, show, rename, delete and stop."""
+"""`gpt2tui runs`: list, show, compare, rename, delete and stop."""
 
 import argparse
 import contextlib
@@ -75,6 +75,25 @@ def _state(s: RunSummary) -> str:
     if s.state != "unknown" or s.last_event is None:
         return s.state
     return f"on another machine, last event {duration(max(0.0, time.time() - s.last_event))} ago"
+
+
+COMPARED = ("state", "step", "best_val_loss", "bits_per_byte", "parameters", "tokens_seen", "seconds")
+
+
+def compare_runs(options: argparse.Namespace) -> int:
+    """Prints a column for each run: its numbers, and every setting whose value is not the same in all."""
+    found = [query.QueriedRun.read(run) for run in dict.fromkeys(runs.find(name) for name in options.runs)]
+    if len(found) < 2:
+        raise UsageError("a comparison needs two runs or more")
+    values = {key: [run.settings.get(key) for run in found] for key in found[0].settings or found[1].settings}
+    different = {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+    if options.json:
+        print_json({"runs": [run.summary.as_dict() for run in found], "differences": different})
+        return 0
+    columns = [Column(""), *(Column(run.summary.name, right=True) for run in found)]
+    numbers = [(key, *(_cell(key, run.value(key)) for run in found)) for key in COMPARED]
+    print_table(columns, [*numbers, *((key, *(_cell(key, value) for value in row)) for key, row in different.items())])
+    return 0
 
 
 def rename_run(options: argparse.Namespace) -> int:

@@ -145,6 +145,19 @@ def test_show_has_the_settings(three, capsys):
     assert json.loads(capsys.readouterr().out)["settings"] is None
 
 
+def test_runs_are_compared_by_their_numbers_and_the_settings_that_differ(three, capsys):
+    assert main(["runs", "compare", "a", "b", "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["differences"]["optimizer.lr"] == [0.001, 0.003]
+    assert set(compared["differences"]) == {"optimizer.lr", "training.seed"}
+    assert main(["runs", "compare", "a", "b"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert rows["step"] == ["20", "50"]
+    assert rows["optimizer.lr"] == ["0.001", "0.003"]
+    assert "model.n_layer" not in rows
+    assert main(["runs", "compare", "a"]) == 2
+
+
 def test_rename_and_delete_by_name(three, capsys):
     assert main(["runs", "rename", "a", "baseline"]) == 0
     assert main(["runs", "rename", "latest", "b/c"]) == 2
