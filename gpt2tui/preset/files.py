@@ -17,7 +17,6 @@ from gpt2tui.preset.layers import (
     Layer,
     Overrides,
     adapted,
-    inherited,
     merge,
     parse,
     read_chain,
@@ -117,7 +116,7 @@ def _read_layer(layer: str | Path | Mapping[str, Any]) -> tuple[list[Path], Laye
     if (base := layer.get("extends")) is None:
         return [], own, []
     paths, below, mistakes = read_chain(find(base))
-    return paths, merge(inherited(below, own), own), mistakes
+    return paths, merge(adapted(below, own), own), mistakes
 
 
 def check(path: Path) -> LoadedPreset:
@@ -229,11 +228,11 @@ def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any]) -> st
 
 def _inherited(base: Layer, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a file gets from this base where it says nothing, with the wanted optional tables."""
-    inherited = setting_values(base)
+    values = setting_values(base)
     for table in optional_tables():
-        if inherited[table] != wanted[table]:
-            inherited = with_table(inherited, table, wanted[table])
-    return inherited
+        if values[table] != wanted[table]:
+            values = with_table(values, table, wanted[table])
+    return values
 
 
 def _edit_settings(document: Any, own: Layer, inherited: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
