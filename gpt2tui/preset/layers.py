@@ -278,7 +278,8 @@ def _parse_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[Key, int]]:
         position = re.search(r" \((?:at line (\d+), column \d+|at end of document)\)$", str(error))
         line = int(position[1]) if position and position[1] else text.count("\n") + 1
         reason = str(error)[: position.start()] if position else str(error)
-        hint = "write texts in quotes" if reason.startswith("Invalid value") else ""
+        is_bare_text = re.search(r"=\s*[~./\w]", text.split("\n")[line - 1]) and reason.startswith("Invalid value")
+        hint = "write texts in quotes" if is_bare_text else ""
         raise _unreadable(path, f"not TOML: {printable(reason, 200)}", hint, line) from None
     except ValueError:  # Python refuses to read integers of thousands of digits
         raise _unreadable(path, "holds a number too long to read") from None
