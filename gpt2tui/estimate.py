@@ -86,6 +86,8 @@ class Estimate:
     """
 
     parameters: Parameters
+    trained_parameters: int
+    """All of them, or those of the adapters, which are not among `parameters`."""
     steps: int
     steps_are_a_bound: bool
     tokens_per_step: int
@@ -132,11 +134,13 @@ def estimate(
     precision = asked if asked != "auto" else device.precision if device else "fp32"
     per_token = flops_per_token(preset.with_vocab_size(vocab_size))
     flops_per_step = per_token * preset.tokens_per_step + muon_flops(preset, precision)
+    trained = adapter_parameters(preset, config) or parts.total
     step_seconds = _step_seconds(preset, config, flops_per_step, device, world_size, precision)
     steps = _steps(preset, step_seconds)
     tokens = steps * preset.tokens_per_step
     return Estimate(
         parameters=parts,
+        trained_parameters=trained,
         steps=steps,
         steps_are_a_bound=bool(preset.training.time_budget) and step_seconds is None,
         tokens_per_step=preset.tokens_per_step,
@@ -174,8 +178,20 @@ def count_parameters(config: GPT2Config) -> Parameters:
     )
 
 
+def adapter_parameters(preset: Preset, config: GPT2Config) -> int:
+    """The parameters of the adapters of [lora], rank * (in + out) for each matrix; 0 without."""
+    if preset.lora is None:
+        return 0
+    C = config.n_embd
+    widths = {"attn.c_attn": C + 3 * C, "attn.c_proj": C + C, "mlp.c_fc": C + 4 * C, "mlp.c_proj": 4 * C + C}
+    return config.n_layer * preset.lora.rank * sum(widths[target] for target in preset.lora.targets)
+
+
 def flops_per_token(preset: Preset) -> float:
     """FLOPs of training on one token, forward and backward: 6 N + 12 L C T (PaLM 2022, appendix B).
+
+    A third of the first term is for the gradients of weights. Frozen ones have none, but each of the n numbers of
+    adapters costs 6 FLOPs too: 4 N + 6 n + 12 L C T.
 
     N is every parameter that multiplies an activation: the blocks, the last layer norm and the head, which is
     the token embedding; the position embedding is only added. The second term is attention's two products,
@@ -183,7 +199,9 @@ def flops_per_token(preset: Preset) -> float:
     """
     parts = count_parameters(preset.model)
     N = parts.total - parts.position_embedding
-    return 6 * N + 12 * preset.model.n_layer * preset.model.n_embd * preset.training.sequence_length
+    adapters = adapter_parameters(preset, preset.model)
+    for_weights = 4 * N + 6 * adapters if adapters else 6 * N
+    return for_weights + 12 * preset.model.n_layer * preset.model.n_embd * preset.training.sequence_length
 
 
 def muon_flops(preset: Preset, precision: Precision) -> float:
@@ -207,25 +225,34 @@ def count_memory(
     """Bytes on one device under autocast: weights, gradients and moments are fp32, products in the precision.
 
     AdamW keeps two moments, 8 bytes per parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
-    matrices. In fp16 and bf16 autocast keeps a cast copy of every matrix until the backward pass used it. A checkpoint
-    is written from a copy of weights and moments. `on_host`: whether the device's memory is that of the host, in which
-    there are that copy, unless no checkpoint is saved while training, the process itself of `process_bytes`, and the
-    libraries that it still loads.
+    matrices. With [lora] only the adapters have gradients and moments. In fp16 and bf16 autocast keeps a cast copy of
+    every matrix until the backward pass used it. A checkpoint is written from a copy of what is trained and its
+    moments. `on_host`: whether the device's memory is that of the host, in which there are that copy, unless no
+    checkpoint is saved while training, the process itself of `process_bytes`, and the libraries that it still loads.
     """
     parts, size = count_parameters(config), 4 if precision == "fp32" else 2
     by_muon = 12 * config.n_layer * config.n_embd**2 if preset.optimizer.name == "muon" else 0
     matrices = parts.token_embedding + 12 * config.n_layer * config.n_embd**2
-    moments = 8 * (parts.total - by_muon) + 4 * by_muon
+    adapters = adapter_parameters(preset, config)
+    trained = adapters or parts.total
+    moments = 8 * (trained - by_muon) + 4 * by_muon
     B, T = preset.training.batch_size, preset.training.sequence_length
     return Memory(
-        weights=4 * parts.total,
+        weights=4 * (parts.total + adapters),
         weight_copies=0 if precision == "fp32" else size * matrices,
-        gradients=4 * parts.total,
+        gradients=4 * trained,
         optimizer=moments,
         activations=activation_bytes(config, B, T, size, on_cpu=on_host),
         temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host),
-        loss=loss_bytes(config, parts.token_embedding // config.n_embd, B * T, size, on_cpu=on_host),
-        checkpoint=4 * parts.total + moments if on_host and preset.training.checkpoint_frequency else 0,
+        loss=loss_bytes(
+            config,
+            parts.token_embedding // config.n_embd,
+            B * T,
+            size,
+            on_cpu=on_host,
+            is_frozen=bool(adapters),
+        ),
+        checkpoint=4 * trained + moments if on_host and preset.training.checkpoint_frequency else 0,
         process=process_bytes,
         libraries=LIBRARY_BYTES if process_bytes else 0,
     )
@@ -272,15 +299,18 @@ def temporary_bytes(
     return batch_size * sequence_length * per_token
 
 
-def loss_bytes(config: GPT2Config, vocab_size: int, tokens: int, size: int, *, on_cpu: bool = True) -> int:
+def loss_bytes(
+    config: GPT2Config, vocab_size: int, tokens: int, size: int, *, on_cpu: bool = True, is_frozen: bool = False
+) -> int:
     """Bytes of the loss: one chunk of logits, which its gradient overwrites, and the head's gradient.
 
     In half precision the chunk also exists in fp32 while its softmax is taken. The head's gradient is made
-    with the loss, before the backward pass makes the one that counts under gradients.
+    with the loss, before the backward pass makes the one that counts under gradients; a head that is frozen has none.
     """
     chunk = LOSS_CHUNK_LOGITS_ON_CPU if on_cpu else LOSS_CHUNK_LOGITS
     rows = min(tokens, max(1, chunk // vocab_size))
-    return rows * vocab_size * (4 if size == 4 else size + 4) + 4 * vocab_size * config.n_embd
+    head = 0 if is_frozen else 4 * vocab_size * config.n_embd
+    return rows * vocab_size * (4 if size == 4 else size + 4) + head
 
 
 def as_dict(estimate: Estimate) -> dict[str, Any]:
@@ -299,6 +329,11 @@ def report_lines(estimate: Estimate) -> list[str]:
     most = "at most " if estimate.steps_are_a_bound else ""
     lines = [
         f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), compact)}",
+        *(
+            []
+            if estimate.trained_parameters == parameters.total
+            else [f"adapters    {estimate.trained_parameters:,} parameters, the only ones that are trained"]
+        ),
         f"tokens      {estimate.tokens_per_step:,} per step, {most}{compact(estimate.tokens)} in all, "
         f"{most}{estimate.tokens_per_parameter:.3g} per parameter (Chinchilla's optimum is about {chinchilla})",
         "data        " + _epochs(estimate.epochs, most),
@@ -329,7 +364,7 @@ def _step_seconds(
         B, T, V = preset.training.batch_size, preset.training.sequence_length, config.vocab_size or 0
         kept = activation_bytes(config, B, T, 4 if precision == "fp32" else 2) + 4 * B * T * V
         passing = PASSES_OVER_ACTIVATIONS * kept * preset.training.gradient_accumulation / world_size
-        passing += UPDATE_BYTES_PER_PARAMETER * count_parameters(config).total
+        passing += UPDATE_BYTES_PER_PARAMETER * (adapter_parameters(preset, config) or count_parameters(config).total)
         seconds += passing / device.memory_bytes_per_second
     return seconds
 

@@ -1,7 +1,6 @@
-"""Loads a checkpoint, ours or Hugging Face's, with its tokenizer; continues prompts and scores given texts with it."""
+"""A model with its tokenizer: loaded from a checkpoint, continues prompts and scores given texts."""
 
 import math
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,28 +14,17 @@ from torch import Tensor
 from gpt2tui.data import tokenizers
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
-from gpt2tui.errors import CheckpointError, ResourceError, UsageError, first_line
-from gpt2tui.model.cpu import tune_for_cpu
+from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.model.decoding import Decoder
 from gpt2tui.model.gpt2 import GPT2
-from gpt2tui.model.huggingface import from_published, trained_length
+from gpt2tui.model.published_config import trained_length
 from gpt2tui.model.sampling import generate
+from gpt2tui.model_files import OWN_FILES, description_folder, find, load_model
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset, SamplingTable
 from gpt2tui.run import checkpoint
-from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint
-from gpt2tui.system.files import runs_folder
 
-HUB_TIMEOUT_SECONDS = 10
-OWN_FILES = ("trainer.json", "training_state.safetensors")  # a folder with one but no manifest is a damaged checkpoint
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-PUBLISHED = {
-    **{name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")},
-    "distilgpt2": "distilbert/distilgpt2",
-}
-"""Models that the Hub used to have without their owner's name."""
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are in memory together while a text is scored: 26 MB with GPT-2's vocabulary
 
@@ -217,8 +205,7 @@ class TextModel:
 
 
 def load(reference: str, device: str = "auto", precision: DecodingPrecision = "auto", gpu: GpuUse = "all") -> TextModel:
-    """Loads a checkpoint folder, a run (its best checkpoint, else its newest), RUN@STEP, a Hugging Face GPT-2, or a Hub
-    id.
+    """Loads what a CHECKPOINT argument means: see `model_files.find`.
 
     `precision` is that of the weights while a text is generated: see `decoder_of`. A model that `gpu` does not allow
     on a CUDA device is loaded on the CPU, and its `placement_note` says so.
@@ -227,7 +214,8 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
     """
     chosen_device = choose_device(device)
     for _ in range(checkpoint.ATTEMPTS):
-        folder, saved = _find(reference)
+        found = find(reference)
+        folder, saved = found.folder, found.saved
         try:
             return _load(folder, saved, chosen_device, precision, gpu)
         except (CheckpointError, OSError):
@@ -250,11 +238,12 @@ def _load(
 ) -> TextModel:
     preset = preset_files.load_frozen(folder / "preset.toml") if saved else None
     model = load_model(folder)
-    context_length = _context_length(folder, model, preset)
+    described = description_folder(folder)
+    context_length = _context_length(described, model, preset)
     allowed = allowed_device(model, device, gpu)
     note = None if allowed == device else ON_CPU_BESIDE_TRAINING
     model = model.to(allowed).eval()
-    tokenizer = tokenizers.load(folder)
+    tokenizer = tokenizers.load(described)
     if tokenizer.vocab_size > model.wte.num_embeddings:
         raise CheckpointError(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its model only {model.wte.num_embeddings}"
@@ -311,135 +300,3 @@ def decoder_of(model: GPT2, precision: DecodingPrecision) -> Decoder | None:
         return Decoder(model, torch.float16)
     except ValueError:
         return None
-
-
-def load_model(folder: Path) -> GPT2:
-    """The network in a folder of the published layout, on the CPU. Raises CheckpointError."""
-    weights, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if not weights.exists() and not index.exists():
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
-        found = f" (only {', '.join(pickles)}; pickled weights can run code and are not opened)" if pickles else ""
-        raise CheckpointError(f"{folder} has no model.safetensors{found}")
-    try:
-        tensors = checkpoint.load_tensors(weights) if weights.exists() else _load_parts(index)
-        config, state = from_published(tensors, checkpoint.read_json(folder / "config.json"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder} does not hold a GPT-2: {error}") from error
-    with torch.device("meta"):
-        model = tune_for_cpu(GPT2(config))
-    model.load_state_dict(state, assign=True)
-    model.requires_grad_(True)
-    return model
-
-
-def _load_parts(index: Path) -> dict[str, Tensor]:
-    """The tensors of a model in several safetensors files, of which `index` has the names."""
-    try:
-        weight_map = checkpoint.read_json(index)["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} does not say in which files the weights are: {error!r}") from error
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{index} names {name!r}, which is not a safetensors file beside it")
-        if not (index.parent / name).exists():
-            raise CheckpointError(f"{index.parent} has not all parts of the weights: {name} is missing")
-        tensors |= checkpoint.load_tensors(index.parent / name)
-    return tensors
-
-
-def _find(reference: str) -> tuple[Path, Checkpoint | None]:
-    """The folder of a CHECKPOINT argument, and the verified checkpoint in it when it is one of ours."""
-    path = Path(reference)
-    if path.is_file():  # the user named the weights instead of their folder
-        if path.suffix in PICKLES:
-            raise CheckpointError(
-                f"{path} is a pickle, which can run code when it is opened; gpt2tui reads safetensors only. "
-                "Convert it where you trust it: model.save_pretrained(folder) in transformers"
-            )
-        raise CheckpointError(f"{path} is a file; a checkpoint is a folder")
-    for folder in (path, runs_folder() / reference):
-        if (folder / checkpoint.MANIFEST).exists() or any((folder / name).exists() for name in OWN_FILES):
-            return folder, checkpoint.verify(folder)
-        if (folder / "config.json").exists():
-            return folder, None
-        if (folder / runs.CHECKPOINTS).is_dir():
-            best = checkpoint.best(folder / runs.CHECKPOINTS)
-            return best.folder, best
-    if path.is_dir():
-        if meant := _what_a_folder_is(path):
-            raise CheckpointError(meant)
-        load_model(path)  # raises an error that says what is missing
-    is_hub_id = HUB_ID.fullmatch(reference) is not None and not path.parent.is_dir()
-    try:
-        run, saved = runs.find_with_checkpoint(reference)
-    except UsageError as error:
-        if not is_hub_id:
-            raise CheckpointError(_no_checkpoint(reference, str(error))) from None
-    else:
-        if saved is None:
-            is_newest = reference.endswith(f"@{runs.LATEST}")
-            saved = checkpoint.newest(run.checkpoints) if is_newest else checkpoint.best(run.checkpoints)
-        return saved.folder, saved
-    return _download(reference), None
-
-
-def _what_a_folder_is(path: Path) -> str | None:
-    """What to name instead of the folder of all runs or of a run's checkpoints; None for other folders."""
-    if path.name == runs.CHECKPOINTS and (path.parent / "run.json").is_file():
-        return (
-            f"{path} holds the checkpoints of a run; name the run, {path.parent}, for its best one, or one of the "
-            f"folders in {path}"
-        )
-    found = sorted(path.glob("*/run.json"))
-    if found:
-        newest = found[-1].parent
-        return f"{path} holds {len(found)} runs; name one of them, such as {newest}, or latest for the one begun last"
-    return None
-
-
-def _no_checkpoint(reference: str, no_run: str) -> str:
-    """The message for a word that is neither a folder nor a run, and no id of the Hub, whose ids have one slash."""
-    if reference in PUBLISHED:
-        return f"{no_run}; for the published model write {PUBLISHED[reference]}"
-    if reference in {source.name for source in preset_files.available()}:
-        return f"{reference} is a preset, not a model; train it first: gpt2tui train {reference}"
-    if "/" in reference or "\\" in reference:
-        return f"there is no checkpoint {reference}: the folder does not exist, and {no_run}"
-    return f"{no_run}; there is no folder of that name either, and models of the Hub are written owner/name"
-
-
-def _download(hub_id: str) -> Path:
-    """Downloads a model from the Hugging Face Hub; without a network, takes it from the local cache."""
-    import os
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from huggingface_hub import snapshot_download
-
-    from gpt2tui.data.hub import hub_is_reachable
-
-    weights = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
-    tokenizer = ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json"]
-    # Left to itself the Hub's client repeats requests that are not answered for minutes.
-    reachable = hub_is_reachable()
-    try:
-        return Path(
-            snapshot_download(
-                hub_id,
-                allow_patterns=["config.json", *weights, *tokenizer],
-                etag_timeout=HUB_TIMEOUT_SECONDS,
-                local_files_only=not reachable,
-            )
-        )
-    except Exception as error:  # the Hub's client raises many unrelated kinds
-        if reachable:
-            hub = (
-                f"the Hugging Face Hub gives no model of that name ({first_line(error)[:200] or type(error).__name__})"
-            )
-        else:
-            hub = "the Hugging Face Hub, where a model may have that name, cannot be reached, and its cache has none"
-        raise CheckpointError(
-            f"there is no run {hub_id} in {runs_folder()} (`gpt2tui runs list` shows them) and no folder of that name; "
-            + hub
-        ) from error

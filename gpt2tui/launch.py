@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Union
 
-from gpt2tui.errors import OUT_OF_THREADS, DoesNotFitError, UsageError, is_out_of_threads
+from gpt2tui.errors import OUT_OF_THREADS, CheckpointError, DoesNotFitError, UsageError, is_out_of_threads
 from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpt2tui.system.terminal_text import Report
     from gpt2tui.tracking.subscriber import Subscriber
     from gpt2tui.training.resuming import SettingChange
+    from gpt2tui.training.starting import StartingWeights
     from gpt2tui.training.trainer import Trainer
 
 
@@ -78,6 +79,16 @@ class OpenedRun:
     """Multiplies the schedule; None means the checkpoint's factor."""
     notices: tuple[str, ...] = ()
     """Warnings about the resume."""
+    start_from: "StartingWeights | None" = None
+    """The weights that a new run starts from; None for random ones."""
+
+    def tokenizer_folder(self) -> Path | None:
+        """Where the tokenizer is that comes with the weights; None where it is made from the preset."""
+        if self.loaded.preset.model.init_from is None:
+            return None
+        if self.start_from is not None:
+            return self.start_from.description
+        return self.run.folder if self.resume_from is None else self.resume_from.folder
 
 
 Emitted = Union[OpenedRun, "StageProgress", Event]
@@ -104,6 +115,7 @@ def drive(
     it without an event. Raises the errors of `Trainer.train` and of the preparation, and before it DoesNotFitError.
     """
     from gpt2tui.data.token_store import prepare
+    from gpt2tui.data.tokenizers import of_model
     from gpt2tui.system.files import cache_folder
     from gpt2tui.tracking.subscriber import Subscribers
 
@@ -111,7 +123,9 @@ def drive(
     with opening as opened:
         opened = _with_fit_checked(opened, fit_check)
         yield opened
-        corpus = yield from prepare(opened.loaded.preset, cache_folder())
+        weights = opened.tokenizer_folder()
+        tokenizer = None if weights is None else of_model(weights)
+        corpus = yield from prepare(opened.loaded.preset, cache_folder(), tokenizer)
         trainer = make_trainer(opened, corpus, controls, started)
         if not controls.stopping:
             yield from trainer.prepare()
@@ -177,15 +191,17 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None
     Raises UsageError under torchrun and for a name that no folder can have.
     """
     from gpt2tui.run import folder as runs
+    from gpt2tui.training.starting import resolve
 
     refuse_several_processes()
     if name is not None:
         runs.check_name(name)
     check_device(loaded.preset)
+    loaded, start_from = resolve(loaded)
     loaded = replace(loaded, preset=_with_absolute_source(loaded.preset))
     run = runs.create(name or loaded.name, folder)
     with _begun(run):
-        yield OpenedRun(run, loaded)
+        yield OpenedRun(run, loaded, start_from=start_from)
 
 
 @contextlib.contextmanager
@@ -236,6 +252,7 @@ def resumed_run(
     from gpt2tui.run import checkpoint
     from gpt2tui.run import folder as runs
     from gpt2tui.training.resuming import rate_jump, resumed_preset
+    from gpt2tui.training.starting import resolve
 
     refuse_several_processes()
     with contextlib.ExitStack() as stack:
@@ -250,11 +267,17 @@ def resumed_run(
         saved = resume_from or runs.resume_point(run)
         if saved is None and branch is not None:
             raise UsageError(f"{run.name} has no checkpoint to branch from; start a new run with its preset")
+        if saved is not None and "training_state.safetensors" not in saved.files:
+            raise CheckpointError(
+                f"{run.name} was imported, so there is no training to resume; start a new run from its weights with "
+                f"--set model.init_from={run.name}"
+            )
         resumed = resumed_preset(run, saved, layers, overrides, newest=resume_from is None)
         check_device(resumed.loaded.preset)
         if learning_rate_factor is None and resume_from is None:
             learning_rate_factor = _changed_factor(run, saved)
         notices = list(resumed.notices)
+        loaded, start_from = resolve(resumed.loaded) if saved is None else (resumed.loaded, None)
         if saved is not None:
             before = load_frozen(saved.folder / "preset.toml")
             kept = checkpoint.read_json(saved.folder / "trainer.json").get("learning_rate_factor", 1.0)
@@ -264,7 +287,7 @@ def resumed_run(
         if branch is not None:
             run = runs.create(resumed.loaded.name, branch)
             stack.enter_context(_begun(run))
-        yield OpenedRun(run, resumed.loaded, saved, resumed.changes, learning_rate_factor, tuple(notices))
+        yield OpenedRun(run, loaded, saved, resumed.changes, learning_rate_factor, tuple(notices), start_from)
 
 
 def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
@@ -295,6 +318,7 @@ def make_trainer(
         changes=opened.changes,
         notices=opened.notices,
         prepared_since=prepared_since,
+        start_from=opened.start_from,
     )
 
 

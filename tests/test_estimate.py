@@ -18,8 +18,10 @@ from gpt2tui.estimate import (
     LOSS_CHUNK_LOGITS,
     LOSS_CHUNK_LOGITS_ON_CPU,
     activation_bytes,
+    adapter_parameters,
     approximate_duration,
     as_dict,
+    count_memory,
     count_parameters,
     estimate,
     flops_per_token,
@@ -31,6 +33,7 @@ from gpt2tui.estimate import (
 from gpt2tui.model import loss
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.lora import add_adapters
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system import device_speed
 from gpt2tui.system.device_speed import DeviceSpeed, peak_flops
@@ -358,3 +361,18 @@ def test_a_time_budget_bounds_the_expected_time():
     seconds = [estimate(p, vocab_size=257, train_tokens=None, device=GPU).seconds for p in (free, bounded, generous)]
     assert seconds == [seconds[0], 7.0, seconds[0]]
     assert seconds[0] > 7.0
+
+
+def test_only_adapters_have_gradients_and_moments():
+    model = {**SMALL, "vocab_size": 100, "init_from": "someone/gpt2"}
+    preset = preset_of(model=model, lora={"rank": 3, "targets": ["attn.c_attn", "mlp.c_proj"]})
+    network = GPT2(preset.model)
+    add_adapters(network, rank=3, scale=1.0, dropout=0.0, targets=preset.lora.targets)
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert adapter_parameters(preset, preset.model) == trained == 3 * 3 * (32 + 96 + 128 + 32)
+    memory = count_memory(preset, preset.model, "fp32")
+    assert (memory.gradients, memory.optimizer, memory.checkpoint) == (4 * trained, 8 * trained, 12 * trained)
+    assert memory.weights == 4 * sum(parameter.numel() for parameter in network.parameters())
+    whole = estimate(preset, vocab_size=100, train_tokens=None, device=None)
+    assert whole.trained_parameters == trained
+    assert f"adapters    {trained:,} parameters" in "\n".join(report_lines(whole))

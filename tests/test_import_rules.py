@@ -160,7 +160,7 @@ LAYERS = [
     {"launch", "benchmark"},
     {"tracking", "training"},
     {"generation", "evaluation"},
-    {"data", "estimate", "device"},
+    {"data", "estimate", "device", "model_files"},
     {"run"},
     {"preset"},
     {"system", "errors", "version"},

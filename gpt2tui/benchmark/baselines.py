@@ -12,7 +12,8 @@ from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Generate, Precisi
 from gpt2tui.data.batches import Batch
 from gpt2tui.device import Precision, autocast, choose_compilation
 from gpt2tui.model.gpt2 import GPT2
-from gpt2tui.model.huggingface import published_config, to_published
+from gpt2tui.model.huggingface import to_published
+from gpt2tui.model.published_config import published_config
 from gpt2tui.preset.schema import Preset
 from gpt2tui.training.compilation import compiled
 

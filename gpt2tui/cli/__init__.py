@@ -6,7 +6,16 @@ import sys
 from collections.abc import Callable
 
 from gpt2tui import __version__
-from gpt2tui.cli.commands import add_attach, add_bench, add_evaluate, add_presets, add_sample, add_serve
+from gpt2tui.cli.commands import (
+    add_attach,
+    add_bench,
+    add_evaluate,
+    add_export,
+    add_import,
+    add_presets,
+    add_sample,
+    add_serve,
+)
 from gpt2tui.cli.completion import complete_words
 from gpt2tui.cli.parser import Parser
 from gpt2tui.cli.runs import add_runs
@@ -77,6 +86,8 @@ COMMANDS: tuple[Callable[[Parser], None], ...] = (
     add_train,
     add_sample,
     add_evaluate,
+    add_export,
+    add_import,
     add_presets,
     add_runs,
     add_attach,

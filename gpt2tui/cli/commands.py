@@ -99,6 +99,21 @@ def add_evaluate(top: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def add_import(top: Parser) -> None:
+    parser = top.add_command("import", help="make a run with one checkpoint of a model, to chat with and train further")
+    parser.set_defaults(command=command_in("import_model", "import_model"))
+    parser.add_argument("source", metavar="SOURCE", help="a Hugging Face GPT-2 folder, a Hub id, or a CHECKPOINT")
+    parser.add_argument("--run-dir", metavar="DIR", help="the folder of the new run; default: a new one in runs")
+
+
+def add_export(top: Parser) -> None:
+    parser = top.add_command("export", help="write a checkpoint for other programs")
+    parser.set_defaults(command=command_in("export", "export"))
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint with an adapter, its run, or RUN@STEP")
+    parser.add_argument("--merge", action="store_true", help="add the adapter to its base, as one model")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, which transformers will load")
+
+
 def add_presets(top: Parser) -> None:
     parser = top.add_command("presets", help="list, show and check presets")
     listing = parser.add_command("list", help="list every preset with its size and corpus")

@@ -9,6 +9,7 @@ from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, check_data
 from gpt2tui.device import choose_device, choose_precision
 from gpt2tui.estimate import as_dict, estimate, report_lines
 from gpt2tui.preset.files import LoadedPreset, dumps
+from gpt2tui.preset.starting_weights import local_folder
 from gpt2tui.run import folder as runs
 from gpt2tui.system.device_speed import measure
 from gpt2tui.system.terminal_text import sanitize
@@ -44,6 +45,9 @@ def dry_run(options: argparse.Namespace) -> int:
         print(dumps(preset))
     description = f": {sanitize(preset.description, keep_newlines=False)}" if preset.description else ""
     print(f"preset      {loaded.name}{description}")
+    if preset.model.init_from and local_folder(preset.model.init_from) is None:
+        reference = sanitize(preset.model.init_from)
+        print(f"weights     {reference} is not here yet: the shape below is the preset's, not theirs")
     print(f"corpus      {sanitize(data.source)}: {sanitize(data.state)}")
     for line in report_lines(costs):
         print(line)

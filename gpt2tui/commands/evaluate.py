@@ -33,7 +33,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     warn_of_skipped(model.saved)
     preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved else None
-    table = preset.data if preset else None
+    is_imported = model.saved is not None and model.saved.data_fingerprint == ""
+    table = preset.data if preset and not is_imported else None
     if table is None and options.source is None:
         raise UsageError(f"{model.source} does not record what it was trained on; name a corpus with --source")
     if options.source is not None:
@@ -88,7 +89,7 @@ def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
     if model.saved is None:
         return None
     fingerprint = checkpoint.read_json(model.saved.folder / "trainer.json").get("data_fingerprint")
-    return None if fingerprint is None else bool(fingerprint == corpus.fingerprint)
+    return None if not fingerprint else bool(fingerprint == corpus.fingerprint)
 
 
 def _xz_after_training(corpus: "Corpus", texts: "dict[Split, bytes]") -> "dict[Split, float]":

@@ -38,16 +38,24 @@ class StageProgress:
 
 
 def build_store(
-    corpus: Corpus, table: DataTable, vocab_size: int | None, settings: Mapping[str, Any], folder: Path
+    corpus: Corpus,
+    table: DataTable,
+    vocab_size: int | None,
+    settings: Mapping[str, Any],
+    folder: Path,
+    tokenizer: Tokenizer | None = None,
 ) -> Generator[StageProgress, None, None]:
     """Builds the store of a corpus in a folder that does not exist yet; `settings` are kept in its meta.json.
+
+    A `tokenizer` that is given is used as it is.
 
     When it fails or is closed it removes what it wrote; a killed process leaves a folder whose name ends in `BUILDING`.
     """
     building = folder.with_name(folder.name + BUILDING)
     building.mkdir()
     try:
-        tokenizer = yield from _build_tokenizer(corpus, table, vocab_size)
+        is_given = tokenizer is not None
+        tokenizer = tokenizer or (yield from _build_tokenizer(corpus, table, vocab_size))
         splits: dict[str, dict[str, Any]] = {}
         sample = xz.TextSample(xz.LIMIT_BYTES)
         pieces = sample.collect(corpus.held_out_pieces())
@@ -62,7 +70,7 @@ def build_store(
             "fingerprint": corpus.fingerprint,
             "splits": splits,
             "xz_bits_per_byte": bits_per_byte.result(),
-            "notices": [*corpus.reading_notices(), *_notices(tokenizer, table, vocab_size)],
+            "notices": [*corpus.reading_notices(), *([] if is_given else _notices(tokenizer, table, vocab_size))],
         }
         (building / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
         sync_file(building / META_FILE)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from gpt2tui.data import hub, tokenizers, xz
+from gpt2tui.data import hub, tokenizer_files, tokenizers, xz
 from gpt2tui.data.corpora import hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
@@ -34,8 +34,8 @@ from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
-from gpt2tui.run.manifest import read_json
-from gpt2tui.system.files import replace_text, sha256
+from gpt2tui.preset.starting_weights import local_folder
+from gpt2tui.system.files import read_json, replace_text, sha256
 from gpt2tui.system.host_memory import give_back_freed_memory
 from gpt2tui.system.threads import in_background
 
@@ -84,8 +84,12 @@ class TokenizedCorpus:
         return TokenStream(self.corpus, self.tokenizer)
 
 
-def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, TokenizedCorpus]:
+def prepare(
+    preset: Preset, cache: Path, tokenizer: Tokenizer | None = None
+) -> Generator[StageProgress, None, TokenizedCorpus]:
     """Opens the store of a preset's corpus, building it if it does not exist; yields progress, returns the corpus.
+
+    With `tokenizer`, that of the weights to start from, and not the one that the preset names.
 
     Raises DataError for a corpus that cannot be read or is shorter than one window, PresetError for a
     vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed, no
@@ -96,7 +100,7 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
     for notice in corpus.notices:  # before the preparation, which may take long
         yield StageProgress(notice)
     stores = cache / "tokens"
-    settings = _settings(table, preset.model.vocab_size)
+    settings = _settings(table, preset.model.vocab_size, tokenizer)
     folder = stores / _key(corpus.fingerprint, settings)
     opened = None
     try:
@@ -111,7 +115,7 @@ def prepare(preset: Preset, cache: Path) -> Generator[StageProgress, None, Token
                     _remove(folder)
             if opened is None:
                 _remove_leftovers(stores, folder)
-                yield from build_store(corpus, table, preset.model.vocab_size, settings, folder)
+                yield from build_store(corpus, table, preset.model.vocab_size, settings, folder, tokenizer)
                 opened = _open_store(folder, corpus, table)
             if opened is not None:
                 opened = yield from _with_xz_after_training(opened, folder)
@@ -150,7 +154,12 @@ def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
 
 def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
     """The store of a preset's corpus if it has been prepared; neither prepares nor uses the network."""
-    table, settings = preset.data, _settings(preset.data, preset.model.vocab_size)
+    table, tokenizer = preset.data, None
+    if preset.model.init_from is not None:
+        tokenizer = _tokenizer_here(preset.model.init_from)
+        if tokenizer is None:
+            return None
+    settings = _settings(table, preset.model.vocab_size, tokenizer)
     if hub.is_remote(table.source):
         metas = (_read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
         fingerprints = [meta["fingerprint"] for meta in metas if meta and meta.get("settings") == settings]
@@ -163,8 +172,19 @@ def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
     return _open_store(cache / "tokens" / _key(corpus.fingerprint, settings), corpus, table)
 
 
-def _settings(table: DataTable, vocab_size: int | None) -> dict[str, Any]:
-    """What the tokens depend on, besides the text."""
+def _tokenizer_here(reference: str) -> Tokenizer | None:
+    """The tokenizer of the model to start from, if the model is on this machine."""
+    folder = local_folder(reference)
+    try:
+        return None if folder is None else tokenizers.of_model(folder)
+    except CheckpointError:
+        return None
+
+
+def _settings(table: DataTable, vocab_size: int | None, given: Tokenizer | None = None) -> dict[str, Any]:
+    """What the tokens depend on, besides the text; `given` is a tokenizer that is not made from the preset."""
+    if given is not None and given.name not in ("gpt2", "byte"):  # which are always the same
+        return {**_settings(table, None), "tokenizer": tokenizer_files.digest(given), "vocab_size": None}
     return {
         "format": FORMAT_VERSION,
         "source": table.source,

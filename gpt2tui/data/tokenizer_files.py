@@ -51,24 +51,20 @@ _PATTERNS = (GPT2_PATTERN, bpe_training.PATTERN)
 def save(tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the tokenizer's files into an existing folder, and waits until they are on the disk."""
     definition = _definition_text(tokenizer)
+    is_foreign = isinstance(tokenizer, ForeignTokenizer)
+    eot = tokenizer.token_table[tokenizer.eot].decode() if is_foreign else EOT_TEXT
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": EOT_TEXT,
-        "eos_token": EOT_TEXT,
-        "unk_token": UNKNOWN if tokenizer.name == "char" else EOT_TEXT,
+        "bos_token": eot,
+        "eos_token": eot,
+        "unk_token": UNKNOWN if tokenizer.name == "char" else eot,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
     }
-    own = {
-        "version": FORMAT_VERSION,
-        "kind": tokenizer.name,
-        "sha256": hashlib.sha256(definition.encode()).hexdigest(),
-    }
-    texts = {
-        TOKENIZER_FILE: definition,
-        CONFIG_FILE: json.dumps(config, indent=1),
-        OWN_FILE: json.dumps(own, indent=1),
-    }
+    texts = {TOKENIZER_FILE: definition, CONFIG_FILE: json.dumps(config, indent=1)}
+    if not is_foreign:  # whose kind is read from its definition
+        own = {"version": FORMAT_VERSION, "kind": tokenizer.name, "sha256": digest(tokenizer)}
+        texts[OWN_FILE] = json.dumps(own, indent=1)
     for name, text in texts.items():
         (folder / name).write_bytes(text.encode())
         sync_file(folder / name)
@@ -86,11 +82,18 @@ def load(folder: Path) -> Tokenizer:
     raise CheckpointError(f"{folder} holds no tokenizer: neither {TOKENIZER_FILE} nor vocab.json with merges.txt")
 
 
+def digest(tokenizer: Tokenizer) -> str:
+    """The SHA-256 of the tokenizer's definition."""
+    return hashlib.sha256(_definition_text(tokenizer).encode()).hexdigest()
+
+
 # Finding GPT-2's merges takes more than a second, too long to repeat at every checkpoint.
 _definition_texts: WeakKeyDictionary[Tokenizer, str] = WeakKeyDictionary()
 
 
 def _definition_text(tokenizer: Tokenizer) -> str:
+    if isinstance(tokenizer, ForeignTokenizer):
+        return tokenizer.definition()
     if tokenizer not in _definition_texts:
         _definition_texts[tokenizer] = json.dumps(_definition(tokenizer), ensure_ascii=False)
     return _definition_texts[tokenizer]

@@ -172,6 +172,10 @@ class ForeignTokenizer(Tokenizer):
         size = max(table) + 1
         super().__init__("tokenizers", [table.get(i, UNKNOWN.encode()) for i in range(size)], eot)
 
+    def definition(self) -> str:
+        """The content of its tokenizer.json."""
+        return self._backend.to_str()
+
     def encode_array(self, text: str) -> Tokens:
         """The token ids of a text, shape (tokens,). Raises CheckpointError when the tokenizer fails on this text."""
         try:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 
 from gpt2tui.data.tokenizer_files import load, save
 from gpt2tui.data.tokenizer_kinds import (
@@ -16,7 +17,9 @@ from gpt2tui.data.tokenizer_kinds import (
 )
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
 
-__all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "save"]
+__all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "of_model", "save"]
+
+_PROBE = "The quick  brown fox,\n\n it's 12345 times in caf\u00e9 \u2026"
 
 
 def build(table: DataTable, vocab_size: int | None, documents: Iterable[str]) -> Tokenizer:
@@ -40,6 +43,18 @@ def build(table: DataTable, vocab_size: int | None, documents: Iterable[str]) ->
             from gpt2tui.data.bpe_training import train_bpe
 
             return train_bpe(documents, vocab_size or DEFAULT_BPE_VOCAB_SIZE)
+
+
+def of_model(folder: Path) -> Tokenizer:
+    """The tokenizer of a model to train further: `load`, but GPT-2's own, which is faster, where it is the same.
+
+    Raises CheckpointError as `load` does.
+    """
+    tokenizer = load(folder)
+    own = gpt2() if tokenizer.vocab_size == GPT2_VOCAB_SIZE else None
+    if own is None or (tokenizer.token_table, tokenizer.eot) != (own.token_table, own.eot):
+        return tokenizer
+    return own if tokenizer.encode(_PROBE) == own.encode(_PROBE) else tokenizer
 
 
 @functools.cache

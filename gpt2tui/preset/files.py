@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from gpt2tui.errors import CheckpointError, Mistake, PresetError, ResourceError
+from gpt2tui.errors import CheckpointError, Mistake, Place, PresetError, ResourceError
 from gpt2tui.preset.catalog import PresetSource, available, find, shipped_folder, user_folder
 from gpt2tui.preset.layers import (
     LEFT_OUT,
@@ -16,7 +16,9 @@ from gpt2tui.preset.layers import (
     Key,
     Layer,
     Overrides,
+    SourcedValue,
     adapted,
+    leaves,
     merge,
     parse,
     read_chain,
@@ -29,6 +31,7 @@ from gpt2tui.preset.layers import (
 )
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, flat, json_schema, optional_tables, settings, tables, with_table
+from gpt2tui.preset.starting_weights import INIT_FROM, with_starting_weights
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text
 from gpt2tui.system.terminal_text import escape_controls, printable
@@ -52,6 +55,7 @@ __all__ = [
     "update",
     "user_folder",
     "what_defaults_give",
+    "with_weights",
 ]
 
 
@@ -97,7 +101,7 @@ def load(
         merged = adapted(merged, override_layer)
     merged = {key: sourced for key, sourced in merge(merged, override_layer).items() if sourced.value is not None}
     # Whether settings fit each other is not known while those of a whole file are missing.
-    preset, mistakes = validate(merged, is_whole=not unreadable)
+    preset, mistakes = validate(merged, is_whole=not unreadable, is_frozen=frozen is not None)
     if malformed or unreadable or preset is None:
         raise PresetError(*malformed, *unreadable, *mistakes)
     name = files[-1].stem if files else "custom"
@@ -143,13 +147,27 @@ def load_frozen(path: Path) -> Preset:
     if not path.exists():
         raise CheckpointError(f"{shown} is missing: it is the preset that the run was trained with")
     try:
-        preset, mistakes = validate(_read_frozen(path))
+        preset, mistakes = validate(_read_frozen(path), is_frozen=True)
     except PresetError as error:
         preset, mistakes = None, list(error.mistakes)
     if preset is None:
         lines = [f"{shown} is not a frozen preset that this version can read:", *map(str, mistakes)]
         raise CheckpointError("\n".join(lines))
     return preset
+
+
+def with_weights(preset: Preset, folder: Path) -> Preset:
+    """The preset with shape and tokenizer of the model in the folder that its `model.init_from` means.
+
+    What is not set in it is filled in. Raises PresetError naming what is set to something else.
+    """
+    place = Place(preset.model.init_from or str(folder))
+    values = preset.model_dump(exclude_unset=True, exclude_none=True)
+    layer = {key: SourcedValue(value, place) for key, value in leaves(values, ())}
+    filled, mistakes = validate(layer, weights=folder)
+    if filled is None:
+        raise PresetError(*(replace(mistake, place=None) for mistake in mistakes))
+    return filled
 
 
 def _read_frozen(path: Path) -> Layer:
@@ -229,6 +247,9 @@ def _edited(text: str, own: Layer, base: Layer, wanted: Mapping[str, Any]) -> st
 def _inherited(base: Layer, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a file gets from this base where it says nothing, with the wanted optional tables."""
     values = setting_values(base)
+    if (reference := wanted["model.init_from"]) is not None:
+        filled, _ = with_starting_weights({**base, INIT_FROM: SourcedValue(reference, Place("preset"))})
+        values = {**setting_values(filled), "model.init_from": values["model.init_from"]}
     for table in optional_tables():
         if values[table] != wanted[table]:
             values = with_table(values, table, wanted[table])

@@ -92,8 +92,8 @@ def read_settings(settings_in_python: Mapping[str, Any]) -> Layer:
     """
     place, layer = Place("settings"), Layer()
     for name, value in settings_in_python.items():
-        leaves = _leaves(_plain(value), tuple(part.strip() for part in str(name).split(".")))
-        layer = merge(layer, {key: SourcedValue(leaf, place) for key, leaf in leaves})
+        found = leaves(_plain(value), tuple(part.strip() for part in str(name).split(".")))
+        layer = merge(layer, {key: SourcedValue(leaf, place) for key, leaf in found})
     return layer
 
 
@@ -129,9 +129,7 @@ def read_overrides(overrides: Overrides) -> tuple[Layer, list[Mistake]]:
         elif len(override) > MAX_BYTES or len(key) > MAX_NESTING or nesting_depth(text) > MAX_NESTING:
             mistakes.append(Mistake("too long or too deeply nested", shown, place=place))
         else:
-            layer = merge(
-                layer, {path: SourcedValue(leaf, place) for path, leaf in _leaves(_override_value(text), key)}
-            )
+            layer = merge(layer, {path: SourcedValue(leaf, place) for path, leaf in leaves(_override_value(text), key)})
     return layer, mistakes
 
 
@@ -226,13 +224,16 @@ def _read_chain(path: Path, extending: tuple[Path, ...]) -> tuple[list[Path], La
 def with_source_beside(layer: Layer, path: Path) -> Layer:
     """The settings of a preset file, with a relative `data.source` relative to that file's folder.
 
-    Unchanged in shipped presets, and where that folder has no such path: then it is relative to the working folder.
+    The same holds for a relative path in `model.init_from`. Unchanged in shipped presets, and where that folder has no
+    such path: then it is relative to the working folder.
     """
-    key = ("data", "source")
-    if key not in layer or not sources.is_path(layer[key].value) or path.is_relative_to(shipped_folder()):
+    if path.is_relative_to(shipped_folder()):
         return layer
-    source = sources.absolute(layer[key].value, path.absolute().parent)
-    return {**layer, key: replace(layer[key], value=source)} if sources.exists(source) else layer
+    for key in (("data", "source"), ("model", "init_from")):
+        if key in layer and sources.is_path(layer[key].value):
+            source = sources.absolute(layer[key].value, path.absolute().parent)
+            layer = {**layer, key: replace(layer[key], value=source)} if sources.exists(source) else layer
+    return layer
 
 
 def parse(path: Path, text: str) -> tuple[Layer, SourcedValue | None]:
@@ -244,7 +245,7 @@ def parse(path: Path, text: str) -> tuple[Layer, SourcedValue | None]:
     layer = {
         key: SourcedValue(leaf, Place(printable(path), _line(key, lines)))
         for first, value in values.items()
-        for key, leaf in ([((first,), value)] if first == "extends" else _leaves(value, (first,)))
+        for key, leaf in ([((first,), value)] if first == "extends" else leaves(value, (first,)))
     }
     return layer, layer.pop(("extends",), None)
 
@@ -310,10 +311,11 @@ def _unreadable(path: Path, message: str, suggestion: str = "", line: int | None
     return PresetError(Mistake(message, suggestion=suggestion, place=Place(printable(path), line)))
 
 
-def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
+def leaves(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
+    """Each value in nested tables with its key, below `key`; an empty table is a value."""
     if isinstance(value, dict) and value:
         for name, below in value.items():
-            yield from _leaves(below, (*key, name))
+            yield from leaves(below, (*key, name))
     else:
         yield key, value
 

@@ -4,9 +4,10 @@ A setting is defined by one field here and nowhere else: the form, the validatio
 its type, bounds, unit and docstring. Imports no torch.
 """
 
+import difflib
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gpt2tui.model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
 
@@ -14,6 +15,7 @@ DEFAULT_BPE_VOCAB_SIZE = 4096
 GPT2_VOCAB_SIZE = 50257
 BYTE_VOCAB_SIZE = 257  # 256 bytes and <|endoftext|>
 # The vocabulary of a preset without model.vocab_size; that of `char` is not known before the corpus has been read.
+LORA_TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 VOCAB_SIZES = {"gpt2": GPT2_VOCAB_SIZE, "bpe": DEFAULT_BPE_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE}
 
 
@@ -23,6 +25,19 @@ class Table(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+class ModelTable(GPT2Config):
+    """The shape of the network, and the weights that it starts from."""
+
+    init_from: str | None = Field(default=None, min_length=1, max_length=4096)
+    """The weights to start from, instead of random ones: openai-community/gpt2 or another model of the Hugging Face
+    Hub, a folder in Hugging Face's GPT-2 form, a checkpoint, RUN or RUN@STEP. Shape and tokenizer are theirs."""
+
+    @property
+    def shape(self) -> GPT2Config:
+        """The shape alone."""
+        return GPT2Config(**self.model_dump(exclude={"init_from"}))
 
 
 class DataTable(Table):
@@ -149,6 +164,33 @@ class TrainingTable(Table):
     """The number of steps between sample texts of the model. Left out: one at every evaluation; 0: none."""
 
 
+class LoraTable(Table):
+    """Adapters (LoRA, Hu et al. 2021): the weights stay as they are, and a product of two narrow matrices is trained
+    beside each."""
+
+    rank: int = Field(default=8, ge=1, le=65_536)
+    """The width between the two matrices: the higher, the more an adapter can learn, and the more memory it takes."""
+
+    alpha: float = Field(default=16.0, gt=0.0, le=1e6)
+    """The product is multiplied by alpha / rank, or with use_rslora by alpha / sqrt(rank)."""
+
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The share of an adapter's inputs set to zero while training."""
+
+    targets: list[str] = Field(default=list(LORA_TARGETS), min_length=1, max_length=64)
+    """The matrices of each block that get an adapter: attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj; "all-linear"
+    means all four."""
+
+    use_rslora: bool = False
+    """Whether to scale by alpha / sqrt(rank), so that high ranks learn as fast as low ones (rsLoRA, Kalajdzievski
+    2023)."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _all_linear(cls, targets: Any) -> Any:
+        return list(LORA_TARGETS) if targets in ("all-linear", ["all-linear"]) else targets
+
+
 class SamplingTable(Table):
     """The sample texts during training, and the defaults of `gpt2tui sample` and the chat."""
 
@@ -208,11 +250,12 @@ class Preset(Table):
     description: str = Field(default="", max_length=10_000)
     """What the preset is for, in a sentence."""
 
-    model: GPT2Config = GPT2Config()
+    model: ModelTable = ModelTable()
     data: DataTable = DataTable()
     optimizer: OptimizerTable = OptimizerTable()
     schedule: ScheduleTable = ScheduleTable()
     training: TrainingTable = TrainingTable()
+    lora: LoraTable | None = None
     sampling: SamplingTable = SamplingTable()
     tracking: TrackingTable = TrackingTable()
 
@@ -252,6 +295,10 @@ class Preset(Table):
         """The preset with another place of its corpus."""
         return self.model_copy(update={"data": self.data.model_copy(update={"source": source})})
 
+    def with_init_from(self, reference: str) -> "Preset":
+        """The preset with another reference to the weights that it starts from."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"init_from": reference})})
+
     def with_training(self, **changes: object) -> "Preset":
         """The preset with other values in its [training]; they are not validated."""
         return self.model_copy(update={"training": self.training.model_copy(update=changes)})
@@ -290,20 +337,44 @@ class Preset(Table):
         if t.precision == "fp16" and t.device == "cpu":
             add("training.precision", "fp16 needs a GPU; on the CPU choose fp32, bf16 or auto", "training.device")
         smallest = {"gpt2": GPT2_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE, "bpe": BYTE_VOCAB_SIZE, "char": 2}[data.tokenizer]
-        if self.model.vocab_size is not None and self.model.vocab_size < smallest:
+        starts_from_weights = self.model.init_from is not None  # whose tokenizer is not made from the corpus
+        if self.model.vocab_size is not None and self.model.vocab_size < smallest and not starts_from_weights:
             add(
                 "model.vocab_size",
                 f"{self.model.vocab_size} is smaller than the {data.tokenizer} tokenizer needs, {smallest}; "
                 'leave it out, or write "auto" to leave out an inherited one, to have it filled in',
                 "data.tokenizer",
             )
-        if data.streaming and data.tokenizer == "char":
+        if data.streaming and data.tokenizer == "char" and not starts_from_weights:
             add(
                 "data.tokenizer",
                 "char needs the whole corpus before training, which streaming never reads at once; choose byte",
                 "data.streaming",
             )
+        if self.lora is not None:
+            found += self._lora_inconsistencies(self.lora)
         if self.tracking.wandb != "disabled":
             for name, message in self.tracking.refused_by_wandb():
                 add(f"tracking.{name}", message, "tracking.wandb")
+        return found
+
+    def _lora_inconsistencies(self, lora: LoraTable) -> list[Inconsistency]:
+        found = []
+        if self.model.init_from is None:
+            message = "adapters need weights to be trained beside; name them in model.init_from"
+            found.append(Inconsistency("lora", message, ()))
+        if lora.rank > self.model.n_embd:
+            message = f"{lora.rank} is more than model.n_embd = {self.model.n_embd}, the width of the matrices"
+            found.append(Inconsistency("lora.rank", message, ("model.n_embd",)))
+        for target in lora.targets:
+            if target not in LORA_TARGETS:
+                near = difflib.get_close_matches(target[:100], LORA_TARGETS, n=2, cutoff=0.4)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"they are {', '.join(LORA_TARGETS)}"
+                found.append(Inconsistency("lora.targets", f"{target[:100]!r} is no matrix of a block; {hint}", ()))
+        if self.optimizer.name == "muon":
+            message = (
+                "muon orthogonalizes the update of a whole matrix, and an adapter is two factors of one, of which one "
+                "begins as zeros; choose adamw"
+            )
+            found.append(Inconsistency("optimizer.name", message, ("lora",)))
         return found

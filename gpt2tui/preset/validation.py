@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from gpt2tui.errors import Mistake, Place
 from gpt2tui.preset.layers import LEFT_OUT, Key, Layer, prefixes, without_left_out
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, may_be_left_out, optional_tables, settings, tables
+from gpt2tui.preset.starting_weights import with_starting_weights
 from gpt2tui.system.terminal_text import printable, printable_value
 
 MAX_MISTAKES = 100
@@ -34,12 +36,24 @@ _OTHER_NAMES = {
 }
 
 
-def validate(layer: Layer, is_whole: bool = True) -> tuple[Preset | None, list[Mistake]]:
+def validate(
+    layer: Layer, is_whole: bool = True, *, is_frozen: bool = False, weights: Path | None = None
+) -> tuple[Preset | None, list[Mistake]]:
     """The preset of these settings, or None and all mistakes, in the order of files and lines.
 
-    With `is_whole` false some settings are missing: each is validated alone, and not whether they fit together.
+    With `is_whole` false some settings are missing: each is validated alone, and not whether they fit together. Shape
+    and tokenizer come from `model.init_from`, or from the folder `weights` that it means; a preset that `is_frozen` has
+    them.
     """
     layer = without_left_out(layer)
+    filled, contradicting = (layer, []) if is_frozen else with_starting_weights(layer, weights)
+    preset, mistakes = _validate(filled, is_whole)
+    if not contradicting:
+        return preset, mistakes
+    return None, sorted([*mistakes, *contradicting], key=lambda mistake: _reading_order(mistake.place))
+
+
+def _validate(layer: Layer, is_whole: bool) -> tuple[Preset | None, list[Mistake]]:
     try:
         preset = Preset.model_validate(_nested(layer))
     except ValidationError as error:

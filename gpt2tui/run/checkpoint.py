@@ -2,6 +2,7 @@
 
     step-00001000/
         model.safetensors  config.json         the published GPT-2 layout: transformers loads the folder as it is
+        adapter_model.safetensors, adapter_config.json    of a LoRA run instead of the model: PEFT loads them
         tokenizer files                        AutoTokenizer loads it too
         training_state.safetensors             optimizer moments and random states, as tensors
         trainer.json  preset.toml              progress of the training, and its settings
@@ -21,8 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2tui.errors import CheckpointError, ResourceError
-from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
-from gpt2tui.system.files import free_name, is_utf8, open_regular, replace_text, sha256, sync_file, sync_folder
+from gpt2tui.run.manifest import MANIFEST, Checkpoint, Origin, Parent, file_entry, inspect, manifest_text
+from gpt2tui.system.files import (
+    free_name,
+    is_utf8,
+    open_regular,
+    read_json,
+    replace_text,
+    sha256,
+    sync_file,
+    sync_folder,
+)
 from gpt2tui.system.numbers import as_json
 
 if TYPE_CHECKING:
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MANIFEST",
     "Checkpoint",
+    "Origin",
     "Parent",
     "at",
     "best",
@@ -78,13 +89,14 @@ def write(
     data_fingerprint: str,
     validation_sample: str | None = None,
     parent: Parent | None = None,
+    origin: Origin | None = None,
 ) -> Checkpoint:
     """Writes the checkpoint of `step` into the existing folder `checkpoints`; returns when it is durable.
 
-    `tensors` maps a file's stem ("model", "training_state") to its named tensors, `documents` a file's name to its
-    text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises ResourceError if the folder
-    is gone, the disk is full or cannot be written; older checkpoints stay unchanged. A checkpoint of another run with
-    the same name is moved aside, and `skipped` of the result says so.
+    `tensors` maps a file's stem ("model" or "adapter_model", "training_state") to its named tensors, `documents` a
+    file's name to its text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises
+    ResourceError if the folder is gone, the disk is full or cannot be written; older checkpoints stay unchanged. A
+    checkpoint of another run with the same name is moved aside, and `skipped` of the result says so.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -109,9 +121,11 @@ def write(
             sync_file(path)
             files[path.name] = file_entry(path, sha256(path))
         text = manifest_text(
+            kind="adapter" if "adapter_model" in tensors else "full",
             step=step,
             run_id=run_id,
             parent=parent,
+            origin=origin,
             data_fingerprint=data_fingerprint,
             metrics=metrics,
             validation_sample=validation_sample,

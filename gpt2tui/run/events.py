@@ -51,6 +51,8 @@ class RunStarted(Event):
     vocab_size: int | None = None
     best_val_loss: float | None = None  # of a resumed run: the lowest so far over the fixed validation sample
     learning_rate_factor: float = 1.0  # multiplies the schedule
+    init_from: str | None = None  # the weights that the run started from
+    trained_parameters: int | None = None  # fewer than `parameters` where adapters are trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -209,16 +209,19 @@ def write_info(
     choices: Mapping[str, str],
     data: dict[str, Any],
     parent: checkpoint.Parent | None = None,
+    origin: checkpoint.Origin | None = None,
 ) -> str:
     """Writes run.json once, when training begins; returns the run's id, which its checkpoints carry.
 
     `choices` are the device, the precision and the compilation with their reasons, as they become entries.
-    `parent` is the checkpoint of another run that a branch begins with.
+    `parent` is the checkpoint of another run that a branch begins with, `origin` the weights that training started
+    from.
     """
     run_id = uuid.uuid4().hex
     info = {
         "run_id": run_id,
         "parent": None if parent is None else asdict(parent),
+        "origin": None if origin is None else asdict(origin),
         "preset": preset_name,
         "started": time.time(),
         **this_process(run_id),

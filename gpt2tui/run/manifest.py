@@ -1,9 +1,10 @@
 """A checkpoint's manifest, which is written last: its files, its run, and its metrics.
 
 format_version  2; format 1, without kinds, parent, fingerprint and metrics, is still read
-kind            "full", or "adapter", which this version cannot load
+kind            "full", or "adapter": factors that belong to the weights of the origin
 step, run_id    which update of which run
-parent          the run id and step it was resumed or started from, or null
+parent          the run id and step it was resumed from, or null
+origin          the weights that its run started from, or null; absent in older checkpoints
 data_fingerprint
 metrics         by name, finite numbers or null
 validation_sample  what val_loss was measured over; absent in older checkpoints
@@ -19,17 +20,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpt2tui.errors import CheckpointError
-from gpt2tui.system.files import open_regular
+from gpt2tui.system.files import read_json
 
 FORMAT_VERSION = 2
 MANIFEST = "MANIFEST.json"
-LARGEST_JSON_BYTES = 8 * 2**20  # of lists in lists, JSON takes 20 times its size in memory
-NEEDED = ("model.safetensors", "config.json", "trainer.json", "preset.toml")
+CheckpointKind = Literal["full", "adapter"]
+NEEDED: Mapping[CheckpointKind, tuple[str, ...]] = {
+    "full": ("model.safetensors", "config.json", "trainer.json", "preset.toml"),
+    "adapter": ("adapter_model.safetensors", "adapter_config.json", "config.json", "trainer.json", "preset.toml"),
+}
 
 FileKind = Literal["weights", "config", "tokenizer", "training_state", "trainer", "preset"]
 FILE_KINDS: Mapping[str, FileKind] = {
     "model.safetensors": "weights",
+    "adapter_model.safetensors": "weights",
     "config.json": "config",
+    "adapter_config.json": "config",
     "training_state.safetensors": "training_state",
     "trainer.json": "trainer",
     "preset.toml": "preset",
@@ -39,10 +45,27 @@ FILE_KINDS: Mapping[str, FileKind] = {
 
 @dataclass(frozen=True)
 class Parent:
-    """The checkpoint from which a run was resumed or started."""
+    """The checkpoint from which a run was resumed."""
 
     run_id: str
     step: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The weights that a run started from at its step 0."""
+
+    source: str
+    """A folder, or an id of the Hugging Face Hub."""
+    sha256: str
+    """Of the file of the weights; of several files that of their digests."""
+    run_id: str | None = None
+    """The run and the step of the checkpoint that they are; None for a model of another program."""
+    step: int | None = None
+
+    def __str__(self) -> str:
+        """The source, with the step of a checkpoint unless its folder says it."""
+        return self.source if self.step is None or "step-" in self.source else f"{self.source}, step {self.step:,}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +90,10 @@ class Checkpoint:
     validation_sample: str | None = None
     """What val_loss was measured over: losses over different samples do not compare. None where it is not known."""
     parent: Parent | None = None
+    origin: Origin | None = None
     data_fingerprint: str | None = None
     """Of the training corpus; None in format 1, which has it in trainer.json."""
+    kind: CheckpointKind = "full"
     skipped: tuple[str, ...] = ()
     """Why other checkpoints were not chosen before it, or were moved out of its place."""
 
@@ -90,21 +115,24 @@ def file_entry(path: Path, digest: str) -> CheckpointFile:
 
 def manifest_text(
     *,
+    kind: CheckpointKind,
     step: int,
     run_id: str,
     parent: Parent | None,
+    origin: Origin | None,
     data_fingerprint: str,
     metrics: Mapping[str, float | None],
     validation_sample: str | None,
     files: Mapping[str, CheckpointFile],
 ) -> str:
-    """The manifest of a full checkpoint; metrics that are not finite become null."""
+    """The manifest of a checkpoint; metrics that are not finite become null."""
     manifest = {
         "format_version": FORMAT_VERSION,
-        "kind": "full",
+        "kind": kind,
         "step": step,
         "run_id": run_id,
         "parent": asdict(parent) if parent else None,
+        "origin": asdict(origin) if origin else None,
         "data_fingerprint": data_fingerprint,
         "metrics": {name: value if _is_finite(value) else None for name, value in metrics.items()},
         "validation_sample": validation_sample,
@@ -127,13 +155,11 @@ def inspect(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} has checkpoint format {version!r}; this version of gpt2tui reads formats 1 and {FORMAT_VERSION}"
         )
-    if version != 1 and manifest.get("kind") == "adapter":
-        raise CheckpointError(f"{folder} holds an adapter, which this version of gpt2tui cannot load")
     try:
         found = _of_format_1(folder, manifest) if version == 1 else _of_format_2(folder, manifest)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise CheckpointError(f"{path} is not a manifest of gpt2tui") from None
-    for name in sorted({*found.files, *NEEDED}):
+    for name in sorted({*found.files, *NEEDED[found.kind]}):
         # A manifest from elsewhere must not lead outside its folder, and may contain names that are not valid paths.
         if name != Path(name).name or os.path.islink(folder / name):  # noqa: PTH114 does not raise
             raise CheckpointError(f"{path} names a file outside its folder: {name[:100]!r}")
@@ -143,21 +169,6 @@ def inspect(folder: Path) -> Checkpoint:
         if size != found.files[name].bytes:
             raise CheckpointError(f"{folder} is damaged: {name} has {size:,} bytes, not {found.files[name].bytes:,}")
     return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of bounded size, from a regular file. Raises CheckpointError."""
-    try:
-        with open(open_regular(path, follow_links=True), "rb") as file:  # noqa: PTH123 a descriptor
-            content = file.read(LARGEST_JSON_BYTES + 1)
-        if len(content) > LARGEST_JSON_BYTES:
-            raise CheckpointError(f"{path} is too large for this kind of file")
-        value = json.loads(content.decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return value
 
 
 def _of_format_2(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
@@ -173,16 +184,33 @@ def _of_format_2(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
         metrics,
         manifest.get("validation_sample"),
         None if parent is None else Parent(parent["run_id"], parent["step"]),
+        origin_of(manifest),
         fingerprint,
+        manifest["kind"],
     )
     is_sound = (
-        manifest["kind"] == "full"
+        manifest["kind"] in NEEDED
+        and (found.kind == "full" or found.origin is not None)
         and isinstance(fingerprint, str)
         and isinstance(found.validation_sample, str | None)
         and all(isinstance(file.kind, str) for file in files.values())
         and (found.parent is None or _is_run_and_step(found.parent.run_id, found.parent.step))
     )
     return _checked(found, is_sound)
+
+
+def origin_of(description: Mapping[str, Any]) -> Origin | None:
+    """The origin in a manifest or in a run.json. Raises ValueError or KeyError when it is not sound."""
+    origin = description.get("origin")
+    if origin is None:
+        return None
+    found = Origin(origin["source"], origin["sha256"], origin["run_id"], origin["step"])
+    is_checkpoint = _is_run_and_step(found.run_id, found.step)
+    if not (isinstance(found.source, str) and isinstance(found.sha256, str)):
+        raise ValueError
+    if not is_checkpoint and not (found.run_id is None and found.step is None):
+        raise ValueError
+    return found
 
 
 def _of_format_1(folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:

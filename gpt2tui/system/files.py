@@ -4,15 +4,19 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import os
 import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path, user_config_path
 
-from gpt2tui.errors import ResourceError
+from gpt2tui.errors import CheckpointError, ResourceError
+
+LARGEST_JSON_BYTES = 8 * 2**20  # of lists in lists, JSON takes 20 times its size in memory
 
 
 def _read_umask() -> int:
@@ -87,6 +91,21 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow_links: bool = F
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return descriptor
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of bounded size, from a regular file. Raises CheckpointError."""
+    try:
+        with open(open_regular(path, follow_links=True), "rb") as file:
+            content = file.read(LARGEST_JSON_BYTES + 1)
+        if len(content) > LARGEST_JSON_BYTES:
+            raise CheckpointError(f"{path} is too large for this kind of file")
+        value = json.loads(content.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return value
 
 
 def sha256(path: Path) -> str:

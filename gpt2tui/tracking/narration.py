@@ -35,14 +35,18 @@ def run_started(event: RunStarted, vocab_size: int | None = None) -> list[Text]:
     """The model, the device, the number of steps, and how to read the metrics."""
     steps = event.num_iterations - event.step
     tokens = compact(steps * event.tokens_per_step)
+    trained = event.trained_parameters if event.trained_parameters != event.parameters else None
     lines = [
         Text.assemble(("gpt2tui ", "bold green"), (_one_line(event.preset), "bold"), f"  {_one_line(event.run)}"),
         Text.assemble(
             (compact(event.parameters), "bold"),
-            f" parameters on {_one_line(event.device)} in {_one_line(event.precision)}, "
+            " parameters" if not trained else f" parameters, {compact(trained)} trained beside them,",
+            f" on {_one_line(event.device)} in {_one_line(event.precision)}, "
             f"{counted(steps, 'step')} of {event.tokens_per_step:,} tokens ({tokens} in all)",
         ),
     ]
+    if event.init_from:
+        lines.append(Text(f"started from the weights of {_one_line(event.init_from)}"))
     if event.step:
         lines.append(Text(f"resumed at step {event.step:,}"))
     if vocab_size:

@@ -18,10 +18,10 @@ class Optimizers:
     def __init__(self, model: nn.Module, table: OptimizerTable) -> None:
         """Splits the parameters of `model`, wrapped or not, by the preset's [optimizer] table.
 
-        Muon takes the matrices in the blocks, AdamW everything else.
+        Muon takes the matrices in the blocks, AdamW everything else. What is frozen is left out.
         """
         self.table = table
-        named = [(_unwrapped(name), parameter) for name, parameter in model.named_parameters()]
+        named = [(_unwrapped(name), p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = [(name, p) for name, p in named if p.ndim >= 2]
         vectors = [(name, p) for name, p in named if p.ndim < 2]
         hidden = [(name, p) for name, p in matrices if table.name == "muon" and name.startswith("h.")]
@@ -31,7 +31,15 @@ class Optimizers:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.all: list[tuple[torch.optim.Optimizer, float]] = [
-            (torch.optim.AdamW(groups, lr=table.lr, betas=(table.beta1, table.beta2), fused=True), table.lr)
+            (
+                torch.optim.AdamW(
+                    [group for group in groups if group["params"]],
+                    lr=table.lr,
+                    betas=(table.beta1, table.beta2),
+                    fused=True,
+                ),
+                table.lr,
+            )
         ]
         """Each optimizer with its peak learning rate."""
         if hidden:

@@ -3,15 +3,19 @@
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name, precision_reason
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
-from gpt2tui.generation import load_model
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.lora import load_adapter_tensors
+from gpt2tui.model_files import ADAPTER, base_of, load_model
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
@@ -22,6 +26,7 @@ from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
 from gpt2tui.training.preflight import try_shapes
+from gpt2tui.training.starting import StartingWeights
 from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
 from gpt2tui.training.time_budget import TimeBudget
 from gpt2tui.training.update import fresh_update
@@ -32,6 +37,7 @@ def prepare(
     preset: Preset,
     corpus: TokenizedCorpus,
     resume_from: Checkpoint | None = None,
+    start_from: StartingWeights | None = None,
 ) -> Generator[StageProgress, None, TrainingState]:
     """Yields its progress and returns the state for the first step, compiled if the preset says so.
 
@@ -45,7 +51,7 @@ def prepare(
     if resume_from:
         state = yield from _resumed(run, preset, corpus, device, resume_from)
     else:
-        state = yield from _new(preset, corpus, device)
+        state = yield from _new(preset, corpus, device, start_from)
     notices = [*state.notices, *corpus.notices]
     if state.done:
         notices.insert(
@@ -56,18 +62,18 @@ def prepare(
 
 
 def _new(
-    preset: Preset, corpus: TokenizedCorpus, device: torch.device
+    preset: Preset, corpus: TokenizedCorpus, device: torch.device, start_from: StartingWeights | None
 ) -> Generator[StageProgress, None, TrainingState]:
-    """The state of a new run."""
+    """The state of a new run. Raises CheckpointError when the weights that it starts from do not fit."""
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     seconds = preset.training.time_budget
     time_budget = TimeBudget(seconds, preset.training.num_iterations) if seconds else None
     preset = preset.with_training(time_budget=0.0)
     tried = _is_worth_a_trial(preset, device)
-    update = fresh_update(preset, device, precision)
-    state = TrainingState(
-        preset, device, precision, reason, open_batches(corpus, preset.training), update, time_budget=time_budget
-    )
+    weights = None if start_from is None else load_weights(start_from.folder, preset)
+    update = fresh_update(preset, device, precision, weights)
+    origin, batches = None if start_from is None else start_from.origin, open_batches(corpus, preset.training)
+    state = TrainingState(preset, device, precision, reason, batches, update, origin=origin, time_budget=time_budget)
     yield from _try_first_steps(state, corpus, tried)
     return state
 
@@ -97,6 +103,21 @@ def _try_first_steps(state: TrainingState, corpus: TokenizedCorpus, tried: bool)
         state.trial_seconds = time.monotonic() - started
 
 
+def _load_adapter(saved: Checkpoint, network: GPT2) -> None:
+    try:
+        load_adapter_tensors(network, checkpoint.load_tensors(saved.folder / ADAPTER))
+    except ValueError as error:
+        raise CheckpointError(f"{saved.folder}: {error}") from error
+
+
+def load_weights(folder: Path, preset: Preset) -> dict[str, Tensor]:
+    """The weights in a folder, on the CPU. Raises CheckpointError when their shape is not the preset's."""
+    model = load_model(folder)
+    if model.config != preset.model.shape.model_copy(update={"dropout": model.config.dropout}):
+        raise CheckpointError(f"{folder} has another [model] than the preset: {model.config!r}")
+    return model.state_dict()
+
+
 def _resumed(
     run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint
 ) -> Generator[StageProgress, None, TrainingState]:
@@ -108,16 +129,16 @@ def _resumed(
         preset = preset.with_training(time_budget=0.0)
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     tried = _is_worth_a_trial(preset, device)
-    batches, update = open_batches(corpus, preset.training), fresh_update(preset, device, precision)
+    batches = open_batches(corpus, preset.training)
     if numbers["data_fingerprint"] != corpus.fingerprint:
         raise DataError(
             f"the corpus {preset.data.source} has changed since the run {run.name} began; "
             "restore it, or start a new run"
         )
-    weights = load_model(saved.folder)
-    if weights.config != preset.model.model_copy(update={"dropout": weights.config.dropout}):
-        raise CheckpointError(f"{saved.folder} has another [model] than the preset: {weights.config!r}")
-    update.model.load_state_dict(weights.state_dict())
+    weights = saved.folder if saved.kind == "full" else base_of(saved.folder).folder
+    update = fresh_update(preset, device, precision, load_weights(weights, preset))
+    if saved.kind == "adapter":
+        _load_adapter(saved, update.model)
     same_sample = saved.validation_sample == validation_sample(preset)
     state = TrainingState(
         preset,
@@ -128,6 +149,7 @@ def _resumed(
         update,
         run_id=saved.run_id,
         parent=Parent(saved.run_id, saved.step),
+        origin=saved.origin,
         time_budget=time_budget,
         learning_rate_factor=numbers.get("learning_rate_factor", 1.0),
         step=saved.step,
@@ -160,7 +182,8 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
     return RunStarted(
         run=run.name,
         preset=preset_name,
-        parameters=state.model.num_parameters,
+        parameters=state.preset.model.parameter_count(),
+        trained_parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
         tokens_per_step=state.preset.tokens_per_step,
         device=device_name(state.device),
         precision=state.precision,
@@ -173,6 +196,7 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
         vocab_size=state.preset.model.vocab_size,
         best_val_loss=state.best_val_loss,
         learning_rate_factor=state.learning_rate_factor,
+        init_from=None if state.origin is None else str(state.origin),
     )
 
 
@@ -195,6 +219,7 @@ def write_new_run(
         choices=_choices(state),
         data=data,
         parent=state.parent,
+        origin=state.origin,
     )
 
 

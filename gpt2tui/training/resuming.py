@@ -21,8 +21,8 @@ from gpt2tui.training.schedules import learning_rate
 JUMP = 1.05
 """A learning rate that is higher by this factor than it would have been is worth a warning."""
 MICRO_BATCHES = ("training.batch_size", "training.gradient_accumulation")
-CHANGEABLE = ("model.dropout", "data.source")
-"""Settings of [model] and [data] that may change; whether a source has the same text, its fingerprint decides."""
+CHANGEABLE = ("model.dropout", "lora.dropout", "data.source")
+"""Settings of these tables that may change; whether a source has the same text, its fingerprint decides."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,10 @@ def refusal(key: str, before: Preset, after: Preset) -> str | None:
     """Why a resumed run cannot change a setting; None where it can."""
     if key in CHANGEABLE:
         return None
+    if key == "model.init_from":
+        return "the run has started from its weights already"
+    if key == "lora" or key.startswith("lora."):
+        return "the saved adapters have another shape or another scale"
     if key.startswith("model."):
         return "it gives a network of another shape, which the saved weights do not fit"
     if key.startswith("data."):

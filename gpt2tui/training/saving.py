@@ -14,7 +14,7 @@ from gpt2tui.device import is_out_of_memory, synchronize
 from gpt2tui.errors import ResourceError, is_out_of_threads
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
-from gpt2tui.run.checkpoint import Checkpoint, Parent
+from gpt2tui.run.checkpoint import Checkpoint, Origin, Parent
 from gpt2tui.system.host_memory import free_bytes
 from gpt2tui.system.threads import lower_priority
 
@@ -27,7 +27,8 @@ class Snapshot:
 
     step: int
     run_id: str
-    model: Mapping[str, Tensor]  # published names and layouts
+    weights: Mapping[str, Tensor]  # published names and layouts, or PEFT's
+    is_adapter: bool
     training_state: Mapping[str, Tensor]
     documents: Mapping[str, str]
     trainer: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Snapshot:
     validation_sample: str
     data_fingerprint: str
     parent: Parent | None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,10 @@ class Saver:
                 self.checkpoints,
                 step=snapshot.step,
                 run_id=snapshot.run_id,
-                tensors={"model": snapshot.model, "training_state": snapshot.training_state},
+                tensors={
+                    "adapter_model" if snapshot.is_adapter else "model": snapshot.weights,
+                    "training_state": snapshot.training_state,
+                },
                 documents=snapshot.documents,
                 trainer=snapshot.trainer,
                 save_tokenizer=self.save_tokenizer,
@@ -163,6 +168,7 @@ class Saver:
                 validation_sample=snapshot.validation_sample,
                 data_fingerprint=snapshot.data_fingerprint,
                 parent=snapshot.parent,
+                origin=snapshot.origin,
             )
             checkpoint.prune(self.checkpoints, run_id=snapshot.run_id, keep=self.keep, protected=self.protected)
         except ResourceError as caught:

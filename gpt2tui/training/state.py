@@ -15,11 +15,13 @@ from gpt2tui.device import Precision
 from gpt2tui.errors import CheckpointError
 from gpt2tui.evaluation.validation import perplexity
 from gpt2tui.model.gpt2 import GPT2
-from gpt2tui.model.huggingface import published_config, published_views
+from gpt2tui.model.huggingface import published_views
+from gpt2tui.model.lora import adapter_tensors, peft_config
+from gpt2tui.model.published_config import published_config
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
-from gpt2tui.run.checkpoint import Checkpoint, Parent
+from gpt2tui.run.checkpoint import Checkpoint, Origin, Parent
 from gpt2tui.training import schedules
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.saving import Snapshot
@@ -46,6 +48,8 @@ class TrainingState:
     """Empty until the folder of a new run is written."""
     parent: Parent | None = None
     """The checkpoint from which it was resumed."""
+    origin: Origin | None = None
+    """The weights that the run started from; None for random ones."""
     compile_reason: str = ""
     """Why the forward pass is compiled, or is not."""
     trial_seconds: float = 0.0
@@ -110,8 +114,14 @@ def validation_sample(preset: Preset) -> str:
 
 
 def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
-    """The weights under their published names and the training state, on their device; not copies."""
-    published = published_views(state.model.state_dict(), state.preset.model)
+    """What is trained of the weights and the training state, on their device; not copies.
+
+    Weights have their published names, adapters those of PEFT.
+    """
+    if state.preset.lora is None:
+        published = published_views(state.model.state_dict(), state.preset.model)
+    else:
+        published = adapter_tensors(state.model)
     weights = {MODEL + name: tensor for name, tensor in published.items()}
     return weights | training_state_tensors(state.update.optimizers, state.device)
 
@@ -123,13 +133,19 @@ def snapshot(
     config = published_config(
         state.preset.model, corpus.tokenizer.eot, trained_length=state.preset.training.sequence_length
     )
+    documents = {"config.json": json.dumps(config, indent=2) + "\n", "preset.toml": dumps(state.preset)}
+    if state.preset.lora is not None:
+        assert state.origin is not None, "an adapter without a base"
+        adapter = peft_config(base=state.origin.source, **state.preset.lora.model_dump())
+        documents["adapter_config.json"] = json.dumps(adapter, indent=2) + "\n"
     budget, scaler = state.time_budget, state.update.scaler
     return Snapshot(
         step=state.step,
         run_id=state.run_id,
-        model={name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)},
+        weights={name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)},
         training_state={name: t for name, t in tensors.items() if not name.startswith(MODEL)},
-        documents={"config.json": json.dumps(config, indent=2) + "\n", "preset.toml": dumps(state.preset)},
+        is_adapter=state.preset.lora is not None,
+        documents=documents,
         trainer={
             "step": state.step,
             "tokens_seen": state.step * state.preset.tokens_per_step,
@@ -147,6 +163,7 @@ def snapshot(
         validation_sample=validation_sample(state.preset),
         data_fingerprint=corpus.fingerprint,
         parent=state.parent,
+        origin=state.origin,
     )
 
 

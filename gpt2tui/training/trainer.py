@@ -51,6 +51,7 @@ from gpt2tui.training.preparation import (
 )
 from gpt2tui.training.resuming import SettingChange, set_later_checkpoints_aside
 from gpt2tui.training.saving import Saved, Saver
+from gpt2tui.training.starting import StartingWeights
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
 from gpt2tui.training.step_meter import StepMeter
 from gpt2tui.training.update import AsyncStepMetrics
@@ -63,8 +64,8 @@ class Trainer:
 
     `preset` must have its vocab_size filled in; the caller holds the run's lock. With `resume_from` in another run's
     folder it is a branch. `learning_rate_factor`, unless it is None, replaces the factor stored in the checkpoint,
-    which multiplies the schedule. `changes` and `notices` are what to record of a resume. A time budget counts from
-    `prepared_since`, by time.monotonic().
+    which multiplies the schedule. `changes` and `notices` are what to record of a resume. A new run begins with random
+    weights or with those of `start_from`. A time budget counts from `prepared_since`, by time.monotonic().
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Trainer:
         changes: Sequence[SettingChange] = (),
         notices: Sequence[str] = (),
         prepared_since: float | None = None,
+        start_from: StartingWeights | None = None,
     ) -> None:
         self.run = run
         self.corpus = corpus
@@ -92,6 +94,7 @@ class Trainer:
         self.changes = changes
         self.notices = notices
         self._prepared_since = time.monotonic() if prepared_since is None else prepared_since
+        self.start_from = start_from
         self.saver = Saver(
             run.checkpoints,
             keep=preset.training.keep_checkpoints,
@@ -134,7 +137,9 @@ class Trainer:
         `train` calls it if the caller has not. Raises the errors of `train`.
         """
         try:
-            self._prepared = yield from prepare(self.run, self._requested_preset, self.corpus, self.resume_from)
+            self._prepared = yield from prepare(
+                self.run, self._requested_preset, self.corpus, self.resume_from, self.start_from
+            )
         except Exception as error:
             failure = expected_failure(error, self.run, self._requested_preset, self.corpus, None)
             if failure is None or failure is error:
@@ -188,9 +193,9 @@ class Trainer:
             state.time_budget.add_preparation(time.monotonic() - self._prepared_since - state.trial_seconds)
         self._open = True
         yield run_started(self.run, state, self.corpus, self.preset_name)
-        if branches:
+        if branches or self.start_from is not None:
             state.saved_step = None
-            yield from self._save(must=True)  # the branch can be resumed from now on
+            yield from self._save(must=True)  # it can be resumed from now on, without what it began with
         if self.changes:
             yield SettingsChanged(step=state.step, changes=[change.as_dict() for change in self.changes])
         for notice in (*aside, *self.notices, *state.notices):

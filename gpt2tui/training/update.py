@@ -12,6 +12,7 @@ from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import DivergedError
 from gpt2tui.model.cpu import tune_for_cpu
 from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.lora import add_adapters, scale_of
 from gpt2tui.preset.schema import Preset
 from gpt2tui.training.optimizers import Optimizers
 
@@ -154,8 +155,24 @@ class Update:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), limit, norm)
 
 
-def fresh_update(preset: Preset, device: torch.device, precision: Precision) -> Update:
-    """A network initialised from the preset's seed, with the preset's optimizers; seeds the global random generator."""
+def fresh_update(
+    preset: Preset, device: torch.device, precision: Precision, weights: dict[str, Tensor] | None = None
+) -> Update:
+    """A network with the preset's optimizers; seeds the global random generator.
+
+    Its weights are initialised from the preset's seed, or are those of `weights`. With [lora] they are frozen, and
+    adapters are trained.
+    """
     torch.manual_seed(preset.training.seed)
-    model = tune_for_cpu(GPT2(preset.model)).to(device)
+    if weights is None:
+        network = GPT2(preset.model)
+    else:
+        with torch.device("meta"):
+            network = GPT2(preset.model)
+        # Copied: tensors of a mapped file are not aligned as torch aligns its own, which can change the last bits.
+        network.to_empty(device="cpu").load_state_dict(weights)
+    model = tune_for_cpu(network).to(device)
+    if lora := preset.lora:
+        scale = scale_of(lora.alpha, lora.rank, lora.use_rslora)
+        add_adapters(model, rank=lora.rank, scale=scale, dropout=lora.dropout, targets=lora.targets)
     return Update(model, Optimizers(model, preset.optimizer), device, precision)

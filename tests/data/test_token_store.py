@@ -17,8 +17,7 @@ from gpt2tui.data import content_hashes, store_building, token_store, tokenizer_
 from gpt2tui.data.corpus import TextPiece
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
-from gpt2tui.model.config import GPT2Config
-from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
+from gpt2tui.preset.schema import DataTable, ModelTable, Preset, TrainingTable
 from tests.data.corpus_files import opened, write, write_hub_folder, write_rows
 
 TEXTS = {f"{i:02}.txt": f"file {i} says: déjà vu\nand {i * i} more\n" * 20 for i in range(40)}
@@ -38,7 +37,7 @@ def cache(tmp_path):
 
 def preset(source, tokenizer="byte", vocab_size=None, sequence_length=8, **table):
     return Preset(
-        model=GPT2Config(vocab_size=vocab_size),
+        model=ModelTable(vocab_size=vocab_size),
         data=DataTable(source=str(source), tokenizer=tokenizer, **table),
         training=TrainingTable(sequence_length=sequence_length),
     )

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
-from gpt2tui.model.huggingface import config_from_published, from_published, published_config, to_published
+from gpt2tui.model.huggingface import from_published, to_published
+from gpt2tui.model.published_config import config_from_published, published_config
 
 SHAPES = [
     {"vocab_size": 61, "n_positions": 32, "n_embd": 48, "n_layer": 3, "n_head": 4},
@@ -137,6 +138,15 @@ def test_an_output_weight_of_its_own_is_refused():
         from_published(tensors | {"lm_head.weight": tensors["transformer.wte.weight"] + 1}, config_json)
 
 
+def test_embeddings_that_are_not_tied_but_equal_are_one():
+    tensors, config_json = published()
+    config_json["tie_word_embeddings"] = False
+    output = {"lm_head.weight": tensors["transformer.wte.weight"].clone()}
+    assert "lm_head.weight" not in from_published(tensors | output, config_json)[1]
+    with pytest.raises(ValueError, match="tie_word_embeddings = false"):
+        from_published(tensors, config_json)
+
+
 def test_every_key_that_does_not_fit_is_named():
     tensors, config_json = published()
     del tensors["transformer.h.2.ln_1.bias"], tensors["transformer.wpe.weight"]
@@ -207,7 +217,6 @@ def test_biases_in_a_model_that_says_it_has_none_are_refused():
         {"activation_function": "gelu"},
         {"layer_norm_epsilon": 1e-6},
         {"layer_norm_epsilon": None},
-        {"tie_word_embeddings": False},
         {"n_inner": 100},
         {"scale_attn_weights": False},
         {"scale_attn_by_inverse_layer_idx": True},

@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import tomllib
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ from gpt2tui.errors import CheckpointError, Place, PresetError, ResourceError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.layers import key_lines, nesting_depth, parse, setting_values
 from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.settings import optional_tables
 
 
 @pytest.fixture(autouse=True)
@@ -680,11 +682,13 @@ def test_a_preset_too_large_to_be_read_again_is_neither_loaded_nor_saved(write, 
 
 def test_settings_describe_every_field():
     keys = [setting.key for setting in preset_files.settings()]
-    fields = {"description"} | {
+    kinds = {table: (field.annotation, *get_args(field.annotation)) for table, field in Preset.model_fields.items()}
+    fields = {"description", *optional_tables()} | {
         f"{table}.{name}"
-        for table, field in Preset.model_fields.items()
-        if hasattr(field.annotation, "model_fields")
-        for name in field.annotation.model_fields
+        for table, alternatives in kinds.items()
+        for kind in alternatives
+        if hasattr(kind, "model_fields")
+        for name in kind.model_fields
     }
     assert set(keys) == fields
     assert len(keys) == len(fields)
@@ -713,7 +717,7 @@ def test_the_json_schema_is_json_and_knows_units_bounds_and_extends():
     schema = json.loads(json.dumps(preset_files.json_schema()))
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert schema["properties"]["extends"]["type"] == "string"
-    vocab_size = schema["$defs"]["GPT2Config"]["properties"]["vocab_size"]
+    vocab_size = schema["$defs"]["ModelTable"]["properties"]["vocab_size"]
     assert vocab_size["anyOf"][1] == {"const": "auto"}
     vocab_size = {**vocab_size, **vocab_size["anyOf"][0]}
     assert (vocab_size["type"], vocab_size["maximum"], vocab_size["unit"]) == ("integer", 1_000_000, "tokens")

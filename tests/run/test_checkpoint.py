@@ -20,7 +20,7 @@ def write(folder, step=10, val_loss=None, fill=1.0, run_id="abc"):
     return save(folder, step, {"val_loss": val_loss}, fill, run_id)
 
 
-def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None, validation_sample=None):
+def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None, validation_sample=None, origin=None):
     return checkpoint.write(
         folder,
         step=step,
@@ -33,6 +33,7 @@ def save(folder, step=10, metrics=None, fill=1.0, run_id="abc", parent=None, val
         data_fingerprint="f",
         validation_sample=validation_sample,
         parent=parent,
+        origin=origin,
     )
 
 
@@ -84,7 +85,10 @@ def test_a_truncated_file_is_found_by_its_size(tmp_path):
         ({"parent": {"run_id": 1, "step": 2}}, "not a manifest"),
         ({"data_fingerprint": None}, "not a manifest"),
         ({"kind": "picture"}, "not a manifest"),
-        ({"kind": "adapter"}, "holds an adapter"),
+        ({"kind": "adapter"}, "not a manifest"),  # of which base it does not say
+        ({"origin": {"source": 1, "sha256": "", "run_id": None, "step": None}}, "not a manifest"),
+        ({"origin": {"source": "x", "sha256": "", "run_id": "y", "step": -1}}, "not a manifest"),
+        ({"origin": ["x"]}, "not a manifest"),
         ({"format_version": 1, "val_loss": math.nan}, "not a manifest"),
     ],
 )
@@ -245,7 +249,8 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path):
 def test_the_manifest_lists_files_by_kind_and_metrics_by_name(tmp_path):
     metrics = {"val_loss": 2.5, "perplexity": math.inf, "bits_per_byte": math.nan}
     parent = checkpoint.Parent("before", 7)
-    written = save(tmp_path, metrics=metrics, validation_sample="64 tokens", parent=parent)
+    origin = checkpoint.Origin("openai-community/gpt2", "0" * 64)
+    written = save(tmp_path, metrics=metrics, validation_sample="64 tokens", parent=parent, origin=origin)
     contents = json.loads((written.folder / "MANIFEST.json").read_text(), parse_constant=pytest.fail)
     assert {name: entry["kind"] for name, entry in contents.pop("files").items()} == {
         "model.safetensors": "weights",
@@ -261,12 +266,13 @@ def test_the_manifest_lists_files_by_kind_and_metrics_by_name(tmp_path):
         "step": 10,
         "run_id": "abc",
         "parent": {"run_id": "before", "step": 7},
+        "origin": {"source": "openai-community/gpt2", "sha256": "0" * 64, "run_id": None, "step": None},
         "data_fingerprint": "f",
         "metrics": {"val_loss": 2.5, "perplexity": None, "bits_per_byte": None},
         "validation_sample": "64 tokens",
     }
     assert checkpoint.inspect(written.folder) == written
-    assert (written.parent, written.metrics) == (parent, {"val_loss": 2.5})
+    assert (written.parent, written.origin, written.metrics) == (parent, origin, {"val_loss": 2.5})
 
 
 def test_a_loss_that_is_no_number_is_never_the_best(tmp_path):

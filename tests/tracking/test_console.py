@@ -114,6 +114,12 @@ def test_the_loss_of_a_uniform_guess_is_the_logarithm_of_the_vocabulary():
     assert f"ln 50,257 = {math.log(50257):.2f}" in plain(sample.run_started(), vocab_size=50257)
 
 
+def test_a_run_says_what_it_started_from_and_how_much_of_it_is_trained():
+    text = plain(sample.run_started(init_from="openai-community/gpt2", trained_parameters=294_912))
+    assert "3.21M parameters, 295k trained beside them, on cpu in bf16" in " ".join(text.split())
+    assert "started from the weights of openai-community/gpt2" in text
+
+
 def test_a_terminal_keeps_the_same_lines_but_for_the_steps():
     expected = plain(*WHOLE_RUN, vocab_size=4096, run_folder=RUN_FOLDER).splitlines()
     expected = [line for line in expected if not re.match(r"step \d+ +loss", line)]

@@ -81,7 +81,7 @@ def write_checkpoint(run, step):
     """A checkpoint with a manifest that holds and files that are no model."""
     folder = run.checkpoints / checkpoint.folder_name(step)
     folder.mkdir()
-    for name in manifest.NEEDED:
+    for name in manifest.NEEDED["full"]:
         (folder / name).write_text(f"{name} of step {step}\n" * 1000, encoding="utf-8")
     (folder / "preset.toml").write_text(run.preset_file.read_text(encoding="utf-8"), encoding="utf-8")
     files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in folder.iterdir()}

@@ -13,6 +13,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import PresetSource, flat, settings, shipped_folder, user_folder
 from gpt2tui.preset.layers import read_file, setting_values
 from gpt2tui.preset.settings import Values, differences, tables
+from gpt2tui.preset.starting_weights import with_starting_weights
 from gpt2tui.preset.validation import validate
 from gpt2tui.system.files import replace_text, sync_folder
 from gpt2tui.system.numbers import compact
@@ -43,7 +44,7 @@ def read_preset_file(path: Path) -> PresetFile:
         return PresetFile(flat(preset), stamp=stamp)
     known = {*(setting.key for setting in settings()), *tables()}
     unknown = tuple(dotted for key in layer if (dotted := ".".join(key)) not in known)
-    return PresetFile(setting_values(layer), tuple(mistakes), unknown, stamp)
+    return PresetFile(setting_values(with_starting_weights(layer)[0]), tuple(mistakes), unknown, stamp)
 
 
 def file_stamp(path: Path) -> Stamp:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt2tui.errors import Place
+from gpt2tui.errors import CheckpointError, Place
 from gpt2tui.preset.files import too_large
 from gpt2tui.preset.layers import Layer, SourcedValue
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Values, differences, optional_tables, with_table
+from gpt2tui.preset.starting_weights import local_folder, values_in
 from gpt2tui.preset.validation import validate
 
 MAX_UNDO_STEPS = 500  # each shares all but one of its values with the next
@@ -39,6 +40,19 @@ def check_values(values: Values) -> Checked:
     return Checked(None, mistakes)
 
 
+def _of_weights(reference: str, values: Values) -> dict[str, Any]:
+    """What the weights determine, and a sequence_length that fits; nothing where they are not on this machine."""
+    try:
+        folder = local_folder(reference)
+        found = values_in(folder) if folder else {}
+    except CheckpointError:
+        return {}
+    length = values["training.sequence_length"]
+    if found and isinstance(length, int) and length > found["model.n_positions"]:
+        found["training.sequence_length"] = found["model.n_positions"]
+    return found
+
+
 class PresetEditing:
     """The values of one preset, with undo and redo. Typing in one field is one step."""
 
@@ -67,7 +81,8 @@ class PresetEditing:
     def set(self, key: str, value: Any) -> None:
         """Changes one setting. Successive changes of the same setting are one step, until `end_step`.
 
-        An optional table that is switched on gets its defaults; switched off, it loses its settings.
+        An optional table that is switched on gets its defaults; switched off, it loses its settings. Weights to start
+        from that are on this machine set shape and tokenizer.
         """
         if self._values[key] == value and type(self._values[key]) is type(value):
             return
@@ -76,6 +91,8 @@ class PresetEditing:
             self._open_step = key
         if key in optional_tables():
             self._values = with_table(self._values, key, is_there=value)
+        elif key == "model.init_from" and value:
+            self._values = {**self._values, key: value, **_of_weights(value, self._values)}
         else:
             self._values = {**self._values, key: value}
         self._redo_steps.clear()

@@ -1,5 +1,6 @@
 """The pane beside the curves: the facts of one run, or the differences between the presets of two."""
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +16,7 @@ from textual.widgets import Static
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference
 from gpt2tui.run.folder import is_of_this_machine
+from gpt2tui.run.manifest import origin_of
 from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
@@ -129,6 +131,9 @@ def _preset_facts(preset: Preset) -> list[tuple[str, str]]:
 
 def _run_facts(contents: RunContents, fact: Fact) -> None:
     started, info = contents.history.started, contents.info
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        if origin := origin_of(info):
+            fact("from", printable(str(origin)), f"sha256 {printable(origin.sha256[:12])}")
     if started is not None:
         fact("device", printable(started.device), printable(started.precision))
     if "pid" in info:

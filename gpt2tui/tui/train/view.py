@@ -66,6 +66,8 @@ def event_line(event: Event, progress: RunProgress | None = None) -> EventLine |
             name = sanitize(event.preset, keep_newlines=False)
             place = sanitize(f"{event.device}, {event.precision}", keep_newlines=False)
             words = f"{name} resumed: {place}" if event.step else f"{name}: {compact(event.parameters)} on {place}"
+            if event.init_from:
+                words += f", started from {sanitize(event.init_from, keep_newlines=False)}"
             return _line(event, "run", words, "bold $text-primary", event.step or None)
         case Evaluated():
             best, whole = "best " if event.best else "", "  all text" if event.whole else ""

@@ -9,6 +9,7 @@ from textual.widgets import Static
 from gpt2tui.run.events import Evaluated
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.view import event_line
+from tests.tracking import event_samples
 
 
 class LogApp(App):
@@ -30,3 +31,9 @@ def test_no_line_wraps_when_the_scrollbar_appears(width):
             assert log.query_one(Static).size.height == 29
 
     asyncio.run(drive())
+
+
+def test_the_first_line_says_which_weights_a_run_started_from():
+    line = event_line(event_samples.run_started(init_from="~/runs/a/checkpoints/step-00000008"))
+    assert line.content(200).plain.endswith("started from ~/runs/a/checkpoints/step-00000008")
+    assert "started from" not in event_line(event_samples.run_started()).content(200).plain

@@ -1,0 +1,113 @@
+"""What a preset gets from the weights that it starts from: shape and tokenizer. Looks on this machine only."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from gpt2tui.errors import CheckpointError, Mistake
+from gpt2tui.model.published_config import config_from_published
+from gpt2tui.preset.layers import Layer, SourcedValue, merge, without_left_out
+from gpt2tui.system.files import read_json, runs_folder
+from gpt2tui.system.terminal_text import printable, printable_value
+
+INIT_FROM = ("model", "init_from")
+SHAPE = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "bias")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_TOKENIZERS = ("gpt2", "bpe", "char", "byte")
+
+
+def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Layer, list[Mistake]]:
+    """The settings with what they leave out of shape and tokenizer, and a mistake for each that says another value.
+
+    `folder` is what `model.init_from` means, where that is known; a model that is not on this machine fills in nothing.
+    """
+    reference = layer.get(INIT_FROM)
+    if reference is None or not isinstance(reference.value, str):
+        return layer, []
+    name = printable(reference.value, 200)
+    folder = folder or local_folder(reference.value)
+    if folder is None:
+        is_path = reference.value.startswith((".", "/", "~"))
+        missing = Mistake(f"there is no model in {name}", "model.init_from", reference.value, place=reference.place)
+        return layer, [missing] if is_path else []
+    try:
+        found = values_in(folder)
+    except CheckpointError as error:
+        return layer, [Mistake(str(error), "model.init_from", reference.value, place=reference.place)]
+    mistakes = []
+    for dotted, value in found.items():
+        given = layer.get(tuple(dotted.split(".")))
+        if given is not None and given.value != value:
+            message = f"{printable_value(given.value)} is not that of {name}, which has {printable_value(value)}"
+            mistakes.append(Mistake(message, dotted, given.value, suggestion="leave it out", place=given.place))
+    theirs = {tuple(dotted.split(".")): SourcedValue(value, reference.place) for dotted, value in found.items()}
+    return merge(theirs, without_left_out(layer)), mistakes
+
+
+def local_folder(reference: str) -> Path | None:
+    """A folder with the configuration of the model that a reference means; None where it is not on this machine.
+
+    Of a run any checkpoint's, because all have the same. `latest` and the beginnings of names are not looked up.
+    """
+    name = reference.rpartition("@")[0] or reference
+    try:
+        for candidate in dict.fromkeys((reference, name)):
+            for folder in (Path(candidate).expanduser(), runs_folder() / candidate):
+                if (folder / "config.json").is_file():
+                    return folder
+                saved = sorted((folder / "checkpoints").glob("step-*/config.json"))
+                if saved:
+                    return saved[-1].parent
+    except (OSError, ValueError, RuntimeError):  # a NUL in it, no home folder
+        return None
+    return _cached_hub_folder(reference)
+
+
+def values_in(folder: Path) -> dict[str, Any]:
+    """The settings that a model determines, by dotted key. Raises CheckpointError when it is not a GPT-2."""
+    path = folder / "config.json"
+    try:
+        config = config_from_published(read_json(path))
+    except ValueError as error:
+        raise CheckpointError(f"{printable(path)}: {error}") from error
+    values: dict[str, Any] = {f"model.{name}": getattr(config, name) for name in SHAPE}
+    if kind := _tokenizer_kind(folder):
+        values["data.tokenizer"] = kind
+    return values
+
+
+def _cached_hub_folder(reference: str) -> Path | None:
+    if not _HUB_ID.fullmatch(reference) or ".." in reference:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(reference, "config.json")
+    except (HFValidationError, OSError):
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _tokenizer_kind(folder: Path) -> str | None:
+    """The kind of a model's tokenizer; None without one. What is neither ours nor GPT-2's counts as byte pairs."""
+    for name in ("gpt2tui_tokenizer.json", "tokenizer.json", "vocab.json"):
+        path = folder / name
+        if path.is_file():
+            return _kind_in(path, path.stat().st_mtime_ns)
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _kind_in(path: Path, modified: int) -> str:
+    """The kind in a tokenizer's file, which was modified at that time, in nanoseconds."""
+    try:
+        content = read_json(path)
+        if path.name == "gpt2tui_tokenizer.json":
+            return content["kind"] if content["kind"] in _TOKENIZERS else "bpe"
+        vocabulary = content if path.name == "vocab.json" else content["model"]["vocab"]
+        is_gpt2 = vocabulary["<|endoftext|>"] == 50256 and vocabulary["\u0120the"] == 262
+    except (CheckpointError, KeyError, TypeError):
+        return "bpe"
+    return "gpt2" if is_gpt2 else "bpe"

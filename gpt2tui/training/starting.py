@@ -1,0 +1,44 @@
+"""The weights that a run starts from: finding them, and the preset with their shape."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gpt2tui import model_files
+from gpt2tui.errors import CheckpointError
+from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.run.checkpoint import Origin
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """A model to start from, in a folder on this machine, and where its configuration and its tokenizer are."""
+
+    folder: Path
+    description: Path
+    origin: Origin
+
+
+def resolve(loaded: LoadedPreset) -> tuple[LoadedPreset, StartingWeights | None]:
+    """The preset with the shape and the tokenizer of the weights that it starts from, and these, if it has some.
+
+    Downloads a model of the Hub. Raises CheckpointError when there is no such model or it is damaged, and PresetError
+    when the preset says another shape or tokenizer.
+    """
+    reference = loaded.preset.model.init_from
+    if reference is None:
+        return loaded, None
+    found = model_files.find(reference)
+    weights = StartingWeights(found.folder, model_files.description_folder(found.folder), origin_of(found))
+    preset = preset_files.with_weights(loaded.preset, weights.description).with_init_from(weights.origin.source)
+    return replace(loaded, preset=preset), weights
+
+
+def origin_of(found: model_files.ModelFolder) -> Origin:
+    """What is recorded of a model that a run starts from. Raises CheckpointError when it has no weights."""
+    try:
+        digest = model_files.weights_sha256(found.folder)
+    except OSError as error:
+        raise CheckpointError(f"the weights in {found.folder} cannot be read: {error.strerror or error}") from error
+    saved = found.saved
+    return Origin(found.source, digest, saved.run_id if saved else None, saved.step if saved else None)
