@@ -198,7 +198,7 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None
         runs.check_name(name)
     check_device(loaded.preset)
     loaded, start_from = resolve(loaded)
-    loaded = replace(loaded, preset=_with_absolute_source(loaded.preset))
+    loaded = replace(loaded, preset=with_absolute_source(loaded.preset))
     run = runs.create(name or loaded.name, folder)
     with _begun(run):
         yield OpenedRun(run, loaded, start_from=start_from)
@@ -216,7 +216,7 @@ def _begun(run: "Run") -> Iterator[None]:
             runs.remove_unless_begun(run)
 
 
-def _with_absolute_source(preset: "Preset") -> "Preset":
+def with_absolute_source(preset: "Preset") -> "Preset":
     """The preset as a run keeps it: the source no longer depends on the working folder, nor names the home folder."""
     from gpt2tui.preset import source as sources
 

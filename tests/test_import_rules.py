@@ -157,7 +157,7 @@ IMPORTED = everything_imported()
 LAYERS = [
     {"tui"},
     {"cli", "__main__", "commands", "api"},
-    {"launch", "benchmark"},
+    {"launch", "benchmark", "sweep"},
     {"tracking", "training"},
     {"generation", "evaluation"},
     {"data", "estimate", "device", "model_files"},

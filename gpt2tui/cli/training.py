@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gpt2tui.cli.completion import preset_names, presets_and_settings, run_names, setting_keys
 from gpt2tui.cli.parser import Parser, command_in
+from gpt2tui.system.terminal_text import printable_value
 
 START = command_in("start", "start")
 
@@ -65,7 +66,54 @@ def add_training_options(parser: Parser) -> None:
         choices=("text", "jsonl"),
         help="the format of the events on stdout: text (the default), or jsonl, a JSON object for each",
     )
-    parser.add_argument("--json", action="store_true", help="with --dry-run: print one JSON document")
+    parser.add_argument("--json", action="store_true", help="with --dry-run or a sweep: print one JSON document")
+    add_sweep_options(parser)
+
+
+def add_sweep_options(parser: Parser) -> None:
+    """The options of many runs; the runs of a sweep are found as SWEEP/RUN, and the sweep by --resume."""
+    sweep = parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=A,B,C",
+        help="train a run for each value of a setting; repeatable: every combination; with --sweep-random also "
+        '"KEY=LOW..HIGH" and "KEY=LOW..HIGH log"',
+    )
+    sweep.completer = setting_keys  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--sweep-random",
+        type=_count,
+        metavar="N",
+        help="train N runs with values drawn at random from those of --sweep; other ones with another --seed",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_count,
+        metavar="N",
+        help="train each configuration N times, with training.seed and those after it, and compare them",
+    )
+    parser.add_argument("--jobs", type=_count, metavar="N", help="train N runs of a sweep at once (default 1)")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{printable_value(text)} is not a whole number of at least 1")
+    return int(text)
+
+
+def _check_sweep(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exits with code 2 for options that have no effect with a sweep, or none without one."""
+    if options.sweep_random and not options.sweep:
+        parser.error("--sweep-random needs --sweep KEY=LOW..HIGH, which says what to draw")
+    if not options.sweep and not options.seeds:
+        return
+    name = "--sweep" if options.sweep else "--seeds"
+    if not options.headless and not options.dry_run:
+        parser.error(f"{name} needs --headless or the command train")
+    for other in ("resume", "log_format", "toml"):
+        if getattr(options, other):
+            parser.error(f"{name} and --{other.replace('_', '-')} exclude each other")
 
 
 def add_preset_layers(parser: Parser, preset_help: str) -> None:
@@ -104,8 +152,9 @@ def check_training(parser: argparse.ArgumentParser, options: argparse.Namespace)
     """Exits with code 2 for options that have no effect together; puts --seed into the settings."""
     if options.seed is not None:
         options.overrides = [*options.overrides, f"training.seed={options.seed}"]
-    if options.json and not options.dry_run:
-        parser.error("--json without a command needs --dry-run; for training use --log-format jsonl")
+    _check_sweep(parser, options)
+    if options.json and not (options.dry_run or options.sweep or options.seeds or options.resume):
+        parser.error("--json without a command needs --dry-run or a sweep; for training use --log-format jsonl")
     if options.toml and not options.dry_run:
         parser.error("--toml needs --dry-run; gpt2tui presets show PRESET prints a preset as TOML")
     if options.log_format and not options.headless:

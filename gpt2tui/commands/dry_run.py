@@ -1,33 +1,33 @@
 """`gpt2tui train --dry-run`: checks a preset and its data and estimates its cost, without training."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from gpt2tui.commands.tables import print_json
+from gpt2tui.commands.sweep import plan
+from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.commands.train import load_preset
 from gpt2tui.data.corpus_check import check_vocabulary
-from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, check_data
-from gpt2tui.device import choose_device, choose_precision
-from gpt2tui.estimate import as_dict, estimate, report_lines
+from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, DataState, check_data
+from gpt2tui.device import Precision, choose_device, choose_precision
+from gpt2tui.estimate import Estimate, approximate_duration, as_dict, estimate, report_lines
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.preset.starting_weights import local_folder
 from gpt2tui.run import folder as runs
-from gpt2tui.system.device_speed import measure
+from gpt2tui.system.device_speed import DeviceSpeed, measure
+from gpt2tui.system.numbers import byte_size, compact, counted
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.resuming import resumed_preset
+
+if TYPE_CHECKING:
+    import torch
 
 
 def dry_run(options: argparse.Namespace) -> int:
     """Prints the state of the data and the estimated cost, with --toml after all settings. Writes no file."""
     loaded = _loaded(options)
     preset = loaded.preset
-    device = choose_device(preset.training.device)
-    data = check_data(loaded, window=preset.training.sequence_length + 1)
-    if data.vocab_size is not None:
-        check_vocabulary(preset, data.vocab_size)
-    speed = measure(device, choose_precision(preset, device))
-    known = data.vocab_size or preset.known_vocab_size
+    costs, data, known = _costs(loaded, {})
     vocab_size = known or ASSUMED_CHAR_VOCAB_SIZE
-    costs = estimate(preset, vocab_size=vocab_size, train_tokens=data.train_tokens, device=speed)
     if options.json:
         print_json(
             {
@@ -54,6 +54,62 @@ def dry_run(options: argparse.Namespace) -> int:
     if known is None:
         print(f"            assuming {ASSUMED_CHAR_VOCAB_SIZE} characters, because the corpus is not read yet")
     return 0
+
+
+def dry_run_sweep(options: argparse.Namespace) -> int:
+    """Prints the runs of a sweep, each with its estimate, and their total. Writes no file."""
+    speeds: dict[tuple[torch.device, Precision], DeviceSpeed] = {}
+    found = [(planned, _costs(loaded, speeds)[0]) for planned, loaded in plan(options)]
+    seconds = [costs.seconds for _, costs in found if costs.seconds is not None]
+    tokens, flops = sum(costs.tokens for _, costs in found), sum(costs.flops for _, costs in found)
+    total = sum(seconds) if len(seconds) == len(found) else None
+    if options.json:
+        runs_of_sweep = [
+            {"run": run.name, "settings": run.settings, "seed": run.seed, "estimate": as_dict(costs)}
+            for run, costs in found
+        ]
+        total_costs = {"runs": len(found), "tokens": tokens, "flops": flops, "seconds": total}
+        print_json({"runs": runs_of_sweep, "total": total_costs})
+        return 0
+    columns = [Column("run"), *(Column(name, right=True) for name in ("parameters", "tokens", "memory", "time"))]
+    rows = []
+    for run, costs in found:
+        time = "" if costs.seconds is None else approximate_duration(costs.seconds)
+        parameters = compact(costs.parameters.total)
+        rows.append((run.name, parameters, compact(costs.tokens), byte_size(costs.memory.total), time))
+    print_table(columns, rows)
+    time = "a time that is not known"
+    if total is not None:
+        at_most = any(costs.seconds_are_a_bound for _, costs in found)
+        time = f"{'at most' if at_most else 'about'} {approximate_duration(total)} of training steps"
+    device = next((f" on {costs.device}" for _, costs in found if costs.device), "")
+    print(
+        f"\n{counted(len(found), 'run')}: {compact(tokens)} tokens, {flops:.3g} FLOPs; one after the "
+        f"other {time}{device}"
+    )
+    return 0
+
+
+def _costs(
+    loaded: LoadedPreset, speeds: "dict[tuple[torch.device, Precision], DeviceSpeed]"
+) -> tuple[Estimate, DataState, int | None]:
+    """The estimate of a run, the state of its data, and its vocabulary where that is known; `speeds` are kept."""
+    preset = loaded.preset
+    device = choose_device(preset.training.device)
+    data = check_data(loaded, window=preset.training.sequence_length + 1)
+    if data.vocab_size is not None:
+        check_vocabulary(preset, data.vocab_size)
+    known = data.vocab_size or preset.known_vocab_size
+    precision = choose_precision(preset, device)
+    if (device, precision) not in speeds:
+        speeds[device, precision] = measure(device, precision)
+    costs = estimate(
+        preset,
+        vocab_size=known or ASSUMED_CHAR_VOCAB_SIZE,
+        train_tokens=data.train_tokens,
+        device=speeds[device, precision],
+    )
+    return costs, data, known
 
 
 def _loaded(options: argparse.Namespace) -> LoadedPreset:

@@ -39,14 +39,17 @@ def print_json(value: object) -> None:
     print(as_json(value, indent=2))
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], show_header: bool = True) -> None:
+def print_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[object]], show_header: bool = True, on_stderr: bool = False
+) -> None:
     """Prints a table; where the terminal is too narrow, columns at the right are left out.
 
     The first column is always printed whole; where it is wider than the terminal, the terminal wraps its lines.
     """
     cells = [[plain(value, column.folds) for column, value in zip(columns, row, strict=True)] for row in rows]
     widths = [_min_width(column, [row[i] for row in cells], show_header) for i, column in enumerate(columns)]
-    available = StyledConsole().width if sys.stdout.isatty() else PIPED_WIDTH
+    file = sys.stderr if on_stderr else sys.stdout
+    available = StyledConsole(file).width if file.isatty() else PIPED_WIDTH
     count = len(columns)
     while count > 1 and _total_width(widths[:count]) > available:
         count -= 1
@@ -56,7 +59,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]], sho
         table.add_column(column.header, justify=justify, no_wrap=not column.folds, overflow="fold")
     for row in cells:
         table.add_row(*row[:count])
-    StyledConsole(highlight=False, width=max(available, _total_width(widths[:count]))).print(table)
+    StyledConsole(file, highlight=False, width=max(available, _total_width(widths[:count]))).print(table)
 
 
 def _min_width(column: Column, cells: Sequence[Text], show_header: bool) -> int:

@@ -45,16 +45,21 @@ def train(options: argparse.Namespace) -> int:
 
 def load_preset(options: argparse.Namespace) -> LoadedPreset:
     """The presets and settings of the command line. Raises UsageError when no preset is named."""
+    refuse_without_preset(options)
+    loaded = preset_files.load(options.preset, options.overrides)
+    if loaded.is_partial:
+        report_on_stderr(f"{loaded.name} is a partial preset: {preset_files.what_defaults_give(loaded.preset)}")
+    return loaded
+
+
+def refuse_without_preset(options: argparse.Namespace) -> None:
+    """Raises UsageError when the command line names no preset."""
     if not options.preset:
         names = ", ".join(source.name for source in preset_files.available())
         raise UsageError(
             f"no preset is named; write gpt2tui train PRESET, or --preset NAME or FILE, or --resume RUN; the presets "
             f"are {names}"
         )
-    loaded = preset_files.load(options.preset, options.overrides)
-    if loaded.is_partial:
-        report_on_stderr(f"{loaded.name} is a partial preset: {preset_files.what_defaults_give(loaded.preset)}")
-    return loaded
 
 
 def _open_run(options: argparse.Namespace) -> contextlib.AbstractContextManager[OpenedRun]:

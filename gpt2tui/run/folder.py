@@ -28,10 +28,12 @@ from gpt2tui.system.terminal_text import printable_value
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
+SWEEP_FILE = "sweep.json"
+"""In a folder of runs that are one sweep; these are named FOLDER/RUN."""
 MOST_SESSIONS = 100
 """How many resumes run.json describes, the last ones; events.jsonl has a `run_started` of each."""
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}(?<![.])")
-_TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}-\d{6}-")
+TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}-\d{6}-")
 BEFORE_INFO = ("events.jsonl", "preset.toml", "tokenizer.json", "tokenizer_config.json", "gpt2tui_tokenizer.json")
 """Files that may be in a run folder before run.json, which makes it a run."""
 
@@ -56,8 +58,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run, which is the folder's."""
-        return self.folder.resolve().name
+        """The name of the run, which is the folder's; in a sweep SWEEP/NAME."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}" if (folder.parent / SWEEP_FILE).is_file() else folder.name
 
     @property
     def preset_file(self) -> Path:
@@ -137,17 +140,21 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
     try:
         if folder is not None:
             return _create_in(folder)
-        stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._+=-]+', '-', preset_name)}"
-        for attempt in range(1, 1000):
-            candidate = runs_folder() / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
-                candidate.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            (candidate / CHECKPOINTS).mkdir()
-            return Run(candidate, Creation(None))
+        new = new_folder(preset_name)
+        (new / CHECKPOINTS).mkdir()
+        return Run(new, Creation(None))
     except OSError as error:
         raise ResourceError(f"the run folder {folder or runs_folder()} cannot be created: {error.strerror}") from error
+
+
+def new_folder(name: str) -> Path:
+    """Makes `<runs>/<date>-<time>-<name>`, or the next free name like it. Raises OSError, and ResourceError at 1,000."""
+    stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._+=-]+', '-', name)}"
+    for attempt in range(1, 1000):
+        candidate = runs_folder() / (stem if attempt == 1 else f"{stem}-{attempt}")
+        with contextlib.suppress(FileExistsError):
+            candidate.mkdir(parents=True)
+            return candidate
     raise ResourceError(f"no free name for a run like {stem} in {runs_folder()}")
 
 
@@ -163,7 +170,7 @@ def _create_in(folder: Path) -> Run:
     if CHECKPOINTS in found and any(run.checkpoints.iterdir()):
         raise UsageError(f"--run-dir {folder} holds checkpoints of something that is not a run; choose another")
     ours = {LOCK, CHECKPOINTS}
-    if ours <= found and _is_empty(run.events_file):
+    if ours <= found and not (run.events_file.exists() and run.events_file.stat().st_size):
         ours.update(BEFORE_INFO)  # a process was killed there while it prepared the run
     if not found <= ours:
         raise UsageError(f"--run-dir {folder} is not empty, and what is in it is not a run; choose another")
@@ -296,13 +303,13 @@ def find(reference: str) -> Run:
             raise RunLockedError(f"{folder} is in use by another process, which is still preparing its data")
     from difflib import get_close_matches
 
-    if Path(reference).parent == runs_folder():
-        reference = Path(reference).name
+    if runs_folder() in Path(reference).parents:
+        reference = Path(reference).relative_to(runs_folder()).as_posix()
     known = all_runs()
     if reference == LATEST and known:
         return max(known, key=_started)
     names = [run.name for run in known]
-    short = [_TIMESTAMP.sub("", name) for name in names]
+    short = [TIMESTAMP.sub("", name) for name in names]
     pairs = list(zip(known, names, short, strict=True))
     matching = [run for run, _, after in pairs if after == reference] or [
         run for run, *both in pairs if reference and any(name.startswith(reference) for name in both)
@@ -376,8 +383,10 @@ def _parent_checkpoint(branch: Run, parent: dict[str, Any]) -> checkpoint.Checkp
 
 
 def all_runs(folder: Path | None = None) -> list[Run]:
-    """The runs in a folder, by default the runs folder, by name, which begins with the date."""
-    return [Run(path.parent) for path in sorted((folder or runs_folder()).glob("*/run.json"))]
+    """The runs in a folder and in its sweeps, by default the runs folder, by name, which begins with the date."""
+    folder = folder or runs_folder()
+    sweeps = [path.parent for path in folder.glob(f"*/{SWEEP_FILE}")]
+    return [Run(path.parent) for path in sorted([p for f in (folder, *sweeps) for p in f.glob("*/run.json")])]
 
 
 def _holder(run: Run) -> str:
@@ -410,11 +419,6 @@ def _has_saved(run: Run) -> bool:
             return any(b'"event": "checkpoint_saved"' in line for line in file)
     except OSError:
         return False
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether the file is missing or empty."""
-    return not path.exists() or path.stat().st_size == 0
 
 
 def _git_commit() -> str | None:

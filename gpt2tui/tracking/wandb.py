@@ -16,6 +16,7 @@ from typing import Any
 from gpt2tui.errors import first_line
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run.events import Evaluated, Event, NumIterationsChanged, RunFailed, RunStarted, Sampled, Step
+from gpt2tui.run.sweep_folder import sweep_of
 from gpt2tui.system.files import open_regular, without_home
 from gpt2tui.system.terminal_text import Report, report_on_stderr
 
@@ -134,6 +135,7 @@ class WandbTracker:
             mode=mode,
             project=tracking.project,
             name=tracking.run_name or self._run_folder.resolve().name,
+            group=sweep_of(self._run_folder),
             tags=tracking.tags,
             config=json.loads(without_home(json.dumps(self._preset.model_dump(mode="json")))),
             dir=self._run_folder,
