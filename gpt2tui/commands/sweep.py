@@ -85,10 +85,8 @@ def plan(options: argparse.Namespace) -> list[tuple[PlannedRun, LoadedPreset]]:
     swept = plans.read_swept(options.sweep)
     if options.seeds and any(setting.key == plans.SEED for setting in swept):
         raise UsageError(f"--seeds and --sweep {plans.SEED} exclude each other")
-    if options.sweep_random:
-        found = plans.draw(swept, options.sweep_random, options.seed or 0)
-    else:
-        found = plans.grid(swept)
+    drawn = options.sweep_random
+    found = plans.draw(swept, drawn, options.seed or 0) if drawn else plans.grid(swept)
     configurations = _loaded(options, [PlannedRun("", settings) for settings in found])
     seeds: list[int | None] = [None]
     if options.seeds:
@@ -150,10 +148,8 @@ def _train_all(sweep: Sweep, left: Sequence[SweptRun], results: dict[str, Result
             while running or (waiting and not controls.stopping):
                 while waiting and len(running) < sweep.jobs and not controls.stopping:
                     run = waiting.popleft()
-                    at = f"{len(left) - len(waiting)} of {len(left)}"
-                    print_on_stderr(
-                        f"{run.name} begins ({at}); watch it with: gpt2tui attach {sweep.folder / run.name}"
-                    )
+                    number, folder = len(left) - len(waiting), sweep.folder / run.name
+                    print_on_stderr(f"run {number} of {len(left)} begins; watch it with: gpt2tui attach {folder}")
                     running[run.name] = (run, start_process(_words(sweep, run), sweep.log(run), sweep.jobs))
                 if controls.stopping and not asked:
                     asked = True

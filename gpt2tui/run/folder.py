@@ -148,7 +148,7 @@ def create(preset_name: str, folder: Path | None = None) -> Run:
 
 
 def new_folder(name: str) -> Path:
-    """Makes `<runs>/<date>-<time>-<name>`, or the next free name like it. Raises OSError, and ResourceError at 1,000."""
+    """Makes `<runs>/<date>-<time>-<name>`, or the next free name like it. Raises OSError and ResourceError."""
     stem = f"{datetime.now():%Y-%m-%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._+=-]+', '-', name)}"
     for attempt in range(1, 1000):
         candidate = runs_folder() / (stem if attempt == 1 else f"{stem}-{attempt}")

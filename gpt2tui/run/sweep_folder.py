@@ -118,11 +118,9 @@ def find(reference: str) -> Path | None:
             return None
     sweeps = [path.parent for path in sorted(runs_folder().glob(f"*/{SWEEP_FILE}"))]
     names = [folder.name for folder in sweeps] + [run.name for run in all_runs() if "/" not in run.name]
-    short = [TIMESTAMP.sub("", name) for name in names]
-    matching = [i for i, name in enumerate(short) if name == reference] or [
-        i
-        for i, name in enumerate(names)
-        if reference and (name.startswith(reference) or short[i].startswith(reference))
+    both = [(name, TIMESTAMP.sub("", name)) for name in names]
+    matching = [number for number, (_, after) in enumerate(both) if after == reference] or [
+        number for number, pair in enumerate(both) if reference and any(name.startswith(reference) for name in pair)
     ]
     return sweeps[matching[0]] if len(matching) == 1 and matching[0] < len(sweeps) else None
 

@@ -81,6 +81,17 @@ def test_the_package_is_imported_only_by_its_thread():
     assert not {"wandb", "torch", "textual", "plotext"} & set(modules)
 
 
+@pytest.mark.parametrize("in_sweep", [True, False])
+def test_the_runs_of_a_sweep_are_a_group(tmp_path, wandb, in_sweep):
+    run = tmp_path / "2026-01-31-120000-rates" / "01-lr=0.01"
+    run.mkdir(parents=True)
+    if in_sweep:
+        (run.parent / "sweep.json").write_text("{}")
+    WandbTracker(preset("offline"), run).close()
+    assert wandb.arguments["group"] == ("2026-01-31-120000-rates" if in_sweep else None)
+    assert wandb.arguments["name"] == "01-lr=0.01"
+
+
 def test_events_are_logged_under_their_own_names_against_the_step(tmp_path, wandb):
     reports = []
     tracker = WandbTracker(preset("online"), tmp_path, report=reports.append)
