@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Literal, TypeVar, Union
 
 from gpt2tui.errors import OUT_OF_THREADS, CheckpointError, DoesNotFitError, UsageError, is_out_of_threads
 from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
@@ -94,6 +94,7 @@ class OpenedRun:
 Emitted = Union[OpenedRun, "StageProgress", Event]
 """What `drive` yields: the run folder once, then the progress of the preparation, then the events."""
 
+Prepared = TypeVar("Prepared")
 TrainingStream = Callable[[Launch, Controls], Iterator[Emitted]]
 """Starts a training; tests substitute their own."""
 
@@ -118,17 +119,20 @@ def drive(
     from gpt2tui.data.tokenizers import of_model
     from gpt2tui.system.files import cache_folder
     from gpt2tui.tracking.subscriber import Subscribers
+    from gpt2tui.training.outside_requests import obeying
 
     started = time.monotonic()
-    with opening as opened:
+    with opening as opened, obeying(opened.run, controls):
         opened = _with_fit_checked(opened, fit_check)
         yield opened
         weights = opened.tokenizer_folder()
         tokenizer = None if weights is None else of_model(weights)
-        corpus = yield from prepare(opened.loaded.preset, cache_folder(), tokenizer)
+        preparation = prepare(opened.loaded.preset, cache_folder(), tokenizer)
+        corpus = yield from _until_stopped(preparation, controls)
+        if corpus is None:
+            return
         trainer = make_trainer(opened, corpus, controls, started)
-        if not controls.stopping:
-            yield from trainer.prepare()
+        yield from _until_stopped(trainer.prepare(), controls)
         if controls.stopping:
             return
         reports: list[str] = []
@@ -149,6 +153,20 @@ def drive(
             with contextlib.suppress(Exception):
                 subscribers.close()
         yield from _warnings(reports)
+
+
+def _until_stopped(
+    preparation: "Generator[StageProgress, None, Prepared]", controls: Controls
+) -> "Generator[StageProgress, None, Prepared | None]":
+    """The progress of a preparation; returns its result, None when a stop was requested first."""
+    while not controls.stopping:
+        try:
+            progress = next(preparation)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        yield progress
+    preparation.close()
+    return None
 
 
 def _with_fit_checked(opened: OpenedRun, fit_check: FitCheck) -> OpenedRun:

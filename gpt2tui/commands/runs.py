@@ -1,4 +1,4 @@
-"""`gpt2tui runs`: list, show, compare, rename, delete and stop."""
+"""`gpt2tui runs`: list, show, compare, rename, delete, and control runs that train."""
 
 import argparse
 import contextlib
@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
-from gpt2tui.errors import Gpt2TuiError, RunLockedError, UsageError
+from gpt2tui.errors import Gpt2TuiError, ResourceError, RunLockedError, UsageError
 from gpt2tui.preset.files import load_frozen
-from gpt2tui.run import checkpoint, query, tidying
+from gpt2tui.run import checkpoint, query, requests, tidying
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
+from gpt2tui.run.requests import NotTakenError
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.files import runs_folder
 from gpt2tui.system.numbers import byte_size, compact, duration, steps_of
@@ -126,11 +127,16 @@ def delete_runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def stop_run(options: argparse.Namespace) -> int:
-    """Asks the process that trains a run to save a checkpoint and end."""
+def control_run(options: argparse.Namespace) -> int:
+    """Asks the process that trains a run for a pause, an evaluation..., and prints its answer."""
     run = runs.find(options.run)
-    pid = tidying.stop_run(run)
-    print_on_stderr(f"SIGTERM was sent to the process {pid}: it ends its step, saves a checkpoint and exits")
+    try:
+        print(requests.ask(run, options.request, options.timeout))
+    except (NotTakenError, ResourceError) as error:
+        if options.request != "stop":
+            raise
+        pid = tidying.stop_run(run)
+        print_on_stderr(f"{error}\nSIGTERM was sent to the process {pid} instead: it saves a checkpoint and exits")
     return 0
 
 

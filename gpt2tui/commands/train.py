@@ -105,7 +105,7 @@ def _preparation_progress(stream: Generator[Emitted, None, None]) -> "Generator[
             return emitted
         assert not isinstance(emitted, OpenedRun | Event)
         yield emitted
-    raise AssertionError("a preparation that is not stopped ends in RunStarted")
+    raise Interrupted(0)  # another process has asked for a stop
 
 
 def _subscriber(options: argparse.Namespace, opened: OpenedRun, started: RunStarted) -> "Subscriber":

@@ -107,7 +107,7 @@ def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25)
             last = stop.is_set()
             while chunk := file.read(_CHUNK):
                 *lines, rest = (rest + chunk).split(b"\n")
-                yield from filter(None, map(_parse, lines))
+                yield from filter(None, map(parse_line, lines))
                 rest = rest if len(rest) <= LONGEST_LINE else b""
             if last:
                 return
@@ -117,11 +117,12 @@ def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25)
 def _events(file: BinaryIO, end: int | None = None) -> Iterator[Event]:
     """The events of the lines that begin before the offset `end`."""
     while (end is None or file.tell() < end) and (line := file.readline(LONGEST_LINE)):
-        if event := _parse(line):
+        if event := parse_line(line):
             yield event
 
 
-def _parse(line: bytes) -> Event | None:
+def parse_line(line: bytes) -> Event | None:
+    """The event of a line of the file, None for any other line."""
     # A crash of the machine can leave NUL bytes where the end of the file was not yet on disk.
     event = parse(line.strip(b"\0\r\n").decode("utf-8", errors="replace"))
     return event if event and isinstance(getattr(event, "step", 0), int) else None

@@ -1,4 +1,7 @@
-"""Requests to a running training: set from any thread or signal handler, handled by the loop between two steps."""
+"""Requests to a running training: set from any thread or signal handler, handled by the loop between two steps.
+
+Those of other processes come through files in the run's folder: see `outside_requests`.
+"""
 
 import contextlib
 import queue

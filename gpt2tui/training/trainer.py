@@ -131,7 +131,7 @@ class Trainer:
         """The network."""
         return self.state.model
 
-    def prepare(self) -> Iterator[StageProgress]:
+    def prepare(self) -> Generator[StageProgress, None, None]:
         """Makes the state for the first step, yielding its progress; the run folder stays as it is.
 
         `train` calls it if the caller has not. Raises the errors of `train`.
