@@ -224,7 +224,7 @@ class _Known:
         self.step: int | None = None
         self.saved_step: int | None = None
         with contextlib.suppress(OSError):
-            self._offset = max(0, os.stat(self._path).st_size - self._TAIL)
+            self._offset = max(0, self._path.stat().st_size - self._TAIL)
         self.read()
 
     def read(self) -> list[Event]:

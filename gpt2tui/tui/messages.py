@@ -67,7 +67,7 @@ class SessionChanged(Message):
 
 @dataclass
 class RunAttached(Message):
-    """To the Train screen: show this run of another process from its events file, live and read-only."""
+    """To the Train screen: show this run of another process from its events file, live."""
 
     run: "Run"
 

@@ -170,7 +170,7 @@ def test_another_process_watches_a_headless_run(terminal, tiny):
     try:
         terminal.wait_until(lambda: any(summarize(run).step > 5 for run in all_runs()), "a headless training")
         terminal.start("attach", the_run().name)
-        terminal.wait_for("read-only")
+        terminal.wait_for("trained by another")
         seen = summarize(the_run()).step
         terminal.wait_until(lambda: summarize(the_run()).step > seen + 20, "more steps")
         terminal.keys("F7")

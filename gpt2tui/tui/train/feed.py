@@ -21,7 +21,7 @@ from gpt2tui.system.host_memory import total_bytes
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
 
-READ_ONLY = "read-only: trained by another process"
+ELSEWHERE = "trained by another process"
 
 
 class RunSource:
@@ -47,10 +47,10 @@ class RunSource:
 
     @property
     def note(self) -> str:
-        """Why the run on show cannot be controlled here, else empty."""
+        """Who trains the run on show, empty where it is this process."""
         if not self.view.attached:
             return ""
-        return READ_ONLY if self.locked else "not training"
+        return ELSEWHERE if self.locked else "not training"
 
     # ---- the training of this process
 
@@ -103,7 +103,7 @@ class RunSource:
         if not self.view.attached:
             return False, ()
         if loaded is not None:
-            loaded.log_line("watch", READ_ONLY)
+            loaded.log_line("watch", ELSEWHERE)
             self.view = loaded
         return loaded is not None, events
 

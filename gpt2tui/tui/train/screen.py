@@ -16,6 +16,7 @@ from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunStarted
 from gpt2tui.run.folder import Run
+from gpt2tui.run.requests import Request, send
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import (
@@ -309,11 +310,17 @@ class TrainScreen(ModeScreen):
 
     def action_pause(self) -> None:
         """Pauses after this step."""
+        if self.view.attached:
+            self._ask("pause", "to pause")
+            return
         self.workbench.session.pause()
         self._refresh_keys()
 
     def action_resume(self) -> None:
         """Ends the pause."""
+        if self.view.attached:
+            self._ask("continue", "to continue")
+            return
         self.workbench.session.resume()
         self._refresh_keys()
 
@@ -324,7 +331,7 @@ class TrainScreen(ModeScreen):
 
     def action_stop(self) -> None:
         """Asks, then stops the training, which saves a checkpoint, or cancels its preparation."""
-        if self.workbench.session.state == "preparing":
+        if self.workbench.session.state == "preparing" and not self.view.attached:
             text = "Nothing has been trained yet, so nothing is saved. Downloads and prepared text are kept."
             cancel = ConfirmDialog("Cancel the preparation?", text, "Cancel the preparation", "Keep preparing")
             self.app.push_screen(cancel, self._answer_cancel)
@@ -343,15 +350,33 @@ class TrainScreen(ModeScreen):
             self.action_stop()  # it has begun meanwhile, and there is something to save
 
     def _answer_stop(self, answer: str | None) -> None:
-        if answer == "Stop and save":
-            self.workbench.session.stop()
-            self._refresh_keys()
+        if answer != "Stop and save":
+            return
+        if self.view.attached:
+            self._ask("stop", "to stop")
+            return
+        self.workbench.session.stop()
+        self._refresh_keys()
 
     def action_request(self, what: str) -> None:
         """Requests a checkpoint, an evaluation or a sample after this step."""
         words = {"checkpoint": "a checkpoint", "evaluate": "an evaluation", "sample": "a sample"}
-        if what in words and self.workbench.session.request(what):  # type: ignore[arg-type]
+        if self.view.attached:
+            self._ask(what, f"for {words[what]}")  # type: ignore[arg-type]
+        elif what in words and self.workbench.session.request(what):  # type: ignore[arg-type]
             self.notify(f"{words[what]} after this step", timeout=2, markup=False)
+
+    @work(group="request")
+    async def _ask(self, request: Request, words: str) -> None:
+        """Asks the process that trains the attached run; its answer is an event, as all that it does."""
+        if self.view.run is None:
+            return
+        try:
+            await asyncio.to_thread(send, self.view.run, request)
+        except Gpt2TuiError as error:
+            self.notify(sanitize(str(error)), severity="warning", markup=False)
+        else:
+            self.notify(f"asked its process {words}", timeout=2, markup=False)
 
     def action_learning_rate(self) -> None:
         """Asks for a factor on the learning-rate schedule from the next step on."""

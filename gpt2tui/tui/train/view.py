@@ -111,7 +111,7 @@ class DisplayedRun:
     """A run on show: its curves, its log, and facts from its folder, None until they are read."""
 
     attached: bool = False
-    """Whether it is read from its file, and so cannot be controlled here."""
+    """Whether it is read from its file: another process trains it, or trained it."""
     run: Run | None = None
     preset: Preset | None = None
     history: RunHistory = field(default_factory=RunHistory)
@@ -168,13 +168,14 @@ class RunControl:
     """Which actions of the Train screen are enabled; two are equal when the same actions are.
 
     `state` is that of this process's training. `attached`: the run on show is read from its file; `locked`: a process
-    still trains it. `resumable`: it has a checkpoint and steps left.
+    still trains it, which takes requests; `waits`: it is paused. `resumable`: it has a checkpoint and steps left.
     """
 
     state: SessionState
     shown: bool
     attached: bool
     locked: bool
+    waits: bool
     resumable: bool
 
     @classmethod
@@ -183,7 +184,7 @@ class RunControl:
         ending = view.history.ending
         done = isinstance(ending, RunFinished) and ending.reason == "done"
         resumable = view.run is not None and view.history.checkpoint is not None and not done
-        return cls(state, shown, view.attached, locked, resumable)
+        return cls(state, shown, view.attached, locked, view.history.progress.paused, resumable)
 
     @property
     def can_resume(self) -> bool:
@@ -192,16 +193,20 @@ class RunControl:
 
     def is_enabled(self, action: str) -> bool | None:
         """Whether an action is enabled; None where its key is shown dimmed. True for actions that need no run."""
-        if action in ("pause", "stop", "request") and (self.attached or self.state not in TRAINING):
-            if action == "stop" and self.state == "preparing" and not self.attached:
+        if self.attached and action in ("pause", "resume", "stop", "request", "learning_rate"):
+            pausing = {"pause": not self.waits, "resume": self.waits}
+            return self.locked and action != "learning_rate" and pausing.get(action, True)
+        if action in ("pause", "stop", "request") and self.state not in TRAINING:
+            if action == "stop" and self.state == "preparing":
                 return True
-            # Dimmed while the run on show trains and cannot be controlled, otherwise hidden.
-            trains = self.locked if self.attached else self.state in ACTIVE
-            return None if self.shown and trains and not (action == "pause" and self.can_resume) else False
+            # Dimmed while the training takes no requests, otherwise hidden.
+            return (
+                None if self.shown and self.state in ACTIVE and not (action == "pause" and self.can_resume) else False
+            )
         if action == "pause":
             return self.state == "running"
         if action in ("resume", "learning_rate"):
-            return self.state in ("pausing", "paused") and not self.attached
+            return self.state in ("pausing", "paused")
         if action == "resume_run":
             return self.can_resume
         return self.shown if action in _NEED_A_RUN else True

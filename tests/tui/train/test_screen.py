@@ -10,6 +10,7 @@ from gpt2tui.errors import DivergedError, DoesNotFitError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
+from gpt2tui.run.requests import Inbox
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.figures import Options
 from gpt2tui.tui.session import TrainingSession
@@ -19,6 +20,7 @@ from gpt2tui.tui.train.plots import figure
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.screen import TrainScreen
 from gpt2tui.tui.train.view import DisplayedRun
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from tests.tracking import event_samples
@@ -396,24 +398,40 @@ def test_a_resumed_run_shows_what_was_before_and_marks_the_place():
     run(test())
 
 
-def test_an_attached_run_is_followed_and_cannot_be_controlled():
+def test_an_attached_run_is_followed_and_its_process_gets_what_the_keys_ask():
     async def test():
         other = write_run("2026-01-01-000000-other", steps=20, ending="crashed")
         async with workbench() as (app, pilot):
             with runs.locked(other):
+                inbox, taken = Inbox(other), []
+
+                async def asked(key, *requests):
+                    await pilot.press(key)
+                    await until(pilot, lambda: taken.extend(inbox.take()) or taken == [*requests])
+                    taken.clear()
+
                 app.attach_run(other)
                 await until(pilot, lambda: app.screen.view.history.progress.step == 20)
-                await until(pilot, lambda: "read-only: trained by another process" in screen_text(app))
+                await until(pilot, lambda: "trained by another process" in screen_text(app))
                 append(other, event_samples.step(21, train_loss=1.25))
                 await until(pilot, lambda: app.screen.view.history.progress.step == 21)
                 await until(pilot, lambda: "21/100" in screen_text(app))
-                assert app.screen.check_action("pause", ()) is None
-                assert app.screen.check_action("request", ("checkpoint",)) is None
-                for key in ("space", "x", "k", "e", "l"):
-                    await pilot.press(key)
-                assert isinstance(app.screen, TrainScreen)
-            append(other, events.RunFinished(step=21, best_val_loss=1.0, seconds=1.0))
+                await asked("k", "checkpoint")
+                await asked("e", "evaluate")
+                await asked("w", "sample")
+                await asked("space", "pause")
+                append(other, events.Paused(step=21))
+                await until(pilot, lambda: app.screen.check_action("resume", ()))
+                await asked("space", "continue")
+                append(other, events.Resumed(step=21))
+                await until(pilot, lambda: not app.screen.check_action("resume", ()))
+                await pilot.press("l")  # no request: the rate is changed where the run is trained
+                await pilot.press("x")
+                await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+                await asked("enter", "stop")
+            append(other, events.RunFinished(step=21, best_val_loss=1.0, seconds=1.0, reason="stopped"))
             await until(pilot, lambda: app.training_status.state == "finished")
+            await until(pilot, lambda: not app.screen.check_action("stop", ()))
 
     run(test())
 
