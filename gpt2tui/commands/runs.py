@@ -12,7 +12,7 @@ from gpt2tui.errors import Gpt2TuiError, ResourceError, RunLockedError, UsageErr
 from gpt2tui.preset.files import load_frozen
 from gpt2tui.run import checkpoint, query, requests, tidying
 from gpt2tui.run import folder as runs
-from gpt2tui.run.events import SettingsChanged, change_line
+from gpt2tui.run.events import STOP_RULES, SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.requests import NotTakenError
 from gpt2tui.run.summary import RunSummary, summarize
@@ -73,6 +73,8 @@ def _cell(key: str, value: Any) -> str:
 
 def _state(s: RunSummary) -> str:
     """The state; for a run of another machine with the age of its last event."""
+    if s.reason in STOP_RULES:
+        return f"{s.state} ({s.reason})"
     if s.state != "unknown" or s.last_event is None:
         return s.state
     return f"on another machine, last event {duration(max(0.0, time.time() - s.last_event))} ago"

@@ -123,6 +123,13 @@ class TrainingTable(Table):
     """About how long a run takes, from the preparation of its data to the last evaluation, pauses not counted. Where
     num_iterations would take longer, the run takes fewer steps, estimated from its first ones; 0 means no limit."""
 
+    target_loss: float | None = Field(default=None, gt=0.0, le=1e6, json_schema_extra={"unit": "nats per token"})
+    """The run ends at the first evaluation whose validation loss is this low. Left out: the loss ends no run."""
+
+    patience: int | None = Field(default=None, ge=1, le=1_000_000_000, json_schema_extra={"unit": "evaluations"})
+    """The run ends after this many evaluations in a row without a new lowest validation loss. Left out: it takes
+    all its steps."""
+
     batch_size: int = Field(default=4, ge=1, le=65_536, json_schema_extra={"unit": "sequences"})
     """How many sequences one device processes at once: a micro-batch."""
 
@@ -328,6 +335,13 @@ class Preset(Table):
                 f"run needs a shorter warm-up, such as schedule.warmup_iterations={t.num_iterations // 10}",
                 "training.num_iterations",
             )
+        for name, rule in (("target_loss", t.target_loss), ("patience", t.patience)):
+            if rule is not None and t.eval_frequency == 0:
+                add(
+                    f"training.{name}",
+                    f"{rule} needs evaluations during the run, and training.eval_frequency = 0 makes none",
+                    "training.eval_frequency",
+                )
         if schedule.min_lr > self.optimizer.lr:
             add(
                 "schedule.min_lr",

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
 VERSION = 1
 
@@ -168,13 +168,21 @@ class NumIterationsChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The run ended without an error; `reason` is "done" or "stopped"."""
+    """The run ended without an error.
+
+    `reason` is "done" after all steps, "stopped" on request, or the setting that ended it: "target_loss", "patience".
+    """
 
     name: ClassVar[str] = "run_finished"
     step: int
     best_val_loss: float | None
     seconds: float
     reason: str = "done"
+
+    @property
+    def rule(self) -> str:
+        """What a stop rule has found, for the user; empty where none has ended the run."""
+        return STOP_RULES.get(self.reason, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +201,13 @@ KINDS: dict[str, type[Event]] = {
         SettingsChanged, NumIterationsChanged, RunFinished, RunFailed,
     )
 }  # fmt: skip
+
+
+StopRule = Literal["target_loss", "patience"]
+STOP_RULES: dict[str, str] = {
+    "target_loss": "target_loss is reached",
+    "patience": "the val loss has not improved any more (patience)",
+}
 
 
 def change_line(change: dict[str, Any]) -> str:

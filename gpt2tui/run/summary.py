@@ -42,6 +42,8 @@ class RunSummary:
     xz_after_training_bits_per_byte: float | None = None
     checkpoints: int = 0
     bytes: int = 0
+    reason: str | None = None
+    """Of a run that has ended without an error: that of its `run_finished`."""
     message: str | None = None
 
     @property
@@ -104,11 +106,15 @@ def _read(run: Run) -> RunSummary:
     if sessions:
         last_step = sessions[-1].add_last_step(last_line) or last_step
         last_time = max(last_time or 0.0, sessions[-1].end)
-    message = None
+    message = reason = None
     if is_locked(run):
         state: State = "running"
     elif isinstance(ending, events.RunFinished):
-        state = "finished" if ending.reason == "done" else "stopped"
+        state, reason, message = (
+            "stopped" if ending.reason == "stopped" else "finished",
+            ending.reason,
+            ending.rule or None,
+        )
     elif isinstance(ending, events.RunFailed):
         state, message = "failed", ending.message
     elif started is None:
@@ -137,6 +143,7 @@ def _read(run: Run) -> RunSummary:
         xz_after_training_bits_per_byte=started.xz_after_training_bits_per_byte if started else None,
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
         bytes=_bytes_in(run.folder),
+        reason=reason,
         message=message,
     )
 

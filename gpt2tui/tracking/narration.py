@@ -152,6 +152,8 @@ def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | N
         ("stopped" if stopped else "done", "bold yellow" if stopped else "bold green"),
         f" after step {event.step:,} of {progress.num_iterations:,}, {duration(event.seconds)}",
     )
+    if event.rule:
+        head.append(f": {event.rule}")
     lines = [Text(), head]
     if event.best_val_loss is not None:
         lines.append(Text(f"best val loss {event.best_val_loss:.3f}"))

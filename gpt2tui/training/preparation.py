@@ -21,7 +21,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
-from gpt2tui.run.events import Event, NumIterationsChanged, RunStarted, Warned
+from gpt2tui.run.events import STOP_RULES, Event, NumIterationsChanged, RunStarted, Warned
 from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
@@ -53,7 +53,12 @@ def prepare(
     else:
         state = yield from _new(preset, corpus, device, start_from)
     notices = [*state.notices, *corpus.notices]
-    if state.done:
+    if state.stop_rule is not None:
+        rule = f"training.{state.stop_rule}"
+        notices.insert(
+            0, f"{STOP_RULES[state.stop_rule]}: to train further, change {rule}, or leave it out: {rule}=auto"
+        )
+    elif state.done:
         notices.insert(
             0, f"all {state.step:,} steps were taken already; to train further, raise training.num_iterations"
         )
@@ -158,6 +163,7 @@ def _resumed(
         val_loss=numbers["val_loss"] if same_sample else None,
         bits_per_byte=saved.metrics.get("bits_per_byte") if same_sample else None,
         best_val_loss=numbers["best_val_loss"] if same_sample else None,
+        evaluations_without_improvement=numbers.get("evaluations_without_improvement", 0) if same_sample else 0,
         saved_step=saved.step,
     )
     yield from _try_first_steps(state, corpus, tried)  # before the moments are there, which it would change

@@ -22,6 +22,7 @@ from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint, Origin, Parent
+from gpt2tui.run.events import StopRule
 from gpt2tui.training import schedules
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.saving import Snapshot
@@ -69,6 +70,8 @@ class TrainingState:
     """Measured together with val_loss."""
     best_val_loss: float | None = None
     """The lowest val_loss so far."""
+    evaluations_without_improvement: int = 0
+    """The evaluations of the schedule since the one with the lowest val_loss."""
     saved_step: int | None = None
     """The step of the newest checkpoint; None if the state has changed since without a step."""
     notices: tuple[str, ...] = ()
@@ -81,8 +84,19 @@ class TrainingState:
 
     @property
     def done(self) -> bool:
-        """Whether all steps have been taken."""
-        return self.step >= self.preset.training.num_iterations
+        """Whether all steps have been taken, or a stop rule has ended the run."""
+        return self.step >= self.preset.training.num_iterations or self.stop_rule is not None
+
+    @property
+    def stop_rule(self) -> StopRule | None:
+        """The rule in [training] by which the run ends at this step."""
+        training = self.preset.training
+        best, target = self.best_val_loss, training.target_loss
+        if best is not None and target is not None and best <= target:
+            return "target_loss"
+        if training.patience is not None and self.evaluations_without_improvement >= training.patience:
+            return "patience"
+        return None
 
     @property
     def next_learning_rate_factor(self) -> float:
@@ -97,13 +111,18 @@ class TrainingState:
         known = {"val_loss": self.val_loss, "perplexity": perplexity(self.val_loss)}
         return known if self.bits_per_byte is None else {**known, "bits_per_byte": self.bits_per_byte}
 
-    def record_validation(self, val_loss: float, bits_per_byte: float) -> bool:
-        """Stores the loss over the fixed validation sample; returns whether it is the lowest so far."""
+    def record_validation(self, val_loss: float, bits_per_byte: float, scheduled: bool = True) -> bool:
+        """Stores the loss over the fixed validation sample; returns whether it is the lowest so far.
+
+        An evaluation that the user has asked for (not `scheduled`) uses up no patience.
+        """
         self.val_loss = val_loss if math.isfinite(val_loss) else None
         self.bits_per_byte = bits_per_byte if math.isfinite(bits_per_byte) else None
         if self.val_loss is None or (self.best_val_loss is not None and self.val_loss >= self.best_val_loss):
+            self.evaluations_without_improvement += scheduled
             return False
         self.best_val_loss = self.val_loss
+        self.evaluations_without_improvement = 0
         return True
 
 
@@ -152,6 +171,7 @@ def snapshot(
             "seconds": state.seconds,
             "val_loss": state.val_loss,
             "best_val_loss": state.best_val_loss,
+            "evaluations_without_improvement": state.evaluations_without_improvement,
             "learning_rate_factor": state.learning_rate_factor,
             "preset_name": preset_name,
             "data_fingerprint": corpus.fingerprint,
@@ -207,6 +227,7 @@ def read_trainer_json(saved: Checkpoint) -> dict[str, Any]:
         and numbers.get("step") == saved.step
         and type(numbers.get("seconds")) in (int, float)
         and type(numbers.get("learning_rate_factor", 1.0)) in (int, float)
+        and type(numbers.get("evaluations_without_improvement", 0)) is int
         and all(numbers.get(key) is None or type(numbers[key]) is float for key in ("best_val_loss", "val_loss"))
         and all(numbers.get(key) is None or isinstance(numbers[key], dict) for key in ("stream", "scaler"))
         and _is_time_budget(numbers.get("time_budget"))

@@ -154,6 +154,7 @@ class Trainer:
         """
         try:
             yield from self._start()
+            yield from self._make_up_for_an_evaluation()
             while not self.state.done:
                 if not (yield from self._handle_controls()):
                     break
@@ -202,6 +203,13 @@ class Trainer:
             yield Warned(message=notice)
         yield from self._change_learning_rate(self.learning_rate_factor)
 
+    def _make_up_for_an_evaluation(self) -> Iterator[Event]:
+        """The evaluation that a stop cut short, where a stop rule depends on it."""
+        training = self.preset.training
+        has_rule = training.target_loss is not None or training.patience is not None
+        if has_rule and self.step > 0 and self.state.val_loss is None and _due(self.step, training.eval_frequency):
+            yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+
     def _is_branch(self) -> bool:
         """Whether the run begins with a checkpoint of another run."""
         if self.resume_from is None:
@@ -212,7 +220,8 @@ class Trainer:
         yield from self._emit_pending_step()
         yield from self._change_learning_rate(self.controls.decide().learning_rate_factor)
         if self.state.done:
-            yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+            if self.state.stop_rule is None:  # which has been decided by an evaluation of this step
+                yield from self._emit_if_memory_allows("evaluating", self._evaluate)
             yield from self._save(must=False)  # before the whole validation text, which takes long and may be stopped
             yield from self._emit_if_memory_allows("evaluating", lambda: self._evaluate(whole=True))
             if self.preset.training.sample_frequency != 0:
@@ -225,7 +234,7 @@ class Trainer:
             step=self.step,
             best_val_loss=self.state.best_val_loss,
             seconds=self.state.seconds,
-            reason="done" if done else "stopped",
+            reason=(self.state.stop_rule or "done") if done else "stopped",
         )
 
     def _fail(self, error: BaseException) -> Generator[Event, None, NoReturn]:
@@ -304,6 +313,8 @@ class Trainer:
         with self._counted():
             if evaluating:
                 yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+                if self.state.stop_rule is not None:
+                    return
             if sampling:
                 yield from self._emit_if_memory_allows("sampling", self._sample)
             if saving:
@@ -341,7 +352,7 @@ class Trainer:
         if paused:
             yield from self._saved_events(self.saver.wait())
             yield Resumed(step=self.step)
-        return True
+        return not self.state.done  # an evaluation that was asked for may have reached the target
 
     def _handle_requests(self, decision: Decision) -> Iterator[Event]:
         for request in decision.requests:
@@ -349,7 +360,7 @@ class Trainer:
                 case "checkpoint":
                     yield from self._save(must=False)
                 case "evaluate":
-                    yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+                    yield from self._emit_if_memory_allows("evaluating", lambda: self._evaluate(scheduled=False))
                 case "sample":
                     yield from self._emit_if_memory_allows("sampling", self._sample)
         while decision.copy_weights and (reply := self.controls.next_copy()) is not None:
@@ -391,7 +402,7 @@ class Trainer:
             yield from self._emit_pending_step()
             yield from change_num_iterations(self.run, self.state, num_iterations)
 
-    def _evaluate(self, whole: bool = False) -> Evaluated | None:
+    def _evaluate(self, whole: bool = False, scheduled: bool = True) -> Evaluated | None:
         """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""
         started = time.perf_counter()
         loss = corpus_validation_loss(
@@ -403,7 +414,7 @@ class Trainer:
             share = max(1.0, len(self.corpus.validation) / max(loss.tokens, 1))
             self.state.time_budget.ending_seconds = (time.perf_counter() - started) * (1 + share)
         # Losses over different texts do not compare: only those over the fixed sample can be the best.
-        best = not whole and self.state.record_validation(loss.val_loss, loss.bits_per_byte)
+        best = not whole and self.state.record_validation(loss.val_loss, loss.bits_per_byte, scheduled)
         return Evaluated(
             step=self.step,
             val_loss=loss.val_loss,

@@ -362,7 +362,7 @@ class TrainScreen(ModeScreen):
         """Requests a checkpoint, an evaluation or a sample after this step."""
         words = {"checkpoint": "a checkpoint", "evaluate": "an evaluation", "sample": "a sample"}
         if self.view.attached:
-            self._ask(what, f"for {words[what]}")  # type: ignore[arg-type]
+            self._ask(what, f"for {words[what]}")
         elif what in words and self.workbench.session.request(what):  # type: ignore[arg-type]
             self.notify(f"{words[what]} after this step", timeout=2, markup=False)
 

@@ -93,7 +93,8 @@ def event_line(event: Event, progress: RunProgress | None = None) -> EventLine |
             return _line(event, "time", fitting, "$foreground-muted", event.step)
         case RunFinished():
             how = "stopped" if event.reason == "stopped" else "finished"
-            return _line(event, "end", f"{how} after {duration(event.seconds)}", "bold $text-success", event.step)
+            rule = f": {event.rule}" if event.rule else ""
+            return _line(event, "end", f"{how} after {duration(event.seconds)}{rule}", "bold $text-success", event.step)
         case RunFailed():
             return _line(event, "fail", sanitize(event.message, keep_newlines=False), "bold $text-error", event.step)
     return None
@@ -182,7 +183,7 @@ class RunControl:
     def of(cls, view: DisplayedRun, state: SessionState, shown: bool, locked: bool) -> "RunControl":
         """For the run on show; `shown` is False when there is none."""
         ending = view.history.ending
-        done = isinstance(ending, RunFinished) and ending.reason == "done"
+        done = isinstance(ending, RunFinished) and ending.reason != "stopped"
         resumable = view.run is not None and view.history.checkpoint is not None and not done
         return cls(state, shown, view.attached, locked, view.history.progress.paused, resumable)
 
