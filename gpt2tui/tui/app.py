@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import Event, Paste
@@ -35,7 +36,7 @@ from gpt2tui.tui.messages import (
     TrainingEvents,
 )
 from gpt2tui.tui.palette import WorkbenchCommands
-from gpt2tui.tui.session import Failure, TrainingSession
+from gpt2tui.tui.session import TRAINING, Failure, TrainingSession
 from gpt2tui.tui.settings import UserSettings
 from gpt2tui.tui.terminal import ControlFilter, log_file
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
@@ -74,6 +75,9 @@ def _runs_screen() -> Screen[Any]:
     from gpt2tui.tui.runs.screen import RunsScreen
 
     return RunsScreen()
+
+
+LEAVE_RUNNING = "Leave it running"
 
 
 class QuitDialog(ConfirmDialog):
@@ -144,6 +148,7 @@ class WorkbenchApp(App[int]):
         self._first_attach = attach
         self._run_dir = run_dir
         self._waiting_for_train: list[Message] = []  # messages to a Train screen that is not there yet
+        self._detaching = False  # while the training saves before another process resumes it
         self._leaving: int | None = None  # the exit code, while the training saves before the program ends
         self._control_filter = ControlFilter()
         if self.settings.theme in self.available_themes:
@@ -220,8 +225,14 @@ class WorkbenchApp(App[int]):
         elif self.session.state in ("preparing", "cancelling"):
             text = "Leaving cancels the preparation. Nothing has been trained yet."
             self._ask_to_leave("Preparation in progress", text, "Cancel and leave", "Keep preparing")
+        elif self.session.state in TRAINING:
+            text = (
+                "Leaving stops it and saves a checkpoint, from which it can be resumed.\n"
+                "Left running, it is resumed at once by a process without a screen."
+            )
+            self._ask_to_leave("Training in progress", text, "Stop and save", LEAVE_RUNNING, "Keep training")
         elif self.session.active:
-            text = "Leaving stops it and saves a checkpoint, from which it can be resumed."
+            text = "Leaving waits until it has saved a checkpoint, from which it can be resumed."
             self._ask_to_leave("Training in progress", text, "Stop and save", "Keep training")
         elif (unsaved := self._unsaved()) is not None:
             self._ask_to_leave("Not saved", unsaved, "Keep editing", "!Leave")
@@ -230,7 +241,28 @@ class WorkbenchApp(App[int]):
 
     def _ask_to_leave(self, title: str, text: str, *choices: str) -> None:
         dialog = QuitDialog(title, text, *choices)
-        self.push_screen(dialog, lambda answer: self.leave() if answer in QuitDialog.LEAVING else None)
+
+        def act(answer: str | None) -> None:
+            if answer in QuitDialog.LEAVING:
+                self.leave()
+            elif answer == LEAVE_RUNNING and self.session.state in TRAINING:
+                self._detaching = True
+                self.session.stop()
+                self.notify("Saving a checkpoint, from which another process trains on", timeout=30, markup=False)
+
+        self.push_screen(dialog, act)
+
+    @work(group="detach")
+    async def _leave_running(self, run: "Run") -> None:
+        """Leaves once another process trains the run; stays where it could not begin."""
+        from gpt2tui.tui.detaching import train_in_background
+
+        try:
+            farewell = await asyncio.to_thread(train_in_background, run)
+        except Gpt2TuiError as error:
+            self.show_error("It was not left running", str(error))
+        else:
+            self.exit(return_code=0, message=farewell)
 
     def _unsaved(self) -> str | None:
         """What would be lost, from the first screen whose `unsaved_changes()` names something."""
@@ -253,9 +285,11 @@ class WorkbenchApp(App[int]):
 
     # ---- what screens, the palette and panels call (`Workbench`)
 
-    def start_training(self, loaded: "LoadedPreset", resume: "Run | None" = None) -> None:
+    def start_training(
+        self, loaded: "LoadedPreset", resume: "Run | None" = None, overrides: Sequence[str] = ()
+    ) -> None:
         """Trains a preset in a new run, or resumes a run; a notice refuses while another one is running."""
-        self.begin(Launch(loaded, resume, None if resume else self._run_dir))
+        self.begin(Launch(loaded, resume, None if resume else self._run_dir, overrides=tuple(overrides)))
 
     def begin(self, launch: Launch) -> None:
         """Starts a training and shows it."""
@@ -325,6 +359,10 @@ class WorkbenchApp(App[int]):
         self._update_status()
         if self._leaving is not None and not self.session.active:
             self.exit(return_code=self._leaving)
+        elif self._detaching and not self.session.active:
+            self._detaching = False
+            if self.session.failure is None and self.session.run is not None:  # a failure has its dialog
+                self._leave_running(self.session.run)
 
     def _post_to_train(self, message: Message) -> None:
         """Posts a message in order, once the Train screen is there."""

@@ -1,7 +1,7 @@
 """The base classes of the screens, and the part of the app that they may call."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
@@ -28,8 +28,10 @@ class Workbench(Protocol):
     preselected: "LoadedPreset | None"
     attached_status: "TrainingStatus | None"
 
-    def start_training(self, loaded: "LoadedPreset", resume: "Run | None" = None) -> None:
-        """Trains a preset in a new run, or resumes a run."""
+    def start_training(
+        self, loaded: "LoadedPreset", resume: "Run | None" = None, overrides: Sequence[str] = ()
+    ) -> None:
+        """Trains a preset in a new run, or resumes a run with other settings (`overrides`)."""
 
     def attach_run(self, run: "Run") -> None:
         """Shows a run on the Train screen."""

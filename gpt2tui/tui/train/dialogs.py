@@ -11,7 +11,8 @@ from textual.content import Content
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from gpt2tui.system.numbers import learning_rate
+from gpt2tui.run.events import RunFinished
+from gpt2tui.system.numbers import counted, learning_rate
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.train.view import DisplayedRun
 from gpt2tui.tui.widgets.dialogs import Dialog, DialogBox, TextDialog
@@ -90,3 +91,27 @@ def _factor_error(text: str) -> str | None:
         return "a number, such as 0.5"
     good = math.isfinite(factor) and 0 < factor <= LARGEST_FACTOR
     return None if good else f"more than 0, at most {LARGEST_FACTOR:g}"
+
+
+class TrainLongerDialog(TextDialog):
+    """Asks for the number of steps that a finished run is to have.
+
+    Returns a text for `whole_number`, None on escape.
+    """
+
+    def __init__(self, view: DisplayedRun) -> None:
+        ending = view.history.ending
+        self._done = ending.step if isinstance(ending, RunFinished) else 0
+        rule = f"\n{ending.rule}: the rule is left out." if isinstance(ending, RunFinished) and ending.rule else ""
+        text = f"It has taken {counted(self._done, 'step')}. All steps, those included:{rule}"
+        super().__init__("Train longer", text, f"{max(2 * self._done, 1)}", validate=self._mistake)
+
+    def _mistake(self, text: str) -> str | None:
+        number = whole_number(text)
+        return None if number is not None and self._done < number <= 10**9 else f"a number of more than {self._done:,}"
+
+
+def whole_number(text: str) -> int | None:
+    """The number of a text such as 20,000; None where it is none."""
+    digits = text.replace(",", "").replace("_", "").strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 20 else None

@@ -13,8 +13,9 @@ from textual.content import Content
 from textual.events import Resize
 
 from gpt2tui.errors import Gpt2TuiError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
-from gpt2tui.run.events import Event, RunStarted
+from gpt2tui.run.events import Event, RunFinished, RunStarted
 from gpt2tui.run.folder import Run
 from gpt2tui.run.requests import Request, send
 from gpt2tui.system.terminal_text import sanitize
@@ -27,7 +28,7 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
-from gpt2tui.tui.train.dialogs import NO_RUN, LearningRateDialog, RunPicker
+from gpt2tui.tui.train.dialogs import NO_RUN, LearningRateDialog, RunPicker, TrainLongerDialog, whole_number
 from gpt2tui.tui.train.feed import RunSource, read_history
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
@@ -57,6 +58,8 @@ class TrainScreen(ModeScreen):
         Binding("space", "pause", "Pause", tooltip="wait after this step"),
         Binding("space", "resume", "Resume", tooltip="end the pause"),
         Binding("space", "resume_run", "Resume", tooltip="resume the run from its newest checkpoint"),
+        Binding("space", "train_longer", "Train longer", tooltip="more steps, from the newest checkpoint on"),
+        Binding("o", "chat", "Chat", tooltip="chat with its best val checkpoint"),
         Binding("x", "stop", "Stop", tooltip="finish the step, save a checkpoint, stop"),
         Binding("k", "request('checkpoint')", "Checkpoint", tooltip="save one after this step"),
         Binding("e", "request('evaluate')", "Evaluate", tooltip="measure the validation loss after this step"),
@@ -328,6 +331,29 @@ class TrainScreen(ModeScreen):
         """Resumes the run on show from its newest checkpoint."""
         if self.view.run is not None:
             self.workbench.act_on_run(str(self.view.run.folder), "resume")
+
+    def action_train_longer(self) -> None:
+        """Asks for the new number of steps of a finished run, then resumes it."""
+        self.app.push_screen(TrainLongerDialog(self.view), self._answer_train_longer)
+
+    def _answer_train_longer(self, answer: str | None) -> None:
+        run, ending = self.view.run, self.view.history.ending
+        if answer is None or run is None:
+            return
+        overrides = [f"training.num_iterations={whole_number(answer)}"]
+        if isinstance(ending, RunFinished) and ending.rule:
+            overrides.append(f"training.{ending.reason}=auto")  # or it would end again at once
+        try:
+            loaded = preset_files.load([], overrides, frozen=run.preset_file)
+        except Gpt2TuiError as error:
+            self.workbench.show_error("The run cannot be trained longer", str(error))
+        else:
+            self.workbench.start_training(loaded, run, overrides)
+
+    def action_chat(self) -> None:
+        """Chats with the best checkpoint of a run that has ended."""
+        if self.view.run is not None:
+            self.workbench.act_on_run(str(self.view.run.folder), "chat")
 
     def action_stop(self) -> None:
         """Asks, then stops the training, which saves a checkpoint, or cancels its preparation."""

@@ -169,7 +169,8 @@ class RunControl:
     """Which actions of the Train screen are enabled; two are equal when the same actions are.
 
     `state` is that of this process's training. `attached`: the run on show is read from its file; `locked`: a process
-    still trains it, which takes requests; `waits`: it is paused. `resumable`: it has a checkpoint and steps left.
+    still trains it, which takes requests; `waits`: it is paused. `resumable`: it has a checkpoint and steps left;
+    `finished`: it has a checkpoint and no steps left.
     """
 
     state: SessionState
@@ -178,19 +179,26 @@ class RunControl:
     locked: bool
     waits: bool
     resumable: bool
+    finished: bool
 
     @classmethod
     def of(cls, view: DisplayedRun, state: SessionState, shown: bool, locked: bool) -> "RunControl":
         """For the run on show; `shown` is False when there is none."""
         ending = view.history.ending
         done = isinstance(ending, RunFinished) and ending.reason != "stopped"
-        resumable = view.run is not None and view.history.checkpoint is not None and not done
-        return cls(state, shown, view.attached, locked, view.history.progress.paused, resumable)
+        saved = view.run is not None and view.history.checkpoint is not None
+        paused = view.history.progress.paused
+        return cls(state, shown, view.attached, locked, paused, saved and not done, saved and done)
 
     @property
     def can_resume(self) -> bool:
         """Whether the run on show has ended early and can be resumed here."""
-        return self.state not in ACTIVE and self.resumable and not (self.attached and self.locked)
+        return self.resumable and self._can_begin
+
+    @property
+    def _can_begin(self) -> bool:
+        """Whether nothing trains here, nor the run on show elsewhere."""
+        return self.state not in ACTIVE and not (self.attached and self.locked)
 
     def is_enabled(self, action: str) -> bool | None:
         """Whether an action is enabled; None where its key is shown dimmed. True for actions that need no run."""
@@ -210,6 +218,10 @@ class RunControl:
             return self.state in ("pausing", "paused")
         if action == "resume_run":
             return self.can_resume
+        if action == "train_longer":
+            return self.finished and self._can_begin
+        if action == "chat":
+            return (self.finished or self.resumable) and self._can_begin
         return self.shown if action in _NEED_A_RUN else True
 
 

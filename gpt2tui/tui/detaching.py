@@ -1,0 +1,70 @@
+"""Moves a training out of the workbench: a process of its own resumes it from its newest checkpoint."""
+
+import os
+import subprocess
+import sys
+import time
+
+from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError
+from gpt2tui.run.folder import Run
+from gpt2tui.run.summary import summarize
+from gpt2tui.system.files import open_regular
+from gpt2tui.system.terminal_text import printable
+
+OUTPUT = "output.log"
+"""The file in the run folder with what the process prints."""
+COMMAND = (sys.executable, "-P", "-m", "gpt2tui", "--headless", "--log-format", "text", "--force", "--resume")
+"""It is forced, because the workbench may not have given back its memory yet."""
+_LAST_BYTES = 2000
+
+
+def train_in_background(run: Run, poll_seconds: float = 0.1) -> str:
+    """Has a new process, in a session of its own, resume a run that was stopped; returns what to tell the user.
+
+    It returns when that process trains. Between the workbench and it nobody holds the run's lock; if another process
+    takes it meanwhile, the new one ends, and so with any other reason. Raises UsageError when the run was not stopped,
+    ResourceError with the last line that the process has printed when it ends before it trains.
+    """
+    state = summarize(run).state
+    if state != "stopped":
+        raise UsageError(f"{run.name} is {state}, so there is nothing to leave running")
+    output = run.folder / OUTPUT
+    try:
+        descriptor = open_regular(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        process = _started(run, descriptor)
+    except OSError as error:
+        raise ResourceError(f"no process could be started: {error.strerror or error} ({printable(output)})") from error
+    while process.poll() is None:
+        if _is_trained_by(run, process.pid):
+            return (
+                f"{run.name} trains on in process {process.pid}; {OUTPUT} in its folder has its output\n"
+                f"come back: gpt2tui attach {run.name}\nend it: gpt2tui runs stop {run.name}"
+            )
+        time.sleep(poll_seconds)
+    with open(open_regular(output), "rb") as file:  # noqa: PTH123 a descriptor
+        file.seek(max(0, output.stat().st_size - _LAST_BYTES))
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    last = printable(lines[-1]) if lines else f"it ended with exit code {process.returncode}"
+    raise ResourceError(f"the process that was to train {run.name} has ended: {last}")
+
+
+def _started(run: Run, output: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [*COMMAND, str(run.folder.absolute())],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the end of the terminal is no signal to it
+            creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),  # the same on Windows
+        )
+    finally:
+        os.close(output)
+
+
+def _is_trained_by(run: Run, pid: int) -> bool:
+    """Whether that process has begun to train the run, which it writes to run.json."""
+    try:
+        return run.info().get("pid") == pid
+    except (Gpt2TuiError, OSError):  # replaced at this moment, where that is not atomic
+        return False
