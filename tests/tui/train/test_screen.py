@@ -14,6 +14,7 @@ from gpt2tui.run.requests import Inbox
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.figures import Options
 from gpt2tui.tui.session import TrainingSession
+from gpt2tui.tui.train.dialogs import TrainLongerDialog
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
 from gpt2tui.tui.train.plots import figure
@@ -553,5 +554,57 @@ def test_a_hundred_thousand_steps_of_a_live_run_are_taken_in_bounded_memory():
             assert sum(len(curve.points()) for curve in view.history.curves) < 20 * 2049
             assert len(view.log) <= view.log.maxlen
             await pilot.press("y")
+
+    run(test())
+
+
+def test_a_finished_run_offers_more_steps_and_a_chat():
+    async def test():
+        run_folder = write_run("2026-01-01-000000-done", steps=100, checkpoints=(50, 100))
+        append(run_folder, events.CheckpointSaved(step=100, path="checkpoints/step-00000100", seconds=1.0, bytes=1))
+        append(run_folder, events.RunFinished(step=100, best_val_loss=1.0, seconds=1.0))
+        training = FakeTraining()
+        async with workbench() as (app, pilot):
+            app.session._stream = training
+            chats = []
+            app.open_chat = chats.append
+            app.attach_run(run_folder)
+            await until(pilot, lambda: "Train longer" in screen_text(app))
+            await pilot.press("o")
+            assert chats == [str(run_folder.folder)]
+            await pilot.press("space")
+            await until(pilot, lambda: isinstance(app.screen, TrainLongerDialog))
+            assert app.screen.query_one(Input).value == "200"
+            await pilot.press(*"100", "enter")
+            assert "more than 100" in screen_text(app)
+            await pilot.press("backspace", "backspace", "backspace", *"1,500", "enter")
+            await until(pilot, lambda: app.session.state == "running")
+            (launched,) = training.launches
+            assert launched.resume == run_folder
+            assert launched.overrides == ("training.num_iterations=1500",)
+            assert launched.loaded.preset.training.num_iterations == 1500
+            assert not app.screen.check_action("train_longer", ())
+
+    run(test())
+
+
+def test_a_run_that_a_rule_has_ended_is_trained_longer_without_the_rule():
+    async def test():
+        ended = write_run("2026-01-01-000000-done", steps=20, overrides=["training.patience=3"], ending="crashed")
+        append(ended, events.CheckpointSaved(step=20, path="checkpoints/step-00000020", seconds=1.0, bytes=1))
+        append(ended, events.RunFinished(step=20, best_val_loss=1.0, seconds=1.0, reason="patience"))
+        training = FakeTraining()
+        async with workbench() as (app, pilot):
+            app.session._stream = training
+            app.attach_run(ended)
+            await until(pilot, lambda: app.screen.check_action("train_longer", ()))
+            assert "patience" in screen_text(app)
+            await pilot.press("space")
+            await until(pilot, lambda: isinstance(app.screen, TrainLongerDialog))
+            await pilot.press("enter")
+            await until(pilot, lambda: app.session.state == "running")
+            (launched,) = training.launches
+            assert launched.overrides == ("training.num_iterations=40", "training.patience=auto")
+            assert launched.loaded.preset.training.patience is None
 
     run(test())
