@@ -27,6 +27,9 @@ PASSES_OVER_ACTIVATIONS = 20
 LOSS_CHUNK_LOGITS, LOSS_CHUNK_LOGITS_ON_CPU = 2**28, 2**25
 NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 
+# 4 bits a number, 8 for the scale of 64 and 32 for that of 256 scales (QLoRA, Dettmers et al. 2023, section 3).
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
+
 LIBRARY_BYTES = 100_000_000  # what the first steps load beyond torch: optimizers, compiled products, threads' stacks
 
 
@@ -64,6 +67,8 @@ class Memory:
     checkpoint: int
     process: int
     libraries: int
+    loading: int = 0
+    """What reading the weights needs beyond all this, where they are quantised: then they are there in fp32."""
 
     @property
     def total(self) -> int:
@@ -227,23 +232,27 @@ def count_memory(
     AdamW keeps two moments, 8 bytes per parameter; Muon one, of 4 bytes, for the 12 C C numbers of a block's
     matrices. With [lora] only the adapters have gradients and moments. In fp16 and bf16 autocast keeps a cast copy of
     every matrix until the backward pass used it. A checkpoint is written from a copy of what is trained and its
-    moments. `on_host`: whether the device's memory is that of the host, in which there are that copy, unless no
+    moments. With lora.quantize the matrices of the blocks are NF4, one at a time is whole, and on the host all weights
+    are in fp32 while they are read. `on_host`: whether the device's memory is that of the host, in which there are that copy, unless no
     checkpoint is saved while training, the process itself of `process_bytes`, and the libraries that it still loads.
     """
     parts, size = count_parameters(config), 4 if precision == "fp32" else 2
     by_muon = 12 * config.n_layer * config.n_embd**2 if preset.optimizer.name == "muon" else 0
-    matrices = parts.token_embedding + 12 * config.n_layer * config.n_embd**2
+    C, in_blocks = config.n_embd, 12 * config.n_layer * config.n_embd**2
+    nf4 = in_blocks if preset.lora is not None and preset.lora.quantize else 0
+    matrices = parts.token_embedding + in_blocks - nf4
     adapters = adapter_parameters(preset, config)
     trained = adapters or parts.total
     moments = 8 * (trained - by_muon) + 4 * by_muon
     B, T = preset.training.batch_size, preset.training.sequence_length
-    return Memory(
-        weights=4 * (parts.total + adapters),
+    memory = Memory(
+        weights=4 * (parts.total - nf4 + adapters) + round(nf4 * NF4_BYTES),
         weight_copies=0 if precision == "fp32" else size * matrices,
         gradients=4 * trained,
         optimizer=moments,
         activations=activation_bytes(config, B, T, size, on_cpu=on_host),
-        temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host),
+        temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host)
+        + (4 * C * C * (4 if size == 4 else 4 + size) if nf4 else 0),
         loss=loss_bytes(
             config,
             parts.token_embedding // config.n_embd,
@@ -256,6 +265,8 @@ def count_memory(
         process=process_bytes,
         libraries=LIBRARY_BYTES if process_bytes else 0,
     )
+    beyond = 4 * parts.total + memory.process - memory.total if nf4 and on_host else 0
+    return dataclasses.replace(memory, loading=max(0, beyond))
 
 
 def activation_bytes(

@@ -243,10 +243,16 @@ def with_absolute_source(preset: "Preset") -> "Preset":
 
 
 def check_device(preset: "Preset") -> None:
-    """Raises ResourceError when this machine lacks the preset's device or precision, before long work begins."""
+    """Raises ResourceError when this machine lacks the preset's device or precision, before long work begins.
+
+    Raises UsageError when it lacks the package that quantises.
+    """
     from gpt2tui.device import choose_device, choose_precision
+    from gpt2tui.model_files import check_quantizer
 
     choose_precision(preset, choose_device(preset.training.device))
+    if preset.lora is not None and preset.lora.quantize:
+        check_quantizer()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import pickle
 import re
@@ -11,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt2tui.errors import CheckpointError, UsageError, first_line
+from gpt2tui.errors import CheckpointError, PresetError, UsageError, first_line
 from gpt2tui.model.cpu import tune_for_cpu
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.huggingface import from_published
 from gpt2tui.model.lora import merge, scale_in
+from gpt2tui.model.nf4 import round_matrices
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.source import portable
 from gpt2tui.run import checkpoint
@@ -117,6 +119,15 @@ def load_model(folder: Path) -> GPT2:
     return _load_merged(folder) if is_adapter(folder) else _load_full(folder)
 
 
+def check_quantizer() -> None:
+    """Raises UsageError when bitsandbytes, which quantises for QLoRA, is not installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            "lora.quantize needs the package bitsandbytes, which is not installed: python -m pip install "
+            "'gpt2tui[qlora]', or in a checkout uv sync --extra qlora"
+        )
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, of ours or of PEFT, and no whole model."""
     return (folder / ADAPTER_CONFIG).exists() and not (folder / WEIGHTS).exists()
@@ -166,12 +177,26 @@ def _find_base(adapter: Path, origin: Origin) -> ModelFolder:
 
 def _load_merged(folder: Path) -> GPT2:
     network = load_model(base_of(folder).folder)
+    if _is_quantized(folder):
+        check_quantizer()
+        round_matrices(network)
     tensors = checkpoint.load_tensors(folder / ADAPTER)
     try:
         merge(network, tensors, scale_in(checkpoint.read_json(folder / ADAPTER_CONFIG)))
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     return network
+
+
+def _is_quantized(adapter: Path) -> bool:
+    """Whether an adapter was trained beside an NF4 base. PEFT's files do not say it, our presets do."""
+    if not (adapter / checkpoint.MANIFEST).exists():
+        return False
+    try:
+        lora = preset_files.load_frozen(adapter / "preset.toml").lora
+    except PresetError as error:
+        raise CheckpointError(f"{adapter / 'preset.toml'}: {error}") from error
+    return lora is not None and lora.quantize is not None
 
 
 def _load_full(folder: Path) -> GPT2:

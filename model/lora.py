@@ -7,7 +7,7 @@ so that nothing changes before the first step. The scale is alpha / rank, or alp
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from gpt2tui.model.published_config import shortened
 
 PEFT_PREFIX = "base_model.model.transformer."
 FACTORS = (".lora_A.weight", ".lora_B.weight")
+LORA_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+"""The matrices of a block, each of which may have an adapter."""
 
 # What changes the arithmetic of an adapter in PEFT, with the values under which it is that of this file.
 _PLAIN: dict[str, tuple[Any, ...]] = {
@@ -38,14 +40,15 @@ _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # initialisations that sub
 class LoRALinear(nn.Module):
     """A frozen linear layer and its adapter."""
 
-    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float) -> None:
+    def __init__(self, base: nn.Module, rank: int, scale: float, dropout: float, device: torch.device) -> None:
+        """`base` is any layer with in_features and out_features, of fp32 or of quantised numbers."""
         super().__init__()
         self.base = base
         self.scale = scale
         self.lora_dropout = nn.Dropout(dropout)
-        where = {"device": base.weight.device, "dtype": torch.float32}
-        self.lora_A = nn.Linear(base.in_features, rank, bias=False, **where)
-        self.lora_B = nn.Linear(rank, base.out_features, bias=False, **where)
+        n_in, n_out = cast(int, base.in_features), cast(int, base.out_features)
+        self.lora_A = nn.Linear(n_in, rank, bias=False, device=device, dtype=torch.float32)
+        self.lora_B = nn.Linear(rank, n_out, bias=False, device=device, dtype=torch.float32)
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))  # as PEFT
         nn.init.zeros_(self.lora_B.weight)
 
@@ -78,7 +81,7 @@ def add_adapters(network: GPT2, *, rank: int, scale: float, dropout: float, targ
         for target in targets:
             part, _, name = target.partition(".")
             layers = getattr(block, part)
-            setattr(layers, name, LoRALinear(getattr(layers, name), rank, scale, dropout))
+            setattr(layers, name, LoRALinear(getattr(layers, name), rank, scale, dropout, network.wte.weight.device))
 
 
 def adapter_tensors(network: GPT2) -> dict[str, Tensor]:

@@ -61,6 +61,11 @@ def config_from_published(config_json: Mapping[str, Any]) -> GPT2Config:
 
     Whether embeddings that are not tied are equal, the weights say: see `from_published`.
     """
+    if config_json.get("quantization_config") is not None:
+        raise ValueError(
+            f"the model is quantised already (quantization_config is {shortened(config_json['quantization_config'])}); "
+            "use the model that it was made from, in fp32, fp16 or bf16"
+        )
     wrong = [
         f"{key} is {shortened(config_json[key])}, GPT-2 has {gpt2s[0]!r}"
         for key, gpt2s in _ARCHITECTURE.items()

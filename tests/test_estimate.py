@@ -363,6 +363,29 @@ def test_a_time_budget_bounds_the_expected_time():
     assert seconds[0] > 7.0
 
 
+def test_nf4_takes_an_eighth_of_the_matrices_and_hardly_pays_at_124m():
+    """At 1,558M the matrices are 95 % of the weights (QLoRA, section 3: 4 + 8/64 + 32/(64 * 256) bits a number)."""
+    shares = {}
+    for name, n_layer, n_embd, n_head in (("124m", 12, 768, 12), ("1558m", 48, 1600, 25)):
+        shape = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "n_positions": 1024, "vocab_size": 50257}
+        model, memory = {**shape, "init_from": "someone/gpt2"}, {}
+        for quantize in (None, "nf4"):
+            preset = preset_of(model=model, lora={"quantize": quantize}, training={"batch_size": 1})
+            memory[quantize] = count_memory(preset, preset.model, "bf16", on_host=False)
+        saved = memory[None].weights - memory["nf4"].weights
+        assert saved == pytest.approx(12 * n_layer * n_embd**2 * (4 - 4.127 / 8), rel=1e-4)
+        shares[name] = 1 - memory["nf4"].total / memory[None].total
+    assert shares["124m"] < 0.5 < shares["1558m"]
+
+
+def test_weights_that_are_quantised_are_whole_while_they_are_read():
+    shape = {"n_layer": 48, "n_embd": 1600, "n_head": 25, "n_positions": 1024, "vocab_size": 50257}
+    preset = preset_of(model={**shape, "init_from": "x/y"}, lora={"quantize": "nf4"}, training={"sequence_length": 8})
+    memory = count_memory(preset, preset.model, "fp32", on_host=True, process_bytes=10**9)
+    assert memory.total == 4 * 1_557_611_200 + 10**9
+    assert count_memory(preset, preset.model, "fp32", on_host=False).loading == 0
+
+
 def test_only_adapters_have_gradients_and_moments():
     model = {**SMALL, "vocab_size": 100, "init_from": "someone/gpt2"}
     preset = preset_of(model=model, lora={"rank": 3, "targets": ["attn.c_attn", "mlp.c_proj"]})

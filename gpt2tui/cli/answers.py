@@ -42,7 +42,7 @@ _NOT_OPTIONS = {
     ),
     **dict.fromkeys(
         ("init-from", "from-pretrained", "pretrained"),
-        "training starts from random weights; text of a published model: gpt2tui sample openai-community/gpt2",
+        "weights to start from are a setting: model.init_from=openai-community/gpt2, or a run, or a folder",
     ),
 }
 

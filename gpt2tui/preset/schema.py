@@ -192,6 +192,10 @@ class LoraTable(Table):
     """Whether to scale by alpha / sqrt(rank), so that high ranks learn as fast as low ones (rsLoRA, Kalajdzievski
     2023)."""
 
+    quantize: Literal["nf4"] | None = None
+    """nf4: keep the frozen matrices in 4 bits (QLoRA, Dettmers et al. 2023), in an eighth of their memory; needs the
+    package bitsandbytes. Left out: in fp32."""
+
     @field_validator("targets", mode="before")
     @classmethod
     def _all_linear(cls, targets: Any) -> Any:

@@ -95,6 +95,8 @@ def refusal(key: str, before: Preset, after: Preset) -> str | None:
         return None
     if key == "model.init_from":
         return "the run has started from its weights already"
+    if key == "lora.quantize":
+        return "the adapters were trained beside the other numbers"
     if key == "lora" or key.startswith("lora."):
         return "the saved adapters have another shape or another scale"
     if key.startswith("model."):

@@ -155,7 +155,7 @@ def snapshot(
     documents = {"config.json": json.dumps(config, indent=2) + "\n", "preset.toml": dumps(state.preset)}
     if state.preset.lora is not None:
         assert state.origin is not None, "an adapter without a base"
-        adapter = peft_config(base=state.origin.source, **state.preset.lora.model_dump())
+        adapter = peft_config(base=state.origin.source, **state.preset.lora.model_dump(exclude={"quantize"}))
         documents["adapter_config.json"] = json.dumps(adapter, indent=2) + "\n"
     budget, scaler = state.time_budget, state.update.scaler
     return Snapshot(

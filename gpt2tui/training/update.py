@@ -13,6 +13,7 @@ from gpt2tui.errors import DivergedError
 from gpt2tui.model.cpu import tune_for_cpu
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.lora import add_adapters, scale_of
+from gpt2tui.model.nf4 import quantize_matrices
 from gpt2tui.preset.schema import Preset
 from gpt2tui.training.optimizers import Optimizers
 
@@ -161,7 +162,8 @@ def fresh_update(
     """A network with the preset's optimizers; seeds the global random generator.
 
     Its weights are initialised from the preset's seed, or are those of `weights`. With [lora] they are frozen, and
-    adapters are trained.
+    adapters are trained. With lora.quantize the weights are NF4, and `weights` is emptied, so that each matrix is
+    released when it has been quantised.
     """
     torch.manual_seed(preset.training.seed)
     if weights is None:
@@ -170,7 +172,13 @@ def fresh_update(
         with torch.device("meta"):
             network = GPT2(preset.model)
         # Copied: tensors of a mapped file are not aligned as torch aligns its own, which can change the last bits.
-        network.to_empty(device="cpu").load_state_dict(weights)
+        if preset.lora is not None and preset.lora.quantize:
+            network.load_state_dict({name: weights.pop(name) for name in list(weights)}, assign=True)
+            quantize_matrices(network, device)
+            for parameter in network.parameters():
+                parameter.data = parameter.detach().clone()
+        else:
+            network.to_empty(device="cpu").load_state_dict(weights)
     model = tune_for_cpu(network).to(device)
     if lora := preset.lora:
         scale = scale_of(lora.alpha, lora.rank, lora.use_rslora)

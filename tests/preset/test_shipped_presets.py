@@ -1,5 +1,6 @@
 """Every shipped preset is valid, described, and trains the model and tokens that it says."""
 
+import json
 import tomllib
 
 import pytest
@@ -23,7 +24,7 @@ def shipped(name):
 
 def test_all_presets_of_the_contract_are_shipped():
     assert {path.stem for path in FILES} == {
-        "test", "small", "default", "bigger_default", "shakespeare-char", *PUBLISHED,
+        "test", "small", "default", "bigger_default", "shakespeare-char", "finetune", "lora", "qlora", *PUBLISHED,
     }  # fmt: skip
 
 
@@ -92,6 +93,21 @@ def test_bigger_default_is_bigger_and_has_a_schedule():
     assert count[1] > 2 * count[0]
     assert bigger.training.sequence_length == bigger.model.n_positions
     assert (default.schedule.name, bigger.schedule.name) == ("constant", "cosine")
+
+
+@pytest.mark.parametrize(("name", "quantize"), [("finetune", None), ("lora", None), ("qlora", "nf4")])
+def test_the_presets_for_further_training_start_from_gpt2_or_from_what_is_named(name, quantize, tmp_path):
+    preset = shipped(name)
+    assert preset.model.init_from == "openai-community/gpt2"
+    assert preset.model.shape.model_dump(exclude={"vocab_size", "dropout"}) == {
+        "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "bias": True,
+    }  # fmt: skip
+    assert (preset.lora.quantize if preset.lora else None) == quantize
+    assert preset.training.time_budget == 300
+    config = {"model_type": "gpt2", "vocab_size": 300, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    small = preset_files.load([name], [f"model.init_from={tmp_path}"]).preset
+    assert (small.model.n_embd, small.training.sequence_length) == (16, 32)
 
 
 def test_the_presets_for_a_first_run_download_nothing():
