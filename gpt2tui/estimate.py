@@ -233,8 +233,9 @@ def count_memory(
     matrices. With [lora] only the adapters have gradients and moments. In fp16 and bf16 autocast keeps a cast copy of
     every matrix until the backward pass used it. A checkpoint is written from a copy of what is trained and its
     moments. With lora.quantize the matrices of the blocks are NF4, one at a time is whole, and on the host all weights
-    are in fp32 while they are read. `on_host`: whether the device's memory is that of the host, in which there are that copy, unless no
-    checkpoint is saved while training, the process itself of `process_bytes`, and the libraries that it still loads.
+    are in fp32 while they are read. `on_host`: whether the device's memory is that of the host, in which there are that
+    copy, unless no checkpoint is saved while training, the process itself of `process_bytes`, and the libraries that it
+    still loads.
     """
     parts, size = count_parameters(config), 4 if precision == "fp32" else 2
     by_muon = 12 * config.n_layer * config.n_embd**2 if preset.optimizer.name == "muon" else 0

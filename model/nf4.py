@@ -1,8 +1,8 @@
 """NF4, the 4-bit numbers of QLoRA (Dettmers et al. 2023, section 3): frozen matrices in an eighth of fp32's memory.
 
 64 numbers in a row share a scale, and each is one of 16 values that are equally likely where weights are normally
-distributed. The scales are quantised to 8 bits too, 256 of them sharing one ("double quantisation"): 4.127 bits a number
-in all. bitsandbytes makes and reads the numbers.
+distributed. The scales are quantised to 8 bits too, 256 of them sharing one ("double quantisation"): 4.127 bits a
+number in all. bitsandbytes makes and reads the numbers.
 """
 
 from typing import Any
@@ -92,7 +92,7 @@ def quantize_matrices(network: GPT2, device: torch.device) -> None:
 
 @torch.no_grad()
 def round_matrices(network: GPT2) -> None:
-    """Gives the matrices of each block the values that they have as NF4: the base that an adapter was trained beside."""
+    """Gives the matrices of each block the values that they have as NF4, beside which an adapter was trained."""
     from bitsandbytes import functional
 
     for block in network.h:

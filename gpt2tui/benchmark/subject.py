@@ -14,7 +14,9 @@ from gpt2tui.benchmark.job import BATCH_SIZES
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision, precision_reason
+from gpt2tui.errors import UsageError
 from gpt2tui.estimate import approximate_duration, count_memory, estimate
+from gpt2tui.model_files import check_quantizer
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import measure as measure_device
@@ -72,7 +74,15 @@ def resolve(loaded: LoadedPreset) -> Subject:
 def reason_to_skip(
     subject: Subject, part: Literal["train", "generate"], candidates: Sequence[str], seconds: float
 ) -> str | None:
-    """Why this part does not fit into free memory or takes much longer than `seconds`; None when it fits."""
+    """Why this part does not fit into free memory or takes much longer than `seconds`; None when it fits.
+
+    Also what the preset needs and is not installed.
+    """
+    if part == "train" and subject.preset.lora is not None and subject.preset.lora.quantize:
+        try:
+            check_quantizer()
+        except UsageError as error:
+            return str(error)
     speed = _speed(subject.device, subject.precision if part == "train" else "fp32")  # generation has fp32 weights
     step = subject.preset.with_training(num_iterations=1, time_budget=0.0)
     costs = estimate(step, vocab_size=subject.preset.model.vocab_size or 0, train_tokens=None, device=speed)

@@ -166,19 +166,21 @@ def fresh_update(
     released when it has been quantised.
     """
     torch.manual_seed(preset.training.seed)
+    is_quantized = preset.lora is not None and preset.lora.quantize is not None
     if weights is None:
         network = GPT2(preset.model)
     else:
         with torch.device("meta"):
             network = GPT2(preset.model)
-        # Copied: tensors of a mapped file are not aligned as torch aligns its own, which can change the last bits.
-        if preset.lora is not None and preset.lora.quantize:
+        if is_quantized:
             network.load_state_dict({name: weights.pop(name) for name in list(weights)}, assign=True)
-            quantize_matrices(network, device)
-            for parameter in network.parameters():
-                parameter.data = parameter.detach().clone()
         else:
+            # Copied: tensors of a mapped file are not aligned as torch aligns its own, which can change the last bits.
             network.to_empty(device="cpu").load_state_dict(weights)
+    if is_quantized:
+        quantize_matrices(network, device)
+        for parameter in network.parameters():
+            parameter.data = parameter.detach().clone()  # as above
     model = tune_for_cpu(network).to(device)
     if lora := preset.lora:
         scale = scale_of(lora.alpha, lora.rank, lora.use_rslora)
