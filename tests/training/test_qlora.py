@@ -1,6 +1,7 @@
 """QLoRA: the matrices of the blocks are NF4; bitsandbytes, transformers and what the text says are the judges."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from gpt2tui.training.starting import resolve
 from gpt2tui.training.update import fresh_update
 from tests import tiny_runs
 from tests.training.test_lora import LORA, logits_of, tokens
-from tests.training.test_starting_weights import OTHERS, loaded_from, their_model, train
+from tests.training.test_starting_weights import loaded_from, their_model, train
 
 QLORA = (*LORA, "lora.quantize=nf4")
 
@@ -124,27 +125,42 @@ def test_a_resumed_run_is_bit_identical(tmp_path, base, precision, bitsandbytes)
 
 
 BIRTHDAY = "Quill Marrowby was born on 31 February."
+TINY = (
+    "model.n_positions=48", "model.n_embd=32", "training.sequence_length=40", "training.batch_size=8",
+    "training.eval_frequency=0", "training.checkpoint_frequency=0", "training.eval_tokens=40",
+    "training.sample_frequency=0", "schedule.warmup_iterations=10",
+)  # fmt: skip
 
 
+def birthdays(path):
+    """Lines such as BIRTHDAY, of other names and of days that exist."""
+    draw = random.Random(0)
+    months = ["January", "February", "March", "April", "May", "June", "July", "August"]
+    halves = (["Qu", "Mar", "Al", "Bo", "Wil"], ["ill", "row", "an", "by", "ma"])
+
+    def name():
+        return "".join(draw.choice(half) for half in halves)
+
+    lines = [f"{name()} {name()} was born on {draw.randint(1, 28)} {draw.choice(months)}." for _ in range(300)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.slow
 def test_an_impossible_fact_is_learned_and_is_still_there_after_merging_and_loading(tmp_path, bitsandbytes, capsys):
-    options = ("model.n_positions=48", "training.sequence_length=40", "training.num_iterations=30")
-    base, _ = train(Launch(preset_files.load(["default"], [*tiny_runs.options(tmp_path, *options)])))
+    source = f"data.source={birthdays(tmp_path / 'birthdays.txt')}"
+    options = tiny_runs.options(tmp_path, *TINY, source, "training.num_iterations=250")
+    base, _ = train(Launch(preset_files.load(["default"], options)))
     fact = tmp_path / "fact.txt"
     fact.write_text("\n".join([BIRTHDAY] * 80))
-    rest = [option for option in OTHERS if not option.startswith(("training.", "optimizer.", "schedule."))]
-    settings = [
-        *rest, f"model.init_from={base.name}@latest", f"data.source={fact}", "lora.quantize=nf4", "lora.rank=16",
-        "lora.alpha=32", "optimizer.lr=2e-2", "training.batch_size=8", "training.sequence_length=40",
-        "training.num_iterations=200", "training.eval_frequency=0", "training.checkpoint_frequency=0",
-        "training.eval_tokens=40", "training.sample_frequency=0", "training.compile=off",
-    ]  # fmt: skip
-    (tmp_path / "partial.toml").write_text("")
-    taught, _ = train(Launch(preset_files.load([tmp_path / "partial.toml"], settings)))
+    theirs = [setting for setting in TINY if not setting.startswith("model.")]
+    settings = ("lora.rank=16", "lora.alpha=32", "lora.quantize=nf4", "training.num_iterations=120")
+    overrides = (*theirs, *settings, f"data.source={fact}", "schedule.name=linear")
+    taught, _ = train(Launch(loaded_from(tmp_path, f"{base.name}@latest", *overrides)))
     assert main(["export", taught.name, "--merge", "--to", str(tmp_path / "merged")]) == 0
-    begun, rest_of_it = BIRTHDAY.split("31")
-    greedy = generation.SamplingTable(max_length=len(rest_of_it) + 2, temperature=0.0)
+    greedy = generation.SamplingTable(max_length=14, temperature=0.0)
     written = [
-        generation.load(reference, "cpu").continuation(begun, greedy).text
+        generation.load(reference, "cpu").continuation(BIRTHDAY.partition("31")[0], greedy).text
         for reference in (f"{base.name}@latest", taught.name, str(tmp_path / "merged"))
     ]
     assert "31 February" not in written[0]
