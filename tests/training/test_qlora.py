@@ -155,7 +155,7 @@ def test_an_impossible_fact_is_learned_and_is_still_there_after_merging_and_load
     fact.write_text("\n".join([BIRTHDAY] * 80))
     theirs = [setting for setting in TINY if not setting.startswith("model.")]
     settings = ("lora.rank=16", "lora.alpha=32", "lora.quantize=nf4", "training.num_iterations=120")
-    overrides = (*theirs, *settings, f"data.source={fact}", "schedule.name=linear")
+    overrides = (*theirs, *settings, f"data.source={fact}", "schedule.name=linear", "schedule.warmup_iterations=0")
     taught, _ = train(Launch(loaded_from(tmp_path, f"{base.name}@latest", *overrides)))
     assert main(["export", taught.name, "--merge", "--to", str(tmp_path / "merged")]) == 0
     greedy = generation.SamplingTable(max_length=14, temperature=0.0)
