@@ -62,7 +62,7 @@ for name in {STARTS_AT_ONCE}:
     assert done.returncode == 0, done.stderr
 
 
-NEEDS = {"wandb": {"tracking/wandb.py"}, "datasets": {"data/hub.py"}, "textual_serve": {"commands/serve.py"}}
+NEEDS = {"wandb": {"tracking/wandb.py"}, "datasets": {"data/hub.py"}, "textual_serve": {"commands/serve.py"}, "gguf": {"export/gguf.py"}}
 
 
 @pytest.mark.parametrize("heavy", NEEDS)
@@ -159,7 +159,7 @@ LAYERS = [
     {"cli", "__main__", "commands", "api"},
     {"launch", "benchmark", "sweep"},
     {"tracking", "training"},
-    {"generation", "evaluation"},
+    {"generation", "evaluation", "export"},
     {"data", "estimate", "device", "model_files"},
     {"run"},
     {"preset"},

@@ -109,9 +109,27 @@ def add_import(top: Parser) -> None:
 def add_export(top: Parser) -> None:
     parser = top.add_command("export", help="write a checkpoint for other programs")
     parser.set_defaults(command=command_in("export", "export"))
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint with an adapter, its run, or RUN@STEP")
-    parser.add_argument("--merge", action="store_true", help="add the adapter to its base, as one model")
-    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, which transformers will load")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT).completer = run_names  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--format",
+        choices=("huggingface", "safetensors", "gguf"),
+        default="huggingface",
+        help="huggingface: a folder for transformers with a model card (the default); safetensors: one file with the "
+        "weights alone; gguf: one file for llama.cpp (needs the extra gguf)",
+    )
+    parser.add_argument("--to", required=True, metavar="PATH", help="the new folder or file")
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16", "bf16"),
+        default="fp32",
+        help="the type of the stored weights (default: fp32, as they are trained)",
+    )
+    parser.add_argument(
+        "--merge", action="store_true", help="add the adapter of a checkpoint to its base, as one model"
+    )
+    parser.add_argument("--push", metavar="REPO", help="upload the folder to this repository of the Hub, owner/name")
+    parser.add_argument("--dry-run", action="store_true", help="with --push: list what would be uploaded, and do not")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def add_presets(top: Parser) -> None:

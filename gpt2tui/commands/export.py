@@ -1,42 +1,49 @@
-"""`gpt2tui export`: a checkpoint for other programs."""
+"""`gpt2tui export`: a checkpoint for other programs, verified before it is in its place."""
 
 import argparse
 import json
 from pathlib import Path
 
-from gpt2tui.errors import ResourceError, UsageError
+from gpt2tui.errors import UsageError
 from gpt2tui.system.terminal_text import print_on_stderr, sanitize
 
 
 def export(options: argparse.Namespace) -> int:
-    """Writes an adapter merged into its base as a folder that transformers loads, and prints its path."""
-    from safetensors.torch import save_file
+    """Writes the export, prints its path, and on stderr how it was verified."""
+    from gpt2tui import generation, model_files
+    from gpt2tui.export import huggingface, writing
 
-    from gpt2tui import model_files
-    from gpt2tui.data import tokenizers
-    from gpt2tui.model.huggingface import to_published
-    from gpt2tui.model.published_config import published_config, trained_length
-    from gpt2tui.run import checkpoint
-
+    if options.push is not None and options.format != "huggingface":
+        raise UsageError("--push uploads the format huggingface")
+    if options.push is not None and not model_files.HUB_ID.fullmatch(options.push):
+        raise UsageError(f"--push {options.push}: a repository of the Hub is written owner/name")
+    if options.dry_run and options.push is None:
+        raise UsageError("--dry-run belongs to --push: it lists what would be uploaded")
     found, to = model_files.find(options.checkpoint), Path(options.to).expanduser()
-    if not model_files.is_adapter(found.folder):
-        raise UsageError(f"{found.folder} is a whole model already, not an adapter: transformers loads it as it is")
-    if not options.merge:
+    is_adapter = model_files.is_adapter(found.folder)
+    if options.merge and not is_adapter:
+        raise UsageError(f"{found.folder} is a whole model already, not an adapter: leave out --merge")
+    if is_adapter and not options.merge:
         raise UsageError(f"{found.folder} is an adapter, which PEFT loads as it is; --merge adds it to its base")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UsageError(f"--to {to} exists already; choose another folder")
-    model = model_files.load_model(found.folder)
-    described = model_files.description_folder(found.folder)
-    tokenizer = tokenizers.load(described)
-    length = trained_length(checkpoint.read_json(described / "config.json"))
-    config = json.dumps(published_config(model.config, tokenizer.eot, trained_length=length), indent=2) + "\n"
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        (to / "config.json").write_text(config, encoding="utf-8")
-        tokenizers.save(tokenizer, to)
-        save_file(to_published(model.state_dict(), model.config), to / "model.safetensors", {"format": "pt"})
-    except OSError as error:
-        raise ResourceError(f"{to} cannot be written: {error.strerror or error}") from error
-    print(sanitize(str(to), keep_newlines=False))
-    print_on_stderr(f"{model.num_parameters:,} parameters in {to}")
+    model = generation.load(str(found.hub_id or found.folder), device="cpu", precision="fp32")
+    exported = writing.export(model, options.format, to, options.dtype, print_on_stderr)
+    if options.json:
+        print(json.dumps(exported.as_dict(), indent=2))
+    else:
+        print(sanitize(str(to), keep_newlines=False))
+    print_on_stderr(f"{exported.parameters:,} parameters in {to}")
+    for verification in exported.checked.verifications:
+        print_on_stderr(str(verification))
+    for runtime in exported.checked.not_run_in:
+        print_on_stderr(f"not run in {runtime}")
+    for file in exported.files:
+        print_on_stderr(f"{file.name}: {file.bytes:,} bytes, SHA-256 {file.sha256}")
+    if options.push is not None:
+        if options.dry_run:
+            total = sum(file.bytes for file in exported.files)
+            names = ", ".join(file.name for file in exported.files)
+            print_on_stderr(f"would upload {total:,} bytes to {options.push} on the Hub: {names}")
+        else:
+            huggingface.push(to, options.push)
+            print_on_stderr(f"uploaded to {options.push} on the Hub, which is private where it is new")
     return 0

@@ -87,6 +87,12 @@ def digest(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(_definition_text(tokenizer).encode()).hexdigest()
 
 
+def definition(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of the tokenizer's tokenizer.json."""
+    content: dict[str, Any] = json.loads(_definition_text(tokenizer))
+    return content
+
+
 # Finding GPT-2's merges takes more than a second, too long to repeat at every checkpoint.
 _definition_texts: WeakKeyDictionary[Tokenizer, str] = WeakKeyDictionary()
 
