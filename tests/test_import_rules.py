@@ -62,7 +62,12 @@ for name in {STARTS_AT_ONCE}:
     assert done.returncode == 0, done.stderr
 
 
-NEEDS = {"wandb": {"tracking/wandb.py"}, "datasets": {"data/hub.py"}, "textual_serve": {"commands/serve.py"}, "gguf": {"export/gguf.py"}}
+NEEDS = {
+    "wandb": {"tracking/wandb.py"},
+    "datasets": {"data/hub.py"},
+    "textual_serve": {"commands/serve.py"},
+    "gguf": {"export/gguf.py"},
+}
 
 
 @pytest.mark.parametrize("heavy", NEEDS)

@@ -166,7 +166,7 @@ def _check_tokenizer(model: TextModel, fields: Mapping[str, Any]) -> None:
     vocabulary = {token: i for i, token in enumerate(tokens) if token != f"[PAD{i}]"}
     merges = [tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"]]
     try:
-        described = Tokenizer(models.BPE(vocabulary, merges))  # type: ignore[arg-type]
+        described = Tokenizer(models.BPE(vocabulary, merges))
     except Exception as error:  # the library raises bare Exceptions
         raise CheckpointError(f"the merges in the exported file do not fit its tokens: {error}") from error
     described.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -183,7 +183,8 @@ def network_of(fields: Mapping[str, Any], arrays: Mapping[str, Array]) -> Logits
     def norm(x: Array, name: str) -> Array:
         centred = x - x.mean(-1, keepdims=True)
         normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(epsilon))
-        return normal * arrays[f"{name}.weight"] + arrays[f"{name}.bias"]
+        scaled: Array = normal * arrays[f"{name}.weight"] + arrays[f"{name}.bias"]
+        return scaled
 
     def linear(x: Array, name: str) -> Array:
         return x @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"]
@@ -210,4 +211,6 @@ def network_of(fields: Mapping[str, Any], arrays: Mapping[str, Array]) -> Logits
 
 
 def _gelu(x: Array) -> Array:
-    return np.float32(0.5) * x * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)))
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
+    out: Array = np.float32(0.5) * x * (1 + np.tanh(inner))
+    return out

@@ -89,7 +89,8 @@ def _training(model: TextModel) -> dict[str, str]:
     if saved is None:
         return {"training": UNKNOWN}
     trainer, info = checkpoint.read_json(saved.folder / "trainer.json"), _run_info(model)
-    data = info.get("data") if isinstance(info.get("data"), Mapping) else {}
+    described = info.get("data")
+    data = described if isinstance(described, Mapping) else {}
     tokens, train_loss = trainer.get("tokens_seen"), _train_loss(model)
     fingerprint = saved.data_fingerprint or trainer.get("data_fingerprint")
     rows = {
@@ -138,8 +139,9 @@ def _train_loss(model: TextModel) -> float | None:
 def _command(model: TextModel) -> str:
     """The command that began the run, and those that resumed it."""
     info = _run_info(model)
-    sessions = info.get("sessions") if isinstance(info.get("sessions"), list) else []
-    commands = [entry.get("command") for entry in (info, *sessions) if isinstance(entry, Mapping)]
+    sessions = info.get("sessions")
+    entries = [info, *(sessions if isinstance(sessions, list) else [])]
+    commands = [entry.get("command") for entry in entries if isinstance(entry, Mapping)]
     lines = [shlex.join(_shortened(words)) for words in commands if isinstance(words, list) and words]
     return sanitize("\n".join(lines).replace("`", "'")) or UNKNOWN
 

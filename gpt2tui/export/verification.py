@@ -138,7 +138,7 @@ def logits_of(network: GPT2) -> LogitsOf:
 
 
 def require_same_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError unless what was read back has the names, types, shapes and bits of what was to be written."""
+    """Raises CheckpointError unless the tensors read back are those to be written, in name, type, shape and bits."""
     if expected.keys() != found.keys():
         names = ", ".join(sorted(expected.keys() ^ found.keys())[:5])
         raise CheckpointError(f"the exported model is not the model: it lacks, or has in addition, {names}")

@@ -1,0 +1,224 @@
+"""Each export is read by programs that nobody here wrote, and what is not the model is refused and leaves nothing."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpt2tui.__main__ import main
+from gpt2tui.data import tokenizer_files
+from gpt2tui.data.bpe_training import PATTERN
+from gpt2tui.data.tokenizer_kinds import EOT_TEXT, BytePairTokenizer, ByteTokenizer, CharTokenizer
+from gpt2tui.errors import CheckpointError, UsageError
+from gpt2tui.export import gguf as gguf_export
+from gpt2tui.export import huggingface, verification, weights
+from gpt2tui.export.verification import GREEDY_TOKENS
+from gpt2tui.export.writing import export
+from gpt2tui.model.huggingface import to_published
+from tests.export.models import TOKENS, text_model, tokenizer
+
+transformers = pytest.importorskip("transformers")
+
+PROMPT = torch.arange(12) * 29 % TOKENS
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.model(PROMPT[None])[0]
+
+
+def swapped(text_tokenizer):
+    """The same tokens, two of which have changed places."""
+    ranks = dict(text_tokenizer.ranks)
+    first, second = b"a", b"b"
+    ranks[first], ranks[second] = ranks[second], ranks[first]
+    return BytePairTokenizer("bpe", text_tokenizer.pattern, ranks, {EOT_TEXT: text_tokenizer.eot})
+
+
+# ---- safetensors
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_safetensors_hold_the_weights_rounded_to_the_type(tmp_path, dtype):
+    model = text_model()
+    exported = export(model, "safetensors", tmp_path / "model.safetensors", dtype)
+    read = load_file(tmp_path / "model.safetensors")
+    for name, tensor in to_published(model.model.state_dict(), model.model.config).items():
+        assert read[name].dtype == TYPES[dtype]
+        assert torch.equal(read[name], tensor.to(TYPES[dtype]))
+    (verified,) = exported.checked.verifications
+    assert verified.difference <= verified.limit
+    assert dtype != "fp32" or verified.equal_tokens == GREEDY_TOKENS
+    content = (tmp_path / "model.safetensors").read_bytes()
+    (file,) = exported.files
+    assert (file.bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def transposed(tensors, *names):
+    return {name: tensor.T.contiguous() if name in names else tensor for name, tensor in tensors.items()}
+
+
+def test_a_transposed_matrix_is_found_in_the_file(tmp_path, monkeypatch):
+    save = weights.save_file
+    name = "transformer.h.1.attn.c_proj.weight"
+    monkeypatch.setattr(weights, "save_file", lambda tensors, *rest: save(transposed(tensors, name), *rest))
+    with pytest.raises(CheckpointError, match=name):
+        export(text_model(), "safetensors", tmp_path / "model.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("export_format", "to"), [("safetensors", "model.safetensors"), ("huggingface", "model")])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_transposed_matrix_is_found_in_the_logits(tmp_path, monkeypatch, export_format, to, dtype):
+    published = weights._published
+    name = "transformer.h.1.attn.c_proj.weight"
+    monkeypatch.setattr(weights, "_published", lambda *arguments: transposed(published(*arguments), name))
+    with pytest.raises(CheckpointError, match="logits differ"):
+        export(text_model(), export_format, tmp_path / to, dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_too_large_for_fp16_are_refused(tmp_path):
+    model = text_model()
+    with torch.no_grad():
+        model.model.h[0].mlp.c_fc.weight[0, 0] = 1e6
+    with pytest.raises(CheckpointError, match="differ"):
+        export(model, "safetensors", tmp_path / "model.safetensors", "fp16")
+    assert list(tmp_path.iterdir()) == []
+    export(model, "safetensors", tmp_path / "model.safetensors", "bf16")
+
+
+def test_the_greedy_continuation_is_that_of_generate():
+    model = text_model()
+    reference = verification.Reference(model)
+    assert len(reference.steps) == GREEDY_TOKENS
+    for step in reference.steps:
+        with torch.no_grad():
+            assert model.model(step.window[None])[0, -1].argmax() == step.token
+
+
+# ---- huggingface
+
+
+@pytest.mark.parametrize(("bias", "padding"), [(True, 0), (False, 7)])
+def test_transformers_loads_the_folder(tmp_path, bias, padding):
+    model = text_model(bias=bias, padding=padding)
+    exported = export(model, "huggingface", tmp_path / "model")
+    assert [v.runtime.split()[0] for v in exported.checked.verifications] == ["gpt2tui", "transformers"]
+    assert exported.checked.not_run_in == ()
+    assert {v.equal_tokens for v in exported.checked.verifications} == {GREEDY_TOKENS}
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(PROMPT[None]).logits[0], logits(model), rtol=0, atol=1e-5)
+    assert theirs.generation_config.top_k == model.sampling.top_k
+    ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")("the fox")["input_ids"]
+    assert ids == model.tokenizer.encode("the fox")
+    assert {file.name for file in exported.files} == {p.name for p in (tmp_path / "model").iterdir()}
+
+
+@pytest.mark.parametrize("kind", [ByteTokenizer(), CharTokenizer("abc def\n"), tokenizer(PATTERN)])
+def test_every_kind_of_tokenizer_is_read_back(tmp_path, kind):
+    exported = export(text_model(kind), "huggingface", tmp_path / "model")
+    assert len(exported.checked.verifications) == 2
+
+
+def test_without_transformers_it_is_not_called_verified_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface.importlib.util, "find_spec", lambda name: None)
+    checked = export(text_model(), "huggingface", tmp_path / "model").checked
+    assert [v.runtime for v in checked.verifications] == ["gpt2tui"]
+    assert checked.not_run_in == ("transformers",)
+
+
+def test_a_permuted_vocabulary_is_found(tmp_path, monkeypatch):
+    save = tokenizer_files.save
+    monkeypatch.setattr(huggingface.tokenizer_files, "save", lambda kind, folder: save(swapped(kind), folder))
+    with pytest.raises(CheckpointError, match="2 tokens|4 tokens"):
+        export(text_model(), "huggingface", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- gguf
+
+
+@pytest.fixture
+def gguf():
+    return pytest.importorskip("gguf")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("bias", "padding"), [(True, 0), (False, 7)])
+def test_gguf_holds_everything_and_is_run(gguf, tmp_path, dtype, bias, padding):
+    model = text_model(bias=bias, padding=padding)
+    exported = export(model, "gguf", tmp_path / "model.gguf", dtype)
+    assert exported.checked.not_run_in == ("llama.cpp",)
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    shapes = {tensor.name: tuple(map(int, tensor.shape)) for tensor in reader.tensors}
+    assert len(shapes) == 4 + 12 * 2  # two embeddings, the last norm, two blocks
+    assert shapes["position_embd.weight"] == (16, fields["gpt2.context_length"]) == (16, 16)
+    assert shapes["blk.1.ffn_up.weight"] == (16, 64)  # in llama.cpp's order the length of the input comes first
+    assert fields["tokenizer.ggml.pre"] == "gpt-2"
+    assert len(fields["tokenizer.ggml.tokens"]) == model.vocab_size
+    assert len(fields["tokenizer.ggml.merges"]) == TOKENS - 256
+
+
+def test_transformers_reads_the_gguf(gguf, tmp_path):
+    model = text_model(context=24)
+    export(model, "gguf", tmp_path / "model.gguf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(PROMPT[None]).logits[0], logits(model), rtol=0, atol=1e-4)
+    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
+    assert tokens("it's the fox")["input_ids"] == model.tokenizer.encode("it's the fox")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (ByteTokenizer(), "its tokenizer is byte"),
+        (CharTokenizer("abc"), "its tokenizer is char"),
+        (tokenizer(PATTERN), "splits text before merging in another way"),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_lacks_is_refused(gguf, tmp_path, kind, reason):
+    with pytest.raises(UsageError, match=reason):
+        export(text_model(kind), "gguf", tmp_path / "model.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_transposed_matrix_in_a_gguf_is_found(gguf, tmp_path, monkeypatch):
+    arrays = gguf_export._arrays
+
+    def wrong(model):
+        return {name: a.T.copy() if name == "blk.0.attn_output.weight" else a for name, a in arrays(model).items()}
+
+    monkeypatch.setattr(gguf_export, "_arrays", wrong)
+    with pytest.raises(CheckpointError, match="in numpy its logits differ"):
+        export(text_model(), "gguf", tmp_path / "model.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_permuted_vocabulary_in_a_gguf_is_found(gguf, tmp_path, monkeypatch):
+    vocabulary_of = gguf_export.vocabulary_of
+
+    def wrong(definition):
+        found = vocabulary_of(definition)
+        return found | {"a": found["b"], "b": found["a"]}
+
+    monkeypatch.setattr(gguf_export, "vocabulary_of", wrong)
+    with pytest.raises(CheckpointError, match="tokenizer, read by tokenizers, is not the model's"):
+        export(text_model(), "gguf", tmp_path / "model.gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_another_program_with_gpt2s_split_is_exported(gguf, tmp_path):
+    export(text_model(), "huggingface", tmp_path / "model")
+    (tmp_path / "model" / tokenizer_files.OWN_FILE).unlink()
+    assert main(["export", str(tmp_path / "model"), "--format", "gguf", "--to", str(tmp_path / "model.gguf")]) == 0
+    definition = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    definition["pre_tokenizer"]["add_prefix_space"] = True
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(definition))
+    assert main(["export", str(tmp_path / "model"), "--format", "gguf", "--to", str(tmp_path / "x.gguf")]) == 2
