@@ -1,9 +1,10 @@
 """The model card of an export: what is known of the model, without paths and names of users and machines."""
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from gpt2tui.errors import Gpt2TuiError
@@ -161,10 +162,11 @@ def _shortened(words: Sequence[object]) -> list[str]:
 
 
 def _last_name(text: str) -> str:
-    """The last name of a path; other texts unchanged."""
+    """The last name of a path, unless it is the home folder, which is named after the user; other texts unchanged."""
     if not is_path(text) or not ("/" in text or "\\" in text or text.startswith("~")):
         return text
-    return PureWindowsPath(text).name or PurePosixPath(text).name or "…"
+    name = PureWindowsPath(text).name
+    return name if name and name not in ("~", Path(os.path.expanduser("~")).name) else "…"
 
 
 def _data_name(source: object) -> str:
