@@ -166,7 +166,8 @@ def _last_name(text: str) -> str:
     if not is_path(text) or not ("/" in text or "\\" in text or text.startswith("~")):
         return text
     name = PureWindowsPath(text).name
-    return name if name and name not in ("~", Path(os.path.expanduser("~")).name) else "…"
+    user = Path(os.path.expanduser("~")).name  # noqa: PTH111 does not raise where there is no home
+    return name if name and name not in ("~", user) else "…"
 
 
 def _data_name(source: object) -> str:
