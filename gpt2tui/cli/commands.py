@@ -95,6 +95,20 @@ def add_evaluate(top: Parser) -> None:
         help="the split to measure on; default: validation, and test where the corpus has one (python-stdlib, "
         "WikiText, some data sets of the Hub)",
     )
+    parser.add_argument("--text", metavar="FILE", help="measure on a text file instead, which is read as one document")
+    parser.add_argument(
+        "--context", type=int, metavar="N", help="the most tokens read at once (default: as the model was trained)"
+    )
+    parser.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="begin a window of --context tokens every N tokens and count each token once, as transformers' page on "
+        "perplexity does (default: windows side by side that predict every token but the first, as in training)",
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the products (default: fp32)"
+    )
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,20 +1,27 @@
-"""`gpt2tui eval`: the loss of a model over all of a corpus's validation and test text."""
+"""`gpt2tui eval`: the loss of a model over its validation and test text, over any text, and its scores in tasks."""
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2tui.commands.tables import print_json
+from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.errors import DataError, UsageError
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
 if TYPE_CHECKING:
     from gpt2tui.data.corpus import Corpus, Split
+    from gpt2tui.data.tokenizer_kinds import Tokens
     from gpt2tui.data.xz import TextSample
     from gpt2tui.generation import TextModel
+    from gpt2tui.preset.schema import DataTable
+
+WINDOWS_AT_ONCE = 8
+OTHER_TEXT = "other text"
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measures a checkpoint on the validation and test splits of its own corpus, or of --source."""
+    """Measures a checkpoint on the validation and test splits of its own corpus or of --source, or on --text."""
     try:
         return _evaluate(options)
     except DataError as error:  # which names the setting of a preset
@@ -24,24 +31,68 @@ def evaluate(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from gpt2tui import generation
     from gpt2tui.commands.sample import warn_of_skipped
-    from gpt2tui.data import xz
-    from gpt2tui.data.corpora import hash_content, open_corpus
-    from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.schema import DataTable
-    from gpt2tui.system.numbers import compact, xz_comparison
 
+    _check(options)
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     warn_of_skipped(model.saved)
-    preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved else None
-    is_imported = model.saved is not None and model.saved.data_fingerprint == ""
-    table = preset.data if preset and not is_imported else None
-    if table is None and options.source is None:
-        raise UsageError(f"{model.source} does not record what it was trained on; name a corpus with --source")
-    if options.source is not None:
-        table = (table or DataTable()).model_copy(update={"source": options.source})
-    if table is not None and options.text_column is not None:
-        table = table.model_copy(update={"text_column": options.text_column})
-    assert table is not None
+    _check_windows(options, model)
+    if options.text is not None:
+        return _evaluate_text(options, model)
+    return _evaluate_corpus(options, model)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises UsageError for options that exclude each other, before a large model is loaded."""
+    if options.text is not None:
+        for name in ("source", "split", "text_column"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--text measures one file as it is; it does not go with --{name.replace('_', '-')}")
+
+
+def _check_windows(options: argparse.Namespace, model: "TextModel") -> None:
+    """Raises UsageError for a --context or --stride that the model or the other one does not allow."""
+    longest = model.model.config.n_positions
+    context = model.context_length if options.context is None else options.context
+    if not 2 <= context <= longest:
+        raise UsageError(f"--context {context} is not between 2 and {longest:,}, the positions of this model")
+    if context > model.context_length:
+        report_on_stderr(
+            f"{model.source} was trained with sequences of {model.context_length:,} tokens: what it predicts from more "
+            "is not what it learned"
+        )
+    if options.stride is not None and not 1 <= options.stride <= context:
+        raise UsageError(f"--stride {options.stride} is not between 1 and the context, {context:,} tokens")
+    options.context = context
+
+
+def _evaluate_text(options: argparse.Namespace, model: "TextModel") -> int:
+    """The loss over one text file, read as one document."""
+    from gpt2tui.data.file_reading import blocks
+
+    if model.saved is not None:
+        report_on_stderr(
+            f"{options.text} is not compared with the text that {model.source} was trained with: this is not its "
+            "validation loss, and it may have been trained on parts of this text"
+        )
+    tokens = model.tokenizer.encode_array("".join(blocks(Path(options.text))))
+    if len(tokens) < 2:
+        raise DataError(f"{options.text} has {len(tokens)} tokens; at least 2 are needed to predict one")
+    print_on_stderr(f"measuring on {len(tokens):,} tokens of {options.text}")
+    result = _measure(model, tokens, options)
+    if options.json:
+        print_json({"checkpoint": model.source, "text": options.text, "is_training_corpus": None, **result})
+        return 0
+    _print(model, "text", options.text, {"text": result})
+    return 0
+
+
+def _evaluate_corpus(options: argparse.Namespace, model: "TextModel") -> int:
+    """The loss over the validation and test splits of a corpus, compared with xz."""
+    from gpt2tui.data import xz
+    from gpt2tui.data.corpora import hash_content, open_corpus
+    from gpt2tui.data.token_store import tokenize
+
+    table = _data_table(options, model)
     for done, _ in hash_content(table):
         if not done:
             print_on_stderr(f"hashing {table.source}")
@@ -58,28 +109,74 @@ def _evaluate(options: argparse.Namespace) -> int:
             "not its validation and test losses, and it may have been trained on parts of this text"
         )
     texts = {split: xz.TextSample(xz.LIMIT_BYTES) for split in splits}
-    measured = {split: _measure(model, corpus, split, texts[split]) for split in splits}
+    measured = {}
+    for split, sample in texts.items():
+        tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
+        print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
+        measured[split] = _measure(model, tokens, options) | _beside_xz(sample)
     known = {split: text for split, sample in texts.items() if (text := sample.text()) is not None}
     for split, figure in (_xz_after_training(corpus, known) if is_own else {}).items():
-        result = measured[split]
-        result["xz_after_training_bits_per_byte"] = figure
-        result["xz_after_training_ratio"] = result["bits_per_byte"] / figure
+        measured[split]["xz_after_training_bits_per_byte"] = figure
+    for result in measured.values():
+        for name in ("xz", "xz_after_training"):
+            figure = result[f"{name}_bits_per_byte"]
+            result[f"{name}_ratio"] = result["bits_per_byte"] / figure if figure else None
     if options.json:
         print_json(
             {"checkpoint": model.source, "source": table.source, "is_training_corpus": is_own, "splits": measured}
         )
         return 0
-    print(f"checkpoint  {sanitize(model.source)}\nsource      {sanitize(table.source)}")
-    for split, result in measured.items():
-        figures = result["xz_bits_per_byte"], result["xz_after_training_bits_per_byte"]
-        beside = xz_comparison(result["bits_per_byte"], *figures)
-        print(
-            f"{f'other text ({split})' if is_own is False else split:11} "
-            f"loss {result['loss']:.4f}  perplexity {compact(result['perplexity'])}  "
-            f"{result['bits_per_byte']:.4f} bits/byte{beside and f'  {beside}'}  "
-            f"({result['tokens']:,} tokens, {result['bytes']:,} bytes)"
-        )
+    _print(
+        model,
+        "source",
+        table.source,
+        {f"{OTHER_TEXT} ({split})" if is_own is False else split: result for split, result in measured.items()},
+    )
     return 0
+
+
+def _data_table(options: argparse.Namespace, model: "TextModel") -> "DataTable":
+    """The corpus to measure on. Raises UsageError where neither the model nor the command names one."""
+    from gpt2tui.preset import files as preset_files
+    from gpt2tui.preset.schema import DataTable
+
+    is_imported = model.saved is not None and model.saved.data_fingerprint == ""
+    preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved and not is_imported else None
+    if preset is None and options.source is None:
+        raise UsageError(
+            f"{model.source} does not record what it was trained on; name a corpus with --source, or a file with --text"
+        )
+    changes = {"source": options.source, "text_column": options.text_column}
+    table = preset.data if preset else DataTable()
+    return table.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+
+def _print(model: "TextModel", kind: str, name: str, measured: dict[str, dict[str, Any]]) -> None:
+    """A column for each text; beside each number what it is divided by and how it was measured."""
+    from gpt2tui.system.numbers import compact
+
+    print(f"{'checkpoint':10}  {sanitize(model.source)}\n{kind:10}  {sanitize(name)}")
+    shown: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "loss": ("loss, nats per token", lambda value: f"{value:.4f}"),
+        "perplexity": ("perplexity per token", compact),
+        "bits_per_byte": ("bits per byte", lambda value: f"{value:.4f}"),
+        "xz_bits_per_byte": ("xz, bits per byte", lambda value: f"{value:.4f}"),
+        "xz_ratio": ("ratio to xz", lambda value: f"{value:.2f}"),
+        "xz_after_training_bits_per_byte": ("xz after the training text, bits per byte", lambda value: f"{value:.4f}"),
+        "xz_after_training_ratio": ("ratio to xz after the training text", lambda value: f"{value:.2f}"),
+        "tokens": ("tokens predicted", "{:,}".format),
+        "bytes": ("their bytes", "{:,}".format),
+        "context": ("context, tokens", "{:,}".format),
+        "stride": ("stride, tokens", "{:,}".format),
+        "precision": ("precision", str),
+    }
+    results = list(measured.values())
+    rows = [
+        (label, *("" if result[key] is None else form(result[key]) for result in results))
+        for key, (label, form) in shown.items()
+        if any(result.get(key) is not None for result in results)
+    ]
+    print_table([Column(""), *(Column(name, right=True) for name in measured)], rows)
 
 
 def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
@@ -107,28 +204,32 @@ def _xz_after_training(corpus: "Corpus", texts: "dict[Split, bytes]") -> "dict[S
         work.close()
 
 
-def _measure(model: "TextModel", corpus: "Corpus", split: "Split", sample: "TextSample") -> dict[str, Any]:
-    """The loss over all tokens of a split, with the model's tokenizer, and the bits per byte of `xz -9` on its text.
+def _beside_xz(sample: "TextSample") -> dict[str, Any]:
+    """The bits per byte of `xz -9` on the text that a sample has collected."""
+    return {"xz_bits_per_byte": sample.bits_per_byte(), "xz_after_training_bits_per_byte": None}
 
-    `sample` keeps the text.
-    """
-    from gpt2tui.data.batches import evaluation_batches
-    from gpt2tui.data.token_store import tokenize
+
+def _measure(model: "TextModel", tokens: "Tokens", options: argparse.Namespace) -> dict[str, Any]:
+    """The loss over all tokens of a text, and how it was measured."""
+    from gpt2tui.evaluation import perplexity
     from gpt2tui.evaluation.validation import validation_loss
 
-    tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
-    print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
-    batches = evaluation_batches(tokens, 8, model.context_length, None)
-    loss = validation_loss(model.model, batches, model.tokenizer.token_bytes())
-    xz_bits = sample.bits_per_byte()
+    context, stride = options.context, options.stride
+    if stride is None:
+        windows = perplexity.adjacent_windows(len(tokens), context)
+    else:
+        windows = perplexity.strided_windows(len(tokens), context, stride)
+    batches = perplexity.window_batches(tokens, windows, WINDOWS_AT_ONCE)
+    loss = validation_loss(model.model, batches, model.tokenizer.token_bytes(), options.precision)
     return {
         "tokens": loss.tokens,
         "bytes": loss.bytes,
         "loss": loss.val_loss,
         "perplexity": loss.perplexity,
+        "perplexity_per": "token",
         "bits_per_byte": loss.bits_per_byte,
-        "xz_bits_per_byte": xz_bits,
-        "xz_ratio": loss.bits_per_byte / xz_bits if xz_bits else None,
-        "xz_after_training_bits_per_byte": None,
-        "xz_after_training_ratio": None,
+        "context": context,
+        "stride": context if stride is None else stride,
+        "windows": "adjacent" if stride is None else "strided",
+        "precision": options.precision,
     }

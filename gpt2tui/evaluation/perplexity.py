@@ -65,7 +65,9 @@ def window_batches(
         yield padded_batch([tokens[w.begin : w.end] for w in chosen], [w.predicted for w in chosen])
 
 
-def padded_batch(sequences: Sequence[Sequence[int] | npt.NDArray[np.unsignedinteger]], predicted: Sequence[int]) -> Batch:
+def padded_batch(
+    sequences: Sequence[Sequence[int] | npt.NDArray[np.unsignedinteger]], predicted: Sequence[int]
+) -> Batch:
     """Inputs and targets (B, T) of token sequences, of each of which the last `predicted` tokens are the targets."""
     longest = max(len(sequence) for sequence in sequences)
     rows = torch.zeros(len(sequences), longest, dtype=torch.int64)  # (B, T + 1)
