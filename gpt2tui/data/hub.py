@@ -7,7 +7,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,26 @@ def open_hub(table: DataTable) -> Corpus:
     if offline:
         corpus.notices = (f"the Hugging Face Hub cannot be reached: using the cached copy of {table.source}",)
     return corpus
+
+
+def table_rows(name: str, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows, with all their columns, of the first of these splits that a data set has; it is downloaded at once.
+
+    `name` is <id>[:<config>], with or without `hf:`; <id> may be a local folder. Without a network the cached copy is
+    used. Raises DataError as `open_hub` does, and where the data set has none of the splits.
+    """
+    dataset, config = _names(PREFIX + name.removeprefix(PREFIX))
+    import datasets
+
+    _silence()
+    folder = _folder(dataset)
+    offline = not folder.is_dir() and not hub_is_reachable()
+    with _offline() if offline else contextlib.nullcontext(), _translated(name, offline):
+        found = datasets.load_dataset(str(folder) if folder.is_dir() else dataset, config)
+        split = next((split for split in splits if split in found), None)
+        if split is None:
+            raise DataError(f"{name} has no split {' or '.join(splits)}, only {', '.join(found)}")
+        return iter(found[split])
 
 
 class HubRows(RowSource):

@@ -296,6 +296,21 @@ def _parquet(path: Path, column: str) -> Iterator[str | None]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file, with all their columns. Raises DataError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with _uncompressed(path) as file, pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a whole parquet file ({error})") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def _kinds(fields: Iterable[Any], prefix: str = "") -> dict[str, Any]:
     """The arrow types of all columns by name; those inside of structs by their paths, such as `data.text`."""
     import pyarrow
