@@ -78,13 +78,30 @@ def add_sample(top: Parser) -> None:
 
 
 def add_evaluate(top: Parser) -> None:
-    parser = top.add_command("eval", help="measure a model's loss on validation and test text")
+    parser = top.add_command(
+        "eval",
+        help="measure a model's loss on text, or its scores in tasks",
+        description="Measures a model: without TASK its loss and perplexity on the validation and test text of its "
+        "corpus, with TASK its scores (lambada, hellaswag, hellaswag-completion, multiple-choice, wikitext).",
+    )
     parser.set_defaults(command=command_in("evaluate", "evaluate"))
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
         help=CHECKPOINT,
     ).completer = run_names  # type: ignore[attr-defined]
+    parser.add_argument("tasks", metavar="TASK", nargs="*", help="a task to measure instead of the loss")
+    parser.add_argument(
+        "--data",
+        metavar="FILE|FOLDER|ID",
+        help="the data of the tasks: a file or folder in the published layout, or a data set of the Hub (default: the "
+        "task's own on the Hub)",
+    )
+    parser.add_argument(
+        "--known-answers",
+        action="store_true",
+        help="measure what is published of GPT-2 and print published, measured, difference and verdict",
+    )
     parser.add_argument("--source", metavar="SOURCE", help="the corpus to measure on; default: the run's own")
     parser.add_argument(
         "--text-column", metavar="NAME", help="the column of --source that holds the text (default: the run's own)"

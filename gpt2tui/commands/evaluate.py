@@ -30,11 +30,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from gpt2tui import generation
+    from gpt2tui.commands.evaluate_tasks import evaluate_known_answers, evaluate_tasks
     from gpt2tui.commands.sample import warn_of_skipped
 
     _check(options)
+    if options.known_answers:
+        return evaluate_known_answers(options)
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     warn_of_skipped(model.saved)
+    if options.tasks:
+        return evaluate_tasks(options, model)
     _check_windows(options, model)
     if options.text is not None:
         return _evaluate_text(options, model)
@@ -43,10 +48,26 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raises UsageError for options that exclude each other, before a large model is loaded."""
-    if options.text is not None:
-        for name in ("source", "split", "text_column"):
-            if getattr(options, name) is not None:
-                raise UsageError(f"--text measures one file as it is; it does not go with --{name.replace('_', '-')}")
+    from gpt2tui.commands.evaluate_tasks import chosen_tasks
+
+    chosen_tasks(options.tasks)
+    others: tuple[str, ...]
+    of_windows = ("context", "stride")
+    of_corpus = ("source", "split", "text_column")
+    if options.known_answers:
+        what, others = "--known-answers", (*of_windows, *of_corpus, "text", "tasks")
+    elif options.tasks:
+        what, others = f"the task {options.tasks[0]}", (*of_windows, *of_corpus, "text")
+    else:
+        what, others = ("--text", of_corpus) if options.text is not None else ("", ())
+        if options.data is not None:
+            raise UsageError(
+                "--data is the data of a task; name one, or use --source for a corpus and --text for a file"
+            )
+    for name in others:
+        if getattr(options, name) not in (None, []):
+            other = "a task" if name == "tasks" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{what} does not go with {other}")
 
 
 def _check_windows(options: argparse.Namespace, model: "TextModel") -> None:

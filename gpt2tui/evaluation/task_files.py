@@ -14,7 +14,7 @@ from gpt2tui.evaluation.tasks import Row, Task
 
 TABLES = (".jsonl", ".ndjson", ".json", ".parquet")
 TEXTS = (".txt", ".raw", ".tokens")
-_HUB_ID = re.compile(r"(hf:)?[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_HUB_ID = re.compile(r"hf:.+|[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def task_rows(task: Task, data: str | None) -> tuple[str, Iterator[Row]]:
@@ -43,7 +43,7 @@ def find_files(task: Task, folder: Path) -> list[Path]:
 
     Parts of one file (`test-00000-of-00002.parquet`) belong together. Raises DataError for none, and for several.
     """
-    kinds = (*TABLES, *TEXTS) if task.name == "wikitext" else TABLES
+    kinds = (*TABLES, *TEXTS) if task.name.startswith("wikitext") else TABLES
     found = sorted(path for path in folder.rglob("*") if path.is_file() and suffix(path) in kinds)
     found = [path for path in found if not _is_of(("train",), path)]
     if not found:
