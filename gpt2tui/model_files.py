@@ -102,6 +102,8 @@ def _what_a_folder_is(path: Path) -> str | None:
 
 def _no_checkpoint(reference: str, no_run: str) -> str:
     """The message for a word that is neither a folder nor a run, and no id of the Hub, whose ids have one slash."""
+    if reference.startswith("@"):
+        return no_run
     if reference in PUBLISHED:
         return f"{no_run}; for the published model write {PUBLISHED[reference]}"
     if reference in {source.name for source in preset_files.available()}:

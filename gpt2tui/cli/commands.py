@@ -6,8 +6,8 @@ from gpt2tui.cli.training import add_preset_layers, add_set
 
 RUN = "a run: its folder, its name or the unique beginning of it, or latest"
 CHECKPOINT = (
-    "a run (its best checkpoint; latest for the run begun last), RUN@STEP, RUN@latest, a checkpoint's folder, a folder "
-    "in Hugging Face GPT-2 form, or the id of such a model on the Hub (owner/name)"
+    "a run (its best checkpoint; latest for the run begun last), RUN@STEP, RUN@latest, a tag (@NAME), a checkpoint's "
+    "folder, a folder in Hugging Face GPT-2 form, or the id of such a model on the Hub (owner/name)"
 )
 
 

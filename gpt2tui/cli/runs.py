@@ -11,6 +11,7 @@ CONTROLS = {
     "checkpoint": "have a run save a checkpoint after its step",
     "evaluate": "have a run measure its validation loss after its step",
 }
+CHECKPOINT = "RUN@STEP, RUN@best, RUN@latest, @NAME, a run (its best checkpoint), or a checkpoint's folder"
 FILTERS = """\
 KEY in --filter, --sort and --columns is a column (run, state, step, val_loss, best_val_loss, train_loss,
 bits_per_byte, parameters, tokens_seen, seconds, started, bytes, preset) or a setting (optimizer.lr, or lr).
@@ -23,7 +24,9 @@ examples:
 
 def add_runs(top: Parser) -> None:
     """The command `runs` with its actions."""
-    parser = top.add_command("runs", help="list, show, compare, rename and delete runs, and control those that train")
+    parser = top.add_command(
+        "runs", help="list, show, compare, tag, prune, rename and delete runs, and control those that train"
+    )
     listing = parser.add_command("list", help="list every run with its state and best validation loss", epilog=FILTERS)
     listing.set_defaults(command=command_in("runs", "list_runs"))
     listing.add_argument(
@@ -57,14 +60,42 @@ def add_runs(top: Parser) -> None:
             help="how many seconds to wait for the answer (default: 60); a step, an evaluation or a sample is finished "
             "first",
         )
-    for action in (showing, renaming, *controls):
+    tagging = parser.add_command(
+        "tag", help="give a checkpoint a name, which then stands for it as @NAME and keeps it from being deleted"
+    )
+    tagging.set_defaults(command=command_in("run_versions", "tag"))
+    untagging = parser.add_command("untag", help="take such a name away")
+    untagging.set_defaults(command=command_in("run_versions", "untag"))
+    tags = parser.add_command("tags", help="list the names of checkpoints")
+    tags.set_defaults(command=command_in("run_versions", "list_tags"))
+    descending = parser.add_command("lineage", help="show what a checkpoint was resumed or started from")
+    descending.set_defaults(command=command_in("run_versions", "show_lineage"))
+    noting = parser.add_command("note", help="print or replace a run's note")
+    noting.set_defaults(command=command_in("run_versions", "note"))
+    pruning = parser.add_command(
+        "prune", help="delete checkpoints except the newest, the best and those with a tag, after a question"
+    )
+    pruning.set_defaults(command=command_in("run_versions", "prune"))
+    pruning.add_argument("--keep", type=int, default=1, metavar="N", help="keep the newest N (default: 1)")
+    exporting = parser.add_command("export", help="print a run's numbers")
+    exporting.set_defaults(command=command_in("run_versions", "export_csv"))
+    exporting.add_argument("--csv", action="store_true", help="a row for each step, with a header")
+    exporting.add_argument("--to", metavar="FILE", help="write a new file instead of stdout")
+    for action in (tagging, descending):
+        named = action.add_argument("checkpoint", metavar="RUN@STEP", help=CHECKPOINT)
+        named.completer = run_names  # type: ignore[attr-defined]
+    for action in (tagging, untagging):
+        action.add_argument("name", metavar="NAME", help="the name, with or without @")
+    for action in (showing, renaming, noting, exporting, *controls):
         action.add_argument("run", metavar="RUN", help=RUN).completer = run_names  # type: ignore[attr-defined]
     renaming.add_argument("name", metavar="NAME", help="the new name of the folder")
-    for action in (comparing, deleting):
+    noting.add_argument("text", metavar="TEXT", nargs="?", help="the new note; an empty text removes it")
+    for action in (comparing, deleting, pruning):
         several = action.add_argument("runs", metavar="RUN", nargs="+", help=RUN)
         several.completer = run_names  # type: ignore[attr-defined]
-    deleting.add_argument("--yes", action="store_true", help="do not ask")
-    for action in (listing, showing, comparing):
+    for action in (deleting, pruning):
+        action.add_argument("--yes", action="store_true", help="do not ask")
+    for action in (listing, showing, comparing, tags, descending):
         action.add_argument("--json", action="store_true", help="print one JSON document")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
 from gpt2tui.errors import Gpt2TuiError, ResourceError, RunLockedError, UsageError
 from gpt2tui.preset.files import load_frozen
-from gpt2tui.run import checkpoint, query, requests, tidying
+from gpt2tui.run import aliases, checkpoint, notes, query, requests, tidying
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import STOP_RULES, SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
@@ -159,18 +159,23 @@ def show_run(options: argparse.Namespace) -> int:
                 "info": info,
                 "settings": _settings(run),
                 "changes": changes,
+                "note": notes.read_note(run) or None,
                 "checkpoints": checkpoints,
                 "damaged": problems,
             }
         )
         return 0
-    print_table([Column(""), Column("", folds=True)], _details(summary, info), show_header=False)
+    details = _details(summary, info)
+    if text := notes.read_note(run):
+        details.append(("note", text))
+    print_table([Column(""), Column("", folds=True)], details, show_header=False)
     console = StyledConsole(highlight=False)
     for change in changes:
         console.print(plain(f"  changed at step {change['step']:,}: {change_line(change)}"), soft_wrap=True)
     for c in saved:
         loss = "" if c.val_loss is None else f"  val loss {c.val_loss:.4f}"
-        console.print(plain(f"  {c.folder}  {byte_size(c.bytes)}{loss}"), soft_wrap=True)
+        tags = "".join(f"  @{alias.name}" for alias in aliases.aliases_of(run.folder) if alias.step == c.step)
+        console.print(plain(f"  {c.folder}  {byte_size(c.bytes)}{loss}{tags}"), soft_wrap=True)
     for problem in problems:
         console.print(plain(f"  {problem}"), soft_wrap=True)
     return 0

@@ -13,6 +13,7 @@ ordered by the step in the manifest; those whose run_id differs from the run.jso
 skipped. Nothing is ever pickled.
 """
 
+import contextlib
 import errno
 import os
 import shutil
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+<<<<<<< HEAD
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Origin, Parent, file_entry, inspect, manifest_text
 from gpt2tui.system.files import (
@@ -33,6 +35,12 @@ from gpt2tui.system.files import (
     sync_file,
     sync_folder,
 )
+=======
+from gpt2tui.errors import CheckpointError, ResourceError, UsageError
+from gpt2tui.run.aliases import aliases_of
+from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
+from gpt2tui.system.files import free_name, is_utf8, open_regular, replace_text, sha256, sync_file, sync_folder
+>>>>>>> 2a3ed7f (Checkpoints have tags that keep them; lineage, notes, pruning and CSV of runs)
 from gpt2tui.system.numbers import as_json
 
 if TYPE_CHECKING:
@@ -52,6 +60,7 @@ __all__ = [
     "load_tensors",
     "newest",
     "problems_in",
+    "prunable",
     "prune",
     "read_json",
     "remove_leftovers",
@@ -254,22 +263,28 @@ def _check_header(path: Path) -> None:
 
 
 def prune(checkpoints: Path, *, run_id: str, keep: int, protected: Collection[int] = ()) -> None:
-    """Deletes the run's checkpoints except the newest `keep`, the best, and those of the `protected` steps.
+    """Deletes the run's checkpoints except the newest `keep`, the best, tagged ones, and those of `protected` steps.
 
-    Raises nothing. Each is renamed first, so that a half-deleted folder is not taken for a checkpoint.
+    Raises nothing. Each is renamed first, so that a half-deleted folder is not taken for a checkpoint. While the file
+    of tags cannot be read, none is deleted.
     """
-    saved, _ = _find_all(checkpoints, run_id)
-    kept = {c.step for c in saved[-keep:]} | set(protected)
-    if (best := best_of(saved)) is not None:
-        kept.add(best.step)
-    for checkpoint in saved:
-        if checkpoint.step not in kept:
+    with contextlib.suppress(UsageError):
+        for checkpoint in prunable(checkpoints, run_id=run_id, keep=keep, protected=protected):
             doomed = checkpoints / f"{TEMPORARY_PREFIX}deleting-{checkpoint.folder.name}"
             try:
                 checkpoint.folder.replace(doomed)
             except OSError:
                 continue
             shutil.rmtree(doomed, ignore_errors=True)
+
+
+def prunable(checkpoints: Path, *, run_id: str, keep: int, protected: Collection[int] = ()) -> list[Checkpoint]:
+    """The checkpoints that `prune` deletes. Raises UsageError when the file of tags cannot be read."""
+    saved, _ = _find_all(checkpoints, run_id)
+    kept = {c.step for c in saved[-keep:]} | set(protected) | {a.step for a in aliases_of(checkpoints.parent)}
+    if (best := best_of(saved)) is not None:
+        kept.add(best.step)
+    return [checkpoint for checkpoint in saved if checkpoint.step not in kept]
 
 
 def remove_leftovers(checkpoints: Path) -> None:

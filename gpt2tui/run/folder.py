@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from gpt2tui import version
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run import checkpoint
+from gpt2tui.run.aliases import find_alias
 from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder, without_home
 from gpt2tui.system.numbers import as_json
 from gpt2tui.system.terminal_text import printable_value
@@ -332,11 +333,17 @@ def find(reference: str) -> Run:
 
 
 def find_with_checkpoint(reference: str) -> tuple[Run, checkpoint.Checkpoint | None]:
-    """The run and the checkpoint that RUN@STEP, RUN@best, RUN@latest or a checkpoint's folder means.
+    """The run and the checkpoint that RUN@STEP, RUN@best, RUN@latest, a tag (@NAME) or a checkpoint's folder means.
 
     None where only a run is named: its newest valid one. Raises UsageError as `find` does, and CheckpointError when the
     run has no such checkpoint or it is damaged.
     """
+    if reference.startswith("@") and reference[1:] not in ("best", LATEST) and not reference[1:].isdecimal():
+        alias = find_alias(reference[1:])
+        run = Run(alias.run)
+        if not run.info_file.is_file():
+            raise CheckpointError(f"{reference} is a checkpoint of {alias.run}, which is no longer there")
+        return run, checkpoint.at(run.checkpoints, alias.step)
     folder = Path(reference).resolve()
     if folder.parent.name == CHECKPOINTS and (folder / checkpoint.MANIFEST).is_file():
         return find(str(folder.parent.parent)), checkpoint.verify(folder)

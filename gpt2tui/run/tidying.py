@@ -7,6 +7,7 @@ import signal
 import psutil
 
 from gpt2tui.errors import ResourceError, RunLockedError, UsageError
+from gpt2tui.run.aliases import aliases_of, follow_rename
 from gpt2tui.run.folder import LOCK, Run, check_name, is_locked, is_of_this_machine, locked
 from gpt2tui.system.files import sync_folder
 from gpt2tui.system.terminal_text import printable
@@ -23,21 +24,29 @@ def rename_run(run: Run, name: str) -> Run:
         raise UsageError(f"{printable(target)} exists already; choose another name")
     with locked(run):
         try:
+            before = run.folder.resolve()
             run.folder.rename(target)
             sync_folder(target.parent)
         except OSError as error:
             raise ResourceError(f"{printable(run.folder)} cannot be renamed: {error.strerror or error}") from error
+        follow_rename(before, target)
     return Run(target)
 
 
 def delete_run(run: Run) -> None:
     """Deletes a run folder.
 
-    Raises RunLockedError while a process holds the run, UsageError for a link, ResourceError when the disk refuses.
-    run.json goes first, under the lock: from then on the folder is no run that anybody could start to resume.
+    Raises RunLockedError while a process holds the run, UsageError for a link and for a run of which a checkpoint has
+    a tag, ResourceError when the disk refuses. run.json goes first, under the lock: from then on the folder is no run
+    that anybody could start to resume.
     """
     if run.folder.is_symlink():
         raise UsageError(f"{printable(run.folder)} is a link to a folder elsewhere; remove the link or that folder")
+    if tags := [alias.name for alias in aliases_of(run.folder)]:
+        raise UsageError(
+            f"{printable(run.name)} has a checkpoint with the tag @{tags[0]}; to delete the run, first take it away: "
+            f"gpt2tui runs untag {tags[0]}"
+        )
     try:
         with locked(run):
             run.info_file.unlink()

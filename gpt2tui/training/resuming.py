@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2tui.errors import CheckpointError, Gpt2TuiError
+from gpt2tui.errors import CheckpointError, Gpt2TuiError, UsageError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset import source as sources
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference, preset_differences
 from gpt2tui.run import checkpoint
+from gpt2tui.run.aliases import aliases_of
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.run.events import change_line
 from gpt2tui.run.folder import Run
@@ -163,6 +164,17 @@ def rate_jump(before: Preset, after: Preset, step: int, factors: tuple[float, fl
                 f"may rise with it; to continue with a lower one set {name} (now {_peak(after, name):g}) lower"
             )
     return None
+
+
+def refuse_to_set_tagged_aside(run: Run, step: int) -> None:
+    """Raises UsageError when a checkpoint later than `step`, which resuming there would set aside, has a tag."""
+    for alias in aliases_of(run.folder):
+        if alias.step > step:
+            raise UsageError(
+                f"the checkpoint of step {alias.step} has the tag @{alias.name}, and resuming from step {step} would "
+                "set it aside; resume in a new run with --run-dir, or take the tag away: gpt2tui runs untag "
+                f"{alias.name}"
+            )
 
 
 def set_later_checkpoints_aside(run: Run, step: int) -> list[str]:

@@ -49,7 +49,7 @@ from gpt2tui.training.preparation import (
     write_new_run,
     write_resumed_run,
 )
-from gpt2tui.training.resuming import SettingChange, set_later_checkpoints_aside
+from gpt2tui.training.resuming import SettingChange, refuse_to_set_tagged_aside, set_later_checkpoints_aside
 from gpt2tui.training.saving import Saved, Saver
 from gpt2tui.training.starting import StartingWeights
 from gpt2tui.training.state import TrainingState, snapshot, tensors_to_save
@@ -185,6 +185,7 @@ class Trainer:
         if self.resume_from is None or branches:
             write_new_run(self.run, state, self.corpus, preset_name=self.preset_name, command=self.command)
         else:
+            refuse_to_set_tagged_aside(self.run, state.step)
             write_resumed_run(self.run, state, self.command)
             aside = set_later_checkpoints_aside(self.run, state.step)
         self._state = state
