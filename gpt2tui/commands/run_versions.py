@@ -219,21 +219,31 @@ def export_csv(options: argparse.Namespace) -> int:
 
 
 def _write(rows: Iterator[dict[str, Any]], file: Any) -> None:
-    writer = csv.DictWriter(file, ("step", *STEP_COLUMNS, *EVALUATION_COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(file, ("step", *STEP_COLUMNS, *EVALUATION_COLUMNS, "whole_val_loss"), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
-    """The steps in order with the evaluation at each; after a resume from an earlier step the new numbers count."""
+    """The steps in order with the evaluation at each; after a resume from an earlier step the new numbers count.
+
+    `val_loss` is over the fixed sample, `whole_val_loss` over all of the validation text.
+    """
     found: dict[int, dict[str, Any]] = {}
     try:
         for event in read_events(run.events_file):
             if isinstance(event, events.RunStarted):
                 found = {step: row for step, row in found.items() if step <= event.step}
-            elif isinstance(event, events.Step | events.Evaluated):
-                names = STEP_COLUMNS if isinstance(event, events.Step) else EVALUATION_COLUMNS
-                found.setdefault(event.step, {"step": event.step}).update({n: getattr(event, n) for n in names})
+            elif isinstance(event, events.Step):
+                _row(found, event.step).update({name: getattr(event, name) for name in STEP_COLUMNS})
+            elif isinstance(event, events.Evaluated) and event.whole:
+                _row(found, event.step)["whole_val_loss"] = event.val_loss
+            elif isinstance(event, events.Evaluated):
+                _row(found, event.step).update({name: getattr(event, name) for name in EVALUATION_COLUMNS})
     except OSError as error:
         raise UsageError(f"{run.events_file} cannot be read: {error.strerror or error}") from error
     yield from (found[step] for step in sorted(found))
+
+
+def _row(found: dict[int, dict[str, Any]], step: int) -> dict[str, Any]:
+    return found.setdefault(step, {"step": step})

@@ -9,10 +9,11 @@ import pytest
 from gpt2tui import generation
 from gpt2tui.__main__ import main
 from gpt2tui.errors import CheckpointError, UsageError
-from gpt2tui.run import aliases, checkpoint, tidying
+from gpt2tui.run import aliases, checkpoint, events, tidying
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import runs_folder
 from tests import tiny_runs
+from tests.tui.fake_runs import START, loss_at, write_run
 
 
 @pytest.fixture
@@ -193,14 +194,23 @@ def test_prune_deletes_after_a_question_and_keeps_newest_best_and_tagged(run, ca
     assert 4 in steps(run)
 
 
-def test_the_numbers_of_a_run_as_csv(run, tmp_path, capsys):
+def test_the_numbers_of_a_run_as_csv(tmp_path, capsys):
+    run = write_run("numbers", steps=20)
+    resumed = events.RunStarted(
+        time=START + 9, run="numbers", preset="test", parameters=1, tokens_per_step=1, device="cpu", precision="fp32",
+        num_iterations=20, step=15,
+    )  # fmt: skip
+    whole = events.Evaluated(time=START + 10, step=15, val_loss=3.5, perplexity=33.0, bits_per_byte=1.0, whole=True)
+    with run.events_file.open("a") as file:
+        file.writelines(event.as_json() + "\n" for event in (resumed, whole))
     assert main(["runs", "export", run.name, "--csv"]) == 0
     text = capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [int(row["step"]) for row in rows] == list(range(1, 13))
-    assert float(rows[7]["val_loss"]) == pytest.approx(checkpoint.at(run.checkpoints, 8).val_loss)
-    assert rows[6]["val_loss"] == ""
-    assert all(float(row["train_loss"]) > 0 for row in rows)
+    assert [int(row["step"]) for row in rows] == list(range(1, 16))  # the later ones were undone by the resume
+    assert float(rows[9]["train_loss"]) == loss_at(10)
+    assert float(rows[9]["val_loss"]) == loss_at(10) + 0.1
+    assert rows[8]["val_loss"] == ""
+    assert (rows[14]["whole_val_loss"], rows[14]["val_loss"]) == ("3.5", "")
     file = tmp_path / "numbers.csv"
     assert main(["runs", "export", run.name, "--csv", "--to", str(file)]) == 0
     assert file.read_text() == text
