@@ -100,11 +100,7 @@ def show_lineage(options: argparse.Namespace) -> int:
     console = StyledConsole(highlight=False)
     for depth, each in enumerate(line):
         console.print(plain(f"{_branch(depth)}{_ancestor_line(each)}"), soft_wrap=True)
-    last = line[-1]
-    if last.parent_is_known and last.saved is not None and last.saved.parent is None:
-        beginning = "new weights"
-    else:
-        beginning = "unknown: what it was started from is not recorded, or is no longer there"
+    beginning = line[-1].began_with or "unknown: what it began with is not recorded, or is no longer there"
     console.print(plain(f"{_branch(len(line))}{beginning}"), soft_wrap=True)
     return 0
 
@@ -141,7 +137,7 @@ def _ancestor_as_dict(each: Ancestor) -> dict[str, Any]:
         "data_fingerprint": saved.data_fingerprint if saved else None,
         "preset_sha256": _preset_hash(saved) if saved else None,
         "metrics": dict(saved.metrics) if saved else None,
-        "parent_is_known": each.parent_is_known,
+        "began_with": each.began_with,
     }
 
 

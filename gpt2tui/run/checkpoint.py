@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-<<<<<<< HEAD
-from gpt2tui.errors import CheckpointError, ResourceError
+from gpt2tui.errors import CheckpointError, ResourceError, UsageError
+from gpt2tui.run.aliases import aliases_of
 from gpt2tui.run.manifest import MANIFEST, Checkpoint, Origin, Parent, file_entry, inspect, manifest_text
 from gpt2tui.system.files import (
     free_name,
@@ -35,12 +35,6 @@ from gpt2tui.system.files import (
     sync_file,
     sync_folder,
 )
-=======
-from gpt2tui.errors import CheckpointError, ResourceError, UsageError
-from gpt2tui.run.aliases import aliases_of
-from gpt2tui.run.manifest import MANIFEST, Checkpoint, Parent, file_entry, inspect, manifest_text, read_json
-from gpt2tui.system.files import free_name, is_utf8, open_regular, replace_text, sha256, sync_file, sync_folder
->>>>>>> 2a3ed7f (Checkpoints have tags that keep them; lineage, notes, pruning and CSV of runs)
 from gpt2tui.system.numbers import as_json
 
 if TYPE_CHECKING:

@@ -21,15 +21,13 @@ class Ancestor:
     """None where no run with this id is among all runs."""
     saved: Checkpoint | None
     """None where the checkpoint is no longer there or is damaged."""
-    parent_is_known: bool
-    """Whether it is known what it was resumed or started from, be it nothing."""
+    began_with: str | None = None
+    """For the last of the line: "new weights", or the weights of another program that it was imported or fine-tuned
+    from; None where that is not recorded."""
 
 
 def lineage(run: Run, saved: Checkpoint) -> list[Ancestor]:
-    """The checkpoint, the one that it was resumed or started from, and so on to the first that is known.
-
-    The last one began with new weights if its parent is known, else nobody knows how.
-    """
+    """The checkpoint, the one that it was resumed from or fine-tuned from, and so on to the first that is known."""
     known = {_run_id(found): found for found in (*all_runs(run.folder.resolve().parent), *all_runs(), run)}
     line: list[Ancestor] = []
     seen: set[tuple[str, int]] = set()
@@ -38,11 +36,27 @@ def lineage(run: Run, saved: Checkpoint) -> list[Ancestor]:
         seen.add((here.run_id, here.step))
         owner = known.get(here.run_id)
         found = saved if not line else _checkpoint_at(owner, here)
-        # Only format 2 has a data fingerprint in its manifest, and only format 2 has a parent.
-        is_known = found is not None and found.data_fingerprint is not None
-        line.append(Ancestor(here.run_id, here.step, owner, found, is_known))
-        here = found.parent if found is not None else None
+        following = None if found is None else _before(found)
+        line.append(Ancestor(here.run_id, here.step, owner, found, None if following else _beginning(found)))
+        here = following
     return line
+
+
+def _before(saved: Checkpoint) -> Parent | None:
+    """The checkpoint that one was resumed from, else the one whose weights its run started from."""
+    origin = saved.origin
+    if saved.parent is None and origin is not None and origin.run_id is not None and origin.step is not None:
+        return Parent(origin.run_id, origin.step)
+    return saved.parent
+
+
+def _beginning(saved: Checkpoint | None) -> str | None:
+    """What a checkpoint without a known ancestor began with; None where that is not recorded, as in format 1."""
+    if saved is None or saved.data_fingerprint is None:
+        return None
+    if saved.origin is not None:
+        return str(saved.origin)
+    return "new weights" if saved.data_fingerprint else None  # imported ones have no corpus
 
 
 def _run_id(run: Run) -> str | None:

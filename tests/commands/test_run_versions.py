@@ -216,3 +216,13 @@ def test_the_numbers_of_a_run_as_csv(tmp_path, capsys):
     assert file.read_text() == text
     assert main(["runs", "export", run.name, "--csv", "--to", str(file)]) == 2
     assert main(["runs", "export", run.name]) == 2
+
+
+def test_the_lineage_of_a_fine_tuned_run_goes_on_with_the_weights_it_started_from(run, tmp_path, capsys):
+    tuned = tiny_runs.trainer(tmp_path, f"model.init_from={run.name}@8", run=runs.create("tuned"))
+    list(tuned.train())
+    assert main(["runs", "lineage", f"{tuned.run.name}@12"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{tuned.run.name}@12  ")
+    assert lines[1].startswith(f"└─ from {run.name}@8  ")
+    assert lines[2] == "   └─ from new weights"
