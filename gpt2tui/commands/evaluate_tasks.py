@@ -113,8 +113,6 @@ def _print_comparisons(options: argparse.Namespace, comparisons: "Iterable[Compa
         Column("metric"),
         *right,
         Column("verdict"),
-        Column("how"),
-        Column("source"),
     ]
     rows = [
         (
@@ -125,13 +123,15 @@ def _print_comparisons(options: argparse.Namespace, comparisons: "Iterable[Compa
             _number(each.measured),
             "" if each.difference is None else f"{each.difference:+.4g}",
             each.verdict.partition(":")[0],
-            each.answer.how,
-            each.answer.source,
         )
         for each in comparisons
     ]
     print_table(columns, rows)
     print(f"\nagrees: within {AGREES_WITHIN:.0%} of the published number; measured in {options.precision}")
+    for how in dict.fromkeys(
+        f"{e.answer.task} {e.answer.metric}: {e.answer.how} ({e.answer.source})" for e in comparisons
+    ):
+        print(f"  {how}")
     reasons: dict[str, list[str]] = {}
     for each in comparisons:
         if each.measured is None:

@@ -8,10 +8,14 @@ import pytest
 
 from gpt2tui import generation
 from gpt2tui.__main__ import main
+from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import CheckpointError, UsageError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.run import aliases, checkpoint, events, tidying
 from gpt2tui.run import folder as runs
-from gpt2tui.system.files import runs_folder
+from gpt2tui.system.files import cache_folder, runs_folder
+from gpt2tui.training.starting import resolve
+from gpt2tui.training.trainer import Trainer
 from tests import tiny_runs
 from tests.tui.fake_runs import START, loss_at, write_run
 
@@ -219,10 +223,15 @@ def test_the_numbers_of_a_run_as_csv(tmp_path, capsys):
 
 
 def test_the_lineage_of_a_fine_tuned_run_goes_on_with_the_weights_it_started_from(run, tmp_path, capsys):
-    tuned = tiny_runs.trainer(tmp_path, f"model.init_from={run.name}@8", run=runs.create("tuned"))
-    list(tuned.train())
-    assert main(["runs", "lineage", f"{tuned.run.name}@12"]) == 0
+    loaded, weights = resolve(
+        preset_files.load(["default"], tiny_runs.options(tmp_path, f"model.init_from={run.name}@8"))
+    )
+    corpus = tiny_runs.finish(prepare(loaded.preset, cache_folder()))
+    tuned = runs.create("tuned", runs_folder() / "tuned")
+    list(Trainer(tuned, loaded.preset, corpus, preset_name="tiny", start_from=weights).train())
+    capsys.readouterr()
+    assert main(["runs", "lineage", "tuned@12"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{tuned.run.name}@12  ")
+    assert lines[0].startswith("tuned@12  ")
     assert lines[1].startswith(f"└─ from {run.name}@8  ")
     assert lines[2] == "   └─ from new weights"
