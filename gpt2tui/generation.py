@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gpt2tui.data import tokenizers
+from gpt2tui.data.examples import tokens_of
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
 from gpt2tui.errors import CheckpointError, ResourceError
@@ -22,6 +23,7 @@ from gpt2tui.model.sampling import generate
 from gpt2tui.model_files import OWN_FILES, description_folder, find, load_model
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset, SamplingTable
+from gpt2tui.preset.template import Template
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
 
@@ -90,6 +92,8 @@ class TextModel:
     """Decodes with 16-bit weights; None where that is not faster."""
     placement_note: str | None = None
     """Why it is on the CPU instead of the GPU; None for a model on the device that was asked for."""
+    template: Template | None = None
+    """The template of prompts and answers that it was trained with; None for a model of text."""
 
     @property
     def device(self) -> torch.device:
@@ -110,14 +114,26 @@ class TextModel:
         """The number of tokens in a text."""
         return len(self.tokenizer.encode(text))
 
-    def stream(self, prompt: str, sampling: SamplingTable, alternatives: int = 0) -> Iterator[ScoredToken]:
-        """Continues `prompt` token by token until `max_length` tokens or the end of the document.
+    def prompt_tokens(self, prompt: str, history: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """The tokens for the model to continue, so that it answers a prompt as it was trained to.
 
-        An empty prompt starts a new document; one longer than the context keeps its end. The random numbers come
+        Those of its template, after earlier prompts with their answers; without a template, or a prompt, the text's.
+        """
+        if self.template is None or not prompt:
+            return self.tokenizer.encode(prompt)
+        return tokens_of(history, prompt, self.template, self.tokenizer)
+
+    def stream(
+        self, prompt: str | Sequence[int], sampling: SamplingTable, alternatives: int = 0
+    ) -> Iterator[ScoredToken]:
+        """Continues `prompt`, a text or its tokens, token by token until `max_length` or the end of the document.
+
+        A text is continued as it is, without the template. An empty prompt starts a new document; one longer than the
+        context keeps its end. The random numbers come
         from a generator of its own, so that sampling during a training does not change the training. Each token has
         the `alternatives` likeliest tokens of its position; the text is the same with and without them.
         """
-        ids = [int(i) for i in self.tokenizer.encode(prompt)] or [self.tokenizer.eot]
+        ids = list(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt) or [self.tokenizer.eot]
         generator = torch.Generator().manual_seed(sampling.seed)
         decoder = IncrementalDecoder(self.tokenizer)
         for chosen in generate(
@@ -192,11 +208,11 @@ class TextModel:
             for row_tokens, row_probabilities in zip(tokens.tolist(), probabilities.tolist(), strict=True)
         ]
 
-    def continuation(self, prompt: str, sampling: SamplingTable) -> Continuation:
-        """The whole continuation at once, with its times."""
+    def continuation(self, prompt: str, sampling: SamplingTable, *, in_template: bool = True) -> Continuation:
+        """The whole continuation at once, with its times; unless `in_template` is false, the answer in the template."""
         started = time.perf_counter()
         first, pieces = None, []
-        for piece in self.stream(prompt, sampling):
+        for piece in self.stream(self.prompt_tokens(prompt) if in_template else prompt, sampling):
             first = first if first is not None else time.perf_counter() - started
             pieces.append(piece)
         seconds = time.perf_counter() - started
@@ -250,7 +266,8 @@ def _load(
         )
     sampling = preset.sampling if preset else SamplingTable()
     decoder = decoder_of(model, precision)
-    return TextModel(model, tokenizer, str(folder), context_length, sampling, saved, decoder, note)
+    template = tokenizers.template_in(folder)
+    return TextModel(model, tokenizer, str(folder), context_length, sampling, saved, decoder, note, template)
 
 
 def _context_length(folder: Path, model: GPT2, preset: Preset | None) -> int:

@@ -1,7 +1,7 @@
 """`gpt2tui eval`: the loss of a model over its validation and test text, over any text, and its scores in tasks."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from gpt2tui.errors import DataError, UsageError
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
 if TYPE_CHECKING:
+    from gpt2tui.data.batches import Batch
     from gpt2tui.data.corpus import Corpus, Split
     from gpt2tui.data.tokenizer_kinds import Tokens
     from gpt2tui.data.xz import TextSample
@@ -99,7 +100,7 @@ def _evaluate_text(options: argparse.Namespace, model: "TextModel") -> int:
     if len(tokens) < 2:
         raise DataError(f"{options.text} has {len(tokens)} tokens; at least 2 are needed to predict one")
     print_on_stderr(f"measuring on {len(tokens):,} tokens of {options.text}")
-    result = _measure(model, tokens, options)
+    result = _measure(model, _windows(tokens, options), options)
     if options.json:
         print_json({"checkpoint": model.source, "text": options.text, "is_training_corpus": None, **result})
         return 0
@@ -111,7 +112,6 @@ def _evaluate_corpus(options: argparse.Namespace, model: "TextModel") -> int:
     """The loss over the validation and test splits of a corpus, compared with xz."""
     from gpt2tui.data import xz
     from gpt2tui.data.corpora import hash_content, open_corpus
-    from gpt2tui.data.token_store import tokenize
 
     table = _data_table(options, model)
     for done, _ in hash_content(table):
@@ -132,9 +132,8 @@ def _evaluate_corpus(options: argparse.Namespace, model: "TextModel") -> int:
     texts = {split: xz.TextSample(xz.LIMIT_BYTES) for split in splits}
     measured = {}
     for split, sample in texts.items():
-        tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
-        print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
-        measured[split] = _measure(model, tokens, options) | _beside_xz(sample)
+        batches = _batches(model, corpus, split, sample, options)
+        measured[split] = _measure(model, batches, options) | _beside_xz(sample)
     known = {split: text for split, sample in texts.items() if (text := sample.text()) is not None}
     for split, figure in (_xz_after_training(corpus, known) if is_own else {}).items():
         measured[split]["xz_after_training_bits_per_byte"] = figure
@@ -230,17 +229,43 @@ def _beside_xz(sample: "TextSample") -> dict[str, Any]:
     return {"xz_bits_per_byte": sample.bits_per_byte(), "xz_after_training_bits_per_byte": None}
 
 
-def _measure(model: "TextModel", tokens: "Tokens", options: argparse.Namespace) -> dict[str, Any]:
-    """The loss over all tokens of a text, and how it was measured."""
+def _batches(
+    model: "TextModel", corpus: "Corpus", split: "Split", sample: "TextSample", options: argparse.Namespace
+) -> "Iterable[Batch]":
+    """The windows of a split of a corpus, whose text `sample` keeps; of prompts and answers the whole examples.
+
+    The bits per byte of the latter are of the answers alone, so they are not compared with xz.
+    """
+    from gpt2tui.data.batches import evaluation_batches
+    from gpt2tui.data.examples import ExampleCorpus, ExampleLayout
+    from gpt2tui.data.token_store import tokenize
+
+    if not isinstance(corpus, ExampleCorpus):
+        tokens = tokenize(sample.collect(corpus.held_out_pieces(split)), model.tokenizer)
+        print_on_stderr(f"measuring on {len(tokens):,} tokens, the {split} split of {corpus.name}")
+        return _windows(tokens, options)
+    if options.stride is not None:
+        raise UsageError("--stride does not go with prompts and answers, each of which is read whole")
+    tokens, mask = ExampleLayout(corpus, split, model.tokenizer, options.context).whole()
+    print_on_stderr(f"measuring on {int(mask.sum()):,} tokens of answers, the {split} split of {corpus.name}")
+    return evaluation_batches(tokens, WINDOWS_AT_ONCE, options.context, None, mask)
+
+
+def _windows(tokens: "Tokens", options: argparse.Namespace) -> "Iterable[Batch]":
     from gpt2tui.evaluation import perplexity
+
+    if options.stride is None:
+        windows = perplexity.adjacent_windows(len(tokens), options.context)
+    else:
+        windows = perplexity.strided_windows(len(tokens), options.context, options.stride)
+    return perplexity.window_batches(tokens, windows, WINDOWS_AT_ONCE)
+
+
+def _measure(model: "TextModel", batches: "Iterable[Batch]", options: argparse.Namespace) -> dict[str, Any]:
+    """The loss over windows, and how it was measured."""
     from gpt2tui.evaluation.validation import validation_loss
 
     context, stride = options.context, options.stride
-    if stride is None:
-        windows = perplexity.adjacent_windows(len(tokens), context)
-    else:
-        windows = perplexity.strided_windows(len(tokens), context, stride)
-    batches = perplexity.window_batches(tokens, windows, WINDOWS_AT_ONCE)
     loss = validation_loss(model.model, batches, model.tokenizer.token_bytes(), options.precision)
     return {
         "tokens": loss.tokens,

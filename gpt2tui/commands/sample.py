@@ -28,13 +28,14 @@ def sample(options: argparse.Namespace) -> int:
     sampling = sampling_settings(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
     if options.json:
-        print_json([dataclasses.asdict(model.continuation(s.prompt, s)) for s in seeded])
+        print_json([dataclasses.asdict(model.continuation(s.prompt, s, in_template=not options.raw)) for s in seeded])
         return 0
     for number, settings in enumerate(seeded):
         if number:
             print("\n" + "-" * 20)
-        print(sanitize(settings.prompt), end="", flush=True)
-        for piece in model.stream(settings.prompt, settings):
+        template = None if options.raw or not settings.prompt else model.template
+        print(sanitize(template.asked(settings.prompt) if template else settings.prompt), end="", flush=True)
+        for piece in model.stream(model.prompt_tokens(settings.prompt) if template else settings.prompt, settings):
             print(sanitize(piece.text), end="", flush=True)
         print()
     precision = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"

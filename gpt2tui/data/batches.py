@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gpt2tui.data.examples import Mask
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.preset.schema import TrainingTable
@@ -27,6 +28,9 @@ class Batches:
     `gradient_accumulation` counts the micro-batches of all ranks; each rank takes a contiguous share of them, so the
     step is the same for any number of ranks. Raises ValueError when they do not divide evenly, or when there are
     fewer than sequence_length + 1 tokens.
+
+    With a `mask`, shape (tokens,), only targets where it is 1 count. The tokens are then laid into windows already
+    (`data/examples.py`), and each window begins where one of those does, without an offset.
     """
 
     def __init__(
@@ -39,17 +43,20 @@ class Batches:
         sequence_length: int,
         rank: int = 0,
         world_size: int = 1,
+        mask: Mask | None = None,
     ) -> None:
         if len(tokens) <= sequence_length:
             raise ValueError(f"{len(tokens)} tokens are fewer than one window of {sequence_length} + 1")
         self._shares = _shares(gradient_accumulation, rank, world_size)
         self._tokens = tokens
+        self._mask = mask
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         self._windows_per_step = batch_size * gradient_accumulation
         self._seed = seed
         # One window fewer than fits leaves room for the random offset of the first one.
-        self._windows = max(1, (len(tokens) - sequence_length) // sequence_length)
+        room = len(tokens) - (1 if mask is not None else sequence_length)
+        self._windows = max(1, room // sequence_length)
         self._starts_of = lru_cache(maxsize=2)(self._starts)
 
     @property
@@ -71,13 +78,17 @@ class Batches:
         epochs, indices = np.divmod(np.arange(first, first + self._batch_size), self._windows)
         starts = [int(self._starts_of(int(epoch))[index]) for epoch, index in zip(epochs, indices, strict=True)]
         windows = np.stack([self._tokens[start : start + T + 1] for start in starts])
-        return _inputs_and_targets(windows)
+        x, y = _inputs_and_targets(windows)
+        if self._mask is not None:
+            counts = np.stack([self._mask[start + 1 : start + T + 1] for start in starts])
+            y[torch.from_numpy(counts == 0)] = IGNORED
+        return x, y
 
     def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
         """The first token of each window of an epoch, in shuffled order, shape (windows,)."""
         keys = _random_numbers(self._seed, epoch, self._windows + 1)
         spare = len(self._tokens) - 1 - self._windows * self._sequence_length
-        offset = int(keys[-1]) % (min(self._sequence_length - 1, spare) + 1)
+        offset = 0 if self._mask is not None else int(keys[-1]) % (min(self._sequence_length - 1, spare) + 1)
         order = np.argsort(keys[:-1], kind="stable")
         return offset + order * self._sequence_length
 
@@ -134,13 +145,17 @@ class StreamBatches:
 
 
 def evaluation_batches(
-    tokens: npt.NDArray[np.unsignedinteger], batch_size: int, sequence_length: int, eval_tokens: int | None
+    tokens: npt.NDArray[np.unsignedinteger],
+    batch_size: int,
+    sequence_length: int,
+    eval_tokens: int | None,
+    mask: Mask | None = None,
 ) -> Iterator[Batch]:
     """A fixed set of windows that do not overlap, spread evenly over the tokens: the same at each call.
 
     `eval_tokens` // sequence_length windows, at least one, whatever the batch size; the last batch may be smaller.
     None, or more than there are, means the whole text: then every token but the first is predicted exactly once, and
-    the last window is padded with targets of -1.
+    the last window is padded with targets of -1. Targets where the `mask` is 0 are -1 too.
     """
     predicted = len(tokens) - 1
     whole_windows = predicted // sequence_length
@@ -151,16 +166,19 @@ def evaluation_batches(
         chosen = np.arange(wanted) * whole_windows // wanted
     for first in range(0, len(chosen), batch_size):
         starts = chosen[first : first + batch_size] * sequence_length
-        windows = [_window(tokens, int(start), sequence_length) for start in starts]
+        windows = [_window(tokens, int(start), sequence_length, mask) for start in starts]
         yield torch.stack([x for x, _ in windows]), torch.stack([y for _, y in windows])
 
 
-def _window(tokens: npt.NDArray[np.unsignedinteger], start: int, length: int) -> Batch:
+def _window(tokens: npt.NDArray[np.unsignedinteger], start: int, length: int, mask: Mask | None) -> Batch:
     """Input and target of one window, shape (T,) each."""
     window = tokens[start : start + length + 1].astype(np.int64)
     missing = length + 1 - len(window)
     x = np.pad(window[:-1], (0, missing))
-    y = np.pad(window[1:], (0, missing), constant_values=IGNORED)
+    targets = window[1:]
+    if mask is not None:
+        targets = np.where(mask[start + 1 : start + length + 1] == 1, targets, IGNORED)
+    y = np.pad(targets, (0, missing), constant_values=IGNORED)
     return torch.from_numpy(x), torch.from_numpy(y)
 
 
@@ -214,4 +232,5 @@ def open_batches(corpus: TokenizedCorpus, table: TrainingTable) -> Batches | Str
         batch_size=table.batch_size,
         gradient_accumulation=table.gradient_accumulation,
         sequence_length=table.sequence_length,
+        mask=corpus.train_mask,
     )

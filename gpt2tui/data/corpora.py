@@ -4,7 +4,11 @@ from collections.abc import Iterator
 
 from gpt2tui.data import hub, local_files, python_stdlib
 from gpt2tui.data.corpus import Corpus
-from gpt2tui.data.rows import STREAMING_VALIDATION_BYTES
+from gpt2tui.data.examples import ExampleCorpus
+from gpt2tui.data.local_files import ROWS
+from gpt2tui.data.row_content import row_content
+from gpt2tui.data.rows import STREAMING_VALIDATION_BYTES, RowCorpus
+from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
 
 
@@ -14,6 +18,13 @@ def open_corpus(table: DataTable) -> Corpus:
     Raises DataError when the source is missing, empty, not text or out of reach.
     """
     corpus = _open(table)
+    if table.has_examples:
+        if not isinstance(corpus, RowCorpus):
+            raise DataError(
+                f"{table.source} is text, which has no columns; choose files of rows ({ROWS}), or leave out "
+                f"{row_content(table).setting}"
+            )
+        return ExampleCorpus(corpus, table)
     if table.streaming:
         corpus.held_out_limit = STREAMING_VALIDATION_BYTES
     return corpus

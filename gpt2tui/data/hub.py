@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2tui.data.corpus import Corpus, Position, Split, digest
-from gpt2tui.data.row_files import missing_column
+from gpt2tui.data.row_content import RowContent, left_out_notice, missing_column, row_content
 from gpt2tui.data.rows import RowCorpus, RowSource
 from gpt2tui.errors import DataError, ResourceError
 from gpt2tui.preset.schema import DataTable
@@ -52,7 +52,7 @@ def open_hub(table: DataTable) -> Corpus:
         raise DataError(f"{table.source} has no train split, only {', '.join(splits)}; choose another data set")
     # The last folders of the cache name the configuration, the version and a hash of the data.
     fingerprint = digest(table.source, state, *Path(builder.cache_dir).parts[-3:])
-    source: RowSource = HubRows(table.source, splits, table.text_column, fingerprint)
+    source: RowSource = HubRows(table.source, splits, row_content(table), fingerprint)
     if dataset == WIKITEXT:
         source = WikiTextArticles(source)
     corpus = RowCorpus(source, table.validation_fraction, table.streaming)
@@ -84,13 +84,14 @@ def table_rows(name: str, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
 class HubRows(RowSource):
     """The rows of a `datasets` data set, memory-mapped or streaming."""
 
-    def __init__(self, name: str, splits: Mapping[str, Any], text_column: str, fingerprint: str) -> None:
+    def __init__(self, name: str, splits: Mapping[str, Any], content: RowContent, fingerprint: str) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.has_validation = "validation" in splits
         self.has_test = "test" in splits
         self._splits = splits
-        self._text_column = text_column
+        self.content = content
+        self._left_out: dict[Split, tuple[int, int, int]] = {}  # rows, left out, the number of the first of those
         self._streaming = not hasattr(splits["train"], "num_rows")
         self._check_columns()
 
@@ -99,18 +100,37 @@ class HubRows(RowSource):
         described = (self._splits["train"].info.splits or {}).get(split)
         return None if described is None else described.num_bytes or None
 
+    def reading_notices(self) -> list[str]:
+        """How many rows of prompts and answers are left out, of the splits that have been read to their ends."""
+        return [
+            left_out_notice(f"{self.name} ({split})", self.content, rows, left_out, f"first row {first}")
+            for split, (rows, left_out, first) in self._left_out.items()
+            if left_out and self.content.is_example
+        ]
+
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
         """A position is a row's number; with streaming, the data set's state and a number of rows after it."""
-        data = self._splits[split].select_columns([self._text_column])
+        data = self._splits[split].select_columns(list(self.content.columns))
         with _translated(self.name, offline=False):
-            yield from self._streamed(data, start) if self._streaming else self._mapped(data, start)
+            yield from self._streamed(data, start) if self._streaming else self._mapped(data, split, start)
 
-    def _mapped(self, data: Any, start: Position) -> Iterator[tuple[str, Position]]:
-        number = start or 0
+    def _mapped(self, data: Any, split: Split, start: Position) -> Iterator[tuple[str, Position]]:
+        number, left_out, first = start or 0, 0, 0
         for batch in data.select(range(number, data.num_rows)).iter(batch_size=_ROWS_AT_ONCE):
-            for text in batch[self._text_column]:
+            for values in zip(*(batch[column] for column in self.content.columns), strict=True):
                 number += 1
+                text = self._encoded(values, number)
+                if text is None:
+                    left_out, first = left_out + 1, first or number
                 yield text or "", number
+        if not start:
+            self._left_out[split] = number, left_out, first
+
+    def _encoded(self, values: Sequence[Any], number: int) -> str | None:
+        try:
+            return self.content.encode(values)
+        except ValueError as error:
+            raise DataError(f"{self.name}, row {number}, has in column {self.content.columns[0]} {error}") from None
 
     def _streamed(self, data: Any, start: Position) -> Iterator[tuple[str, Position]]:
         state, skipped = start or (None, 0)
@@ -124,19 +144,21 @@ class HubRows(RowSource):
                 # Taking the state is slow, so it is taken now and then, and rows after it are counted.
                 state, after, skipped = data.state_dict(), 0, 0
             if is_new:
-                yield row[self._text_column] or "", [state, after]
+                yield self.content.encode([row[column] for column in self.content.columns]) or "", [state, after]
 
     def _check_columns(self) -> None:
         train = self._splits["train"]
         with _translated(self.name, offline=False):
             features: dict[str, Any] = train.features or next(iter(train), {})
-        if self._text_column not in features:
-            raise missing_column(self.name, self._text_column, list(features))
-        kind = getattr(features[self._text_column], "dtype", "string")
-        if kind not in ("string", "large_string"):
-            raise DataError(
-                f"{self.name} has {kind} in column {self._text_column}, not text; choose another text_column"
-            )
+        for column in self.content.columns:
+            if column not in features:
+                raise missing_column(self.name, column, self.content, list(features))
+            kind = getattr(features[column], "dtype", None if self.content.is_example else "string")
+            if self.content.are_texts and kind not in ("string", "large_string"):
+                raise DataError(
+                    f"{self.name} has {kind or 'lists'} in column {column}, not text; choose another "
+                    f"{self.content.setting}"
+                )
 
 
 def _folder(name: str) -> Path:
@@ -275,6 +297,7 @@ class WikiTextArticles(RowSource):
         self.fingerprint = lines.fingerprint
         self.has_validation = lines.has_validation
         self.has_test = lines.has_test
+        self.content = lines.content
         self._lines = lines
 
     def size(self, split: Split) -> int | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpt2tui.data import content_hashes, file_reading, row_files
 from gpt2tui.data.corpus import Corpus, Split, digest
+from gpt2tui.data.row_content import row_content
 from gpt2tui.data.row_files import RowFiles
 from gpt2tui.data.rows import RowCorpus
 from gpt2tui.data.text_files import TextFile, TextFiles, has_markers
@@ -20,6 +21,7 @@ from gpt2tui.preset import source as sources
 from gpt2tui.preset.schema import DataTable
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".py"})
+ROWS = ".jsonl, .ndjson, .json, .csv, .tsv or .parquet"
 READABLE = ".txt, .md, .py, .jsonl, .ndjson, .json, .csv, .tsv or .parquet, compressed (.gz, .bz2, .xz, .zst) or not"
 DOWNLOADS = {
     "shakespeare.txt": "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -91,7 +93,7 @@ def open_local(table: DataTable) -> Corpus:
     if with_markers:  # before they divided documents, the same files were another corpus
         fingerprint = digest(fingerprint, "split_on_end_of_text")
     if any(file_reading.suffix(path) in row_files.SUFFIXES for path in paths):
-        source = RowFiles(table.source, full, table.text_column, fingerprint, table.split_on_end_of_text)
+        source = RowFiles(table.source, full, row_content(table), fingerprint, table.split_on_end_of_text)
         corpus: Corpus = RowCorpus(source, table.validation_fraction, table.streaming)
         notices: list[str] = []
     else:

@@ -1,4 +1,4 @@
-"""Local .jsonl, .json, .csv, .tsv and .parquet files as a table with one column of text.
+"""Local .jsonl, .json, .csv, .tsv and .parquet files as a table.
 
 They are read by the standard library and pyarrow rather than by `datasets`, whose type inference turns a text
 like "2020-01-01T00:00:00" into a date and "007" into a number.
@@ -6,7 +6,6 @@ like "2020-01-01T00:00:00" into a date and "007" into a number.
 
 import contextlib
 import csv
-import difflib
 import itertools
 import json
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 from gpt2tui.data import file_reading
 from gpt2tui.data.corpus import Position, Split
+from gpt2tui.data.row_content import RowContent, left_out_notice, missing_column
 from gpt2tui.data.rows import RowSource
 from gpt2tui.data.text_files import divided, marker_notices
 from gpt2tui.errors import DataError
@@ -24,6 +24,9 @@ SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"})
 _DELIMITERS = ",;\t|"
 _PARQUET_ROWS = 256
 _ABSENT = object()
+
+Row = tuple[str, Sequence[Any]]
+"""The place of a row, such as notes.csv:7, and the values of the columns that are read; None where there is none."""
 
 
 class RowFiles(RowSource):
@@ -36,7 +39,7 @@ class RowFiles(RowSource):
         self,
         name: str,
         files: Mapping[Split, Sequence[Path]],
-        text_column: str,
+        content: RowContent,
         fingerprint: str,
         split_on_end_of_text: bool = False,
     ) -> None:
@@ -47,27 +50,26 @@ class RowFiles(RowSource):
         self.has_validation = "validation" in files
         self.has_test = "test" in files
         self._files = files
-        self._text_column = text_column
-        self._counts: dict[Path, tuple[int, int]] = {}
+        self.content = content
+        self._counts: dict[Path, tuple[int, int, str]] = {}  # rows, left out, the place of the first of those
 
     def size(self, split: Split) -> int:
         """The size of the files, which is more than their text and less where they are compressed."""
         return sum(path.stat().st_size for path in self._files[split])
 
     def reading_notices(self) -> list[str]:
-        """How many rows have no text and how many markers divide texts, in the files read to their ends."""
-        return [*self._empty_rows(), *marker_notices(self.name, sum(self._markers.values()))]
+        """How many rows are left out and how many markers divide texts, in the files read to their ends."""
+        return [*self._left_out(), *marker_notices(self.name, sum(self._markers.values()))]
 
-    def _empty_rows(self) -> list[str]:
-        rows = sum(rows for rows, _ in self._counts.values())
-        empty = {path: empty for path, (_, empty) in self._counts.items() if empty}
-        if not empty:
+    def _left_out(self) -> list[str]:
+        rows = sum(rows for rows, _, _ in self._counts.values())
+        left_out = {path: (count, first) for path, (_, count, first) in self._counts.items() if count}
+        if not left_out:
             return []
-        where = next(iter(empty)).name if len(empty) == 1 else f"{len(empty)} files"
-        return [
-            f"{sum(empty.values()):,} of {rows:,} rows of {self.name} are left out: they have no text in column "
-            f"{self._text_column} ({where})"
-        ]
+        first = next(iter(left_out.values()))[1]
+        where = f"first {first}" if len(left_out) == 1 else f"in {len(left_out)} files, first {first}"
+        count = sum(count for count, _ in left_out.values())
+        return [left_out_notice(self.name, self.content, rows, count, where)]
 
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
         """A position is a file's number and a row's number in it."""
@@ -82,55 +84,65 @@ class RowFiles(RowSource):
         for i, path in enumerate(self._files[split]):
             if i < first_file:
                 continue
-            rows = empty = length = 0
+            rows = left_out = length = 0
+            first_left_out = ""
             is_text = file_reading.suffix(path) not in SUFFIXES
-            texts = self._text_file(path) if is_text else _texts(path, self._text_column)
-            for rows, text in enumerate(texts, 1):
+            texts = self._text_file(path) if is_text else _contents(path, self.content)
+            for rows, (place, text) in enumerate(texts, 1):
                 length += len(text or "")
                 file_reading.refuse_repetition(path, length)
-                empty += not text
+                if text is None:
+                    left_out += 1
+                    first_left_out = first_left_out or place
                 if i > first_file or rows > first_row:
                     yield text or "", [i, rows]
             if is_text:
                 self._markers[path] = max(0, rows - 1)
             else:
-                self._counts[path] = rows, empty
+                self._counts[path] = rows, left_out, Path(first_left_out).name
 
-    def _text_file(self, path: Path) -> Iterator[str]:
-        """The documents of a text file; an empty one between two markers is left out."""
+    def _text_file(self, path: Path) -> Iterator[tuple[str, str]]:
+        """The documents of a text file, as `_contents` gives rows; an empty one between two markers is left out."""
+        if self.content.is_example:
+            raise DataError(
+                f"{path} is a text file, which has no columns; choose files of rows, or leave out "
+                f"{self.content.setting}"
+            )
         blocks = file_reading.blocks(path)
         if not self._split_on_end_of_text:
-            yield "".join(blocks)
+            yield path.name, "".join(blocks)
             return
         parts: list[str] = []
         for part, ends_document in divided(blocks):
             parts.append(part)
             if ends_document and any(parts):
-                yield "".join(parts)
+                yield path.name, "".join(parts)
                 parts = []
-
-
-def missing_column(where: str, column: str, columns: Collection[str]) -> DataError:
-    """The error for a table without the text column."""
-    nearest = difflib.get_close_matches(column, columns, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else "; set data.text_column to one of them"
-    return DataError(f"{where} has no column {column}; it has {', '.join(columns) or 'none'}{hint}")
 
 
 def _is_parquet(path: Path) -> bool:
     return file_reading.suffix(path) == ".parquet"
 
 
-def _texts(path: Path, column: str) -> Iterator[str | None]:
+def _contents(path: Path, content: RowContent) -> Iterator[tuple[str, str | None]]:
+    """The place of each row and what is read of it; None: it is left out."""
+    for place, values in _rows(path, content):
+        try:
+            yield place, content.encode(values)
+        except ValueError as error:
+            raise DataError(f"{place} has in column {content.columns[0]} {error}") from None
+
+
+def _rows(path: Path, content: RowContent) -> Iterator[Row]:
     match file_reading.suffix(path):
         case ".jsonl" | ".ndjson":
-            return _json_texts(path, column, _json_lines(path))
+            return _json_rows(path, content, _json_lines(path))
         case ".json":
-            return _json_texts(path, column, _json_document(path, column))
+            return _json_rows(path, content, _json_document(path, content))
         case ".csv" | ".tsv":
-            return _csv(path, column)
+            return _csv(path, content)
         case ".parquet":
-            return _parquet(path, column)
+            return _parquet(path, content)
         case kind:
             raise AssertionError(kind)
 
@@ -138,23 +150,26 @@ def _texts(path: Path, column: str) -> Iterator[str | None]:
 # ---- JSON
 
 
-def _json_texts(path: Path, column: str, rows: Iterator[tuple[str, Any]]) -> Iterator[str | None]:
-    """The texts of rows that come with their places; None where a row has no text. Some row must have the column."""
-    is_there, first = False, None
+def _json_rows(path: Path, content: RowContent, rows: Iterator[tuple[str, Any]]) -> Iterator[Row]:
+    """The values of rows that come with their places. Some row must have each column."""
+    missing, first = set(content.columns), None
     for place, row in rows:
         if not isinstance(row, dict):
-            raise DataError(f'{place} is not a JSON object like {{"{column}": "..."}}')
+            form = ", ".join(f'"{column}": ...' for column in content.columns)
+            raise DataError(f"{place} is not a JSON object like {{{form}}}")
         first = row if first is None else first
-        text = _field(row, column)
-        is_there = is_there or text is not _ABSENT
-        if text is _ABSENT or text is None:
-            yield None
-        elif isinstance(text, str):
-            yield text
-        else:
-            raise _not_text(place, type(text).__name__, column, _columns(row, str))
-    if first is not None and not is_there:
-        raise missing_column(str(path), column, _columns(first, object))
+        values = []
+        for column in content.columns:
+            value = _field(row, column)
+            if value is not _ABSENT:
+                missing.discard(column)
+            if content.are_texts and not isinstance(value, str | None) and value is not _ABSENT:
+                raise _not_text(place, type(value).__name__, column, content, _columns(row, str))
+            values.append(None if value is _ABSENT else value)
+        yield place, values
+    if first is not None and missing:
+        column = next(column for column in content.columns if column in missing)
+        raise missing_column(str(path), column, content, _columns(first, object))
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -166,7 +181,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
                 raise DataError(f"{path}:{number} is not JSON ({error}); correct or remove the line") from error
 
 
-def _json_document(path: Path, column: str) -> Iterator[tuple[str, Any]]:
+def _json_document(path: Path, content: RowContent) -> Iterator[tuple[str, Any]]:
     """The rows of a .json file: a list of objects, an object that holds one such list or a list for each column, one
     object, or JSON lines."""
     text = "".join(file_reading.blocks(path))
@@ -178,12 +193,14 @@ def _json_document(path: Path, column: str) -> Iterator[tuple[str, Any]]:
             return
         raise DataError(f"{path} is not JSON ({error}); correct the file or leave it out") from error
     rows = document if isinstance(document, list) else [document]
-    if isinstance(document, dict) and _field(document, column) is _ABSENT:
+    if isinstance(document, dict):
+        fields = [_field(document, column) for column in content.columns]
         tables = [value for value in document.values() if value and isinstance(value, list)]
-        if len(tables) == 1 and all(isinstance(row, dict) for row in tables[0]):
-            rows = tables[0]
-    elif isinstance(document, dict) and isinstance(values := _field(document, column), list):
-        rows = [{column: value} for value in values]
+        if all(field is _ABSENT for field in fields):
+            if len(tables) == 1 and all(isinstance(row, dict) for row in tables[0]):
+                rows = tables[0]
+        elif content.are_texts and all(isinstance(field, list) for field in fields):
+            rows = [dict(zip(content.columns, values, strict=False)) for values in zip(*fields, strict=False)]
     for number, row in enumerate(rows, 1):
         yield f"{path}, row {number}", row
 
@@ -208,24 +225,25 @@ def _columns(row: dict[str, Any], kind: type) -> list[str]:
     return names
 
 
-def _not_text(where: str, kind: str, column: str, text_columns: Collection[str]) -> DataError:
+def _not_text(where: str, kind: str, column: str, content: RowContent, text_columns: Collection[str]) -> DataError:
     there = f"columns of text are {', '.join(text_columns)}" if text_columns else "it has no column of text"
     return DataError(
-        f"{where} has a value of the type {kind} in column {column}, not text; {there}; choose another data.text_column"
+        f"{where} has a value of the type {kind} in column {column}, not text; {there}; choose another "
+        f"{content.setting}"
     )
 
 
 # ---- CSV
 
 
-def _csv(path: Path, column: str) -> Iterator[str | None]:
-    """The texts of a file of fields separated by commas, semicolons, tabs or bars, which its header tells."""
+def _csv(path: Path, content: RowContent) -> Iterator[Row]:
+    """The rows of a file of fields separated by commas, semicolons, tabs or bars, which its header tells."""
     csv.field_size_limit(file_reading.LONGEST_LINE)
     lines = file_reading.lines(path)
     header = next(lines, None)
     if header is None:
         return
-    delimiter = _delimiter(path, column, header)
+    delimiter = _delimiter(path, content, header)
     reader = csv.reader(itertools.chain([header], lines), delimiter=delimiter, strict=True)
     names: list[str] = []
     start = 1
@@ -233,18 +251,14 @@ def _csv(path: Path, column: str) -> Iterator[str | None]:
         for row in reader:
             if not names:
                 names = row
-                if column not in names:
-                    raise missing_column(str(path), column, names)
-                if names.count(column) > 1:
-                    raise DataError(f"{path} has {names.count(column)} columns {column}; rename all but one")
-                index = names.index(column)
+                indices = [_index(path, column, content, names) for column in content.columns]
             elif any(row[len(names) :]):
                 raise DataError(
                     f"{path}:{start} has {len(row)} fields and the header {len(names)}; put fields that contain "
                     f"{_delimiter_name(delimiter)} into double quotes"
                 )
             elif row:
-                yield row[index] if index < len(row) else None
+                yield f"{path}:{start}", [row[index] if index < len(row) else None for index in indices]
             start = reader.line_num + 1
     except csv.Error as error:
         if "new-line character" in str(error):
@@ -254,12 +268,26 @@ def _csv(path: Path, column: str) -> Iterator[str | None]:
         raise DataError(f"{path}:{start} is not CSV ({error}); correct the line") from error
 
 
-def _delimiter(path: Path, column: str, header: str) -> str:
-    """The delimiter with which the header has the column, else the one that gives the most columns."""
+def _index(path: Path, column: str, content: RowContent, names: Sequence[str]) -> int:
+    """The place of a column in the header."""
+    if column not in names:
+        raise missing_column(str(path), column, content, names)
+    if names.count(column) > 1:
+        raise DataError(f"{path} has {names.count(column)} columns {column}; rename all but one")
+    return names.index(column)
+
+
+def _delimiter(path: Path, content: RowContent, header: str) -> str:
+    """The delimiter with which the header has the columns, else the one that gives the most columns."""
     candidates = "\t,;|" if file_reading.suffix(path) == ".tsv" else _DELIMITERS
     line = header.rstrip("\n").partition("\r")[0]
     fields = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in candidates}
-    return max(candidates, key=lambda delimiter: (column in fields[delimiter], len(fields[delimiter])))
+
+    def likelihood(delimiter: str) -> tuple[int, int]:
+        names = fields[delimiter]
+        return sum(column in names for column in content.columns), len(names)
+
+    return max(candidates, key=likelihood)
 
 
 def _delimiter_name(delimiter: str) -> str:
@@ -269,27 +297,26 @@ def _delimiter_name(delimiter: str) -> str:
 # ---- Parquet
 
 
-def _parquet(path: Path, column: str) -> Iterator[str | None]:
+def _parquet(path: Path, content: RowContent) -> Iterator[Row]:
     import pyarrow
-    import pyarrow.compute
     import pyarrow.parquet
 
+    number = 0
     try:
         with _uncompressed(path) as file, pyarrow.parquet.ParquetFile(file) as table:
             schema = table.schema_arrow
             kinds = _kinds(schema)
-            if column not in kinds:
-                raise missing_column(str(path), column, list(kinds))
-            if not _is_text(kinds[column]):
-                texts = [name for name, kind in kinds.items() if _is_text(kind)]
-                raise _not_text(str(path), str(kinds[column]), column, texts)
-            # A name with dots may be a column's own.
-            inner = [] if column in schema.names else column.split(".")[1:]
-            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=[column]):
-                values = batch.column(0)
-                for key in inner:
-                    values = pyarrow.compute.struct_field(values, key)
-                yield from values.to_pylist()
+            for column in content.columns:
+                if column not in kinds:
+                    raise missing_column(str(path), column, content, list(kinds))
+                if content.are_texts and not _is_text(kinds[column]):
+                    texts = [name for name, kind in kinds.items() if _is_text(kind)]
+                    raise _not_text(str(path), str(kinds[column]), column, content, texts)
+            for batch in table.iter_batches(batch_size=_PARQUET_ROWS, columns=list(content.columns)):
+                columns = [_values(batch, schema.names, column) for column in content.columns]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    yield f"{path}, row {number}", values
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a whole parquet file ({error})") from error
     except OSError as error:
@@ -309,6 +336,18 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} is not a whole parquet file ({error})") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _values(batch: Any, names: Collection[str], column: str) -> list[Any]:
+    """The values of a column of a batch; a name with dots may be a column's own, or a path into one."""
+    import pyarrow.compute
+
+    outer, *inner = [column] if column in names else column.split(".")
+    values = batch.column(outer)
+    for key in inner:
+        values = pyarrow.compute.struct_field(values, key)
+    found: list[Any] = values.to_pylist()
+    return found
 
 
 def _kinds(fields: Iterable[Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, hash_limit, stable_hash
+from gpt2tui.data.row_content import RowContent, TextColumn
 from gpt2tui.data.text_cuts import parts
 from gpt2tui.data.tokenizer_kinds import without_surrogates
 from gpt2tui.errors import DataError
@@ -14,10 +15,12 @@ STREAMING_VALIDATION_BYTES = 3 << 20
 
 
 class RowSource(ABC):
-    """A table with a column of text, readable from any row on."""
+    """A table, readable from any row on."""
 
     name: str
     fingerprint: str
+    content: RowContent = TextColumn("text")
+    """What is read of a row."""
     has_validation: bool = False
     has_test: bool = False
 
@@ -27,7 +30,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
-        """Each row's text and the position after it. "train" has the validation rows where there is no such split."""
+        """Each row's text, empty where it is left out, and the position after it. "train" has the validation rows where there is no such split."""
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""
@@ -39,7 +42,7 @@ class RowCorpus(Corpus):
 
     They are chosen by a stable hash of their text, so equal rows are in the same split and their order does not
     matter. With streaming, which must not read everything first, they are the first rows. A table with a single text
-    is cut in two. Rows are cleaned as `Corpus` says.
+    is cut in two; that with a single example of prompts and answers is refused. Rows are cleaned as `Corpus` says.
     """
 
     def __init__(self, source: RowSource, fraction: float, streaming: bool) -> None:
@@ -75,6 +78,10 @@ class RowCorpus(Corpus):
         """The split's texts, each with the source's positions before and after it."""
         if self._source.has_validation or split == "test":
             yield from self._rows(split, start)
+        elif self._is_single_text and self._source.content.is_example:
+            raise DataError(
+                f"all rows of {self.name} that can be used are the same; there must be another one for validation"
+            )
         elif self._is_single_text:
             for text, before, after in self._rows("train", start):
                 head, tail = _cut_in_two(text, self._fraction)
@@ -105,7 +112,10 @@ class RowCorpus(Corpus):
         texts = (text for text, _, _ in self._rows("train", None))
         first = next(texts, None)
         if first is None:
-            raise DataError(f"{self.name} has no text in any row; choose another text_column or another source")
+            content = self._source.content
+            raise DataError(
+                f"all rows of {self.name} are left out: {content.lacking}; choose another {content.setting} or source"
+            )
         return all(text == first for text in texts)
 
     @cached_property

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpt2tui.data import tokenizers, xz
 from gpt2tui.data.corpus import Corpus, Split, TextPiece
+from gpt2tui.data.examples import ExampleCorpus, ExampleLayout, layout_notices
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
 from gpt2tui.system.files import sync_file, sync_folder
@@ -22,6 +23,8 @@ from gpt2tui.system.threads import in_background
 
 META_FILE = "meta.json"
 BUILDING = ".building"
+MASK_SUFFIX = ".mask.bin"
+_SPLITS: tuple[Split, ...] = ("validation", "train")
 BATCH_CHARACTERS = 8 << 20
 """The text in memory at once, whatever the size of the corpus."""
 POLL_SECONDS = 0.1
@@ -43,11 +46,12 @@ def build_store(
     vocab_size: int | None,
     settings: Mapping[str, Any],
     folder: Path,
+    window: int,
     tokenizer: Tokenizer | None = None,
 ) -> Generator[StageProgress, None, None]:
     """Builds the store of a corpus in a folder that does not exist yet; `settings` are kept in its meta.json.
 
-    A `tokenizer` that is given is used as it is.
+    Prompts and answers are laid into windows of `window` tokens. A `tokenizer` that is given is used as it is.
 
     When it fails or is closed it removes what it wrote; a killed process leaves a folder whose name ends in `BUILDING`.
     """
@@ -56,22 +60,14 @@ def build_store(
     try:
         is_given = tokenizer is not None
         tokenizer = tokenizer or (yield from _build_tokenizer(corpus, table, vocab_size))
-        splits: dict[str, dict[str, Any]] = {}
-        sample = xz.TextSample(xz.LIMIT_BYTES)
-        pieces = sample.collect(corpus.held_out_pieces())
-        splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
-        bits_per_byte = in_background(sample.bits_per_byte, "xz")
-        if not table.streaming:
-            splits["train"] = yield from _write_split(building, "train", corpus.pieces("train"), corpus, tokenizer)
-        yield from _wait(bits_per_byte, "compressing the validation text for comparison")
+        if isinstance(corpus, ExampleCorpus):
+            described = yield from _write_all_examples(building, corpus, tokenizer, window)
+        else:
+            described = yield from _write_text(building, corpus, table, tokenizer)
         tokenizers.save(tokenizer, building)
-        meta = {
-            "settings": settings,
-            "fingerprint": corpus.fingerprint,
-            "splits": splits,
-            "xz_bits_per_byte": bits_per_byte.result(),
-            "notices": [*corpus.reading_notices(), *([] if is_given else _notices(tokenizer, table, vocab_size))],
-        }
+        meta = {"settings": settings, "fingerprint": corpus.fingerprint, **described}
+        size_notices = [] if is_given else _notices(tokenizer, table, vocab_size)
+        meta["notices"] = [*corpus.reading_notices(), *meta["notices"], *size_notices]
         (building / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
         sync_file(building / META_FILE)
         sync_folder(building)
@@ -107,36 +103,112 @@ def _build_tokenizer(
     return future.result()
 
 
+def _write_text(
+    building: Path, corpus: Corpus, table: DataTable, tokenizer: Tokenizer
+) -> Generator[StageProgress, None, dict[str, Any]]:
+    """Writes the tokens of both splits, with streaming of the validation split; returns their part of meta.json."""
+    splits: dict[str, dict[str, Any]] = {}
+    sample = xz.TextSample(xz.LIMIT_BYTES)
+    pieces = sample.collect(corpus.held_out_pieces())
+    splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
+    bits_per_byte = in_background(sample.bits_per_byte, "xz")
+    if not table.streaming:
+        splits["train"] = yield from _write_split(building, "train", corpus.pieces("train"), corpus, tokenizer)
+    yield from _wait(bits_per_byte, "compressing the validation text for comparison")
+    return {"splits": splits, "xz_bits_per_byte": bits_per_byte.result(), "notices": []}
+
+
+def _write_all_examples(
+    building: Path, corpus: ExampleCorpus, tokenizer: Tokenizer, window: int
+) -> Generator[StageProgress, None, dict[str, Any]]:
+    """Writes the windows of both splits of prompts and answers; returns their part of meta.json.
+
+    Bits per byte are then of the answers alone, so that those of xz would be no comparison.
+    """
+    layouts = [ExampleLayout(corpus, split, tokenizer, window) for split in _SPLITS]
+    splits: dict[str, dict[str, Any]] = {}
+    for layout in layouts:
+        splits[layout.split] = yield from _write_examples(building, layout)
+    return {"splits": splits, "xz_bits_per_byte": None, "notices": layout_notices(layouts)}
+
+
+class _HashedFile:
+    """A file that is written in parts, and its description for meta.json."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._hashed = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, array: np.ndarray) -> None:
+        """Appends the numbers of an array as they lie in memory."""
+        self._file.write(array.data)
+        self._hashed.update(array.data)
+        self.bytes += array.nbytes
+
+    def close(self) -> dict[str, Any]:
+        """Waits until the file is on the disk."""
+        self._file.close()
+        sync_file(Path(self._file.name))
+        return {"bytes": self.bytes, "sha256": self._hashed.hexdigest()}
+
+
 def _write_split(
     building: Path, split: Split, pieces: Iterable[TextPiece], corpus: Corpus, tokenizer: Tokenizer
 ) -> Generator[StageProgress, None, dict[str, Any]]:
     """Writes the tokens of a split and returns its description for meta.json."""
-    stage = "tokenizing the validation text" if split == "validation" else "tokenizing the training text"
-    total = corpus.size(split)
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
-    path = building / f"{split}.bin"
+    stage, total, dtype = _stage(split), corpus.size(split), _dtype(tokenizer)
     tokens = text_bytes = documents = 0
-    hashed = hashlib.sha256()
     yield StageProgress(stage, 0, total)
-    with path.open("wb") as file:
-        for batch in _piece_batches(pieces):
-            for piece in batch:
-                text_bytes += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
-                documents += piece.ends_document
-            written = np.concatenate(_tokens_with_eot(batch, tokenizer)).astype(dtype)
-            file.write(written.data)
-            hashed.update(written.data)
-            tokens += len(written)
-            yield StageProgress(stage, text_bytes, None if total is None else max(total, text_bytes))
-    sync_file(path)
+    file = _HashedFile(building / f"{split}.bin")
+    for batch in _piece_batches(pieces):
+        for piece in batch:
+            text_bytes += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
+            documents += piece.ends_document
+        written = np.concatenate(_tokens_with_eot(batch, tokenizer)).astype(dtype)
+        file.write(written)
+        tokens += len(written)
+        yield StageProgress(stage, text_bytes, None if total is None else max(total, text_bytes))
     return {
         "tokens": tokens,
         "dtype": dtype.str,
-        "bytes": tokens * dtype.itemsize,
-        "sha256": hashed.hexdigest(),
+        **file.close(),
         "text_bytes": text_bytes,
         "documents": documents,
     }
+
+
+def _write_examples(building: Path, layout: ExampleLayout) -> Generator[StageProgress, None, dict[str, Any]]:
+    """Writes the tokens of a split of prompts and answers, and their mask, and returns their description."""
+    stage, total, dtype = _stage(layout.split), layout.corpus.size(layout.split), _dtype(layout.tokenizer)
+    file, mask_file = (_HashedFile(building / f"{layout.split}{suffix}") for suffix in (".bin", MASK_SUFFIX))
+    counted = 0
+    yield StageProgress(stage, 0, total)
+    shown = 0
+    for tokens, mask in layout.windows():
+        file.write(tokens.astype(dtype))
+        mask_file.write(mask)
+        counted += int(mask.sum())
+        if layout.text_bytes - shown >= BATCH_CHARACTERS:
+            shown = layout.text_bytes
+            yield StageProgress(stage, shown, None if total is None else max(total, shown))
+    return {
+        "tokens": file.bytes // dtype.itemsize,
+        "dtype": dtype.str,
+        **file.close(),
+        "text_bytes": layout.text_bytes,
+        "documents": layout.examples - layout.left_out,
+        "counted_tokens": counted,
+        "mask": mask_file.close(),
+    }
+
+
+def _stage(split: Split) -> str:
+    return "tokenizing the validation text" if split == "validation" else "tokenizing the training text"
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
 
 
 def _tokens_with_eot(pieces: Sequence[TextPiece], tokenizer: Tokenizer) -> list[Tokens]:

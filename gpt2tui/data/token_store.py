@@ -3,6 +3,7 @@
 A store is a folder `tokens/<key>` in the cache:
 
     train.bin  validation.bin    token ids, uint16 if they fit, else uint32; after each document <|endoftext|>
+    train.mask.bin  ...          of prompts and answers: uint8, 1 where a token counts in the loss (`data/examples.py`)
     tokenizer.json ...           the tokenizer
     meta.json                    sizes, SHA-256 and statistics; written last
 
@@ -29,12 +30,22 @@ from gpt2tui.data import hub, tokenizer_files, tokenizers, xz
 from gpt2tui.data.corpora import hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
-from gpt2tui.data.store_building import BUILDING, META_FILE, POLL_SECONDS, StageProgress, build_store, tokenize
+from gpt2tui.data.examples import Mask
+from gpt2tui.data.store_building import (
+    BUILDING,
+    MASK_SUFFIX,
+    META_FILE,
+    POLL_SECONDS,
+    StageProgress,
+    build_store,
+    tokenize,
+)
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
-from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable, Preset
+from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, EXAMPLE_COLUMNS, DataTable, Preset
 from gpt2tui.preset.starting_weights import local_folder
+from gpt2tui.preset.template import Template
 from gpt2tui.system.files import read_json, replace_text, sha256
 from gpt2tui.system.host_memory import give_back_freed_memory
 from gpt2tui.system.threads import in_background
@@ -77,6 +88,11 @@ class TokenizedCorpus:
     streaming: bool
     corpus: Corpus | None
     """The source that `stream` reads; None where the store was opened without it."""
+    train_mask: Mask | None = None
+    """Of prompts and answers: 1 where a training token counts in the loss, shape (tokens,). None: all count."""
+    validation_mask: Mask | None = None
+    template: Template | None = None
+    """The template of prompts and answers; None for text."""
 
     def stream(self) -> TokenStream:
         """The training text as an endless stream of tokens, from its start."""
@@ -100,7 +116,7 @@ def prepare(
     for notice in corpus.notices:  # before the preparation, which may take long
         yield StageProgress(notice)
     stores = cache / "tokens"
-    settings = _settings(table, preset.model.vocab_size, tokenizer)
+    settings = {**_settings(table, preset.model.vocab_size, tokenizer), **_example_settings(preset)}
     folder = stores / _key(corpus.fingerprint, settings)
     opened = None
     try:
@@ -115,7 +131,8 @@ def prepare(
                     _remove(folder)
             if opened is None:
                 _remove_leftovers(stores, folder)
-                yield from build_store(corpus, table, preset.model.vocab_size, settings, folder, tokenizer)
+                window, vocab_size = preset.training.sequence_length, preset.model.vocab_size
+                yield from build_store(corpus, table, vocab_size, settings, folder, window, tokenizer)
                 opened = _open_store(folder, corpus, table)
             if opened is not None:
                 opened = yield from _with_xz_after_training(opened, folder)
@@ -159,7 +176,7 @@ def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
         tokenizer = _tokenizer_here(preset.model.init_from)
         if tokenizer is None:
             return None
-    settings = _settings(table, preset.model.vocab_size, tokenizer)
+    settings = {**_settings(table, preset.model.vocab_size, tokenizer), **_example_settings(preset)}
     if hub.is_remote(table.source):
         metas = (_read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
         fingerprints = [meta["fingerprint"] for meta in metas if meta and meta.get("settings") == settings]
@@ -195,6 +212,20 @@ def _settings(table: DataTable, vocab_size: int | None, given: Tokenizer | None 
         "streaming": table.streaming,
         # Left out where it is the default, so that stores from before this setting are found.
         **({} if table.split_on_end_of_text else {"split_on_end_of_text": False}),
+    }
+
+
+def _example_settings(preset: Preset) -> dict[str, Any]:
+    """What the tokens and the mask of prompts and answers depend on besides; nothing for text."""
+    template = preset.data.example_template
+    if template is None:
+        return {}
+    columns = {name: getattr(preset.data, name) for name in EXAMPLE_COLUMNS}
+    return {
+        **columns,
+        "template": template.text,
+        "loss_on": preset.data.loss_on,
+        "window": preset.training.sequence_length,
     }
 
 
@@ -241,7 +272,9 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
         return None
     try:
         splits = meta["splits"]
-        if not all(_is_intact(folder / f"{split}.bin", description) for split, description in splits.items()):
+        files = {f"{split}.bin": description for split, description in splits.items()}
+        files |= {f"{split}{MASK_SUFFIX}": each["mask"] for split, each in splits.items() if table.has_examples}
+        if not all(_is_intact(folder / name, description) for name, description in files.items()):
             return None
         train, validation = splits.get("train"), splits["validation"]
         return TokenizedCorpus(
@@ -259,6 +292,9 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
             notices=(*(corpus.notices if corpus else ()), *meta["notices"]),
             streaming=table.streaming,
             corpus=corpus,
+            train_mask=_memory_mapped_mask(folder, "train", train),
+            validation_mask=_memory_mapped_mask(folder, "validation", validation),
+            template=table.example_template,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, CheckpointError):
         return None
@@ -338,6 +374,12 @@ def _memory_mapped(path: Path, description: dict[str, Any] | None) -> TokenArray
     if description is None or not description["tokens"]:
         return np.empty(0, dtype=np.uint16)
     return np.memmap(path, dtype=description["dtype"], mode="r")
+
+
+def _memory_mapped_mask(folder: Path, split: str, description: dict[str, Any] | None) -> Mask | None:
+    if description is None or "mask" not in description:
+        return None
+    return np.memmap(folder / f"{split}{MASK_SUFFIX}", dtype=np.uint8, mode="r", shape=(description["tokens"],))
 
 
 def _resource_error(error: OSError, folder: Path) -> ResourceError:

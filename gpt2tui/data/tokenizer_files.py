@@ -29,6 +29,7 @@ from gpt2tui.data.tokenizer_kinds import (
     gpt2_ranks,
 )
 from gpt2tui.errors import CheckpointError, first_line
+from gpt2tui.preset.template import Template
 from gpt2tui.system.files import sync_file
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 OWN_FILE = "gpt2tui_tokenizer.json"
+TEMPLATE_KEY = "gpt2tui_template"
 ADDED_TOKENS_FILE = "added_tokens.json"
 FORMAT_VERSION = 1
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -48,8 +50,11 @@ LARGEST_FILE_BYTES = 256 << 20  # a million tokens, which is the most that a mod
 _PATTERNS = (GPT2_PATTERN, bpe_training.PATTERN)
 
 
-def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the tokenizer's files into an existing folder, and waits until they are on the disk."""
+def save(tokenizer: Tokenizer, folder: Path, template: Template | None = None) -> None:
+    """Writes the tokenizer's files into an existing folder, and waits until they are on the disk.
+
+    The `template` of prompts and answers becomes transformers' chat template, beside its own text.
+    """
     definition = _definition_text(tokenizer)
     is_foreign = isinstance(tokenizer, ForeignTokenizer)
     eot = tokenizer.token_table[tokenizer.eot].decode() if is_foreign else EOT_TEXT
@@ -60,6 +65,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         "unk_token": UNKNOWN if tokenizer.name == "char" else eot,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
+        **({} if template is None else {"chat_template": template.jinja, TEMPLATE_KEY: template.text}),
     }
     texts = {TOKENIZER_FILE: definition, CONFIG_FILE: json.dumps(config, indent=1)}
     if not is_foreign:  # whose kind is read from its definition
@@ -91,6 +97,17 @@ def definition(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of the tokenizer's tokenizer.json."""
     content: dict[str, Any] = json.loads(_definition_text(tokenizer))
     return content
+
+
+def template_in(folder: Path) -> Template | None:
+    """The template of prompts and answers that `save` wrote; None where there is none. Raises CheckpointError."""
+    file = folder / CONFIG_FILE
+    text = _read_json(file).get(TEMPLATE_KEY) if file.exists() else None
+    if text is None:
+        return None
+    if not isinstance(text, str) or Template(text).problem:
+        raise CheckpointError(f"{file}: its {TEMPLATE_KEY} is not a template with {{prompt}} and {{completion}}")
+    return Template(text)
 
 
 # Finding GPT-2's merges takes more than a second, too long to repeat at every checkpoint.

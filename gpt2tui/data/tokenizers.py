@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpt2tui.data.tokenizer_files import load, save
+from gpt2tui.data.tokenizer_files import load, save, template_in
 from gpt2tui.data.tokenizer_kinds import (
     EOT_TEXT,
     GPT2_PATTERN,
@@ -17,7 +17,7 @@ from gpt2tui.data.tokenizer_kinds import (
 )
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
 
-__all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "of_model", "save"]
+__all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "of_model", "save", "template_in"]
 
 _PROBE = "The quick  brown fox,\n\n it's 12345 times in caf\u00e9 \u2026"
 

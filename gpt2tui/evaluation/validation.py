@@ -23,7 +23,10 @@ def perplexity(val_loss: float) -> float:
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """Sums over the predicted tokens: nats, number of tokens, number of UTF-8 bytes of their text."""
+    """Sums over the tokens that count: nats, number of tokens, number of UTF-8 bytes of their text.
+
+    Of prompts and answers, those of the answers count, and their bytes alone.
+    """
 
     nats: float
     tokens: int
@@ -88,7 +91,8 @@ def corpus_validation_loss(
 ) -> ValidationLoss | None:
     """The loss over the fixed sample of `eval_tokens` validation tokens, or all of them; None once `stopping()`."""
     tokens = None if whole else table.eval_tokens
-    batches = evaluation_batches(corpus.validation, table.batch_size, table.sequence_length, tokens)
+    mask = corpus.validation_mask
+    batches = evaluation_batches(corpus.validation, table.batch_size, table.sequence_length, tokens, mask)
     batches = itertools.takewhile(lambda _: not stopping(), batches)
     loss = validation_loss(model, batches, corpus.tokenizer.token_bytes(), precision)
     return None if stopping() else loss

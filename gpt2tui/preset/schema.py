@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gpt2tui.model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
+from gpt2tui.preset.template import Template
 
 DEFAULT_BPE_VOCAB_SIZE = 4096
 GPT2_VOCAB_SIZE = 50257
@@ -17,6 +18,7 @@ BYTE_VOCAB_SIZE = 257  # 256 bytes and <|endoftext|>
 # The vocabulary of a preset without model.vocab_size; that of `char` is not known before the corpus has been read.
 LORA_TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 VOCAB_SIZES = {"gpt2": GPT2_VOCAB_SIZE, "bpe": DEFAULT_BPE_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE}
+EXAMPLE_COLUMNS = ("prompt_column", "completion_column", "messages_column")
 
 
 class Table(BaseModel):
@@ -59,13 +61,86 @@ class DataTable(Table):
     streaming: bool = False
     """Read the corpus while training instead of preparing it on disk first; for corpora larger than the disk."""
 
-    text_column: str = Field(default="text", min_length=1, max_length=256)
+    text_column: str | None = Field(default=None, min_length=1, max_length=256, json_schema_extra={"default": "text"})
     """The column that holds the text, in jsonl, json, csv, tsv, parquet and Hub data sets; data.text is text inside
     of data."""
+
+    prompt_column: str | None = Field(default=None, min_length=1, max_length=256)
+    """For prompts and answers instead of text: the column of the prompts."""
+
+    completion_column: str | None = Field(default=None, min_length=1, max_length=256)
+    """The column of the answers to the prompts in prompt_column."""
+
+    messages_column: str | None = Field(default=None, min_length=1, max_length=256)
+    """The column of conversations, instead of prompt_column and completion_column: lists of messages with a role
+    (system, user or assistant) and their content."""
+
+    template: str | None = Field(default=None, min_length=1, max_length=10_000)
+    """The text that a prompt and its answer become: {prompt} and {completion} stand for them. Left out, it is a line
+    that begins with User: and one that begins with Assistant:."""
+
+    loss_on: Literal["completion", "all"] = "completion"
+    """Which tokens of prompts and answers the loss is over: those of the answers, or all."""
 
     split_on_end_of_text: bool = True
     """Whether <|endoftext|> alone on a line or between documents divides a text file into documents; within a sentence
     or quotes it is text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, values: Any) -> Any:
+        """Fills in text_column, unless columns of prompts and answers are named."""
+        if not isinstance(values, dict) or any(values.get(name) for name in EXAMPLE_COLUMNS):
+            return values
+        return values if values.get("text_column") is not None else {**values, "text_column": "text"}
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether the corpus is prompts and answers, not text."""
+        return any(getattr(self, name) for name in EXAMPLE_COLUMNS)
+
+    @property
+    def example_template(self) -> Template | None:
+        """The template of prompts and answers; None where the corpus is text."""
+        if not self.has_examples:
+            return None
+        return Template() if self.template is None else Template(self.template)
+
+    def inconsistencies(self) -> list[Inconsistency]:
+        """The settings of prompts and answers that do not fit each other."""
+        found = []
+
+        def add(key: str, message: str, *partners: str) -> None:
+            found.append(Inconsistency(key, message, partners))
+
+        for one, other in (("prompt_column", "completion_column"), ("completion_column", "prompt_column")):
+            if getattr(self, one) and not getattr(self, other) and not self.messages_column:
+                add(one, f"{other} is missing, which goes with it")
+        if self.messages_column and (self.prompt_column or self.completion_column):
+            add(
+                "messages_column",
+                "a row is either a prompt and an answer or a list of messages; leave out this or prompt_column and "
+                "completion_column",
+                *(name for name in ("prompt_column", "completion_column") if getattr(self, name)),
+            )
+        if self.has_examples and self.text_column:
+            named = next(name for name in EXAMPLE_COLUMNS if getattr(self, name))
+            add(
+                "text_column",
+                f"the corpus is either text or prompts and answers; leave out text_column or {named}",
+                named,
+            )
+        if self.template is not None and not self.has_examples:
+            add("template", "it is for prompts and answers; name their columns in prompt_column and completion_column")
+        elif self.template is not None and (problem := Template(self.template).problem):
+            add("template", problem)
+        if self.has_examples and self.streaming:
+            add(
+                "streaming",
+                "prompts and answers are laid into windows before training, which needs all of them; leave out streaming",
+                next(name for name in EXAMPLE_COLUMNS if getattr(self, name)),
+            )
+        return found
 
 
 class OptimizerTable(Table):
@@ -317,8 +392,9 @@ class Preset(Table):
     def inconsistencies(self) -> list[Inconsistency]:
         """The settings that do not fit each other, with dotted keys. Each setting alone is within its bounds."""
         found = [
-            Inconsistency(f"model.{each.key}", each.message, tuple(f"model.{key}" for key in each.partners))
-            for each in self.model.inconsistencies()
+            Inconsistency(f"{table}.{each.key}", each.message, tuple(f"{table}.{key}" for key in each.partners))
+            for table, owner in (("model", self.model), ("data", self.data))
+            for each in owner.inconsistencies()
         ]
 
         def add(key: str, message: str, *partners: str) -> None:

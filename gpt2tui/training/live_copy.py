@@ -32,7 +32,10 @@ def copy_weights(reply: "Future[TextModel]", state: TrainingState, tokenizer: To
         note = None if device == state.model.wte.weight.device else ON_CPU_BESIDE_TRAINING
         copy_of_model = copied(state.model, device)
         length = state.preset.training.sequence_length
-        live = TextModel(copy_of_model, tokenizer, source, length, state.preset.sampling, placement_note=note)
+        sampling, template = state.preset.sampling, state.preset.data.example_template
+        live = TextModel(
+            copy_of_model, tokenizer, source, length, sampling, placement_note=note, template=template
+        )
         reply.set_result(live)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

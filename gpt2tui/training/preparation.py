@@ -211,7 +211,7 @@ def write_new_run(
 ) -> None:
     """Fills the folder of a new run, run.json last, and sets the run_id of `state`."""
     replace_text(run.preset_file, dumps(state.preset))
-    tokenizers.save(corpus.tokenizer, run.folder)
+    tokenizers.save(corpus.tokenizer, run.folder, corpus.template)
     data = {
         "source": corpus.source,
         "fingerprint": corpus.fingerprint,

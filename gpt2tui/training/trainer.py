@@ -98,7 +98,7 @@ class Trainer:
         self.saver = Saver(
             run.checkpoints,
             keep=preset.training.keep_checkpoints,
-            save_tokenizer=lambda folder: tokenizers.save(corpus.tokenizer, folder),
+            save_tokenizer=lambda folder: tokenizers.save(corpus.tokenizer, folder, corpus.template),
         )
         self.saver.protected = set() if resume_from is None else {resume_from.step}
         self._requested_preset = preset
@@ -429,7 +429,8 @@ class Trainer:
     def _sample(self) -> Sampled | None:
         """A text after the preset's prompt; None after a stop."""
         sampling, length = self.preset.sampling, self.preset.training.sequence_length
-        pieces = TextModel(self.model, self.corpus.tokenizer, self.run.name, length).stream(sampling.prompt, sampling)
+        model = TextModel(self.model, self.corpus.tokenizer, self.run.name, length, template=self.corpus.template)
+        pieces = model.stream(model.prompt_tokens(sampling.prompt), sampling)
         text = "".join(p.text for p in itertools.takewhile(lambda _: not self.controls.stopping, pieces))
         return None if self.controls.stopping else Sampled(step=self.step, prompt=sampling.prompt, text=text)
 

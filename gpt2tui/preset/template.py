@@ -1,0 +1,58 @@
+"""The template that makes one text of a prompt and its answer."""
+
+import json
+from dataclasses import dataclass
+
+PROMPT, COMPLETION = "{prompt}", "{completion}"
+DEFAULT_TEMPLATE = f"User: {PROMPT}\nAssistant: {COMPLETION}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with {prompt} and {completion}, once each and in this order; other braces are text.
+
+    The prompt's part ends before {completion}. Spaces there belong to the answer, because byte-pair tokenizers join a
+    space with the word after it; what follows {completion} belongs to the answer too.
+    """
+
+    text: str = DEFAULT_TEMPLATE
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the text; None where it can be used."""
+        for name in (PROMPT, COMPLETION):
+            if (count := self.text.count(name)) != 1:
+                return f"it has {f'{count} times' if count else 'no'} {name}; write {name} once"
+        if self.text.index(COMPLETION) < self.text.index(PROMPT):
+            return f"{COMPLETION} stands before {PROMPT}, but the answer comes after what it answers"
+        return None
+
+    def asked(self, prompt: str) -> str:
+        """What the model reads before it answers."""
+        before, between, _, _ = self._parts()
+        return before + prompt + between
+
+    def answered(self, completion: str) -> str:
+        """What the model is to write: the answer with what stands around it."""
+        _, _, spaces, after = self._parts()
+        return spaces + completion + after
+
+    @property
+    def jinja(self) -> str:
+        """The same as a `chat_template` of transformers: a conversation, after whose answers the text ends."""
+        before, between, spaces, after = (json.dumps(part, ensure_ascii=False) for part in self._parts())
+        content = "message['content']"
+        return (
+            "{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
+            "{% if message['role'] == 'system' %}{% set ns.system = " + content + " + '\\n\\n' %}"
+            "{% elif message['role'] == 'user' %}{{ " + f"{before} + ns.system + {content} + {between}" + " }}"
+            "{% set ns.system = '' %}"
+            "{% else %}{{ " + f"{spaces} + {content} + {after}" + " + eos_token }}{% endif %}{% endfor %}"
+        )
+
+    def _parts(self) -> tuple[str, str, str, str]:
+        """The text before the prompt, between prompt and answer without and with its last spaces, after the answer."""
+        before, rest = self.text.split(PROMPT)
+        between, after = rest.split(COMPLETION)
+        stripped = between.rstrip(" ")
+        return before, stripped, between[len(stripped) :], after
