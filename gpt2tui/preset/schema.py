@@ -137,7 +137,7 @@ class DataTable(Table):
         if self.has_examples and self.streaming:
             add(
                 "streaming",
-                "prompts and answers are laid into windows before training, which needs all of them; leave out streaming",
+                "prompts and answers are laid into windows before training; leave out streaming",
                 next(name for name in EXAMPLE_COLUMNS if getattr(self, name)),
             )
         return found

@@ -33,9 +33,7 @@ def copy_weights(reply: "Future[TextModel]", state: TrainingState, tokenizer: To
         copy_of_model = copied(state.model, device)
         length = state.preset.training.sequence_length
         sampling, template = state.preset.sampling, state.preset.data.example_template
-        live = TextModel(
-            copy_of_model, tokenizer, source, length, sampling, placement_note=note, template=template
-        )
+        live = TextModel(copy_of_model, tokenizer, source, length, sampling, placement_note=note, template=template)
         reply.set_result(live)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
