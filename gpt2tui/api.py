@@ -370,6 +370,7 @@ class LanguageModel:
     ) -> str | list[str]:
         """The continuation of a prompt, without the prompt; a list of them where `num_samples` is given.
 
+        A model that was trained on prompts and answers answers the prompt, in its template.
         Sampling settings: max_length (tokens), temperature, top_k, top_p, seed; sample n, from 0, has the seed + n.
         What is left out, the prompt too, is as in the preset of the model's run. Raises PresetError for a wrong value.
         """
@@ -400,7 +401,11 @@ class LanguageModel:
         return found
 
     def _texts(self, settings: SamplingTable) -> Iterator[str]:
-        return (token.text for token in self._loaded.stream(settings.prompt, settings) if token.text)
+        return (
+            token.text
+            for token in self._loaded.stream(self._loaded.prompt_tokens(settings.prompt), settings)
+            if token.text
+        )
 
     def _sampling(self, prompt: str | None, given: SamplingOptions) -> SamplingTable:
         """The sampling settings. Raises PresetError with every wrong value."""

@@ -28,6 +28,12 @@ def add_sample(top: Parser) -> None:
         "--prompt", metavar="TEXT", help="the text to continue; - reads it from stdin (default: the run's own)"
     )
     parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="continue the prompt as it is, also with a model that was trained on prompts and answers, which otherwise "
+        "answers it in its template",
+    )
+    parser.add_argument(
         "--max-length",
         type=int,
         metavar="N",

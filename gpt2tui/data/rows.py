@@ -30,7 +30,10 @@ class RowSource(ABC):
 
     @abstractmethod
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
-        """Each row's text, empty where it is left out, and the position after it. "train" has the validation rows where there is no such split."""
+        """Each row's text, empty where it is left out, and the position after it.
+
+        "train" has the validation rows where there is no such split.
+        """
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""

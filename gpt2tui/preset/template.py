@@ -37,6 +37,11 @@ class Template:
         _, _, spaces, after = self._parts()
         return spaces + completion + after
 
+    def completion_in(self, written: str) -> str:
+        """The answer in what the model has written."""
+        _, _, spaces, after = self._parts()
+        return written.removeprefix(spaces).removesuffix(after)
+
     @property
     def jinja(self) -> str:
         """The same as a `chat_template` of transformers: a conversation, after whose answers the text ends."""

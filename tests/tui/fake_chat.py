@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.preset.template import Template
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.chat.engine import ChatModels
 from gpt2tui.tui.chat.screen import ChatScreen
@@ -47,6 +48,8 @@ class FakeModel:
     vocab_size: int = 4096
     device_type: str = "cpu"
     placement_note: str | None = None
+    template: Template | None = None
+    asked: list = field(default_factory=list)
 
     @property
     def device(self):
@@ -54,6 +57,10 @@ class FakeModel:
 
     def count_tokens(self, text):
         return len(text.split())
+
+    def prompt_tokens(self, prompt, history=()):
+        self.asked.append((prompt, tuple(history)))
+        return list(range(len(history) + 1))
 
     def stream(self, prompt, sampling, alternatives=0):
         for n in range(sampling.max_length):

@@ -14,6 +14,7 @@ from textual.message import Message
 
 from gpt2tui.errors import CheckpointError, Gpt2TuiError, ResourceError
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.preset.template import Template
 from gpt2tui.system.host_memory import load_torch
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class TokenStatistics:
 
 Task = Literal["continue", "score"]
 """Continue a prompt, or score a given text: the surprisal of each of its tokens."""
+TemplateUse = Literal["off", "own", "on"]
+"""Whether a prompt becomes a turn of a conversation: never, with a model that has a template of its own, always."""
 Ending = Literal["document", "length", "turn", "text", "stopped"]
 """Why an answer ended: end-of-text token, maximum length, end of the model's turn, all of the text scored, or stopped
 by the user."""
@@ -108,6 +111,8 @@ class ModelFacts:
     sampling: SamplingTable
     placement_note: str | None = None
     """Why the model is on the CPU instead of the GPU; None when it is not."""
+    template: Template | None = None
+    """The template of prompts and answers that the model was trained with; None for a model of text."""
 
     @classmethod
     def of(cls, model: "TextModel") -> "ModelFacts":
@@ -119,6 +124,7 @@ class ModelFacts:
             model.vocab_size,
             model.sampling,
             model.placement_note,
+            model.template,
         )
 
 
@@ -133,7 +139,10 @@ class AnswerRequest:
     reference: str | None
     live: "Future[TextModel] | None" = None
     asked: str | None = None
-    """With the chat template: what the user typed, while `prompt` is the whole conversation."""
+    """What the user typed, if it may become a turn of a conversation."""
+    template: TemplateUse = "off"
+    history: tuple[tuple[str, str], ...] = ()
+    """The prompts and answers before `asked`. With "on", `prompt` is all of it as one text."""
 
 
 @dataclass
@@ -314,9 +323,14 @@ class _Answer:
                 return False
             request = self.request
             self._on_gpu = is_on_gpu(model)
-            self.post(AnswerBegun(request.number, ModelFacts.of(model), model.count_tokens(request.prompt)))
+            prompt: str | list[int] = request.prompt
+            self._in_own_template = request.asked is not None and model.template is not None
+            if request.asked is not None and self._in_own_template:
+                prompt = model.prompt_tokens(request.asked, request.history)
+            count = model.count_tokens(prompt) if isinstance(prompt, str) else len(prompt)
+            self.post(AnswerBegun(request.number, ModelFacts.of(model), count))
             self._tokens = (
-                model.stream(request.prompt, request.sampling, ALTERNATIVES)
+                model.stream(prompt, request.sampling, ALTERNATIVES)
                 if request.task == "continue"
                 else model.score(request.prompt, ALTERNATIVES)
             )
@@ -350,7 +364,7 @@ class _Answer:
             ShownAlternative(alternative.text, alternative.probability) for alternative in token.alternatives
         )
         self._waiting.append(ShownToken(token.text, token.probability, alternatives))
-        if self.request.asked is not None:
+        if self.request.template == "on" and not self._in_own_template:
             self._tail = (self._tail + token.text)[-LONGEST_TAIL:]
             if TURN_END in self._tail:
                 return self._end("turn")
@@ -376,7 +390,9 @@ class _Answer:
     def _natural_ending(self) -> Ending:
         if self.request.task == "score":
             return "text"
-        return "document" if self.statistics.tokens < self.request.sampling.max_length else "length"
+        if self.statistics.tokens >= self.request.sampling.max_length:
+            return "length"
+        return "turn" if self._in_own_template else "document"
 
     def _end(self, ending: Ending) -> bool:
         close = getattr(self._tokens, "close", None)
@@ -401,7 +417,7 @@ def _message_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-# ---- the chat template: a conversation as one text
+# ---- the chat template for a model that has none of its own: a conversation as one text
 
 USER = "User: "
 MODEL = "\nAssistant:"

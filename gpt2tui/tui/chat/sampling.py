@@ -9,12 +9,14 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Checkbox, Input, Label
 
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.tui.chat.engine import TemplateUse
 from gpt2tui.tui.chat.slider import Slider, plain_number
 
 LARGEST_SEED = 2**63 - 1
 TEMPLATE_HELP = (
     "Off: the model continues what you type, which is what a base model is trained for. "
-    "On: what you type becomes a turn of a conversation, User: … Assistant: …"
+    "On: what you type becomes a turn of a conversation, in the template that the model was trained with, else User: … "
+    "Assistant: …. Until you switch it, it is on for the models that were trained on prompts and answers."
 )
 
 
@@ -45,6 +47,7 @@ class SamplingPanel(Vertical):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._touched = False
+        self._template_touched = False
 
     def compose(self) -> ComposeResult:
         """One line for each setting."""
@@ -66,9 +69,11 @@ class SamplingPanel(Vertical):
         yield Checkbox("chat template", id="template", compact=True, tooltip=TEMPLATE_HELP)
 
     @property
-    def template(self) -> bool:
-        """Whether prompts become turns of a conversation."""
-        return self.query_one("#template", Checkbox).value
+    def template(self) -> TemplateUse:
+        """Whether prompts become turns of a conversation; until the user decides, it depends on the model."""
+        if not self._template_touched:
+            return "own"
+        return "on" if self.query_one("#template", Checkbox).value else "off"
 
     @property
     def sampling(self) -> SamplingTable:
@@ -97,6 +102,17 @@ class SamplingPanel(Vertical):
             self._slider("temperature").value = sampling.temperature
             self._slider("top_k").value = sampling.top_k
             self._slider("top_p").value = sampling.top_p
+
+    def suggest_template(self, is_own: bool) -> None:
+        """Switches the template on for a model that has its own, unless the user has switched it."""
+        if not self._template_touched:
+            with self.prevent(Checkbox.Changed):
+                self.query_one("#template", Checkbox).value = is_own
+
+    @on(Checkbox.Changed)
+    def keep_template(self) -> None:
+        """Keeps the user's choice from now on."""
+        self._template_touched = True
 
     @on(Slider.Changed)
     def touch(self) -> None:

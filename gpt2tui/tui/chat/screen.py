@@ -1,7 +1,7 @@
 """The Chat screen: models on the left, their answers on the right."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,14 @@ from gpt2tui.tui.base import ModeScreen, in_own_thread
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.engine import (
     AllAnswered,
+    AnswerBegun,
     AnswerFailed,
     AnswerRequest,
     ChatModels,
     ModelReady,
     ModelUnusable,
     Task,
+    TemplateUse,
     answer,
     conversation,
     load_ahead,
@@ -265,6 +267,7 @@ class ChatScreen(ModeScreen):
         """Shows the facts of the chosen model, and takes its sampling settings."""
         if self.chosen.first is not None and event.reference == self.chosen.first.reference:
             self.panel.suggest(event.facts.sampling)
+            self.panel.suggest_template(event.facts.template is not None)
             self.transcript.show_facts(self.chosen.first, event.facts)
 
     @on(ModelUnusable)
@@ -302,8 +305,9 @@ class ChatScreen(ModeScreen):
                 self.prompt.put_back(event.text)
             self._sent_early = self._sent_early or event
             return
-        asked = event.text if self.panel.template and event.text else None
-        if not self._ask("continue", event.text, self.panel.sampling, asked=asked, converse=asked is not None):
+        use = self.panel.template if event.text else "off"
+        asked = None if use == "off" else event.text
+        if not self._ask("continue", event.text, self.panel.sampling, asked=asked, use=use):
             self.prompt.put_back(event.text)
 
     def action_score(self) -> None:
@@ -326,7 +330,7 @@ class ChatScreen(ModeScreen):
             self._say("nothing has been written yet", "warning")
         elif self._stop is None:
             self.panel.seed += 1
-            self._ask("continue", last.request.prompt, self.panel.sampling, asked=last.request.asked)
+            self._ask("continue", last.request.prompt, self.panel.sampling, again=last.request)
         else:
             self._say("still writing; esc stops", "warning")
 
@@ -337,7 +341,14 @@ class ChatScreen(ModeScreen):
             self._ask("continue", last.text_to_continue, self.panel.sampling)
 
     def _ask(
-        self, task: Task, prompt: str, sampling: SamplingTable, *, asked: str | None = None, converse: bool = False
+        self,
+        task: Task,
+        prompt: str,
+        sampling: SamplingTable,
+        *,
+        asked: str | None = None,
+        use: TemplateUse = "off",
+        again: AnswerRequest | None = None,
     ) -> bool:
         if self._stop is not None:
             self._say("still writing; esc stops", "warning")
@@ -348,8 +359,14 @@ class ChatScreen(ModeScreen):
             return False
         pairs = []
         for choice in self.chosen.answering:
-            whole = conversation(self.transcript.conversation_with(choice), prompt) if converse else prompt
-            pairs.append((self._request(choice, task, whole, sampling, asked), choice))
+            request = self._request(choice, task, prompt, sampling)
+            if again is not None:
+                request = replace(request, asked=again.asked, template=again.template, history=again.history)
+            elif asked is not None:
+                history = tuple(self.transcript.conversation_with(choice))
+                whole = conversation(history, prompt) if use == "on" else prompt
+                request = replace(request, prompt=whole, asked=asked, template=use, history=history)
+            pairs.append((request, choice))
         self.transcript.add_turn(pairs)
         self._follow_training()
         self._stop = threading.Event()
@@ -358,12 +375,19 @@ class ChatScreen(ModeScreen):
         self.run_worker(partial(in_own_thread, work, "answer"), thread=True, group="answer", exit_on_error=False)
         return True
 
-    def _request(
-        self, choice: ModelChoice, task: Task, prompt: str, sampling: SamplingTable, asked: str | None
-    ) -> AnswerRequest:
+    def _request(self, choice: ModelChoice, task: Task, prompt: str, sampling: SamplingTable) -> AnswerRequest:
         live = self.workbench.session.copy_weights() if choice.reference is None else None
         self._next_number += 1
-        return AnswerRequest(self._next_number, task, prompt, sampling, choice.reference, live, asked)
+        return AnswerRequest(self._next_number, task, prompt, sampling, choice.reference, live)
+
+    @on(AnswerBegun)
+    def show_template(self, event: AnswerBegun) -> None:
+        """Shows whether the first model has a template of its own."""
+        first = self.chosen.first
+        if first is not None and any(
+            a.request.number == event.number and a.choice.key == first.key for a in self.answers
+        ):
+            self.panel.suggest_template(event.facts.template is not None)
 
     @on(AnswerFailed)
     def explain_failure(self, event: AnswerFailed) -> None:

@@ -202,6 +202,12 @@ class TokenText(Widget, can_focus=True):
         """Only with the heat map, which has a cursor."""
         return self.heat_map
 
+    def replace(self, tokens: Iterable[ShownToken]) -> None:
+        """Shows other tokens."""
+        self.tokens = list(tokens)
+        self._layout = None
+        self.refresh(layout=True)
+
     def append(self, tokens: Iterable[ShownToken]) -> None:
         """Adds tokens at the end."""
         added = list(tokens)

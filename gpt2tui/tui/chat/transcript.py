@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from gpt2tui.preset.template import Template
 from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.engine import (
@@ -56,7 +57,9 @@ class ChatAnswer(Vertical):
         self._seconds = 0.0
         self._numbers = "loading the model…" if choice.reference else "waiting for the end of a training step…"
         self._model = choice.label
-        prompt = request.prompt if request.asked is None else prompt_turn(request.asked)
+        prompt = (
+            prompt_turn(request.asked) if request.asked is not None and request.template == "on" else request.prompt
+        )
         given = [ShownToken(prompt)] if request.task == "continue" and prompt else []
         self.token_text = TokenText(given, heat_map=heat_map or request.task == "score")
 
@@ -81,7 +84,33 @@ class ChatAnswer(Vertical):
     @property
     def text_to_continue(self) -> str:
         """The whole text for the model to continue: its prompt and its answer."""
-        return self.request.prompt + self.written
+        return (self.request.prompt if self._template is None else self.asked) + self.written
+
+    @property
+    def asked(self) -> str:
+        """The prompt as it stands before the answer."""
+        asked = self.request.asked
+        if asked is None or not self.in_conversation:
+            return self.request.prompt
+        return prompt_turn(asked) if self._template is None else self._template.asked(asked)
+
+    @property
+    def turn(self) -> tuple[str, str] | None:
+        """What the user typed and what the model wrote in its own turn; None outside of a conversation."""
+        if self.request.asked is None or not self.in_conversation:
+            return None
+        own = cut_at_turn_end(self.written) if self._template is None else self._template.completion_in(self.written)
+        return self.request.asked, own
+
+    @property
+    def in_conversation(self) -> bool:
+        """Whether the prompt is a turn of a conversation; that may depend on the model."""
+        return self.request.template == "on" or self._template is not None
+
+    @property
+    def _template(self) -> Template | None:
+        """The model's own template, where the answer is in it."""
+        return self.facts.template if self.facts is not None and self.request.asked is not None else None
 
     @property
     def done(self) -> bool:
@@ -91,6 +120,8 @@ class ChatAnswer(Vertical):
     def begin(self, facts: ModelFacts, prompt_tokens: int) -> None:
         """The model is loaded."""
         self.facts = facts
+        if self._template is not None:
+            self.token_text.replace([ShownToken(self.asked)])
         if self.choice.reference is None:  # the step at which the weights were copied is known only now
             self._model = sanitize(facts.source, keep_newlines=False)
             head = self.query_one(".answer-head", Static)
@@ -219,11 +250,11 @@ class Transcript(VerticalScroll):
     def conversation_with(self, choice: ModelChoice) -> list[tuple[str, str]]:
         """(prompt, answer) of a model's turns; of a regenerated turn the last answer."""
         turns = {
-            answer.request.prompt: (answer.request.asked, cut_at_turn_end(answer.written))
+            (answer.request.history, answer.request.asked): answer.turn
             for answer in self.answers
-            if answer.request.asked is not None and answer.choice.key == choice.key and answer.failure is None
+            if answer.turn is not None and answer.choice.key == choice.key and answer.failure is None
         }
-        return [(asked, answered) for asked, answered in turns.values() if asked is not None]
+        return [turn for turn in turns.values() if turn is not None]
 
     def records(self) -> Sequence[AnswerRecord]:
         """The data of all answers for saving."""
@@ -250,6 +281,7 @@ class Transcript(VerticalScroll):
         """Shows the facts of a model in the title while it alone answers."""
         self._facts = choice.key, facts
         self._show_title()
+        self._show_legend()
 
     def _show_title(self) -> None:
         title = " beside ".join(f"{'● ' if choice.reference is None else ''}{choice.label}" for choice in self._models)
@@ -293,4 +325,5 @@ class Transcript(VerticalScroll):
                 (f" {HOTTEST_BITS:g} bits ", "$foreground on $error 80%"),
             )
         else:
-            self.border_subtitle = "a base model continues text"
+            answers = self._facts is not None and self._facts[1].template is not None
+            self.border_subtitle = "this model answers prompts" if answers else "a base model continues text"

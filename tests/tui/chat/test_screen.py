@@ -9,6 +9,7 @@ from textual.events import Key, Paste
 from textual.screen import Screen
 
 from gpt2tui.preset.schema import SamplingTable
+from gpt2tui.preset.template import Template
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.chat.token_text import AlternativesLine
@@ -395,6 +396,33 @@ def test_the_chat_template_makes_a_conversation_and_ends_with_the_turn(tmp_path)
         await story(pilot, screen)
 
     driven(tmp_path, seeded, load=lambda reference: FakeModel(reference, **model))
+
+
+def test_a_model_with_a_template_of_its_own_answers_in_it_by_itself(tmp_path):
+    model = FakeModel(words=(" yes.",), ends_after=1, template=Template("Q: {prompt} A: {completion}."))
+
+    async def story(pilot, screen):
+        for prompt in ("hi", "and"):
+            await pilot.press(*prompt, "enter")
+            await done(pilot)
+        assert screen.query_one("#template").value  # shown as soon as the model is known
+        first, second = screen.answers
+        assert first.whole == "Q: hi A: yes."
+        assert first.ending == "turn"
+        assert second.whole.startswith("Q: and A:")
+        assert model.asked == [("hi", ()), ("and", (("hi", "yes"),))]
+        await pilot.press("ctrl+r")  # the same conversation with the next seed
+        await done(pilot)
+        assert model.asked[2] == model.asked[1]
+        screen.query_one("#template").value = False  # by hand, which the next model does not change
+        await pilot.pause()
+        screen.panel.suggest_template(True)
+        assert screen.panel.template == "off"
+        await pilot.press(*"raw", "enter")
+        await done(pilot)
+        assert screen.answers[-1].whole == "raw yes."
+
+    driven(tmp_path, story, load=lambda reference: model)
 
 
 def test_sliders_take_a_models_own_settings_until_the_user_moves_one(tmp_path):
