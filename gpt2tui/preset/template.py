@@ -46,13 +46,12 @@ class Template:
     def jinja(self) -> str:
         """The same as a `chat_template` of transformers: a conversation, after whose answers the text ends."""
         before, between, spaces, after = (json.dumps(part, ensure_ascii=False) for part in self._parts())
-        content = "message['content']"
+        answer = f"{before} + ns.asked + {between} + {spaces} + message['content'] + {after} + eos_token"
         return (
-            "{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
-            "{% if message['role'] == 'system' %}{% set ns.system = " + content + " + '\\n\\n' %}"
-            "{% elif message['role'] == 'user' %}{{ " + f"{before} + ns.system + {content} + {between}" + " }}"
-            "{% set ns.system = '' %}"
-            "{% else %}{{ " + f"{spaces} + {content} + {after}" + " + eos_token }}{% endif %}{% endfor %}"
+            "{{ bos_token }}{% set ns = namespace(asked='') %}{% for message in messages %}"
+            "{% if message['role'] == 'assistant' %}{{ " + answer + " }}{% set ns.asked = '' %}"
+            "{% else %}{% set ns.asked = ns.asked + ('\\n\\n' if ns.asked else '') + message['content'] %}{% endif %}"
+            "{% endfor %}{% if ns.asked %}{{ " + f"{before} + ns.asked + {between}" + " }}{% endif %}"
         )
 
     def _parts(self) -> tuple[str, str, str, str]:
