@@ -19,7 +19,7 @@ from gpt2tui.cli.commands import (
 from gpt2tui.cli.completion import complete_words
 from gpt2tui.cli.parser import Parser
 from gpt2tui.cli.runs import add_runs
-from gpt2tui.cli.training import START, add_train, add_training_options, check_training, presets_and_overrides
+from gpt2tui.cli.training import START, add_train, add_training_options, add_tune, check_training, presets_and_overrides
 from gpt2tui.cli.words import arranged
 
 DESCRIPTION = """\
@@ -38,6 +38,7 @@ examples:
   gpt2tui train small optimizer.lr=1e-3 --name lr1e-3     the same with another setting and a name
   gpt2tui train small --dry-run                           estimate its cost first
   gpt2tui train --resume latest                           continue the run that was begun last
+  gpt2tui tune notes/ --from latest                       train it further on a folder of text
   gpt2tui sample latest --prompt "def" --temperature 0.8
   gpt2tui runs list --sort best_val_loss
   gpt2tui bench --against nanogpt                         measure the speed of this machine
@@ -84,6 +85,7 @@ def build_parser() -> Parser:
 
 COMMANDS: tuple[Callable[[Parser], None], ...] = (
     add_train,
+    add_tune,
     add_sample,
     add_evaluate,
     add_export,

@@ -31,6 +31,40 @@ def add_train(top: Parser) -> None:
     parser.set_defaults(command=START, headless=True)
 
 
+def add_tune(top: Parser) -> None:
+    """The command `tune`."""
+    parser = top.add_command(
+        "tune",
+        help="train a model further on your own folder or file",
+        usage="gpt2tui tune DATA [KEY=VALUE ...] [--from MODEL] [options]",
+        description="Trains a model further on a folder or file, with the preset finetune, or instruct where the rows "
+        "have prompts and answers (columns such as prompt and completion, or messages). The preset is printed first.",
+    )
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder, file or glob of text, or of rows of prompts and answers"
+    )
+    words = parser.add_argument("words", nargs="*", metavar="PRESET|KEY=VALUE", help="settings, and presets over it")
+    words.completer = presets_and_settings  # type: ignore[attr-defined]
+    base = parser.add_argument(
+        "--from",
+        dest="base",
+        metavar="MODEL",
+        help="a run, RUN@STEP, a checkpoint's folder, a folder in Hugging Face GPT-2 form, or the id of such a model on "
+        "the Hub (default: the newest run that has a checkpoint, else openai-community/gpt2)",
+    )
+    base.completer = run_names  # type: ignore[attr-defined]
+    add_set(parser)
+    parser.add_argument("--name", metavar="NAME", help="the name of the new run (default: tune)")
+    parser.add_argument("--run-dir", metavar="DIR", help="the folder of the new run (default: runs/<date>-<time>-NAME)")
+    parser.add_argument("--force", action="store_true", help="train although the estimate says that it does not fit")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "jsonl"),
+        help="the format of the events on stdout: text (the default), or jsonl, a JSON object for each",
+    )
+    parser.set_defaults(command=command_in("tune", "tune"), resume=None)
+
+
 def add_training_options(parser: Parser) -> None:
     """The options that a training has with and without the workbench."""
     add_preset_layers(

@@ -27,6 +27,7 @@ def import_model(options: argparse.Namespace) -> int:
     found = model_files.find(options.source)
     described = model_files.description_folder(found.folder)
     model, origin, tokenizer = model_files.load_model(found.folder), origin_of(found), tokenizers.of_model(described)
+    template = tokenizers.template_in(found.folder)
     preset = Preset.model_validate({"description": f"Imported from {origin}.", "model": {"init_from": origin.source}})
     preset = preset_files.with_weights(preset, described)
     length = trained_length(checkpoint.read_json(described / "config.json")) or model.config.n_positions
@@ -37,7 +38,7 @@ def import_model(options: argparse.Namespace) -> int:
     with runs.locked(run):
         try:
             replace_text(run.preset_file, preset_files.dumps(preset))
-            tokenizers.save(tokenizer, run.folder)
+            tokenizers.save(tokenizer, run.folder, template)
             run_id = runs.write_info(
                 run,
                 preset_name=name,
@@ -53,7 +54,7 @@ def import_model(options: argparse.Namespace) -> int:
                 tensors={"model": to_published(model.state_dict(), model.config)},
                 documents={"config.json": config, "preset.toml": preset_files.dumps(preset)},
                 trainer={"step": 0, "tokens_seen": 0, "seconds": 0.0, "preset_name": name, "data_fingerprint": ""},
-                save_tokenizer=lambda folder: tokenizers.save(tokenizer, folder),
+                save_tokenizer=lambda folder: tokenizers.save(tokenizer, folder, template),
                 metrics={},
                 data_fingerprint="",
                 origin=origin,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gpt2tui.data import hub, local_files, python_stdlib
+from gpt2tui.data import docstrings, hub, local_files, python_stdlib
 from gpt2tui.data.corpus import Corpus
 from gpt2tui.data.examples import ExampleCorpus
 from gpt2tui.data.local_files import ROWS
@@ -39,10 +39,12 @@ def hash_content(table: DataTable) -> Iterator[tuple[int, int]]:
 
 
 def _is_named(source: str) -> bool:
-    return source == python_stdlib.NAME or source in hub.WIKITEXTS or source.startswith(hub.PREFIX)
+    return source in (python_stdlib.NAME, docstrings.NAME) or source in hub.WIKITEXTS or source.startswith(hub.PREFIX)
 
 
 def _open(table: DataTable) -> Corpus:
     if table.source == python_stdlib.NAME:
         return python_stdlib.open_stdlib(table)
+    if table.source == docstrings.NAME:
+        return docstrings.open_docstrings(table)
     return hub.open_hub(table) if _is_named(table.source) else local_files.open_local(table)

@@ -141,6 +141,15 @@ def _copies_notices(source: str, corpus: TextFiles) -> list[str]:
     return notices
 
 
+def columns_in(source: str) -> list[str]:
+    """The columns of the first file of rows of a local source; empty without one. Raises DataError."""
+    if not sources.is_path(source):
+        return []
+    files = (path for path in find_files(source).paths if file_reading.suffix(path) in row_files.SUFFIXES)
+    first = next(files, None)
+    return [] if first is None else row_files.columns_of(first)
+
+
 def find_files(source: str) -> FoundFiles:
     """The readable files that a path, folder or glob names.
 

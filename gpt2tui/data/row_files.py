@@ -15,7 +15,7 @@ from typing import Any
 
 from gpt2tui.data import file_reading
 from gpt2tui.data.corpus import Position, Split
-from gpt2tui.data.row_content import RowContent, left_out_notice, missing_column
+from gpt2tui.data.row_content import RowContent, TextColumn, left_out_notice, missing_column
 from gpt2tui.data.rows import RowSource
 from gpt2tui.data.text_files import divided, marker_notices
 from gpt2tui.errors import DataError
@@ -145,6 +145,28 @@ def _rows(path: Path, content: RowContent) -> Iterator[Row]:
             return _parquet(path, content)
         case kind:
             raise AssertionError(kind)
+
+
+def columns_of(path: Path) -> list[str]:
+    """The columns of a file of rows: those of its first row, its header or its schema. Raises DataError."""
+    content = TextColumn("text")
+    match file_reading.suffix(path):
+        case ".csv" | ".tsv":
+            header = next(file_reading.lines(path), "")
+            return next(csv.reader([header.rstrip("\r\n")], delimiter=_delimiter(path, content, header)), [])
+        case ".parquet":
+            import pyarrow
+            import pyarrow.parquet
+
+            try:
+                with _uncompressed(path) as file:
+                    return list(_kinds(pyarrow.parquet.read_schema(file)))
+            except (pyarrow.ArrowException, OSError) as error:
+                raise DataError(f"{path} is not a whole parquet file ({error})") from error
+        case suffix:
+            rows = _json_document(path, content) if suffix == ".json" else _json_lines(path)
+            _, first = next(rows, ("", {}))
+            return _columns(first, object) if isinstance(first, dict) else []
 
 
 # ---- JSON

@@ -38,7 +38,7 @@ def write(model: TextModel, folder: Path, dtype: Dtype) -> None:
     }
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    tokenizer_files.save(model.tokenizer, folder)
+    tokenizer_files.save(model.tokenizer, folder, model.template)
     weights.write(model, folder / model_files.WEIGHTS, dtype)
     (folder / "README.md").write_text(model_card(model, dtype), encoding="utf-8")
 

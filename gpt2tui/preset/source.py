@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-NAMED = ("python-stdlib", "wikitext-103", "wikitext-2")
+NAMED = ("python-stdlib", "python-docstrings", "wikitext-103", "wikitext-2")
 RUN_ANCESTORS = 3
 """How many folders above a run's are searched for its corpus: runs/NAME in a project has two."""
 

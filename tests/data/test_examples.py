@@ -20,9 +20,10 @@ from gpt2tui.errors import CheckpointError, DataError
 from gpt2tui.evaluation.validation import validation_loss
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
-from gpt2tui.model.huggingface import published_config, published_views
+from gpt2tui.model.huggingface import published_views
+from gpt2tui.model.published_config import published_config
 from gpt2tui.preset.files import LoadedPreset
-from gpt2tui.preset.schema import DataTable, Preset, TrainingTable
+from gpt2tui.preset.schema import DataTable, ModelTable, Preset, TrainingTable
 from gpt2tui.preset.template import Template
 from tests.data.corpus_files import write
 from tests.tiny_runs import finish
@@ -63,7 +64,7 @@ def laid(corpus, split, T, tokenizer=None):
 
 def preset(path, T=8, **table):
     data = DataTable(source=str(path), tokenizer="byte", **{**COLUMNS, "template": SHORT, **table})
-    model = GPT2Config(n_positions=max(T, 16), n_embd=16, n_layer=1, n_head=2)
+    model = ModelTable(n_positions=max(T, 16), n_embd=16, n_layer=1, n_head=2)
     return Preset(model=model, data=data, training=TrainingTable(sequence_length=T))
 
 
@@ -350,7 +351,7 @@ def test_a_damaged_mask_is_made_again(split_folder, tmp_path):
 def test_the_store_of_text_is_the_same_as_before_there_were_masks(tmp_path):
     path = write(tmp_path / "words.txt", "some text\n" * 200)
     table = DataTable(source=str(path), tokenizer="byte")
-    text = Preset(data=table, model=GPT2Config(n_positions=16), training=TrainingTable(sequence_length=8))
+    text = Preset(data=table, model=ModelTable(n_positions=16), training=TrainingTable(sequence_length=8))
     corpus = finish(prepare(text, tmp_path / "cache"))
     assert corpus.train_mask is None
     assert corpus.template is None
