@@ -49,8 +49,8 @@ def add_tune(top: Parser) -> None:
         "--from",
         dest="base",
         metavar="MODEL",
-        help="a run, RUN@STEP, a checkpoint's folder, a folder in Hugging Face GPT-2 form, or the id of such a model on "
-        "the Hub (default: the newest run that has a checkpoint, else openai-community/gpt2)",
+        help="a run, RUN@STEP, a checkpoint's folder, a folder in Hugging Face GPT-2 form, or the id of such a model "
+        "on the Hub (default: the newest run that has a checkpoint, else openai-community/gpt2)",
     )
     base.completer = run_names  # type: ignore[attr-defined]
     add_set(parser)

@@ -48,7 +48,7 @@ class Docstrings(RowSource):
                 yield self.content.encode(values) or "", number
 
     def _read(self, split: Split) -> list[tuple[str, str]]:
-        rows = []
+        rows: list[tuple[str, str]] = []
         for source in self._stdlib.documents(split):
             try:
                 tree = ast.parse(source)
