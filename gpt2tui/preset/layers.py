@@ -11,6 +11,7 @@ from typing import Any
 from gpt2tui.errors import Mistake, Place, PresetError
 from gpt2tui.preset import source as sources
 from gpt2tui.preset.catalog import find_base, missing_file, shipped_folder
+from gpt2tui.preset.schema import EXAMPLE_COLUMNS
 from gpt2tui.preset.settings import defaults, may_be_left_out, optional_tables, settings, with_table
 from gpt2tui.system.terminal_text import printable, printable_value
 
@@ -30,6 +31,8 @@ _DEPENDENT: tuple[tuple[Key, Key], ...] = (
     (("data", "source"), ("sampling", "prompt")),
 )
 """A setting, and one that is made for its value: with another value it is left out, unless it is set too."""
+_COLUMNS = (("text_column",), ("prompt_column", "completion_column"), ("messages_column",))
+"""The columns of [data] that a layer names instead of those of another kind in the layers below it."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +159,15 @@ def inherited(base: Layer, own: Layer) -> Layer:
 
 
 def adapted(base: Layer, over: Layer) -> Layer:
-    """The base without the vocabulary of another tokenizer and the prompt of another corpus than those of `over`."""
+    """The base without what belongs to another tokenizer, corpus or kind of rows than those of `over`."""
     dropped = {
         dependent
         for cause, dependent in _DEPENDENT
         if cause in base and cause in over and base[cause].value != over[cause].value
     }
+    for columns in _COLUMNS:
+        if any(over[key].value not in (None, LEFT_OUT) for name in columns if (key := ("data", name)) in over):
+            dropped |= {("data", name) for other in _COLUMNS if other != columns for name in other}
     return {key: sourced for key, sourced in base.items() if key not in dropped}
 
 
@@ -186,6 +192,8 @@ def setting_values(layer: Layer) -> dict[str, Any]:
         sourced = layer.get(tuple(setting.key.split(".")))
         if sourced is not None and not setting.is_table:
             found[setting.key] = sourced.value
+    if ("data", "text_column") not in layer and any(found[f"data.{name}"] for name in EXAMPLE_COLUMNS):
+        found["data.text_column"] = None
     if ("training", "sequence_length") not in layer:
         found["training.sequence_length"] = found["model.n_positions"]
     return found

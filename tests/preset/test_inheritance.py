@@ -4,6 +4,7 @@ import pytest
 
 from gpt2tui.errors import PresetError
 from gpt2tui.preset import files as preset_files
+from gpt2tui.preset.layers import read_overrides, setting_values
 
 
 def resolved(layers, *overrides):
@@ -82,3 +83,27 @@ def test_a_preset_without_a_model_is_partial(tmp_path):
     shipped = [source.path for source in preset_files.available() if source.shipped]
     assert shipped
     assert not any(preset_files.check(source).is_partial for source in shipped)
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        (["data.messages_column=m"], (None, None, None, "m")),
+        (["data.text_column=body"], ("body", None, None, None)),
+        (["data.prompt_column=q"], (None, "q", "completion", None)),
+    ],
+)
+def test_columns_of_another_kind_replace_those_of_a_base(given, columns):
+    data = preset_files.load(["instruct"], given).preset.data
+    assert (data.text_column, data.prompt_column, data.completion_column, data.messages_column) == columns
+
+
+def test_columns_of_two_kinds_in_one_layer_are_refused():
+    with pytest.raises(PresetError, match="either text or prompts and answers"):
+        preset_files.load(["instruct"], ["data.text_column=text", "data.prompt_column=q"])
+
+
+def test_the_form_shows_no_text_column_beside_prompts_and_answers():
+    layer, _ = read_overrides(["data.prompt_column=q", "data.completion_column=a"])
+    assert setting_values(layer)["data.text_column"] is None
+    assert setting_values({})["data.text_column"] == "text"
