@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,9 +25,11 @@ from textual.worker import WorkerFailed
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.launch import Launch
 from gpt2tui.run.events import CheckpointSaved
+from gpt2tui.system.files import replace_text
 from gpt2tui.system.styled_output import StyledConsole
-from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.base import Workbench
+from gpt2tui.tui.contrast import ContrastFilter
 from gpt2tui.tui.messages import (
     PreparationAdvanced,
     RunAttached,
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
     from gpt2tui.run.folder import Run
 
 DRAIN_SECONDS = 0.25
+FOOTER_TRIES = 40
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 log = logging.getLogger(__name__)
 
@@ -150,6 +155,7 @@ class WorkbenchApp(App[int]):
         self._waiting_for_train: list[Message] = []  # messages to a Train screen that is not there yet
         self._detaching = False  # while the training saves before another process resumes it
         self._leaving: int | None = None  # the exit code, while the training saves before the program ends
+        self._contrast_filter = ContrastFilter()
         self._control_filter = ControlFilter()
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
@@ -182,8 +188,8 @@ class WorkbenchApp(App[int]):
     # ---- text from outside
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """Textual's filters, then the one that drops control characters."""
-        return [*super().get_line_filters(), self._control_filter]
+        """Textual's filters, then those that keep contrast and drop control characters."""
+        return [*super().get_line_filters(), self._contrast_filter, self._control_filter]
 
     async def on_event(self, event: Event) -> None:
         """Removes control characters from pasted text."""
@@ -444,8 +450,24 @@ class WorkbenchApp(App[int]):
         """The palette's entries for the app itself; all others come from `WorkbenchCommands`."""
         yield SystemCommand("Theme", "Choose the colours", self.search_themes)
         yield SystemCommand("Help", "The keys of this screen, and what its numbers mean · ?", self.action_help)
-        yield SystemCommand("Screenshot", "Save this screen as an SVG picture", self.deliver_screenshot)
+        yield SystemCommand("Screenshot", "Save this screen as an SVG picture", self.action_picture)
         yield SystemCommand("Quit", "A running training saves a checkpoint first · ^q", self.action_quit)
+
+    async def action_picture(self) -> None:
+        """Saves a picture of the screen into the current folder, once the palette has gone; a browser downloads it."""
+        if self.is_web:
+            self.deliver_screenshot()
+            return
+        for _ in range(FOOTER_TRIES):  # the footer is rebuilt after the palette
+            if any(key.region for key in self.screen.query("FooterKey")):
+                break
+            await asyncio.sleep(DRAIN_SECONDS / 10)
+        try:
+            path = await asyncio.to_thread(_write_picture, self.export_screenshot())
+        except OSError as error:
+            self.show_error("The picture was not saved", f"{Path.cwd()}: {error.strerror or error}")
+            return
+        self.notify(f"saved {printable(path)}", timeout=8, markup=False)
 
     def action_help(self) -> None:
         """Shows the keys and definitions of this screen."""
@@ -488,6 +510,14 @@ class WorkbenchApp(App[int]):
         """Remembers the theme."""
         if self.is_running:
             self.settings.remember("theme", theme)
+
+
+def _write_picture(svg: str) -> Path:
+    folder, stamp = Path.cwd(), f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    names = itertools.chain([f"gpt2tui-{stamp}.svg"], (f"gpt2tui-{stamp}-{n}.svg" for n in itertools.count(2)))
+    path = next(folder / name for name in names if not (folder / name).exists())
+    replace_text(path, svg)
+    return path
 
 
 _PROVIDES: type[Workbench] = WorkbenchApp

@@ -115,6 +115,8 @@ class PresetRow:
     size: str = ""
     changed: bool = False
     broken: bool = False
+    overrides: bool = False
+    """Whether this user's preset is used in place of a shipped one of the same name."""
 
 
 class OpenPresets:
@@ -200,4 +202,5 @@ class OpenPresets:
             size=scanned.size if scanned else "",
             changed=document.changed if document else False,
             broken=broken,
+            overrides=not source.shipped and preset_library.is_shipped_name(source.name),
         )

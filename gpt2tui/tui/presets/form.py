@@ -18,6 +18,7 @@ from gpt2tui.preset.files import Setting, settings
 from gpt2tui.preset.settings import Values, defaults, optional_tables
 from gpt2tui.system.numbers import counted
 from gpt2tui.system.terminal_text import printable, sanitize
+from gpt2tui.tui.presets import library as preset_library
 from gpt2tui.tui.presets.document import PresetDocument
 from gpt2tui.tui.presets.field import SettingField, as_override
 from gpt2tui.tui.presets.values import Checked
@@ -231,7 +232,10 @@ class FormPane(Vertical):
     def _show_title(self, document: PresetDocument, wrong: int) -> None:
         count = len(document.editing.changed_keys)
         words = [printable(document.name, 40)]
-        words += ["shipped, read-only"] if document.source.shipped else []
+        if document.source.shipped:
+            words.append("shipped, read-only")
+        elif preset_library.is_shipped_name(document.name):
+            words.append("overrides shipped")
         words += [counted(count, "unsaved change")] if count else []
         state = Content.styled("valid", "$text-success")
         if document.unreadable:

@@ -61,7 +61,7 @@ def why_not_a_name(name: str, replaced: str | None = None) -> str | None:
     if not name:
         return "a preset needs a name"
     if not NAME.fullmatch(name):
-        return "a name has at most 100 characters: letters, digits, _, and after the first also . + -"
+        return "use letters, digits, _ . + - (at most 100); start with a letter, a digit or _"
     if name.endswith(".toml"):
         return "leave .toml out; it is added"
     if name != replaced and path_of(name).exists():
@@ -72,6 +72,11 @@ def why_not_a_name(name: str, replaced: str | None = None) -> str | None:
 def path_of(name: str) -> Path:
     """The file of the user's preset of this name."""
     return user_folder() / f"{name}.toml"
+
+
+def is_shipped_name(name: str) -> bool:
+    """Whether a shipped preset has this name; a user's preset of the same name is used in its place."""
+    return (shipped_folder() / f"{name}.toml").exists()
 
 
 def free_name(name: str) -> str:

@@ -20,6 +20,7 @@ from gpt2tui.tui.presets.document import PresetRow
 from gpt2tui.tui.presets.field import value_text
 from gpt2tui.tui.widgets.dialogs import Dialog
 
+OVERRIDES = "overrides shipped"
 LONGEST_VALUE = 48  # of a value in the dialog of differences, in characters
 
 
@@ -70,8 +71,8 @@ class PresetList(OptionList):
         chosen = self.highlighted_id or self._chosen
         had_scrollbar = self._has_scrollbar
         options = []
-        for title, shipped in (("yours", False), ("shipped, read-only", True)):
-            rows = [row for row in self._rows if row.shipped == shipped]
+        for title in ("yours", OVERRIDES, "shipped, read-only"):
+            rows = [row for row in self._rows if _group(row) == title]
             if rows:
                 options.append(Option(Content.styled(title, "$foreground 45%"), disabled=True))
                 options += [Option(self._prompt(row), id=row.id) for row in rows]
@@ -101,6 +102,10 @@ class PresetList(OptionList):
         return Content.assemble((f"{mark} ", style), (text.plain, style), gap, (size, "$foreground 45%"))
 
 
+def _group(row: PresetRow) -> str:
+    return "shipped, read-only" if row.shipped else OVERRIDES if row.overrides else "yours"
+
+
 # ---- differences
 
 
@@ -116,7 +121,6 @@ class DifferenceDialog(Dialog[None]):
     """Lists every setting that differs, with the other preset's value and the form's value."""
 
     DEFAULT_CSS = """
-    DifferenceDialog { align: center middle; background: $background 60%; }
     DifferenceDialog > Vertical {
         width: 90; max-width: 96%; height: auto; max-height: 90%; padding: 0 1;
         border: round $primary; background: $surface; border-title-color: $text-primary;

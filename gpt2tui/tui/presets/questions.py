@@ -11,7 +11,7 @@ from gpt2tui.tui.presets import library as preset_library
 from gpt2tui.tui.presets.document import OpenPresets, PresetDocument
 from gpt2tui.tui.widgets.dialogs import AnyApp, ConfirmDialog, TextDialog
 
-WRITE, SAVE_AS = "!Write", "Save as …"
+WRITE, SAVE_AS, OVERRIDE = "!Write", "Save as …", "!Override"
 
 Question = Callable[[AnyApp, OpenPresets, PresetDocument], Awaitable[str | None]]
 
@@ -92,10 +92,24 @@ async def reconcile_with_disk(app: AnyApp, open_presets: OpenPresets, document: 
 
 
 async def _name(app: AnyApp, title: str, text: str, suggested: str, replaced: str | None = None) -> str | None:
+    """Asks for the name of a user's preset, and again before one takes the place of a shipped preset."""
+
     def mistake(name: str) -> str | None:
         return preset_library.why_not_a_name(name, replaced)
 
-    return await app.push_screen_wait(TextDialog(title, text, suggested, validate=mistake))
+    while (name := await app.push_screen_wait(TextDialog(title, text, suggested, validate=mistake))) is not None:
+        if name == replaced or not preset_library.is_shipped_name(name):
+            return name
+        warning = (
+            f"{name} is a shipped preset. Yours would be used in its place wherever a preset is named, also by "
+            f"gpt2tui --preset {name}, until yours is deleted or renamed."
+        )
+        answer = await app.push_screen_wait(
+            ConfirmDialog(f"Override the shipped {name}?", warning, "Choose another name", OVERRIDE)
+        )
+        if answer is None or answer == OVERRIDE:
+            return name if answer == OVERRIDE else None
+    return None
 
 
 def _saved(app: AnyApp, document: PresetDocument, lost: str = "") -> str:

@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 AnyApp = App[Any]
 
 
-class Dialog(SteadyScreen[Answer], ModalScreen[Answer]):
+class Dialog(ModalScreen[Answer], SteadyScreen[Answer]):  # styles are inherited from the first base alone
     """A modal screen that returns one answer."""
 
     def dismiss(self, result: Answer | None = None) -> AwaitComplete:

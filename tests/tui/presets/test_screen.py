@@ -6,7 +6,7 @@ import pytest
 from textual.widgets import Button, Input, Static
 
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.files import shipped_folder
+from gpt2tui.preset.files import shipped_folder, user_folder
 from gpt2tui.tui.presets.costs import Found
 from gpt2tui.tui.presets.estimator import Estimator
 from gpt2tui.tui.presets.field import Choice
@@ -439,5 +439,42 @@ def test_an_optional_table_is_a_switch_and_its_fields_are_there_with_it(monkeypa
         await pilot.press("escape", "ctrl+z", "ctrl+z", "ctrl+z")
         await until(pilot, lambda: not rank.display)
         assert app.presets.unsaved_changes() is None
+
+    drive(script, monkeypatch)
+
+
+@pytest.mark.parametrize("key", ["w", "d", "r"])
+def test_a_shipped_preset_is_overridden_only_after_a_question(monkeypatch, key):
+    async def script(app, pilot):
+        own_preset("mine", "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "mine")
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
+        await pilot.press(*"test", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "test is a shipped preset" in screen_text(app)
+        await pilot.press("enter")  # Choose another name
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
+        assert not (user_folder() / "test.toml").exists()
+        await pilot.press(*"test", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press("tab", "enter")  # Override
+        await until(pilot, lambda: title(app) == "test · overrides shipped")
+        await until(pilot, lambda: screen_text(app).count("overrides shipped") == 2)  # in the list as well
+        assert preset_files.load(["test"]).preset.model.n_layer == 2
+
+    drive(script, monkeypatch)
+
+
+def test_escape_at_the_question_about_a_shipped_name_saves_nothing(monkeypatch):
+    async def script(app, pilot):
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, TextDialog))
+        await pilot.press(*"test", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press("escape")
+        await settled(pilot)
+        assert app.screen is app.presets
+        assert not (user_folder() / "test.toml").exists()
 
     drive(script, monkeypatch)
