@@ -1,10 +1,12 @@
 """The list of models: live weights first, then the checkpoints under the names of their runs."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -19,6 +21,7 @@ from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.widgets.field_input import FieldInput
 
+RUN_NAME = re.compile(r"(\d{4})-(\d{2})-(\d{2})-(\d{2})(\d{2})(\d{2})-(.+)")
 SIGNS = {"live": "●", "best val loss": "★", "newest": "▸"}
 
 
@@ -70,10 +73,11 @@ class ModelList(OptionList):
         before = self.highlighted_choice
         options: list[Option] = []
         group = ""
+        lines = group_lines(list(dict.fromkeys(choice.group for choice in choices)), width)
         for choice in choices:
             if choice.group != group:
                 group = choice.group
-                options.append(Option(_group_line(group, width), disabled=True))
+                options.append(Option(Content(lines[group]), disabled=True))
             mark = _mark(choice, first, second)
             options.append(Option(_line(choice, mark, width), id=choice.key))
         if not choices:
@@ -114,10 +118,36 @@ def _mark(choice: ModelChoice, first: ModelChoice | None, second: ModelChoice | 
     return "B" if second is not None and choice.key == second.key else ""
 
 
-def _group_line(group: str, width: int) -> Content:
+def group_lines(groups: Sequence[str], width: int) -> dict[str, str]:
+    """A line for each run: its name, cut in the middle, then its date, with seconds where lines would be equal."""
+    lines = {group: _group_line(group, width, "{1}-{2} {3}:{4}") for group in groups}
+    count = Counter(lines.values())
+    return {
+        group: line if count[line] == 1 else _group_line(group, width, "{1}-{2} {3}:{4}:{5}")
+        for group, line in lines.items()
+    }
+
+
+def _group_line(group: str, width: int, form: str) -> str:
     name = sanitize(group, keep_newlines=False)
-    # Cut at the beginning, which is the date: the end of a name distinguishes it.
-    return Content(name if len(name) <= width else f"…{name[-(width - 1) :]}")
+    if (found := RUN_NAME.fullmatch(name)) is None:
+        return shorten_middle(name, width)
+    *digits, name = found.groups()
+    date = form.format(*digits)
+    room = max(width - len(date) - 2, 8)
+    return f"{set_cell_size(shorten_middle(name, room), room)}  {date}"[:width]
+
+
+def shorten_middle(name: str, width: int) -> str:
+    """The name, in at most `width` columns: the beginning and the end of a name tell more than its middle."""
+    if cell_len(name) <= width:
+        return name
+    end = (width - 1) // 2
+    start = set_cell_size(name, max(0, width - 1 - end)).rstrip()
+    tail = name[len(name) - end :] if end else ""
+    while cell_len(tail) > end:
+        tail = tail[1:]
+    return f"{start}…{tail}"
 
 
 def _line(choice: ModelChoice, mark: str, width: int) -> Content:

@@ -116,8 +116,10 @@ class SelectedModels:
 
     @property
     def all(self) -> list[ModelChoice]:
-        """Live weights, models opened by hand, the checkpoints of all runs."""
-        return [*([self._live] if self._live else []), *self._opened, *self._saved]
+        """Live weights with the checkpoints of their run, models opened by hand, the checkpoints of the other runs."""
+        live = [self._live] if self._live else []
+        own = [choice for choice in self._saved if live and choice.group == live[0].group]
+        return [*live, *own, *self._opened, *(choice for choice in self._saved if choice not in own)]
 
     @property
     def answering(self) -> list[ModelChoice]:

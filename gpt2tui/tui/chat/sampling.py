@@ -6,12 +6,14 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.events import Key
 from textual.widgets import Checkbox, Input, Label
 
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.chat.engine import TemplateUse
 from gpt2tui.tui.chat.slider import Slider, plain_number
 
+DIGITS = "0123456789+-"
 LARGEST_SEED = 2**63 - 1
 TEMPLATE_HELP = (
     "Off: the model continues what you type, which is what a base model is trained for. "
@@ -26,6 +28,23 @@ def _two_digits(value: float) -> str:
 
 def _all_at(neutral: float, show: Callable[[float], str]) -> Callable[[float], str]:
     return lambda value: "all" if value == neutral else show(value)
+
+
+class SeedInput(Input):
+    """A whole number. Letters are no part of it and act as keys of the screen; any other is refused with a word."""
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        """Takes digits and signs alone."""
+        return character is not None and character in DIGITS
+
+    async def on_key(self, event: Key) -> None:
+        """Leaves a letter to the screen's keys."""
+        if event.character is None or not event.is_printable or event.character in DIGITS:
+            return
+        event.prevent_default()  # Textual's input would swallow it
+        if event.key not in self.screen.active_bindings:
+            event.stop()
+            self.notify("the seed is a whole number; i: write a prompt", severity="warning", markup=False)
 
 
 class SamplingPanel(Vertical):
@@ -62,10 +81,9 @@ class SamplingPanel(Vertical):
             yield Slider(label, least, most, step, value, page=page, show=show, id=name, tooltip=help_of[name])
         with Horizontal():
             yield Label("seed")
-            yield Input(
+            yield SeedInput(
                 str(defaults.seed), type="integer", max_length=19, id="seed", compact=True, tooltip=help_of["seed"]
             )
-
         yield Checkbox("chat template", id="template", compact=True, tooltip=TEMPLATE_HELP)
 
     @property

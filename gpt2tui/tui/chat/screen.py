@@ -14,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.events import Event, Key, Paste, ScreenSuspend
 from textual.message import Message
 from textual.notifications import SeverityLevel
+from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from gpt2tui.errors import ResourceError
@@ -36,10 +37,10 @@ from gpt2tui.tui.chat.engine import (
     load_ahead,
 )
 from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
-from gpt2tui.tui.chat.models import ModelChoice, SelectedModels
+from gpt2tui.tui.chat.models import LIVE, ModelChoice, SelectedModels
 from gpt2tui.tui.chat.prompt import PromptArea
 from gpt2tui.tui.chat.record import transcript_markdown
-from gpt2tui.tui.chat.sampling import SamplingPanel
+from gpt2tui.tui.chat.sampling import SamplingPanel, SeedInput
 from gpt2tui.tui.chat.saving import ask_and_write
 from gpt2tui.tui.chat.token_text import AlternativesLine, TokenText
 from gpt2tui.tui.chat.transcript import ChatAnswer, Transcript
@@ -50,6 +51,11 @@ from gpt2tui.tui.widgets.mode_bar import ModeBar
 
 LONGEST_TEXT = 100_000
 REFRESH_SECONDS = 5.0
+
+
+def takes_letters(focused: Widget | None) -> bool:
+    """Whether letters are text where the focus is. Without a focus they go to the prompt; a seed has none."""
+    return focused is None or (isinstance(focused, Input | TextArea) and not isinstance(focused, SeedInput))
 
 
 @dataclass
@@ -66,6 +72,7 @@ class ChatScreen(ModeScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop", key_display="esc"),
+        Binding("escape", "back", "Back", key_display="esc", tooltip="One step back: from a part to the transcript"),
         Binding("ctrl+r", "regenerate", "Again", tooltip="The last prompt again, with the next seed"),
         Binding("ctrl+g", "score", "Surprisal", tooltip="The surprisal of each token of the typed text"),
         Binding("ctrl+s", "save", "Save", tooltip="The transcript as Markdown", show=False),
@@ -84,7 +91,7 @@ class ChatScreen(ModeScreen):
     CSS_PATH = "screen.tcss"
 
     # Not ClassVar: Textual declares them as variables of an instance.
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide"), (150, "-huge")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012
 
     def __init__(self, models: ChatModels | None = None) -> None:
@@ -222,8 +229,12 @@ class ChatScreen(ModeScreen):
             self.send(sent)
 
     def _update_chosen(self, saved: list[ModelChoice] | None = None) -> None:
-        run = self.workbench.session.run
+        run, before = self.workbench.session.run, self.chosen.answering
         self.chosen.update(self._live(), saved, run.name if run else None)
+        listed = {choice.key for choice in self.chosen.all}
+        for choice in before:
+            if choice.key not in listed and choice.key != LIVE and len(before) > 1:
+                self._say(f"{choice.label} is no longer there and does not answer beside the other", "warning")
 
     def _live(self) -> ModelChoice | None:
         session = self.workbench.session
@@ -370,6 +381,7 @@ class ChatScreen(ModeScreen):
         self.transcript.add_turn(pairs)
         self._follow_training()
         self._stop = threading.Event()
+        self.refresh_bindings()
         requests = [request for request, _ in pairs]
         work = partial(answer, requests, self._models, self.transcript.post_message, self._stop)
         self.run_worker(partial(in_own_thread, work, "answer"), thread=True, group="answer", exit_on_error=False)
@@ -398,17 +410,21 @@ class ChatScreen(ModeScreen):
     def be_ready(self) -> None:
         """Allows the next prompt."""
         self._stop = None
+        self.refresh_bindings()
 
     def action_stop(self) -> None:
-        """Stops the answers; without any, closes the settings or switches between prompt and transcript."""
+        """Stops the answers."""
         if self._stop is not None:
             self._stop.set()
-        elif self.has_class("-choosing"):
+
+    def action_back(self) -> None:
+        """Closes the settings of a small screen, else moves to the transcript, where letters act."""
+        if self.has_class("-choosing"):
             self.action_settings()
-        elif self.prompt.has_focus:
-            self.transcript.focus()
+        elif self.transcript.has_focus or self.transcript.has_focus_within:
+            self._say("i or tab: write a prompt")
         else:
-            self.prompt.focus()
+            self.transcript.focus_text()
 
     # ---- the transcript: heat map, copy, save
 
@@ -430,8 +446,10 @@ class ChatScreen(ModeScreen):
         (self.query_one(ModelList) if choosing else self.prompt).focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """In a text field, i is a letter."""
-        return action != "focus_prompt" or not isinstance(self.focused, Input | TextArea | None)
+        """In a text field, i is a letter; escape stops answers while there are any."""
+        if action in ("stop", "back"):
+            return (action == "stop") == (self._stop is not None)
+        return action != "focus_prompt" or not takes_letters(self.focused)
 
     def action_focus_prompt(self) -> None:
         """Focuses the prompt."""

@@ -1,5 +1,6 @@
 """A number on a line: label, track and value. An integer index underneath, so that no float drifts."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,7 +28,8 @@ LABEL_WIDTH, VALUE_WIDTH = 12, 6
 class Slider(Widget, can_focus=True):
     """Chooses a number between two bounds: arrows, page, home and end keys, typed digits, the mouse.
 
-    Digits typed are taken with Enter, or when the focus leaves; what is out of bounds becomes the nearest bound.
+    Digits typed are taken with Enter, or when the focus leaves; a number that the setting cannot have is refused with a
+    word. Where `minimum` and `step` are integers, so are all values.
     """
 
     DEFAULT_CSS = """
@@ -88,6 +90,7 @@ class Slider(Widget, can_focus=True):
         super().__init__(id=id)
         self.label = label
         self.minimum = minimum
+        self.maximum = maximum
         self.step = step
         self.last_index = round((maximum - minimum) / step)
         self._page = page
@@ -153,10 +156,19 @@ class Slider(Widget, can_focus=True):
 
     def _take_typed(self) -> None:
         typed, self.typed = self.typed, ""
+        if not typed:
+            return
         try:
-            self.choose(self._index_of(float(typed)))
+            value = float(typed)
         except ValueError:
-            return  # nothing, or no number: the value stays
+            value = math.nan
+        whole = isinstance(self.step, int) and isinstance(self.minimum, int)
+        if self.minimum <= value <= self.maximum and (not whole or value.is_integer()):
+            self.choose(self._index_of(value))
+            return
+        kind = "a whole number" if whole else "a number"
+        bounds = f"from {self.minimum:g} to {self.maximum:g}"
+        self.notify(f"{self.label} is {kind} {bounds}, not {typed}", severity="warning", markup=False)
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Jumps to the clicked place on the track."""

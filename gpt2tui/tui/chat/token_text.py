@@ -21,6 +21,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
+from gpt2tui.preset.schema import GPT2_VOCAB_SIZE
 from gpt2tui.system.numbers import exact_percent
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.engine import SMALLEST_PROBABILITY, ShownToken, surprisal
@@ -139,13 +140,16 @@ class TokenLayout:
         return True
 
 
-HOTTEST_BITS = 10.0
-"""The surprisal at the end of the heat map's scale: a probability of about 1/1000."""
+HEAT_STOPS = ("certain", "middle", "surprising")
 
 
-def heat(probability: float) -> float:
-    """The position on the heat map's scale: 0 for probability 1, 1 for a surprisal of HOTTEST_BITS or more."""
-    return max(0.0, min(1.0, -math.log2(max(probability, SMALLEST_PROBABILITY)) / HOTTEST_BITS))
+def heat(probability: float, vocab_size: int) -> float:
+    """The position on the heat map's scale: 0 for probability 1, 1 for a surprisal of log2 `vocab_size` bits or more.
+
+    log2 V is the surprisal of every token under a uniform distribution.
+    """
+    most = math.log2(max(2, vocab_size))
+    return max(0.0, min(1.0, -math.log2(max(probability, SMALLEST_PROBABILITY)) / most))
 
 
 class TokenText(Widget, can_focus=True):
@@ -195,6 +199,8 @@ class TokenText(Widget, can_focus=True):
     def __init__(self, tokens: Iterable[ShownToken] = (), *, heat_map: bool = False) -> None:
         super().__init__()
         self.tokens: list[ShownToken] = list(tokens)
+        self.vocab_size = GPT2_VOCAB_SIZE
+        """Of the model; where the scale of the heat map ends."""
         self._layout: TokenLayout | None = None
         self.set_reactive(TokenText.heat_map, heat_map)
 
@@ -251,7 +257,7 @@ class TokenText(Widget, can_focus=True):
         prompt = self.get_component_rich_style("token-text--prompt")
         written = self.get_component_rich_style("token-text--written")
         cursor = self.get_component_styles("token-text--cursor").text_style
-        steps = [self.get_component_styles(f"token-text--{name}") for name in ("certain", "middle", "surprising")]
+        steps = [self.get_component_styles(f"token-text--{name}") for name in HEAT_STOPS]
         _, ground = self.background_colors
         foreground = steps[0].color
         scale = [(ground + step.background) for step in steps]
@@ -262,7 +268,7 @@ class TokenText(Widget, can_focus=True):
             if token.probability is None:
                 style = prompt
             elif self.heat_map:
-                colour = _blend(scale, heat(token.probability))
+                colour = _blend(scale, heat(token.probability, self.vocab_size))
                 style = Style(color=(colour + foreground).rich_color, bgcolor=colour.rich_color)
             else:
                 style = written
@@ -368,7 +374,7 @@ LONGEST_TOKEN = 24
 
 
 class AlternativesLine(Widget):
-    """Two lines: the token with its probability and surprisal, and its five likeliest alternatives."""
+    """Two lines: the token with its probability and surprisal, and its five most probable alternatives."""
 
     DEFAULT_CSS = """
     AlternativesLine { height: 2; padding: 0 2; color: $foreground; background: $surface;
@@ -382,7 +388,7 @@ class AlternativesLine(Widget):
         token = self.token
         muted = Style(dim=True)
         if token is None or token.probability is None:
-            return Text("point at a token: arrow keys in the text, or the mouse", muted, no_wrap=True)
+            return Text("point at a token: the mouse, or esc and then the arrow keys", muted, no_wrap=True)
         nats = surprisal(token.probability)
         line = Text(no_wrap=True, overflow="ellipsis", end="")
         line.append(visible_token(token.text), Style(bold=True, reverse=True))
@@ -390,7 +396,7 @@ class AlternativesLine(Widget):
         line.append(f"  surprisal {nats:.2f} nats, {nats * BITS_PER_NAT:.1f} bits", muted)
         rank = next((n for n, alternative in enumerate(token.alternatives, 1) if alternative.text == token.text), None)
         if token.alternatives:
-            line.append(f"  {'likeliest' if rank == 1 else f'rank {rank}' if rank else 'below the likeliest'}", muted)
+            line.append(f"  {f'rank {rank}' if rank else f'rank > {len(token.alternatives)}'}", muted)
         line.append("\n")
         for number, alternative in enumerate(token.alternatives):
             written = alternative.text == token.text

@@ -1,5 +1,6 @@
 """The prompts and answers of the chat, one turn below the other."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from gpt2tui.preset.schema import GPT2_VOCAB_SIZE
 from gpt2tui.preset.template import Template
 from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import sanitize
@@ -28,7 +30,7 @@ from gpt2tui.tui.chat.engine import (
 )
 from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.chat.record import AnswerRecord, numbers_line, prompt_notes, settings_line
-from gpt2tui.tui.chat.token_text import HOTTEST_BITS, TokenText
+from gpt2tui.tui.chat.token_text import TokenText
 
 
 class ChatAnswer(Vertical):
@@ -122,6 +124,7 @@ class ChatAnswer(Vertical):
         self.facts = facts
         if self._template is not None:
             self.token_text.replace([ShownToken(self.asked)])
+        self.token_text.vocab_size = facts.vocab_size
         if self.choice.reference is None:  # the step at which the weights were copied is known only now
             self._model = sanitize(facts.source, keep_newlines=False)
             head = self.query_one(".answer-head", Static)
@@ -204,6 +207,8 @@ class Transcript(VerticalScroll):
         self._models: Sequence[ModelChoice] = ()
         self._facts: tuple[str, ModelFacts] | None = None  # of the model with that key
         self.heat_map = False
+        self._turn: Horizontal | None = None  # the newest one, if it has two answers
+        self._followed_to = 0.0
 
     def compose(self) -> ComposeResult:
         """The introduction, shown until there is a turn."""
@@ -235,15 +240,30 @@ class Transcript(VerticalScroll):
         self.query_one("#introduction").display = False
         answers = [ChatAnswer(request, choice, heat_map=self.heat_map) for request, choice in pairs]
         self._answers |= {answer.request.number: answer for answer in answers}
-        self.query_one("#turns").mount(Horizontal(*answers, classes="turn"))
+        turn = Horizontal(*answers, classes="turn")
+        self.query_one("#turns").mount(turn)
         while len(self._answers) > MOST_ANSWERS:
             oldest = self._answers.pop(next(iter(self._answers)))
             (oldest.parent if isinstance(oldest.parent, Horizontal) else oldest).remove()
-        self.anchor()
+        self._show_legend()
+        self._turn = turn if len(answers) > 1 else None
+        if self._turn is None:
+            self.anchor()
+            return
+        # Following the end of the longer answer, one would not see the other.
+        self.release_anchor()
+        self.scroll_end(animate=False)
+        self.call_after_refresh(self._begin_to_follow)
+
+    def _begin_to_follow(self) -> None:
+        self._followed_to = self.scroll_y
+        self._follow_turn()
 
     def remove_turns(self) -> None:
         """Removes all turns."""
         self._answers.clear()
+        self._turn = None
+        self._show_legend()
         self.query(".turn").remove()
         self.query_one("#introduction").display = True
 
@@ -263,14 +283,19 @@ class Transcript(VerticalScroll):
     def switch_heat_map(self) -> None:
         """Switches the heat map on or off."""
         self.heat_map = not self.heat_map
-        self._show_legend()
         for answer in self.answers:
             answer.token_text.heat_map = self.heat_map or answer.request.task == "score"
+        self._show_legend()
         if not self.heat_map:
             if "focus-within" in self.pseudo_classes:
                 self.focus()
         elif self.last is not None:
             self.last.token_text.focus()
+
+    def focus_text(self) -> None:
+        """Focuses the newest text with a heat map, so that the arrow keys move on its tokens, else the transcript."""
+        coloured = [answer.token_text for answer in self.answers if answer.token_text.heat_map]
+        (coloured[-1] if coloured else self).focus()
 
     def show_models(self, models: Sequence[ModelChoice]) -> None:
         """Shows the names of the models that answer in the title."""
@@ -297,6 +322,7 @@ class Transcript(VerticalScroll):
         """A model is loaded."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.begin(event.facts, event.prompt_tokens)
+            self._show_legend()
             self.show_facts(answer.choice, event.facts)
 
     @on(AnswerGrew)
@@ -304,6 +330,7 @@ class Transcript(VerticalScroll):
         """Adds tokens to an answer."""
         if (answer := self._answers.get(event.number)) is not None:
             answer.grow(event.tokens, event.statistics, event.seconds)
+            self.call_after_refresh(self._follow_turn)
 
     @on(AnswerEnded)
     def end_answer(self, event: AnswerEnded) -> None:
@@ -318,12 +345,23 @@ class Transcript(VerticalScroll):
             answer.fail(event.message)
 
     def _show_legend(self) -> None:
-        if self.heat_map:
-            self.border_subtitle = Content.assemble(
-                (" certain ", "$foreground on $success 12%"),
-                (" surprising ", "$foreground on $warning 40%"),
-                (f" {HOTTEST_BITS:g} bits ", "$foreground on $error 80%"),
-            )
-        else:
+        """The scale of the heat map, while a text is coloured by it."""
+        coloured = [answer.token_text for answer in self.answers if answer.token_text.heat_map]
+        if not coloured and not self.heat_map:
             answers = self._facts is not None and self._facts[1].template is not None
-            self.border_subtitle = "this model answers prompts" if answers else "a base model continues text"
+            self.border_subtitle = "this model answers prompts" if answers else ""
+            return
+        vocab_size = coloured[-1].vocab_size if coloured else GPT2_VOCAB_SIZE
+        most = math.log2(vocab_size)
+        self.border_subtitle = Content.assemble(
+            "surprisal ",
+            (" 0 ", "$foreground on $success 12%"),
+            (f" {most / 2:.1f} ", "$foreground on $warning 40%"),
+            (f" {most:.1f} bits = log2 {vocab_size:,} ", "$foreground on $error 80%"),
+        )
+
+    def _follow_turn(self) -> None:
+        """Scrolls down while a turn of two grows, until its beginning is at the top, unless the user has scrolled."""
+        if self._turn is not None and self._turn.is_mounted and self.scroll_y == self._followed_to:
+            self.scroll_to(y=min(self._turn.virtual_region.y, self.max_scroll_y), animate=False)
+            self._followed_to = self.scroll_target_y

@@ -1,10 +1,12 @@
 """Which models answer on the Chat screen: saved ones, several at once, and the one that is being trained."""
 
 import pytest
+from rich.cells import cell_len
 
 from gpt2tui.errors import CheckpointError
 from gpt2tui.tui.chat import models as chat_models
-from gpt2tui.tui.chat.models import ModelChoice
+from gpt2tui.tui.chat.model_list import group_lines, shorten_middle
+from gpt2tui.tui.chat.models import ModelChoice, SelectedModels, live_weights
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
@@ -274,3 +276,42 @@ def test_a_checkpoint_beside_a_training_on_the_gpu_answers_from_the_cpu_and_says
         assert "on the CPU" not in str(screen.transcript.border_title)
 
     driven(tmp_path, story, session=session, load=load, takes_gpu_use=True)
+
+
+def test_names_of_runs_are_told_apart_at_every_width():
+    names = [
+        "2026-10-05-181900-no-bias-long-name-for-a-preset",
+        "2026-10-05-181901-no-bias-long-name-for-a-preset",
+        "2026-10-06-181900-no-bias-long-name-for-a-preset",
+        "2026-10-05-181900-no-bias-long-name-for-a-sweep",
+        "my-own-folder-with-a-name-that-is-long",
+    ]
+    for width in (28, 31, 48, 60):
+        lines = group_lines(names, width)
+        assert len(set(lines.values())) == len(names)
+        assert all(cell_len(line) <= width for line in lines.values())
+        assert all(lines[name].startswith("no-bia") for name in names[:4])
+    (line,) = group_lines(["2026-10-05-181900-small"], 31).values()
+    assert line == f"small{' ' * 15}10-05 18:19"
+    assert shorten_middle("abcdefghij", 7) == "abc…hij"
+
+
+def test_a_live_run_is_under_one_heading_although_a_newer_run_exists():
+    own = ModelChoice("/runs/a/step-1", "a", 1)
+    newer = ModelChoice("/runs/b/step-1", "b", 1)
+    chosen = SelectedModels()
+    chosen.update(live_weights("a", 3), [newer, own])
+    assert [choice.group for choice in chosen.all] == ["a", "a", "b"]
+
+
+def test_a_second_model_that_is_gone_is_named(tmp_path):
+    said = []
+
+    async def story(pilot, screen):
+        screen._say = lambda text, severity="information": said.append(text)
+        second = screen.chosen.all[1]
+        screen.chosen.choose_second(second)
+        screen._update_chosen([choice for choice in SAVED if choice != second])
+        assert said == [f"{second.label} is no longer there and does not answer beside the other"]
+
+    driven(tmp_path, story)

@@ -459,3 +459,68 @@ def test_every_size_works_and_can_change_at_any_time(tmp_path):
             await pilot.press("i")  # back to the prompt
 
     driven(tmp_path, story, size=(10, 3), load=short())
+
+
+def test_escape_is_one_step_back_and_never_forward(tmp_path):
+    async def story(pilot, screen):
+        await pilot.press("escape")
+        assert screen.transcript.has_focus
+        await pilot.press("escape", "escape")
+        assert screen.transcript.has_focus
+        screen.query_one("#temperature").focus()
+        await pilot.press("escape")
+        assert screen.transcript.has_focus
+        assert {active.binding.description for key, active in screen.active_bindings.items() if key == "escape"} == {
+            "Back"
+        }
+        await pilot.press("i")
+        assert screen.prompt.has_focus
+
+    driven(tmp_path, story)
+
+
+@pytest.mark.parametrize("keys", [("ctrl+t", "a", "enter"), ("a", "enter", "ctrl+t")])
+def test_arrow_keys_move_in_the_heat_map_after_one_escape(tmp_path, keys):
+    async def story(pilot, screen):
+        await pilot.press(*keys)
+        await until(pilot, lambda: screen.answers)
+        await done(pilot)
+        screen.prompt.focus()
+        await pilot.press("escape")
+        text = screen.answers[0].token_text
+        assert text.has_focus
+        before = text.cursor
+        await pilot.press("right")
+        assert text.cursor == before + 1
+        await until(pilot, lambda: screen.query_one(AlternativesLine).token is text.tokens[text.cursor])
+
+    driven(tmp_path, story)
+
+
+def test_the_scale_of_the_heat_map_ends_at_log2_of_the_models_vocabulary_also_for_a_scored_text(tmp_path):
+    async def story(pilot, screen):
+        assert not screen.transcript.border_subtitle
+        await pilot.press(*"a lazy dog", "ctrl+g")
+        await until(pilot, lambda: screen.answers)
+        await done(pilot)
+        assert "0  6.0  12.0 bits = log2 4,096" in str(screen.transcript.border_subtitle)
+        assert screen.answers[0].token_text.vocab_size == 4096
+
+    driven(tmp_path, story)
+
+
+def test_letters_typed_at_the_seed_act_or_are_refused_with_a_word(tmp_path, monkeypatch):
+    said = []
+
+    async def story(pilot, screen):
+        seed = screen.query_one("#seed")
+        monkeypatch.setattr(seed, "notify", lambda message, **options: said.append(message))
+        seed.focus()
+        await pilot.press("end", "7", "z")
+        assert seed.value == "13377"
+        assert said == ["the seed is a whole number; i: write a prompt"]
+        await pilot.press("i", "x")
+        assert screen.prompt.has_focus
+        assert screen.prompt.text == "x"
+
+    driven(tmp_path, story)

@@ -47,7 +47,7 @@ def driven(keys, *slider, **settings):
         (["end", "right"], 2),
         (["home", "left"], 0),
         ([*"1.25", "enter"], 1.25),
-        ([*"99", "enter"], 2),
+        ([*"99", "enter"], 0.8),
         ([*"1.2", "backspace", "5", "enter"], 1.5),
         ([*"1,5", "enter"], 1.5),
         ([*"1.5", "escape"], 0.8),
@@ -70,6 +70,20 @@ def test_typed_digits_are_taken_when_the_focus_goes_on():
 
     asyncio.run(drive())
     assert app.slider.value == 7
+
+
+@pytest.mark.parametrize(
+    ("slider", "typed", "said"),
+    [
+        (("top-k", 0, 200, 1, 50), "0.8", "top-k is a whole number from 0 to 200, not 0.8"),
+        (("top-p", 0.01, 1, 0.01, 0.9), "99", "top-p is a number from 0.01 to 1, not 99"),
+        (("top-p", 0.01, 1, 0.01, 0.9), "1.2.3", "top-p is a number from 0.01 to 1, not 1.2.3"),
+    ],
+)
+def test_a_number_that_the_setting_cannot_have_is_refused_with_a_word(slider, typed, said):
+    app = driven([*typed, "enter"], *slider)
+    assert app.slider.value == slider[-1]
+    assert [notification.message for notification in app._notifications] == [said]
 
 
 def test_no_float_drifts_over_a_hundred_steps():

@@ -67,9 +67,9 @@ def test_the_token_under_a_place_and_the_place_of_a_token_agree():
     assert layout.token_at(0, 99) is None
 
 
-@pytest.mark.parametrize(("probability", "position"), [(1.0, 0.0), (0.5, 0.1), (2**-10, 1.0), (0.0, 1.0)])
-def test_heat_is_the_surprisal_in_bits_up_to_ten(probability, position):
-    assert heat(probability) == pytest.approx(position)
+@pytest.mark.parametrize(("probability", "position"), [(1.0, 0.0), (0.5, 1 / 12), (2**-12, 1.0), (0.0, 1.0)])
+def test_heat_is_the_surprisal_in_bits_from_0_to_that_of_a_uniform_distribution(probability, position):
+    assert heat(probability, 4096) == pytest.approx(position)
 
 
 class TextApp(App):
