@@ -1,7 +1,7 @@
 """The cost estimate and the Train button. The device and the corpus are looked up in threads, each once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,11 +84,11 @@ class CostPanel(Vertical):
         if self._is_incomplete():
             self._look_soon(self._delay)
 
-    def show_mistakes(self, number: int) -> None:
+    def show_mistakes(self, keys: Sequence[str]) -> None:
         """Shows that the preset is not valid and disables the button."""
         self._loaded = None
         self.query_one("#train", Button).disabled = True
-        self.query_one(Estimator).show_mistakes(number)
+        self.query_one(Estimator).show_mistakes(keys)
 
     def clear(self) -> None:
         """Removes the last preset's costs, before another preset is shown."""

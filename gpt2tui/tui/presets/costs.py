@@ -12,11 +12,11 @@ from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import DataTable, Preset
 from gpt2tui.system.device_speed import DeviceSpeed
 from gpt2tui.system.host_memory import load_torch
+from gpt2tui.tui.presets.library import ASSUMED_CHARACTERS
 
 if TYPE_CHECKING:
     from gpt2tui.data.readiness import DataState
 
-ASSUMED_CHARACTERS = 128  # as in a dry run, where the vocabulary is not known before the corpus is read
 NARROW = 256  # below this width auto may choose another precision; the speed does not depend on the width
 
 T = TypeVar("T")

@@ -119,6 +119,14 @@ class PresetRow:
     """Whether this user's preset is used in place of a shipped one of the same name."""
 
 
+FIRST_PRESET = "small"
+
+
+def _order(preset: ScannedPreset) -> tuple[bool, bool, bool, int, str]:
+    source, count = preset.source, preset.parameters
+    return source.shipped, source.name != FIRST_PRESET, count is None, count or 0, source.name
+
+
 class OpenPresets:
     """The presets in the preset folders, and those opened from other folders.
 
@@ -136,9 +144,12 @@ class OpenPresets:
 
     @property
     def sources(self) -> list[PresetSource]:
-        """All presets, those opened from other folders first."""
+        """All presets in the order of the list: `small`, to begin with, then from small to large, the unknown last.
+
+        The user's come first, so that theirs is found before a shipped one of the same name.
+        """
         elsewhere = [d.source for d in self._documents.values() if d.source.path not in self._scanned]
-        return [*elsewhere, *(preset.source for preset in self._scanned.values())]
+        return [*elsewhere, *(preset.source for preset in sorted(self._scanned.values(), key=_order))]
 
     def update(self, presets: Sequence[ScannedPreset]) -> None:
         """Takes over the presets of a new scan of the folders."""
@@ -185,6 +196,15 @@ class OpenPresets:
     def remove(self, document: PresetDocument) -> None:
         """Removes a document and its edits."""
         self._documents = {path: kept for path, kept in self._documents.items() if kept is not document}
+
+    def neighbour(self, document: PresetDocument) -> str | None:
+        """The path of the preset below a document in its group of the list, else above it, else of any."""
+        sources = self.sources
+        group = [s for s in sources if s.shipped == document.source.shipped]
+        paths = [s.path for s in group]
+        at = paths.index(document.source.path) if document.source.path in paths else len(paths)
+        others = [*paths[at + 1 :], *reversed(paths[:at]), *(s.path for s in sources if s.path not in paths)]
+        return str(others[0]) if others else None
 
     def rows(self, filter: str = "") -> list[PresetRow]:
         """The rows of presets whose names contain the text, ignoring case."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -16,8 +16,9 @@ from gpt2tui.tui.presets.costs import Costs
 
 # Muennighoff et al. 2023, section 6: up to about 4 epochs, repeated data is nearly as good as new data.
 HARMLESS_EPOCHS = 4
-STRIP_WIDTH = 56  # at least this wide and at most STRIP_HEIGHT high, the costs are a strip instead of a column
+STRIP_WIDTH = 40  # at least this wide and at most STRIP_HEIGHT high, the costs are a strip instead of a column
 STRIP_HEIGHT = 7
+STRIP_LINES = 4
 BAR_WIDTH = 4
 MUTED, DIM = "$foreground 65%", "$foreground 45%"
 
@@ -30,7 +31,7 @@ def is_strip(width: int, height: int) -> bool:
 
 
 class Estimator(Widget):
-    """Draws costs in a column, or in a strip of four lines where it is wide and low."""
+    """Draws costs in a column, or in a strip of four lines, or of one, where it is wide and low."""
 
     DEFAULT_CSS = """
     Estimator { height: 1fr; padding: 0 1; }
@@ -40,23 +41,23 @@ class Estimator(Widget):
         super().__init__()
         self._preset: Preset | None = None
         self._costs: Costs | None = None
-        self._mistakes = 0
+        self._mistakes: tuple[str, ...] = ()
 
     def show(self, preset: Preset, costs: Costs) -> None:
         """Shows the costs of a valid preset."""
-        if (preset, costs, 0) != (self._preset, self._costs, self._mistakes):
-            self._preset, self._costs, self._mistakes = preset, costs, 0
+        if (preset, costs, ()) != (self._preset, self._costs, self._mistakes):
+            self._preset, self._costs, self._mistakes = preset, costs, ()
             self.refresh()
 
-    def show_mistakes(self, number: int) -> None:
-        """Shows the number of mistakes; the costs of the last valid preset stay, dimmed."""
-        if number != self._mistakes:
-            self._mistakes = number
+    def show_mistakes(self, keys: Sequence[str]) -> None:
+        """Shows which settings are wrong; the costs of the last valid preset stay, dimmed."""
+        if tuple(keys) != self._mistakes:
+            self._mistakes = tuple(keys)
             self.refresh()
 
     def clear(self) -> None:
         """Shows nothing."""
-        self._preset, self._costs, self._mistakes = None, None, 0
+        self._preset, self._costs, self._mistakes = None, None, ()
         self.refresh()
 
     @property
@@ -69,13 +70,14 @@ class Estimator(Widget):
         width, height = self.size.width, self.size.height
         head: list[Line] = []
         if self._mistakes:
-            head = [Content.styled(f"✗ {counted(self._mistakes, 'mistake')} in the preset", "$text-error bold")]
+            words = f"✗ {counted(len(self._mistakes), 'error')}: {', '.join(self._mistakes)}"
+            head = [Content.styled(line, "$text-error bold") for line in _wrap(words, width)[:3]]
         if self._preset is None or self._costs is None:
             return Content("\n").join(head)
         if is_strip(width, height):
-            lines = _strip(self._preset, self._costs, width)
+            lines = _strip(self._preset, self._costs, width, height)
         else:
-            lines = _fitting_column(self._preset, self._costs, width, height - 2 * len(head))
+            lines = _fitting_column(self._preset, self._costs, width, height - len(head) - bool(head))
             head = [*head, Content("")] if head else []
         if self._mistakes:
             lines = [Content.styled(line.plain, DIM) for line in lines]
@@ -99,7 +101,7 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
         lines += _shares(dataclasses.asdict(e.parameters), compact, width)
         lines.append(Content(""))
     lines += [
-        _row("tokens per step", f"{e.tokens_per_step:,}", width),
+        _row("tokens/step", f"{e.tokens_per_step:,}", width),
         _row("total tokens", f"{_most(e)}{compact(e.tokens)}", width),
         _row("per parameter", f"{_most(e)}{_short(e.tokens_per_parameter)}", width)
         if e.steps_are_a_bound
@@ -115,7 +117,7 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
     lines += [
         Content(""),
         _row("compute", f"{_most(e)}{_power(e.flops)} FLOPs", width),
-        _row("per token", f"{_power(e.flops_per_token)} FLOPs", width),
+        _row("FLOPs/token", _power(e.flops_per_token), width),
         _row("time", _time(costs), width, "bold"),
         _row("", _device(costs), width, DIM),
         Content(""),
@@ -126,8 +128,15 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
     return lines
 
 
-def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
+def _strip(preset: Preset, costs: Costs, width: int, height: int = STRIP_LINES) -> list[Line]:
     e = costs.estimate
+    if height < STRIP_LINES:
+        size = compact(e.parameters.total)
+        line = Content.assemble(
+            (size, "bold"), (" parameters  ", MUTED), (memory_text(e), _memory_style(e) or "bold"),
+            ("  time ", MUTED), (_time(costs), "bold"),
+        )  # fmt: skip
+        return [line.truncate(width, ellipsis=True)]
     about = "" if costs.vocab_size_is_exact else "about "
     memory = f"memory {memory_text(e)}"
     kinds = _largest(vars(e.memory), width - cell_len(memory) - 2)
@@ -135,7 +144,7 @@ def _strip(preset: Preset, costs: Costs, width: int) -> list[Line]:
     rows = [
         Content.assemble(
             (f"{about}{e.parameters.total:,}", "bold"), (" parameters  ", MUTED),
-            f"{e.tokens_per_step:,}", (" tokens per step, ", MUTED),
+            f"{e.tokens_per_step:,}", (" tokens/step, ", MUTED),
             f"{_most(e)}{compact(e.tokens)}", (" in total", MUTED),
         ),
         Content.assemble(
@@ -172,7 +181,7 @@ def _barred(
     """A row that ends in a bar for `share`, from 0 to 1."""
     filled = round(share * BAR_WIDTH)
     gap = " " * max(1, width - cell_len(name) - cell_len(value) - BAR_WIDTH - 1)
-    bar = (f" {'━' * filled}", "$primary"), ("━" * (BAR_WIDTH - filled), "$foreground 12%")
+    bar = (f" {'━' * filled}", "$primary"), ("─" * (BAR_WIDTH - filled), "$foreground 12%")
     return Content.assemble((name, name_style), gap, (value, value_style), *bar)
 
 
@@ -241,8 +250,8 @@ def _epochs(e: Estimate) -> str:
     if e.epochs is None:
         return "size not known"
     if e.epochs <= 1:
-        return f"{_most(e)}{exact_percent(e.epochs)} read"
-    return f"read {_most(e)}{counted(e.epochs, 'time')}"
+        return f"{_most(e)}{exact_percent(e.epochs)} of an epoch"
+    return f"{_most(e)}{counted(e.epochs, 'epoch')}"
 
 
 def _epochs_style(e: Estimate) -> str:

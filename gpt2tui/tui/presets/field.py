@@ -28,7 +28,7 @@ from gpt2tui.tui.widgets.field_input import FieldInput
 Kind = Literal["number", "choice", "switch", "text", "long text", "path", "list"]
 
 LABEL_WIDTH = 24
-NUMBER_WIDTH = 12
+NUMBER_WIDTH = 16
 SWITCH = ("off", "on")
 LONG_TEXT = 10_000  # a text setting that allows this many characters gets several lines
 UNBOUNDED = 10**9  # a maximum from here on is no real limit and is not shown
@@ -43,7 +43,7 @@ NAME, CHANGED, WRONG, HINT = "$foreground 80%", "$text-warning", "$text-error", 
 
 
 class Choice(Widget, can_focus=True):
-    """A row of values, chosen with arrows, h and l, space or the mouse. Any other value is shown first, in red."""
+    """A row of values, chosen with arrows, h and l, or the mouse. Any other value is shown first, in red."""
 
     DEFAULT_CSS = """
     Choice { height: 1; width: auto; }
@@ -51,7 +51,8 @@ class Choice(Widget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "step(-1)", "Previous value", show=False),
         Binding("right,l", "step(1)", "Next value", show=False),
-        Binding("space,enter", "step(1, True)", "Next value", show=False),
+        Binding("enter", "next_field", "Next field", show=False),
+        Binding("space", "say_keys", "Next value", show=False),
         Binding("home", "end(0)", "First value", show=False),
         Binding("end", "end(-1)", "Last value", show=False),
     ]
@@ -79,10 +80,18 @@ class Choice(Widget, can_focus=True):
         parts += [Content.styled(f" {choice} ", chosen if choice == self.value else OTHER) for choice in self.choices]
         return Content("").join(parts)
 
-    def action_step(self, by: int, around: bool = False) -> None:
-        """Chooses the next or the previous value; at an end it stays, or with `around` continues at the other end."""
+    def action_step(self, by: int) -> None:
+        """Chooses the next or the previous value; at an end it stays."""
         at = self.choices.index(self.value) + by if self.value in self.choices else 0
-        self.choose(at % len(self.choices) if around else min(max(at, 0), len(self.choices) - 1))
+        self.choose(min(max(at, 0), len(self.choices) - 1))
+
+    def action_next_field(self) -> None:
+        """Enter leaves the value as it is, as in every other field."""
+        self.screen.focus_next()
+
+    def action_say_keys(self) -> None:
+        """Space, under which other programs have other things, changes nothing and says what does."""
+        self.notify("← and → choose another value", timeout=3, markup=False)
 
     def action_end(self, at: int) -> None:
         """Chooses the first or the last value."""
@@ -103,6 +112,31 @@ class Choice(Widget, can_focus=True):
             start += len(choice) + 2
 
 
+class LongText(TextArea):
+    """Several lines, left as every other field: with Enter, and with ↑ and ↓ at the first and the last line."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("shift+enter,alt+enter,ctrl+j", "new_line", "New line", show=False),
+    ]
+
+    async def on_key(self, event: events.Key) -> None:
+        """Moves between fields before Textual's text area inserts a new line or lets the cursor stay."""
+        at = self.cursor_location
+        if event.key == "enter" or (event.key == "down" and self.navigator.is_last_wrapped_line(at)):
+            leave = self.screen.focus_next
+        elif event.key == "up" and self.navigator.is_first_wrapped_line(at):
+            leave = self.screen.focus_previous
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+        leave()
+
+    def action_new_line(self) -> None:
+        """Inserts a new line."""
+        self.insert("\n")
+
+
 class SettingField(Widget):
     """Draws the text itself and has only the editor as a widget, so that a form of fifty settings opens at once."""
 
@@ -116,7 +150,8 @@ class SettingField(Widget):
         & > Input:focus { background: $foreground 12%; }
         & > TextArea { width: 1fr; height: 3; padding: 0 1; border: none; background: $foreground 5%; }
         & > TextArea:focus { border: none; background: $foreground 12%; }
-        &.-number > Input.-textual-compact { width: 12; }
+        &.-unused > Input, &.-unused > Input.-textual-compact { color: $foreground 45%; }
+        &.-number > Input.-textual-compact { width: 16; }
     }
     """
 
@@ -136,6 +171,7 @@ class SettingField(Widget):
         self.kind = kind
         self._value = value
         self._changed = False
+        self._unused = ""
         self._mistake = ""
         self._lines: list[str] = []
         self.editor = self._make_editor()
@@ -148,10 +184,14 @@ class SettingField(Widget):
         """Sets the height that the editor needs."""
         self._fit()
 
-    def show(self, value: Any, changed: bool) -> None:
-        """Shows a value of another preset or of an undo. A typed text that already means this value stays."""
-        if changed != self._changed:
-            self._changed = changed
+    def show(self, value: Any, changed: bool, unused: str = "") -> None:
+        """Shows a value of another preset or of an undo. A typed text that already means this value stays.
+
+        `unused` is why the setting has no effect beside the others; it is then dimmed.
+        """
+        if (changed, unused) != (self._changed, self._unused):
+            self._changed, self._unused = changed, unused
+            self.set_class(bool(unused), "-unused")
             self.refresh()
         if type(value) is type(self._value) and value == self._value:
             return
@@ -176,14 +216,17 @@ class SettingField(Widget):
 
     def render(self) -> Content:
         """Name, unit and bounds on the first line, the mistake below the editor."""
-        mark, colour = ("✗", WRONG) if self._mistake else ("*", CHANGED) if self._changed else (" ", NAME)
+        mark, colour = ("–", HINT) if self._unused else (" ", NAME)
+        if self._mistake or self._changed:
+            mark, colour = ("✗", WRONG) if self._mistake else ("*", CHANGED)
         name = self.setting.key.rpartition(".")[2]
         label = f"{mark} [{name}]" if self.setting.is_table else f"{mark} {name}"
         bold = " bold" if self.has_focus_within else ""
         parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], colour + bold)]
         if self.kind == "number":
             room = self.size.width - LABEL_WIDTH - NUMBER_WIDTH - 1
-            parts += [Content(" " * (NUMBER_WIDTH + 1)), Content.styled(self._hint(room), HINT)]
+            hint = "not used" if self._unused else self._hint(room)
+            parts += [Content(" " * (NUMBER_WIDTH + 1)), Content.styled(hint, HINT)]
         lines = [Content("").join(parts)] + [Content("")] * (self._editor_height - 1)
         lines += [Content(" " * LABEL_WIDTH) + Content.styled(line, WRONG) for line in self._lines]
         return Content("\n").join(lines)
@@ -235,11 +278,11 @@ class SettingField(Widget):
             case "switch":
                 return Choice(SWITCH, self._as_choice(self._value))
             case "long text":
-                return TextArea(self._as_text(self._value), compact=True, soft_wrap=True, highlight_cursor_line=False)
+                return LongText(self._as_text(self._value), compact=True, soft_wrap=True, highlight_cursor_line=False)
             case _:
                 return FieldInput(
                     self._as_text(self._value),
-                    placeholder="left out" if self.setting.default is None else "",
+                    placeholder="auto" if self.setting.default is None else "",
                     suggester=CorpusSuggester() if self.kind == "path" else None,
                     compact=True,
                 )
@@ -314,7 +357,7 @@ def value_text(value: Any) -> str:
 def as_override(key: str, value: Any) -> str:
     """The setting as an option for a shell, `--set optimizer.lr=0.001`; a left-out setting has no such option."""
     if value is None:
-        return f"{key} is left out"
+        return f"{key} is auto"
     if isinstance(value, str):
         layer, _ = read_overrides([f"{key}={value}"])
         plain = [placed.value for placed in layer.values()] == [value] and value == value.strip() != ""

@@ -15,15 +15,17 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from gpt2tui.preset.files import Setting, settings
+from gpt2tui.preset.schema import VOCAB_SIZES
 from gpt2tui.preset.settings import Values, defaults, optional_tables
 from gpt2tui.system.numbers import counted
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.presets import library as preset_library
 from gpt2tui.tui.presets.document import PresetDocument
 from gpt2tui.tui.presets.field import SettingField, as_override
-from gpt2tui.tui.presets.values import Checked
+from gpt2tui.tui.presets.values import Checked, unused_settings
 
-FIRST_TABLES = {"", "model", "data", "optimizer"}
+FIRST_TABLES = LEFT_TABLES = {"", "model", "data", "optimizer"}
+"""The tables that are mounted first, and where there is room for two columns stand in the left one."""
 
 
 class PresetForm(VerticalScroll, can_focus=False):
@@ -31,8 +33,9 @@ class PresetForm(VerticalScroll, can_focus=False):
 
     DEFAULT_CSS = """
     PresetForm { scrollbar-size-vertical: 1; }
-    PresetForm > SettingField.-table { margin: 1 0 0 0; }
-    PresetForm > .form-table { color: $text-primary; text-style: bold; height: 1; margin: 1 0 0 0; padding: 0 2; }
+    PresetForm .form-column { height: auto; width: 1fr; }
+    PresetForm SettingField.-table { margin: 1 0 0 0; }
+    PresetForm .form-table { color: $text-primary; text-style: bold; height: 1; margin: 1 0 0 0; padding: 0 2; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "app.focus_previous", "Previous field", show=False),
@@ -54,6 +57,11 @@ class PresetForm(VerticalScroll, can_focus=False):
         self._changed: Collection[str] = ()
         self._mistakes: Mapping[str, str] = {}
 
+    def compose(self) -> ComposeResult:
+        """Two columns, one below the other unless the screen is wide."""
+        yield Vertical(classes="form-column -left")
+        yield Vertical(classes="form-column")
+
     def on_mount(self) -> None:
         """Mounts the fields after the first paint, the visible ones first, so that the screen opens sooner."""
         self.call_after_refresh(self._mount_first)
@@ -67,24 +75,30 @@ class PresetForm(VerticalScroll, can_focus=False):
 
     async def _mount_tables(self, names: Collection[str]) -> None:
         """Mounts the titles and fields of these tables."""
-        made: list[Widget] = []
+        made: list[tuple[str, Widget]] = []  # with its table
         for table, members in groupby(settings(), key=lambda setting: setting.table):
             if table not in names:
                 continue
             if table and table not in optional_tables():
-                made.append(Static(f"[{table}]", markup=False, classes="form-table"))
+                made.append((table, Static(f"[{table}]", markup=False, classes="form-table")))
             for setting in members:
                 self._fields[setting.key] = SettingField(setting, self._values[setting.key])
-                made.append(self._fields[setting.key])
-        await self.mount_all(made)
+                made.append((table, self._fields[setting.key]))
+        for column in self.query(".form-column"):
+            wanted = [widget for first, widget in made if (first in LEFT_TABLES) == column.has_class("-left")]
+            await column.mount_all(wanted)
         self.show(self._values, self._changed)
         self.show_mistakes(self._mistakes)
 
     def show(self, values: Values, changed: Collection[str]) -> None:
         """Shows these values and marks those in `changed`."""
         self._values, self._changed = values, changed
+        unused = unused_settings(values)
+        size = VOCAB_SIZES.get(str(values["data.tokenizer"]))
         for field in self.fields():
-            field.show(values[field.setting.key], field.setting.key in changed)
+            if field.setting.key == "model.vocab_size" and isinstance(field.editor, Input):
+                field.editor.placeholder = f"auto ({size:,})" if size else "auto"
+            field.show(values[field.setting.key], field.setting.key in changed, unused.get(field.setting.key, ""))
             field.display = field.setting.is_table or values.get(field.setting.table, True)
 
     def show_mistakes(self, mistakes: Mapping[str, str]) -> None:
@@ -120,7 +134,8 @@ class PresetForm(VerticalScroll, can_focus=False):
         if beyond:
             field = fields[beyond[0] if by > 0 else beyond[-1]]
             field.editor.focus(scroll_visible=False)
-            self.scroll_to(y=field.virtual_region.y - 1, animate=False)  # with the table's name above it
+            self.scroll_to_widget(field, top=True, animate=False)
+            self.scroll_relative(y=-1, animate=False)  # with the table's name above it
 
     @on(Input.Submitted)
     def focus_next(self, event: Input.Submitted) -> None:
@@ -222,9 +237,14 @@ class FormPane(Vertical):
             words = Content(" ".join(sanitize(str(values["description"])).split()))
         else:
             override = printable(as_override(setting.key, values[setting.key]), 200)
-            allowed = setting.allowed + ("; may be left out" if setting.default is None else "")
+            allowed = setting.allowed + ("; empty: auto" if setting.default is None else "")
+            unused = unused_settings(values).get(setting.key, "")
             words = Content.assemble(
-                setting.help, "\n", (override, "$text-accent"), (f"  {allowed}", "$foreground 45%")
+                (f"{unused.capitalize()}. " if unused else "", "$text-warning"),
+                setting.help,
+                "\n",
+                (override, "$text-accent"),
+                (f"  {allowed}", "$foreground 45%"),
             )
         # Its size is fixed, and a layout of the whole screen at each key would be noticeable.
         self.query_one("#setting-help", Static).update(words, layout=False)
@@ -241,7 +261,7 @@ class FormPane(Vertical):
         if document.unreadable:
             state = Content.styled("cannot be read", "$text-error")
         elif wrong:
-            state = Content.styled(f"{counted(wrong, 'mistake')} · F8 next", "$text-error")
+            state = Content.styled(f"{counted(wrong, 'error')} · F8 next", "$text-error")
         title = " · ".join(words)
         if (title, state.plain) == self._titles:
             return  # setting a title redraws the whole form

@@ -19,6 +19,7 @@ from gpt2tui.system.files import replace_text, sync_folder
 from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import printable
 
+ASSUMED_CHARACTERS = 128  # as in a dry run, where the vocabulary is not known before the corpus is read
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
 
 Stamp = tuple[int, int] | None
@@ -153,6 +154,8 @@ class ScannedPreset:
     source: PresetSource
     size: str = ""
     broken: bool = False
+    parameters: int | None = None
+    """The number of parameters, with ASSUMED_CHARACTERS where the corpus decides the vocabulary; None while unknown."""
 
 
 class PresetScan:
@@ -176,7 +179,9 @@ class PresetScan:
 
 def _scan_file(source: PresetSource) -> ScannedPreset:
     try:
-        count = preset_files.check(source.path).preset.known_parameters
+        preset = preset_files.check(source.path).preset
     except Gpt2TuiError:
         return ScannedPreset(source, broken=True)
-    return ScannedPreset(source, compact(count) if count else "")
+    count = preset.known_parameters
+    assumed = preset.with_vocab_size(preset.known_vocab_size or ASSUMED_CHARACTERS).model.parameter_count()
+    return ScannedPreset(source, compact(count) if count else f"~{compact(assumed)}", parameters=assumed)

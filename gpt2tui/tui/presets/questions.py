@@ -70,11 +70,14 @@ async def rename(app: AnyApp, open_presets: OpenPresets, document: PresetDocumen
 async def delete(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:
     """Deletes a user's preset; a shipped preset of the same name is then visible again."""
     text = f"{document.source.path} will be deleted. Runs trained with it keep their own copy."
+    if preset_library.is_shipped_name(document.name):
+        text += f" The shipped {document.name} is used again."
     if await app.push_screen_wait(ConfirmDialog(f"Delete {document.name}?", text, "Keep it", "!Delete")) != "!Delete":
         return None
+    neighbour = open_presets.neighbour(document)
     preset_library.delete(document.source)
     open_presets.remove(document)
-    return document.name
+    return neighbour
 
 
 async def reconcile_with_disk(app: AnyApp, open_presets: OpenPresets, document: PresetDocument) -> str | None:

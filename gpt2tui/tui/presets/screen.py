@@ -16,13 +16,12 @@ from textual.widgets import Button, Input, OptionList
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset.files import LoadedPreset, PresetSource
 from gpt2tui.preset.settings import differences
-from gpt2tui.system.numbers import counted
-from gpt2tui.system.terminal_text import printable
+from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.presets import library as preset_library
 from gpt2tui.tui.presets import questions as preset_questions
 from gpt2tui.tui.presets.cost_panel import CostPanel
-from gpt2tui.tui.presets.document import OpenPresets, PresetDocument
+from gpt2tui.tui.presets.document import FIRST_PRESET, OpenPresets, PresetDocument
 from gpt2tui.tui.presets.field import SettingField
 from gpt2tui.tui.presets.form import FormPane
 from gpt2tui.tui.presets.library import PresetScan, ScannedPreset
@@ -33,7 +32,6 @@ from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 
-FIRST_PRESET = "small"
 FILTER_SECONDS = 0.15  # without typing, before the list is filtered
 CHECK_SECONDS = 0.08  # without typing, before the values are validated and the costs updated
 REMEMBER_SECONDS = 0.5  # on a preset, before it is stored as the one to open at the next start
@@ -53,13 +51,14 @@ class PresetsScreen(ModeScreen):
     HELP = """\
 Every preset keeps its unsaved changes, marked *, until you leave the workbench. A shipped preset is read-only: you can
 change and train it, and save it under another name.
-A mistake is shown below its field. A preset with mistakes cannot be saved or trained.
+An error is shown below its field. A preset with errors cannot be saved or trained. Settings marked – have no effect
+beside the others.
 parameters: all trained weights, the tied embedding counted once. tokens per step: batch_size x gradient_accumulation x
 sequence_length. memory: on one device at the end of a forward pass. time: training steps only, from a measured speed.
 Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the compute (Hoffmann et al. 2022).
 """
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide")]  # noqa: RUF012 - as Screen has it
-    VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-low"), (30, "-tall")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide"), (150, "-huge")]  # noqa: RUF012 - as Screen has it
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (16, "-short"), (20, "-low"), (30, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+t", "train", "Train", key_display="^t", tooltip="trains the values in the form, saved or not"),
         Binding("ctrl+s", "save", "Save", key_display="^s"),
@@ -73,7 +72,7 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
         Binding("delete,D", "delete", "Delete", show=False, key_display="Del"),
         Binding("u", "revert", "Revert", show=False, tooltip="restores the saved values; undo restores your changes"),
         Binding("enter", "edit", "Edit", show=False, tooltip="moves into the form"),
-        Binding("f8", "next_mistake", "Next mistake", show=False),
+        Binding("f8", "next_mistake", "Next error", show=False),
         Binding("escape", "back", "Back", show=False, tooltip="moves back: from the form or the filter to the list"),
     ]
     CSS_PATH = "screen.tcss"
@@ -216,8 +215,12 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
             return
         if stamp is None:
             self._handled_changes.add((document.source.path, stamp))
-            if not document.changed and document is not self._current:
+            if document.unreadable or (not document.changed and document is not self._current):
+                neighbour = self.open_presets.neighbour(document)
                 self.open_presets.remove(document)
+                if document is self._current:
+                    self.notify(f"{name} was deleted on disk", markup=False)
+                    self.select_preset(neighbour or FIRST_PRESET)
             else:
                 self.notify(f"{name} was deleted on disk; saving writes it again", severity="warning", markup=False)
         elif not document.changed:
@@ -267,7 +270,7 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
         if self._checked.preset is not None:
             panel.show(LoadedPreset(document.name, self._checked.preset, (document.source.path,)))
         else:
-            panel.show_mistakes(max(1, len(self._checked.mistakes)))
+            panel.show_mistakes(list(self._checked.mistakes) or ["the file"])
         self._refresh_list()
 
     @on(SettingField.Changed)
@@ -319,7 +322,7 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
         if self._current is not None and self._current.changed:
             self._current.editing.replace(self._current.editing.saved)
             self._show_values()
-            self.notify("restored the saved values; undo restores your changes", timeout=4, markup=False)
+            self.notify("reverted; ^z to undo", timeout=4, markup=False)
 
     def action_next_mistake(self) -> None:
         """Moves to the next field with a mistake."""
@@ -397,9 +400,10 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
         self._validate()
         loaded = document.loaded()
         if loaded is None:
-            wrong = len(self._checked.mistakes)
-            reason = "its file cannot be read" if document.unreadable else counted(wrong, "mistake")
-            self.notify(reason, title=f"Not {action}", severity="error", markup=False)
+            reason = "\n".join(f"{key}: {text}" for key, text in list(self._checked.mistakes.items())[:5])
+            if document.unreadable:
+                reason = f"the file cannot be read: {document.unreadable}"
+            self.notify(sanitize(reason), title=f"Not {action}", severity="error", markup=False)
             self.action_next_mistake()
         return loaded
 

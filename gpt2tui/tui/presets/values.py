@@ -23,6 +23,22 @@ class Checked:
     mistakes: Mapping[str, str] = field(default_factory=dict)
 
 
+def unused_settings(values: Values) -> Mapping[str, str]:
+    """The settings that the others leave without effect, and why; their values are kept and saved."""
+    unused: dict[str, str] = {}
+    if values["optimizer.name"] == "adamw":
+        reason = 'used only with optimizer.name = "muon"'
+        unused |= {"optimizer.muon_lr": reason, "optimizer.muon_momentum": reason}
+    if values["schedule.name"] == "constant":
+        unused["schedule.min_lr"] = 'without effect with schedule.name = "constant"'
+    if values["schedule.name"] != "wsd":
+        unused["schedule.decay_fraction"] = 'used only with schedule.name = "wsd"'
+    if values["tracking.wandb"] == "disabled":
+        reason = 'without effect with tracking.wandb = "disabled"'
+        unused |= {f"tracking.{name}": reason for name in ("project", "run_name", "tags")}
+    return unused
+
+
 def check_values(values: Values) -> Checked:
     """Validates as the command line does; a mistake without a key is put at the description."""
     form = Place("form")

@@ -32,8 +32,8 @@ def text(preset=SMALL, device=FAST, corpus=CORPUS, width=30):
 def test_numbers_are_those_of_the_estimate():
     shown = text()
     assert "3,483,904" in shown
-    assert "tokens per step          2,048" in shown
-    assert "read 2 times" in shown  # 1000 steps of 2,048 tokens in 1,024,000
+    assert "tokens/step              2,048" in shown
+    assert "2 epochs" in shown  # 1000 steps of 2,048 tokens in 1,024,000
     assert "0.588" in shown  # tokens per parameter: 2,048,000 / 3,483,904
     assert "of 80 GB" in shown
 
@@ -75,7 +75,7 @@ def test_every_number_of_a_time_budget_is_a_bound_while_the_speed_is_not_known()
     for name in ("total tokens", "per parameter", "compute", "time"):
         assert "at most" in rows[name]
         assert len(rows[name]) <= 30
-    assert rows["data"].endswith("read at most 2 times")
+    assert rows["data"].endswith("at most 2 epochs")
     assert "at most" not in text(preset)  # the speed is known, and the steps take less than the budget
     strip = _strip(preset, costs(preset, None, CORPUS), 78)
     assert sum(line.plain.count("at most") for line in strip) == 5
@@ -106,3 +106,10 @@ def test_keys_change_only_with_the_settings_that_are_looked_up():
     assert corpus_key(SMALL) == corpus_key(other)
     assert corpus_key(SMALL) != corpus_key(preset_files.load(["default"], [*SHAPE, "data.source=x"]).preset)
     assert hash(corpus_key(SMALL))
+
+
+def test_with_little_height_the_strip_is_one_line_of_what_decides():
+    (line,) = _strip(SMALL, costs(SMALL, FAST, CORPUS), 60, 2)
+    assert line.plain == "3.48M parameters  " + line.plain.partition("  ")[2]
+    assert "190 MB of 80 GB" in line.plain
+    assert "time about 1 s" in line.plain

@@ -126,7 +126,15 @@ def test_choices_and_switches_by_key_and_mouse(monkeypatch):
         await pilot.press("left")
         assert app.editor("model.bias").value == "off"
         app.editor("data.tokenizer").focus()
+        before = app.editor("data.tokenizer").value
         await pilot.press("space")
+        assert app.editor("data.tokenizer").value == before  # neither changes a value in passing
+        assert app.said == ["← and → choose another value"]
+        await pilot.press("enter")
+        assert app.editor("data.tokenizer").value == before
+        assert app.editor("data.validation_fraction").has_focus
+        app.editor("data.tokenizer").focus()
+        await pilot.press("right")
         await settled(pilot)
         tokenizer = app.editor("data.tokenizer")
         assert isinstance(tokenizer, Choice)
@@ -346,7 +354,7 @@ def test_the_estimate_follows_and_is_red_where_memory_is_short(monkeypatch):
         before = estimator.costs
         await write(app, pilot, "model.n_layer", "x")
         assert estimator.costs is before  # what it was stays, dim
-        assert "1 mistake" in screen_text(app)
+        assert "1 error: model.n_layer" in screen_text(app)
         assert app.presets.query_one("#train", Button).disabled
 
     drive(script, monkeypatch)
@@ -478,3 +486,98 @@ def test_escape_at_the_question_about_a_shipped_name_saves_nothing(monkeypatch):
         assert not (user_folder() / "test.toml").exists()
 
     drive(script, monkeypatch)
+
+
+def test_the_description_is_left_as_every_other_field(monkeypatch):
+    async def script(app, pilot):
+        before = app.editor("description").text
+        for keys in (["enter"], ["down"] * before.count("\n") + ["down"] * 3):
+            app.editor("description").focus()
+            await pilot.press(*keys)
+            assert not app.editor("description").has_focus
+        assert app.editor("description").text == before
+        app.editor("description").focus()
+        app.editor("description").move_cursor((0, 0))
+        await pilot.press("shift+enter")
+        assert app.editor("description").text == f"\n{before}"
+
+    drive(script, monkeypatch)
+
+
+def test_small_is_first_then_all_from_small_to_large(monkeypatch):
+    async def script(app, pilot):
+        await until(pilot, lambda: all(row.size for row in app.presets.open_presets.rows() if row.shipped))
+        names = [row.name for row in app.presets.open_presets.rows() if row.shipped]
+        assert names[:2] == ["small", "test"]
+        assert names.index("gpt2-124m") < names.index("gpt2-350m") < names.index("gpt2-774m")
+        assert names[-1] == "gpt2-1558m"
+
+    drive(script, monkeypatch)
+
+
+def test_after_a_deletion_the_neighbour_is_shown(monkeypatch):
+    async def script(app, pilot):
+        for name in ("a", "b", "c"):
+            own_preset(name, "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "b")
+        await pilot.press("D")
+        await until(pilot, lambda: app.screen is not app.presets)
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: title(app) == "c")
+
+    drive(script, monkeypatch)
+
+
+def test_a_file_that_cannot_be_read_and_is_deleted_leaves_the_list(monkeypatch):
+    async def script(app, pilot):
+        path = own_preset("broken", "[oh\n")
+        own_preset("next", "[model]\nn_layer = 2\n")
+        await open_preset(app, pilot, "broken")
+        path.unlink()
+        await until(pilot, lambda: title(app) == "next")
+        assert not any("saving writes it again" in said for said in app.said)
+        assert "broken" not in [row.name for row in app.presets.open_presets.rows()]
+
+    drive(script, monkeypatch)
+
+
+def test_settings_without_effect_are_dimmed_and_say_why(monkeypatch):
+    async def script(app, pilot):
+        await open_preset(app, pilot, "default")
+
+        def dimmed():
+            return {field.setting.key for field in app.form.fields() if field.has_class("-unused")}
+
+        muon = {"optimizer.muon_lr", "optimizer.muon_momentum"}
+        assert muon <= dimmed()
+        app.editor("optimizer.name").focus()
+        await pilot.press("right")
+        await until(pilot, lambda: not muon & dimmed())
+        app.editor("schedule.name").focus()
+        await pilot.press("home")
+        await until(pilot, lambda: {"schedule.min_lr", "schedule.decay_fraction"} <= dimmed())
+        await pilot.press("end")
+        await until(pilot, lambda: not {"schedule.min_lr", "schedule.decay_fraction"} & dimmed())
+        await pilot.press("left")
+        app.editor("schedule.decay_fraction").focus()
+        await until(pilot, lambda: 'used only with schedule.name = "wsd"' in screen_text(app))
+
+    drive(script, monkeypatch, size=(120, 60))
+
+
+def test_a_wide_form_has_two_columns_and_a_small_one_shows_its_fields(monkeypatch):
+    async def wide(app, pilot):
+        left, right = app.editor("model.n_layer").region, app.editor("training.batch_size").region
+        assert right.x > left.right
+        assert right.y < 50
+        assert app.presets.query_one(PresetList).region.width > 24
+
+    async def small(app, pilot):
+        app.form.focus_field()
+        await settled(pilot)
+        shown = [f for f in app.form.fields() if f.region and app.form.region.contains_region(f.region)]
+        assert len(shown) >= 5
+        assert "time about" in screen_text(app)
+
+    drive(wide, monkeypatch, size=(160, 50))
+    drive(small, monkeypatch, size=(60, 16))
