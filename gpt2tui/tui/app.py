@@ -18,8 +18,10 @@ from textual.binding import Binding, BindingType
 from textual.events import Event, Paste
 from textual.filter import LineFilter
 from textual.message import Message
+from textual.message_pump import MessagePump
 from textual.reactive import var
 from textual.screen import ModalScreen, Screen
+from textual.widgets import Footer
 from textual.worker import WorkerFailed
 
 from gpt2tui.errors import Gpt2TuiError
@@ -30,6 +32,7 @@ from gpt2tui.system.styled_output import StyledConsole
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.base import Workbench
 from gpt2tui.tui.contrast import ContrastFilter
+from gpt2tui.tui.customization import load_keymap, load_themes, named_bindings
 from gpt2tui.tui.messages import (
     PreparationAdvanced,
     RunAttached,
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
     from gpt2tui.run.folder import Run
 
 DRAIN_SECONDS = 0.25
-FOOTER_TRIES = 40
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 log = logging.getLogger(__name__)
 
@@ -106,19 +108,23 @@ class WorkbenchApp(App[int]):
         "runs": _runs_screen,
     }
     COMMANDS = App.COMMANDS | {WorkbenchCommands}
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "go('presets')", "Presets", show=False),
-        Binding("2", "go('train')", "Train", show=False),
-        Binding("3", "go('chat')", "Chat", show=False),
-        Binding("4", "go('runs')", "Runs", show=False),
-        Binding("f2", "go('presets')", "Presets", show=False, priority=True),
-        Binding("f3", "go('train')", "Train", show=False, priority=True),
-        Binding("f4", "go('chat')", "Chat", show=False, priority=True),
-        Binding("f7", "go('runs')", "Runs", show=False, priority=True),
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("f1", "help", "Help", show=False),
-        Binding("ctrl+q", "quit", "Quit", priority=True, key_display="^q"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = named_bindings(
+        "app",
+        [
+            Binding("1", "go('presets')", "Presets", show=False),
+            Binding("2", "go('train')", "Train", show=False),
+            Binding("3", "go('chat')", "Chat", show=False),
+            Binding("4", "go('runs')", "Runs", show=False),
+            Binding("f2", "go('presets')", "Presets", show=False, priority=True),
+            Binding("f3", "go('train')", "Train", show=False, priority=True),
+            Binding("f4", "go('chat')", "Chat", show=False, priority=True),
+            Binding("f7", "go('runs')", "Runs", show=False, priority=True),
+            Binding("question_mark", "help", "Help", key_display="?"),
+            Binding("f1", "help", "Help", show=False),
+            Binding("ctrl+q", "quit", "Quit", priority=True, key_display="^q"),
+            Binding("ctrl+z", "do_not_suspend", "Suspend", show=False),
+        ],
+    )
 
     training_status: var[TrainingStatus] = var(TrainingStatus())  # `reactive` would draw the whole screen anew
     """What the mode bar shows."""
@@ -157,6 +163,11 @@ class WorkbenchApp(App[int]):
         self._leaving: int | None = None  # the exit code, while the training saves before the program ends
         self._contrast_filter = ContrastFilter()
         self._control_filter = ControlFilter()
+        themes, wrong = load_themes()
+        for theme in themes:
+            self.register_theme(theme)
+        self._keymap_file, also_wrong = load_keymap()
+        self._wrong_files = [*wrong, *also_wrong]
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
 
@@ -165,6 +176,9 @@ class WorkbenchApp(App[int]):
     async def on_mount(self) -> None:
         """Handles signals, drains the training's events, and opens the mode that was open last."""
         self._handle_signals()
+        self.set_keymap(self._keymap_file)
+        for wrong in self._wrong_files:
+            self.notify(sanitize(wrong), title="Left out", severity="warning", timeout=15, markup=False)
         self.set_interval(DRAIN_SECONDS, self._drain_session)
         # After the first paint: making the first mode's screen takes as long as everything before it.
         self.call_after_refresh(self._open_first_mode)
@@ -453,15 +467,21 @@ class WorkbenchApp(App[int]):
         yield SystemCommand("Screenshot", "Save this screen as an SVG picture", self.action_picture)
         yield SystemCommand("Quit", "A running training saves a checkpoint first · ^q", self.action_quit)
 
-    async def action_picture(self) -> None:
+    def action_do_not_suspend(self) -> None:
+        """Says that the program stays: stopped by the terminal, it would neither train nor draw."""
+        self.notify("^z undoes on the Presets screen alone; ^q leaves the workbench", timeout=5, markup=False)
+
+    def action_picture(self) -> None:
         """Saves a picture of the screen into the current folder, once the palette has gone; a browser downloads it."""
         if self.is_web:
             self.deliver_screenshot()
             return
-        for _ in range(FOOTER_TRIES):  # the footer is rebuilt after the palette
-            if any(key.region for key in self.screen.query("FooterKey")):
-                break
-            await asyncio.sleep(DRAIN_SECONDS / 10)
+        node: MessagePump = self
+        for node in self.screen.query(Footer):
+            node.call_later(node.recompose)  # the palette has emptied it
+        node.call_later(node.call_after_refresh, self._save_picture)
+
+    async def _save_picture(self) -> None:
         try:
             path = await asyncio.to_thread(_write_picture, self.export_screenshot())
         except OSError as error:

@@ -9,6 +9,7 @@ from textual.app import App
 from textual.events import Event, Resize
 from textual.screen import Screen
 
+from gpt2tui.tui.customization import named_bindings
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.settings import UserSettings
 
@@ -74,7 +75,11 @@ class SteadyScreen(Screen[Result]):
 
 
 class ModeScreen(SteadyScreen[None]):
-    """The screen of one of the four modes."""
+    """The screen of one of the four modes. keys.toml names its actions `presets.save` and so on."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        cls.BINDINGS = named_bindings(cls.__name__.removesuffix("Screen").lower(), cls.BINDINGS)
+        super().__init_subclass__(**arguments)
 
     @property
     def workbench(self) -> Workbench:

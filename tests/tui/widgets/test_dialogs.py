@@ -38,7 +38,7 @@ def test_the_screenshot_is_in_the_current_folder_with_its_footer(monkeypatch, tm
             await until(pilot, lambda: "Save this screen" in screen_text(app))
             seen = len(said)
             await pilot.press("down", "enter")
-            await until(pilot, lambda: len(said) > seen)
+            await until(pilot, lambda seen=seen: len(said) > seen)
 
     drive(story)
     pictures = sorted(tmp_path.glob("*.svg"))
