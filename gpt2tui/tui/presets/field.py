@@ -282,7 +282,7 @@ class SettingField(Widget):
             case _:
                 return FieldInput(
                     self._as_text(self._value),
-                    placeholder="auto" if self.setting.default is None else "",
+                    placeholder=("auto" if self.kind == "number" else "none") if self.setting.default is None else "",
                     suggester=CorpusSuggester() if self.kind == "path" else None,
                     compact=True,
                 )
@@ -336,7 +336,7 @@ def parse_value(setting: Setting, text: str) -> Any:
         case "list":
             return [part.strip() for part in text.split(",") if part.strip()]
         case _:
-            return text
+            return None if not text and setting.default is None else text
 
 
 def value_text(value: Any) -> str:
@@ -357,7 +357,7 @@ def value_text(value: Any) -> str:
 def as_override(key: str, value: Any) -> str:
     """The setting as an option for a shell, `--set optimizer.lr=0.001`; a left-out setting has no such option."""
     if value is None:
-        return f"{key} is auto"
+        return f"{key} is left out"
     if isinstance(value, str):
         layer, _ = read_overrides([f"{key}={value}"])
         plain = [placed.value for placed in layer.values()] == [value] and value == value.strip() != ""

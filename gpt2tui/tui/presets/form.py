@@ -237,10 +237,10 @@ class FormPane(Vertical):
             words = Content(" ".join(sanitize(str(values["description"])).split()))
         else:
             override = printable(as_override(setting.key, values[setting.key]), 200)
-            allowed = setting.allowed + ("; empty: auto" if setting.default is None else "")
+            allowed = setting.allowed + ("; may be left empty" if setting.default is None else "")
             unused = unused_settings(values).get(setting.key, "")
             words = Content.assemble(
-                (f"{unused.capitalize()}. " if unused else "", "$text-warning"),
+                (f"{unused[:1].upper()}{unused[1:]}. " if unused else "", "$text-warning"),
                 setting.help,
                 "\n",
                 (override, "$text-accent"),

