@@ -576,7 +576,7 @@ def test_a_wide_form_has_two_columns_and_a_small_one_shows_its_fields(monkeypatc
         app.form.focus_field()
         await settled(pilot)
         assert app.form.size.height >= 7
-        assert "time about" in screen_text(app)
+        assert "parameters  " in screen_text(app)
 
     drive(wide, monkeypatch, size=(160, 50))
     drive(small, monkeypatch, size=(60, 16))
