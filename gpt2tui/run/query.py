@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from gpt2tui.errors import Gpt2TuiError, UsageError
 from gpt2tui.preset.files import load_frozen
@@ -27,6 +27,13 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 _CONDITION = re.compile(r"([\w.-]+)(<=|>=|!=|<|>|=|:)(.*)", re.DOTALL)
+
+
+class HasValues(Protocol):
+    """What conditions look at."""
+
+    def value(self, key: str) -> Any:
+        """The value of a column or setting, as `full_key` returns its key; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Condition:
     comparison: str
     wanted: str
 
-    def holds(self, run: QueriedRun) -> bool:
+    def holds(self, run: HasValues) -> bool:
         """Whether it holds; no comparison but != holds for a value that is not known."""
         value = run.value(self.key)
         if self.comparison == ":":

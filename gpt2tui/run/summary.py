@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import checkpoint, events
 from gpt2tui.run.events_file import LONGEST_LINE
 from gpt2tui.run.folder import Run, is_locked, is_of_this_machine
+from gpt2tui.run.state import RunState, state_at, state_at_end
 from gpt2tui.system.files import open_regular
 from gpt2tui.system.numbers import xz_comparison
-
-State = Literal["running", "finished", "stopped", "failed", "crashed", "unknown", "empty"]
-"""`unknown`: the run has no end, and the process that trained it is one of another machine."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class RunSummary:
 
     name: str
     folder: str
-    state: State
+    state: RunState
     preset: str | None = None
     started: float | None = None
     last_event: float | None = None
@@ -74,6 +72,7 @@ def _read(run: Run) -> RunSummary:
     last_line = ""
     evaluations: list[events.Evaluated] = []
     ending: events.RunFinished | events.RunFailed | None = None
+    paused = False
     best_val_loss: float | None = None
     first_time: float | None = None
     last_time: float | None = None
@@ -88,13 +87,15 @@ def _read(run: Run) -> RunSummary:
                 last_step = sessions[-1].add_last_step(last_line) or last_step
             sessions.append(_Session(event.time, event.time))
             last_line = ""
-            started, ending, best_val_loss = event, None, event.best_val_loss
+            started, ending, best_val_loss, paused = event, None, event.best_val_loss, False
             evaluations = [e for e in evaluations if e.step <= event.step]
         elif isinstance(event, events.NumIterationsChanged) and started is not None:
             started = replace(started, num_iterations=event.num_iterations)
         elif isinstance(event, events.Evaluated):
             evaluations.append(event)
             best_val_loss = event.best_val_loss
+        elif isinstance(event, events.Paused | events.Resumed):
+            paused = isinstance(event, events.Paused)
         elif isinstance(event, events.RunFinished | events.RunFailed):
             ending = event
             best_val_loss = event.best_val_loss if isinstance(event, events.RunFinished) else best_val_loss
@@ -106,17 +107,20 @@ def _read(run: Run) -> RunSummary:
     if sessions:
         last_step = sessions[-1].add_last_step(last_line) or last_step
         last_time = max(last_time or 0.0, sessions[-1].end)
-    message = reason = None
+    message = ending.message if isinstance(ending, events.RunFailed) else None
+    reason = None
+    if isinstance(ending, events.RunFinished):
+        reason, message = ending.reason, ending.rule or None
+    state: RunState
     if is_locked(run):
-        state: State = "running"
-    elif isinstance(ending, events.RunFinished):
-        state, reason, message = (
-            "stopped" if ending.reason == "stopped" else "finished",
-            ending.reason,
-            ending.rule or None,
-        )
-    elif isinstance(ending, events.RunFailed):
-        state, message = "failed", ending.message
+        # After an end, or before the first start, its process prepares to train it.
+        if started is None or ending is not None:
+            state, message, reason = "preparing", None, None
+        else:
+            step = last_step.step if last_step else 0
+            state = state_at(step, started.num_iterations, evaluations[-1] if evaluations else None, paused)
+    elif ending is not None:
+        state = state_at_end(ending)
     elif started is None:
         state = "empty"
     elif is_of_this_machine(run.info()):

@@ -149,7 +149,7 @@ def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | N
     """The ending, the final metrics, and the next command."""
     stopped = event.reason == "stopped"
     head = Text.assemble(
-        ("stopped" if stopped else "done", "bold yellow" if stopped else "bold green"),
+        ("stopped" if stopped else "finished", "bold yellow" if stopped else "bold green"),
         f" after step {event.step:,} of {progress.num_iterations:,}, {duration(event.seconds)}",
     )
     if event.rule:

@@ -14,6 +14,7 @@ from gpt2tui.run.events import (
     RunStarted,
     Step,
 )
+from gpt2tui.run.state import RunState, state_at
 from gpt2tui.system.numbers import xz_comparison
 
 _RECENT_STEPS = 50
@@ -104,6 +105,11 @@ class RunProgress:
     def xz_comparison(self, bits_per_byte: float, short: bool = False) -> str:
         """The figures of xz beside the model's `bits_per_byte`; empty where xz was not tried."""
         return xz_comparison(bits_per_byte, self.xz_bits_per_byte, self.xz_after_training_bits_per_byte, short)
+
+    def state(self, eval_frequency: int = 0) -> RunState:
+        """What the process that trains the run does after these events (see `state_at`)."""
+        trained = bool(self.recent_step_seconds)  # since the start: a resumed run does not repeat its evaluation
+        return state_at(self.step, self.num_iterations, self.evaluation, self.paused, eval_frequency if trained else 0)
 
     @property
     def seconds_per_step(self) -> float | None:

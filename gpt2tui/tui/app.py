@@ -398,17 +398,19 @@ class WorkbenchApp(App[int]):
 
     def _update_status(self) -> None:
         session, progress = self.session, self.session.progress
-        if not session.active and self.attached_status is not None:
-            self.training_status = self.attached_status
+        attached = self.attached_status
+        if not session.active and attached is not None:
+            self.training_status = attached
             return
         preparing = session.preparation
         self.training_status = TrainingStatus(
-            state=session.state,
+            state=session.run_state,
             run=session.run.name if session.run else session.loaded.name if session.loaded else "",
             step=progress.step,
             num_iterations=progress.num_iterations,
             seconds_left=progress.seconds_left,
             preparation=preparing.stage if preparing else "",
+            beside=attached is not None,
         )
 
     def _show_failure(self) -> None:

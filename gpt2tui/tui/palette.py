@@ -101,11 +101,11 @@ class WorkbenchCommands(Provider):
     def _training_entries(self) -> Iterator[Entry]:
         app = self._workbench
         session = app.session
-        if session.state == "running":
+        if session.state == "training":
             yield Entry("Training: pause", "wait after this step", session.pause)
         if session.state in ("pausing", "paused"):
             yield Entry("Training: resume", "end the pause", session.resume)
-        if session.state in ("running", "pausing", "paused"):
+        if session.state in ("training", "pausing", "paused"):
             yield Entry("Training: save a checkpoint now", "after this step", lambda: session.request("checkpoint"))
             yield Entry(
                 "Training: evaluate now", "the validation loss, after this step", lambda: session.request("evaluate")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from gpt2tui.errors import DivergedError, DoesNotFitError, Gpt2TuiError, UsageError
 from gpt2tui.launch import Emitted, Launch, OpenedRun, TrainingStream, drive
 from gpt2tui.run import checkpoint
-from gpt2tui.run.events import Event, Paused, Resumed, RunStarted
+from gpt2tui.run.events import Event, Paused, Resumed, RunFinished, RunStarted
+from gpt2tui.run.state import RunState, state_at_end
 from gpt2tui.system.host_memory import give_back_freed_memory, load_torch
 from gpt2tui.tracking.run_progress import RunProgress
 from gpt2tui.training.controls import Controls, Request
@@ -29,14 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SessionState = Literal[
-    "idle", "preparing", "cancelling", "running", "pausing", "paused", "stopping", "finished", "failed"
+    "idle", "preparing", "cancelling", "training", "pausing", "paused", "saving", "finished", "stopped", "failed"
 ]
-"""The states of the training that this process owns."""
+"""The states of the training that this process owns: those of a run, and `idle` before the first or without a run,
+`cancelling` and `pausing` between a request and its effect. `saving` also stands for a stop before its checkpoint."""
 
-TRAINING: frozenset[SessionState] = frozenset({"running", "pausing", "paused"})
+TRAINING: frozenset[SessionState] = frozenset({"training", "pausing", "paused"})
 """The states in which the training takes requests between two steps."""
 
-ACTIVE: frozenset[SessionState] = TRAINING | {"preparing", "cancelling", "stopping"}
+ACTIVE: frozenset[SessionState] = TRAINING | {"preparing", "cancelling", "saving"}
 """The states in which there is a training, so that no second one may begin."""
 
 
@@ -91,11 +93,19 @@ class TrainingSession:
         self._queue: deque[Emitted | _Ended] = deque()
         self._thread: threading.Thread | None = None
         self._state_reported: SessionState = "idle"
+        self._ending: RunFinished | None = None
 
     @property
     def active(self) -> bool:
         """Whether there is a training, so that no second one may begin."""
         return self.state in ACTIVE
+
+    @property
+    def run_state(self) -> SessionState | RunState:
+        """The state with what the training does between two steps, for the header."""
+        if self.state == "training" and self.progress.num_iterations:
+            return self.progress.state(self.loaded.preset.training.eval_frequency if self.loaded else 0)
+        return self.state
 
     @property
     def loaded(self) -> "LoadedPreset | None":
@@ -111,6 +121,7 @@ class TrainingSession:
         self.preparation = None
         self.progress = RunProgress()
         self.failure = None
+        self._ending = None
         self._controls = Controls()
         self._queue = deque()
         self.state = "preparing"
@@ -122,20 +133,20 @@ class TrainingSession:
 
     def pause(self) -> None:
         """Asks the training to wait after this step."""
-        if self.state == "running":
+        if self.state == "training":
             self.state = "pausing"
             self._controls.pause()
 
     def resume(self) -> None:
         """Resumes a paused training."""
         if self.state in ("pausing", "paused"):
-            self.state = "running"
+            self.state = "training"
             self._controls.resume()
 
     def stop(self) -> None:
         """Asks the training to finish the step, save a checkpoint and end; cancels a preparation."""
         if self.active:
-            self.state = "cancelling" if self.state in ("preparing", "cancelling") else "stopping"
+            self.state = "cancelling" if self.state in ("preparing", "cancelling") else "saving"
             self._controls.stop()
 
     def request(self, what: Request) -> bool:
@@ -210,16 +221,19 @@ class TrainingSession:
 
     def _apply(self, event: Event) -> None:
         self.progress = self.progress.after(event)
+        if isinstance(event, RunFinished):
+            self._ending = event
         if isinstance(event, RunStarted) and self.state in ("preparing", "cancelling"):
-            self.state, self.preparation = "stopping" if self.state == "cancelling" else "running", None
+            self.state, self.preparation = "saving" if self.state == "cancelling" else "training", None
         elif self.state in TRAINING and isinstance(event, Paused | Resumed):
             # The event may answer an earlier request; the latest request decides.
             wanted, paused = self._controls.paused, isinstance(event, Paused)
-            self.state = ("paused" if paused else "pausing") if wanted else "running"
+            self.state = ("paused" if paused else "pausing") if wanted else "training"
 
     def _apply_end(self, error: BaseException | None) -> None:
         if error is None:
-            self.state = "idle" if self.state == "cancelling" else "finished"
+            ended = state_at_end(self._ending) if self._ending else "finished"
+            self.state = "idle" if self.state == "cancelling" else "stopped" if ended == "stopped" else "finished"
             return
         expected = isinstance(error, Gpt2TuiError)
         message = str(error) if expected else f"{type(error).__name__}: {error}"

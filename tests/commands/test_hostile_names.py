@@ -91,7 +91,7 @@ def test_no_command_prints_what_a_terminal_obeys(hostile, capsys):
             assert stream == sanitize(stream), f"{command}: {stream!r}"
         return captured
 
-    assert "done after step 2" in "".join(check("training"))  # the negative control: something was printed
+    assert "finished after step 2" in "".join(check("training"))  # the negative control: something was printed
     for command in COMMANDS:
         words = command.split(" ")
         for name, value in hostile.items():

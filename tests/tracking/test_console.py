@@ -103,7 +103,7 @@ def test_a_whole_run_in_plain_lines():
         "step 40      1,900 steps in all fit the time budget",
         "step 1,900   val loss 2.000  1.131 bits/byte  xz 1.51/1.27, ratio 0.75/0.89  all text",
         "",
-        "done after step 1,900 of 1,900, 2:31",
+        "finished after step 1,900 of 1,900, 2:31",
         "best val loss 2.000",
         "1.131 bits/byte on all of the validation text  xz 1.51, ratio 0.75; after the training text 1.27, ratio 0.89",
         "sample: gpt2tui sample runs/20260102-030405-small",

@@ -53,15 +53,15 @@ def test_a_short_training_goes_from_idle_to_finished(started):
 
 def test_pause_resume_and_stop_pass_through_their_states(started):
     session = started()
-    until(session, "running")
+    until(session, "training")
     session.pause()
     assert session.state == "pausing"
     assert isinstance(until(session, "paused")[-1], Paused)
     session.resume()
-    assert session.state == "running"
+    assert session.state == "training"
     session.stop()
-    assert session.state == "stopping"
-    events = until(session, "finished")
+    assert session.state == "saving"
+    events = until(session, "stopped")
     assert isinstance(events[-2], CheckpointSaved)
     assert events[-1].reason == "stopped"
 
@@ -69,18 +69,18 @@ def test_pause_resume_and_stop_pass_through_their_states(started):
 def test_stop_while_paused_saves(started):
     fake = FakeTraining()
     session = started(fake)
-    until(session, "running")
+    until(session, "training")
     session.pause()
     until(session, "paused")
     session.stop()
-    until(session, "finished")
+    until(session, "stopped")
     assert len(fake.saved) == 1
 
 
 def test_after_fast_changes_the_last_request_counts(started):
     fake = FakeTraining()
     session = started(fake)
-    until(session, "running")
+    until(session, "training")
     for _ in range(20):
         session.pause()
         session.resume()
@@ -100,7 +100,7 @@ def test_a_second_training_is_refused(started):
     with pytest.raises(UsageError, match="running already"):
         session.start(launch())
     session.stop()
-    until(session, "finished")
+    assert session.join(60)
     assert len(fake.launches) == 1
 
 
@@ -116,7 +116,7 @@ def test_requests_reach_the_training_only_while_there_is_one(started):
     assert TrainingSession(FakeTraining()).request("checkpoint") is False
     fake = FakeTraining()
     session = started(fake)
-    until(session, "running")
+    until(session, "training")
     session.pause()
     until(session, "paused")
     assert session.request("evaluate")
@@ -131,10 +131,10 @@ def test_requests_reach_the_training_only_while_there_is_one(started):
 
 def test_live_weights_come_at_a_step_boundary_and_not_after_the_end(started):
     session = started()
-    until(session, "running")
+    until(session, "training")
     assert session.copy_weights().result(60).startswith("weights of step")
     session.stop()
-    until(session, "finished")
+    until(session, "stopped")
     assert session.copy_weights().cancelled()
 
 
@@ -156,7 +156,7 @@ def test_an_unexpected_exception_is_named_by_its_class(started):
 def test_after_a_divergence_a_checkpoint_is_offered_at_half_the_learning_rate(started):
     fake = FakeTraining(fails=diverged(), fails_at=None)
     session = started(fake)
-    until(session, "running")
+    until(session, "training")
     session.request("checkpoint")
     until(session, "failed")
     retry = session.retry_at_half_learning_rate()

@@ -238,7 +238,7 @@ class ChatScreen(ModeScreen):
 
     def _live(self) -> ModelChoice | None:
         session = self.workbench.session
-        if session.state not in ("running", "pausing", "paused") or session.run is None:
+        if session.state not in ("training", "pausing", "paused") or session.run is None:
             return None
         return chat_models.live_weights(session.run.name, session.progress.step)
 

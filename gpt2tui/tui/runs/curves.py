@@ -1,6 +1,5 @@
 """The curves of several runs over each other, and the marks that choose the runs."""
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from gpt2tui.tui.figures import CURVES, TRAIN_LOSS, NamedRun, Options, curve_fig
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.runs.library import RunRow
 from gpt2tui.tui.widgets.line_plot import LinePlot
+from gpt2tui.tui.widgets.mode_bar import short_name
 
 
 class CurvesPlot(LinePlot):
@@ -59,12 +59,6 @@ class CurvesPlot(LinePlot):
         self.border_title = Content.assemble(" · ".join(title), (" · [ ] cycle", "$foreground-muted"))
 
 
-def short_name(name: str) -> str:
-    """A run's name for a legend: `small 12:00` for `2026-01-31-120000-small`."""
-    found = re.fullmatch(r"\d{4}-\d\d-\d\d-(\d\d)(\d\d)\d\d-(.+)", name)
-    return f"{found[3]} {found[1]}:{found[2]}" if found else name
-
-
 # ---- the marked runs
 
 COLOURS = ("primary", "accent", "success", "error", "#cc79a7", "#56b4e9", "#b8a1ff", "#9a8c5c")
@@ -72,7 +66,7 @@ COLOURS = ("primary", "accent", "success", "error", "#cc79a7", "#56b4e9", "#b8a1
 
 
 class RunMarks:
-    """The marked runs, in the order of marking, each with its colour."""
+    """The marked runs, in the order of marking, each with its colour; empty, and not drawn, when all are taken."""
 
     def __init__(self) -> None:
         self.colours: dict[str, str] = {}
@@ -83,15 +77,18 @@ class RunMarks:
     def __contains__(self, name: str) -> bool:
         return name in self.colours
 
-    def toggle(self, name: str) -> bool:
-        """Marks a run, or removes its mark; False when all colours are taken."""
+    def toggle(self, name: str) -> None:
+        """Marks a run, or removes its mark."""
         if name in self.colours:
             del self.colours[name]
-            return True
-        free = [colour for colour in COLOURS if colour not in self.colours.values()]
-        if free:
-            self.colours[name] = free[0]
-        return bool(free)
+        else:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Marks a run."""
+        if name not in self.colours:
+            free = [colour for colour in COLOURS if colour not in self.colours.values()]
+            self.colours[name] = free[0] if free else ""
 
     def keep(self, names: Collection[str]) -> None:
         """Keeps only the marks of these runs."""
@@ -103,7 +100,7 @@ class RunMarks:
 
     def colour(self, name: str) -> str:
         """A run's colour; the first colour for a run without a mark."""
-        return self.colours.get(name, COLOURS[0])
+        return self.colours.get(name) or COLOURS[0]
 
     def pair(self, rows: Sequence[RunRow], pointed: RunRow | None) -> tuple[RunRow, RunRow] | None:
         """The two runs marked last; with one mark, that one and the one under the cursor."""

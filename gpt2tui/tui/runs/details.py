@@ -17,6 +17,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference
 from gpt2tui.run.folder import is_of_this_machine
 from gpt2tui.run.manifest import origin_of
+from gpt2tui.run.state import READ_ONLY
 from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
@@ -52,7 +53,7 @@ class RunDetails(VerticalScroll):
 
     def show_waiting(self, title: str) -> None:
         """Says that the run is being read."""
-        self._show(title, Text("reading …", style="dim"))
+        self._show(title, Text("loading", style="dim"))
 
     def show_nothing(self) -> None:
         """Empties the pane: there is no run under the cursor."""
@@ -104,12 +105,12 @@ def _facts(row: RunRow, contents: RunContents | None) -> Table:
     )
     fact("", after.replace("after the training text", "after training"))
     if contents is None:
-        fact("", "reading …", style="dim")
+        fact("", "loading", style="dim")
         return grid
     if contents.preset is not None:
         for label, text in _preset_facts(contents.preset):
             fact(label, text)
-    _run_facts(contents, fact)
+    _run_facts(row, contents, fact)
     return grid
 
 
@@ -129,7 +130,7 @@ def _preset_facts(preset: Preset) -> list[tuple[str, str]]:
     ]
 
 
-def _run_facts(contents: RunContents, fact: Fact) -> None:
+def _run_facts(row: RunRow, contents: RunContents, fact: Fact) -> None:
     started, info = contents.history.started, contents.info
     with contextlib.suppress(KeyError, TypeError, ValueError):
         if origin := origin_of(info):
@@ -138,7 +139,7 @@ def _run_facts(contents: RunContents, fact: Fact) -> None:
         fact("device", printable(started.device), printable(started.precision))
     if "pid" in info:
         machine = "this machine" if is_of_this_machine(info) else "another machine"
-        fact("process", f"{printable(str(info['pid']))} on {machine}")
+        fact("process", f"{printable(str(info['pid']))} on {machine}", READ_ONLY if row.elsewhere else None)
     if saved := contents.checkpoints:
         steps = ", ".join(f"{c.step:,}" for c in saved[-4:])
         fact("saved", f"step {'… ' if len(saved) > 4 else ''}{steps}", byte_size(sum(c.bytes for c in saved)))

@@ -1,15 +1,17 @@
 """The runs folder as rows for a table, their contents, and what can be done with a run outside the screen."""
 
 import itertools
+import math
 import os
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from textual.message import Message
 from textual.screen import Screen
@@ -18,12 +20,14 @@ from textual.worker import Worker
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset
-from gpt2tui.run import checkpoint
+from gpt2tui.run import checkpoint, query
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
+from gpt2tui.run.state import ACTIVE, RunState
 from gpt2tui.run.summary import RunSummary, summarize
+from gpt2tui.system.files import open_regular
 from gpt2tui.tui.history import RunHistory
 
 
@@ -63,17 +67,39 @@ def read_contents(row: "RunRow") -> RunContents:
     return contents
 
 
-RowState = Literal["running here", "running elsewhere", "finished", "stopped", "failed", "crashed", "unknown", "empty"]
 Signature = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run as the table shows it; `state` includes whether this process or another one trains it."""
+    """A run as the table shows it; `here`: this process trains it."""
 
     run: Run
     summary: RunSummary
-    state: RowState
+    here: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """By dotted key, as they are in the run's preset.toml; empty where it cannot be read."""
+
+    def value(self, key: str) -> Any:
+        """The value of a column or setting, as `query.full_key` returns its key; None where it is not known."""
+        return self.settings.get(key) if "." in key else getattr(self.summary, key)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The peak learning rate of AdamW."""
+        rate = self.settings.get("optimizer.lr")
+        return rate if query.is_number(rate) else None
+
+    @property
+    def batch_size(self) -> int | None:
+        """The sequences of one step."""
+        sizes = [self.settings.get(f"training.{key}") for key in ("batch_size", "gradient_accumulation")]
+        return math.prod(size for size in sizes if isinstance(size, int)) if None not in sizes else None
+
+    @property
+    def state(self) -> RunState:
+        """The state of the run."""
+        return self.summary.state
 
     @property
     def name(self) -> str:
@@ -81,9 +107,14 @@ class RunRow:
         return self.run.folder.name
 
     @property
-    def running(self) -> bool:
+    def training(self) -> bool:
         """Whether some process trains it now."""
-        return self.state in ("running here", "running elsewhere")
+        return self.state in ACTIVE
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process trains it now."""
+        return self.training and not self.here
 
     @property
     def finished_all_steps(self) -> bool:
@@ -99,19 +130,40 @@ class RunListing:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[Signature, RunSummary]] = {}
+        self._known: dict[Path, tuple[Signature, RunRow]] = {}
 
     def read(self, here: Path | None = None) -> list[RunRow]:
         """A row for each run; `here` is the folder of the run that this program trains. Raises nothing."""
-        known, rows = self._known, []
-        self._known = {}
-        for run in runs.all_runs():
+        *_, (rows, _) = self.read_in_parts(here)
+        return rows
+
+    def read_in_parts(self, here: Path | None = None, seconds: float = math.inf) -> Iterator[tuple[list[RunRow], bool]]:
+        """The same rows, and after each `seconds` those so far, the others `loading`; True with the last list."""
+        known, self._known = self._known, {}
+        found = runs.all_runs()
+        rows = [known[run.folder][1] if run.folder in known else _unread(run) for run in found]
+        shown = time.monotonic()
+        # The newest first, as they are listed.
+        for index, run in reversed(list(enumerate(found))):
+            if time.monotonic() - shown > seconds:
+                yield list(rows), False
+                shown = time.monotonic()
             signature = _signature(run)
             before = known.get(run.folder)
-            summary = before[1] if before and before[0] == signature else summarize(run)
-            self._known[run.folder] = signature, summary
-            rows.append(RunRow(run, summary, _state(summary, run, here)))
-        return rows
+            same = before is not None and before[0] == signature
+            row = before[1] if before and same else RunRow(run, summarize(run), settings=_settings(run))
+            rows[index] = row = replace(row, here=here is not None and run.folder.resolve() == here.resolve())
+            self._known[run.folder] = signature, row
+        yield rows, True
+
+
+def _unread(run: Run) -> RunRow:
+    """The row of a run before it is read; it is listed where the time of its preset puts it."""
+    try:
+        started = run.preset_file.stat().st_mtime
+    except OSError:
+        started = None
+    return RunRow(run, RunSummary(run.name, str(run.folder), "loading", started=started))
 
 
 def _signature(run: Run) -> Signature:
@@ -120,6 +172,7 @@ def _signature(run: Run) -> Signature:
         runs.is_locked(run),
         *_stamp(run.events_file),
         *_stamp(run.info_file),
+        *_stamp(run.preset_file),
         *_stamp(run.checkpoints),
     )
 
@@ -132,16 +185,22 @@ def _stamp(path: Path) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns)
 
 
-def _state(summary: RunSummary, run: Run, here: Path | None) -> RowState:
-    if summary.state != "running":
-        return summary.state
-    return "running here" if here is not None and run.folder.resolve() == here.resolve() else "running elsewhere"
+def _settings(run: Run) -> dict[str, Any]:
+    """The settings of a run; without validation, which would take ten times as long."""
+    try:
+        with open(open_regular(run.preset_file), "rb") as file:  # noqa: PTH123 a descriptor
+            tables = tomllib.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {f"{name}.{key}": v for name, table in tables.items() if isinstance(table, dict) for key, v in table.items()}
 
 
 # ---- what has been read, and what to read next
 
 REST = 10  # reading that took t seconds is not repeated for REST * t: at most about a tenth of a core
 MOST_CONTENTS = 24
+PART_SECONDS = 0.3
+"""How long a list is read before its part is shown."""
 
 
 class RunLibrary:
@@ -197,6 +256,8 @@ class Listed(Message):
 
     rows: list[RunRow]
     seconds: float
+    complete: bool = True
+    """Whether all of the rows have been read."""
 
 
 @dataclass
@@ -235,7 +296,8 @@ class RunReader:
     def store(self, message: Listed | ContentsRead) -> None:
         """Stores what was read."""
         if isinstance(message, Listed):
-            self._busy.discard("listing")
+            if message.complete:
+                self._busy.discard("listing")
             self.library.take_rows(message.rows, message.seconds)
         else:
             self._busy.discard("reading")
@@ -252,8 +314,8 @@ class RunReader:
 
     def _list(self, here: Path | None) -> None:
         started = time.monotonic()
-        rows = self.listing.read(here)
-        self._screen.post_message(Listed(rows, time.monotonic() - started))
+        for rows, complete in self.listing.read_in_parts(here, PART_SECONDS):
+            self._screen.post_message(Listed(rows, time.monotonic() - started, complete))
 
     def _read(self, row: RunRow) -> None:
         started = time.monotonic()

@@ -1,5 +1,6 @@
 """The Runs screen: the table of all runs, their curves and details, and what can be done with a run."""
 
+import contextlib
 from typing import ClassVar
 
 from textual import on, work
@@ -10,7 +11,7 @@ from textual.content import Content
 from textual.widgets import Button, Input
 from textual.worker import Worker, WorkerState
 
-from gpt2tui.errors import Gpt2TuiError
+from gpt2tui.errors import Gpt2TuiError, UsageError
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.settings import preset_differences
 from gpt2tui.run.tidying import delete_run
@@ -18,10 +19,11 @@ from gpt2tui.system.numbers import byte_size, counted
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
+from gpt2tui.tui.runs.columns import ColumnsDialog
 from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
 from gpt2tui.tui.runs.details import RunDetails
-from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, longer_command
-from gpt2tui.tui.runs.table import COLUMNS, RunTable, row_matches, sort_rows
+from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, longer_command, repeat_command
+from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, RunTable, sort_rows
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.first_run import FirstRun
@@ -30,6 +32,7 @@ from gpt2tui.tui.widgets.line_plot import INSPECT_KEYS
 from gpt2tui.tui.widgets.mode_bar import ModeBar
 
 REFRESH_SECONDS = 3.0
+LISTED_NAMES = 8  # of the runs that a question is about
 SETTLE_SECONDS = 0.12  # a cursor that moves on does not read every run it passes
 
 
@@ -43,7 +46,7 @@ class RunsScreen(ModeScreen):
         Binding("d", "difference", "Diff", tooltip="What differs between the presets of two runs"),
         Binding("r", "resume", "Resume", tooltip="Resume from its newest checkpoint"),
         Binding("o", "chat", "Chat", tooltip="Chat with its best val checkpoint"),
-        Binding("c", "copy", "Copy", tooltip="Copy the command that repeats the run"),
+        Binding("c", "copy", "Copy", tooltip="Copy the commands that repeat the marked runs, or this one"),
         Binding("s", "sort", "Sort by the next column", show=False),
         Binding("S", "reverse", "Reverse the order", show=False),
         Binding("v", "curve(1)", "Next curve", show=False),
@@ -52,8 +55,10 @@ class RunsScreen(ModeScreen):
         Binding("y", "log_y", "Logarithmic axis", show=False),
         Binding("i", "inspect", "Inspect", show=False, tooltip=INSPECT_KEYS),
         Binding("X", "x_unit", "X axis", show=False, tooltip="steps, tokens or time of training"),
+        Binding("asterisk", "mark_all", "Mark all", show=False, key_display="*", tooltip="All runs that are listed"),
         Binding("u", "unmark", "Remove all marks", show=False),
-        Binding("delete,D", "delete", "Delete", show=False, key_display="Del"),
+        Binding("C", "columns", "Columns", show=False, tooltip="Which columns the table has"),
+        Binding("delete,D", "delete", "Delete", show=False, key_display="Del", tooltip="The marked runs, or this one"),
         Binding("f5", "refresh", "Read the folder again", show=False),
         Binding("escape", "back", "Back", show=False),
     ]
@@ -67,7 +72,10 @@ class RunsScreen(ModeScreen):
         super().__init__()
         self.reader = RunReader(self)
         self._marks = RunMarks()
-        self._sort = ("name", True)
+        self._sort = ("started", True)
+        self._columns: tuple[str, ...] = USUAL
+        self._filter = RunFilter("")
+        self._to_resume: str | None = None
         self._differing = False
         self._listed_before = False
 
@@ -85,7 +93,7 @@ class RunsScreen(ModeScreen):
     def compose(self) -> ComposeResult:
         """The list over curves and details."""
         yield ModeBar()
-        yield FieldInput(placeholder="words of the name, preset or state; esc shows all", id="filter", compact=True)
+        yield FieldInput(placeholder="small val<3.5 lr=0.001 state:finished; esc shows all", id="filter", compact=True)
         yield RunTable(id="runs")
         yield FirstRun()
         with Horizontal(id="below"):
@@ -95,9 +103,11 @@ class RunsScreen(ModeScreen):
 
     def on_mount(self) -> None:
         """Restores the order; reads the runs now, and again and again while in front."""
-        key, _, order = self.workbench.settings.text("runs_sort", "name:down").partition(":")
+        key, _, order = self.workbench.settings.text("runs_sort", "started:down").partition(":")
         if key in {column.key for column in COLUMNS}:
             self._sort = key, order != "up"
+        chosen = self.workbench.settings.text("runs_columns", ",".join(USUAL)).split(",")
+        self._columns = tuple(column.key for column in COLUMNS if column.key in chosen)
         self._settle = self.set_timer(SETTLE_SECONDS, self._read_needed, pause=True)
         self.set_interval(REFRESH_SECONDS, self._tick)
         self.table.focus()
@@ -128,7 +138,7 @@ class RunsScreen(ModeScreen):
     def _shown_below(self) -> list[RunRow]:
         """The run under the cursor, and the marked ones."""
         pointed = self.table.pointed
-        return ([pointed] if pointed else []) + [row for row in self._rows if row.name in self._marks]
+        return ([pointed] if pointed else []) + [row for row in self._rows if self._marks.colours.get(row.name)]
 
     def _read_needed(self) -> None:
         self.reader.read_first_of(self._shown_below)
@@ -146,6 +156,9 @@ class RunsScreen(ModeScreen):
     def _contents_read(self, message: ContentsRead) -> None:
         self.reader.store(message)
         self._show_below()
+        row = self.table.pointed
+        if row is not None and row.name == self._to_resume and message.folder == row.run.folder:
+            self.action_resume()
         self._read_needed()
 
     @on(Worker.StateChanged)
@@ -175,11 +188,13 @@ class RunsScreen(ModeScreen):
 
     def _show_rows(self, point: str = "") -> None:
         query, all_rows = self.query_one("#filter", Input).value, self._rows
-        rows = sort_rows([row for row in all_rows if row_matches(row, query)], *self._sort)
+        with contextlib.suppress(UsageError):  # `_filter_changed` shows it
+            self._filter = RunFilter(query)
+        rows = sort_rows([row for row in all_rows if self._filter.matches(row)], *self._sort)
         colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
-        self.table.show(rows, colours, self._sort, point)
+        self.table.show(rows, colours, self._sort, point, self._columns)
         shown = f"{len(rows)} of {len(all_rows)}" if query else str(len(rows))
-        title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "runs"
+        title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "loading"
         if self._marks:
             title += f" · {len(self._marks)} marked"
         self.table.border_title = Content(title)
@@ -193,6 +208,8 @@ class RunsScreen(ModeScreen):
     @on(RunTable.Pointed)
     def _pointed(self, message: RunTable.Pointed) -> None:
         message.stop()
+        if message.row is None or message.row.name != self._to_resume:
+            self._to_resume = None
         self._show_below()
         self._settle.reset()
         self._settle.resume()
@@ -211,7 +228,7 @@ class RunsScreen(ModeScreen):
 
     def _show_curves(self) -> None:
         row = self.table.pointed
-        chosen = [r for r in self._rows if r.name in self._marks] or ([row] if row else [])
+        chosen = [r for r in self._rows if self._marks.colours.get(r.name)] or ([row] if row else [])
         read = [(r.name, self.reader.library.contents(r), self._marks.colour(r.name)) for r in chosen]
         runs = [(name, contents.history, colour) for name, contents, colour in read if contents is not None]
         self.query_one(CurvesPlot).show_runs(runs, len(chosen))
@@ -223,9 +240,15 @@ class RunsScreen(ModeScreen):
         row = self.table.pointed
         if row is None:
             return
-        if not self._marks.toggle(row.name):
-            self._say(f"{len(self._marks)} runs are marked, and there are no more colours")
-            return
+        self._marks.toggle(row.name)
+        self._show_rows()
+        self._show_below()
+        self._read_needed()
+
+    def action_mark_all(self) -> None:
+        """Marks all runs that are listed."""
+        for row in self.table.rows_shown:
+            self._marks.add(row.name)
         self._show_rows()
         self._show_below()
         self._read_needed()
@@ -275,10 +298,12 @@ class RunsScreen(ModeScreen):
         self._sort_by(message.column)
 
     def _sort_by(self, key: str) -> None:
+        """Sorts, and shows the top of the list."""
         column = next(c for c in COLUMNS if c.key == key)
         self._sort = (key, not self._sort[1] if key == self._sort[0] else column.descending)
         self.workbench.settings.remember("runs_sort", f"{key}:{'down' if self._sort[1] else 'up'}")
         self._show_rows()
+        self.table.move_cursor(row=0, animate=False)
 
     def action_filter(self) -> None:
         """Opens the filter."""
@@ -289,6 +314,10 @@ class RunsScreen(ModeScreen):
     def _filter_changed(self, event: Input.Changed) -> None:
         event.stop()
         self._show_rows()
+        try:
+            RunFilter(event.value)
+        except UsageError as error:  # the filter before it stays
+            self.table.border_title = Content.styled(sanitize(str(error), keep_newlines=False), "$text-warning")
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self, event: Input.Submitted) -> None:
@@ -342,7 +371,7 @@ class RunsScreen(ModeScreen):
         """Shows the run on the Train screen."""
         if row := self.table.pointed:
             self.workbench.settings.remember("run", row.name)
-            if row.state == "running here":
+            if row.training and row.here:
                 self.app.switch_mode("train")
             else:
                 self.workbench.attach_run(row.run)
@@ -350,7 +379,7 @@ class RunsScreen(ModeScreen):
     def action_chat(self) -> None:
         """Chats with the run's best val checkpoint, or with the live weights of this process's training."""
         if row := self.table.pointed:
-            if row.state == "running here":
+            if row.training and row.here:
                 self.workbench.open_chat(None)
             elif not row.summary.checkpoints:
                 self._say(f"{row.name} has no checkpoint to chat with")
@@ -360,14 +389,15 @@ class RunsScreen(ModeScreen):
 
     def action_resume(self) -> None:
         """Resumes the run from its newest checkpoint."""
-        row = self.table.pointed
+        row, self._to_resume = self.table.pointed, None
         if row is None:
             return
         contents = self.reader.library.contents(row)
-        if row.running:
-            self._say(f"{row.name} is running {'here' if row.state == 'running here' else 'in another process'}")
-        elif contents is None:
-            self._say(f"{row.name} is still being read")
+        if row.training:
+            self._say(f"{row.name} is being trained {'here' if row.here else 'by another process'}")
+        elif contents is None:  # `_contents_read` resumes it then
+            self._to_resume = row.name
+            self._read_needed()
         elif not contents.checkpoints:
             self._say(f"{row.name} has no checkpoint to resume from")
         elif contents.preset is None:
@@ -380,38 +410,59 @@ class RunsScreen(ModeScreen):
             loaded = LoadedPreset(name, contents.preset, (row.run.preset_file,))
             self.workbench.start_training(loaded, resume=row.run)
 
+    @property
+    def _chosen_rows(self) -> list[RunRow]:
+        """The marked runs, else the one under the cursor."""
+        pointed = self.table.pointed
+        return [row for row in self._rows if row.name in self._marks] or ([pointed] if pointed else [])
+
     def action_copy(self) -> None:
-        """Copies the command that repeats the run."""
-        if row := self.table.pointed:
-            contents = self.reader.library.contents(row)
-            if contents is not None:
-                self.app.copy_to_clipboard(contents.repeat)
-                self._say(f"copied: {contents.repeat}")
+        """Copies the commands that repeat the marked runs, or the one under the cursor."""
+        commands = [repeat_command(row.run) for row in self._chosen_rows]
+        if commands:
+            self.app.copy_to_clipboard("\n".join(commands))
+            self._say(f"copied: {commands[0] if len(commands) == 1 else counted(len(commands), 'command')}")
 
     def action_delete(self) -> None:
-        """Deletes the run after asking; never one that some process trains."""
-        row = self.table.pointed
-        if row is None:
+        """Deletes the marked runs, or the one under the cursor, after asking; never one that some process trains."""
+        rows = self._chosen_rows
+        training = [row.name for row in rows if row.training]
+        if training:
+            self._say(f"{', '.join(training[:3])}: being trained; stop it first, or remove its mark")
             return
-        if row.running:
-            self._say(f"{row.name} is being trained; stop it first")
+        if not rows:
             return
-        count = row.summary.checkpoints
-        text = (
-            f"{row.run.folder}\n\n{byte_size(row.summary.bytes)} with {count} checkpoint{'' if count == 1 else 's'} "
-            "and all events. It cannot be brought back."
-        )
+        what = rows[0].name if len(rows) == 1 else counted(len(rows), "run")
+        names = [str(row.run.folder) if len(rows) == 1 else row.name for row in rows]
+        if len(names) > LISTED_NAMES:
+            names[LISTED_NAMES:] = [f"and {len(names) - LISTED_NAMES} more"]
+        size = byte_size(sum(row.summary.bytes for row in rows))
+        saved = counted(sum(row.summary.checkpoints for row in rows), "checkpoint")
+        it = "It" if len(rows) == 1 else "They"
+        text = "\n".join(names) + f"\n\n{size} with {saved} and all events. {it} cannot be brought back."
 
         def answered(choice: str | None) -> None:
             if choice == "!Delete":
-                self._delete_in_thread(row)
+                self._delete_in_thread(rows)
 
-        self.app.push_screen(ConfirmDialog(f"Delete {row.name}?", text, "Keep", "!Delete"), answered)
+        self.app.push_screen(ConfirmDialog(f"Delete {what}?", text, "Keep", "!Delete"), answered)
 
     @work(thread=True, group="deleting", exit_on_error=False)
-    def _delete_in_thread(self, row: RunRow) -> None:
-        delete_run(row.run)
-        self.post_message(RunsChanged())
+    def _delete_in_thread(self, rows: list[RunRow]) -> None:
+        try:
+            for row in rows:
+                delete_run(row.run)
+        finally:
+            self.post_message(RunsChanged())
+
+    @work(group="columns", exclusive=True)
+    async def action_columns(self) -> None:
+        """Asks which columns the table has; remembered."""
+        columns = await self.app.push_screen_wait(ColumnsDialog(self._columns))
+        if columns is not None:
+            self._columns = columns
+            self.workbench.settings.remember("runs_columns", ",".join(columns))
+            self._show_rows()
 
     def _say(self, text: str) -> None:
         self.notify(sanitize(text, keep_newlines=False), markup=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from rich.cells import cell_len
@@ -11,24 +12,16 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable
 
-from gpt2tui.system.numbers import byte_size, compact, duration, steps_of
+from gpt2tui.run import query
+from gpt2tui.system.numbers import byte_size, compact, duration, learning_rate, steps_of
 from gpt2tui.system.terminal_text import sanitize
-from gpt2tui.tui.runs.library import RowState, RunRow
-
-STATES: dict[RowState, tuple[str, str]] = {
-    "running here": ("●", "success"),
-    "running elsewhere": ("◉", "accent"),
-    "finished": ("✓", "success"),
-    "stopped": ("■", "foreground"),
-    "failed": ("✗", "error"),
-    "crashed": ("!", "warning"),
-    "unknown": ("?", "foreground-muted"),
-    "empty": ("○", "foreground-muted"),
-}
-"""A sign and a theme colour for each state; the signs differ, so that no colour is needed."""
+from gpt2tui.tui.runs.library import RunRow
+from gpt2tui.tui.states import ELSEWHERE, SIGNS
+from gpt2tui.tui.widgets.mode_bar import cut_in_the_middle
 
 MARK = "◆"
-NAME_WIDTH = 28  # columns go until the names have this many cells: date, time and ten letters of the preset
+NAME_WIDTH = 20  # columns go until the names have this many cells
+PRESET_WIDTH = 16
 SHORTEST_NAME = 10
 
 
@@ -46,7 +39,12 @@ class Column:
 
 
 def _state_text(row: RunRow) -> str:
-    return f"{STATES[row.state][0]} {row.state}"
+    return f"{ELSEWHERE if row.elsewhere else SIGNS[row.state][0]} {row.state}"
+
+
+def _started_text(row: RunRow) -> str:
+    started = row.summary.started
+    return "" if started is None else f"{datetime.fromtimestamp(started):%y-%m-%d %H:%M}"
 
 
 def _step_text(row: RunRow) -> str:
@@ -63,53 +61,62 @@ def _xz_ratio(row: RunRow) -> float | None:
     return bits / xz if bits is not None and xz else None
 
 
-NAME = Column("name", "run", lambda r: sanitize(r.name, False), lambda r: r.name, 0, descending=True, numeric=False)
-RATIO = Column("ratio", "vs xz", lambda r: _optional(_xz_ratio(r), "{:.2f}".format), _xz_ratio, 9)
+NAME = Column("name", "run", lambda r: sanitize(r.name, False), lambda r: r.name, 0, numeric=False)
 COLUMNS = (
     NAME,
-    Column("state", "state", _state_text, lambda r: list(STATES).index(r.state), 1, numeric=False),
-    Column("step", "step", _step_text, lambda r: r.summary.step, 4, descending=True),
+    Column("state", "state", _state_text, lambda r: list(SIGNS).index(r.state), 1, numeric=False),
+    Column("started", "started", _started_text, lambda r: r.summary.started, 7, descending=True, numeric=False),
+    Column(
+        "preset", "preset", lambda r: cut_in_the_middle(sanitize(r.summary.preset or "", False), PRESET_WIDTH),
+        lambda r: r.summary.preset, 8, numeric=False,
+    ),
+    Column(
+        "lr", "lr", lambda r: _optional(r.learning_rate, learning_rate), lambda r: r.learning_rate, 5, descending=True
+    ),
+    Column("batch", "batch", lambda r: _optional(r.batch_size, str), lambda r: r.batch_size, 6, descending=True),
+    Column("step", "step", _step_text, lambda r: r.summary.step, 9, descending=True),
+    Column(
+        "tokens", "tokens", lambda r: _optional(r.summary.tokens_seen, compact),
+        lambda r: r.summary.tokens_seen, 4, descending=True,
+    ),
     Column(
         "best", "best val", lambda r: _optional(r.summary.best_val_loss, "{:.4f}".format),
         lambda r: r.summary.best_val_loss, 2,
     ),
     Column(
-        "bits", "bits/B", lambda r: _optional(r.summary.bits_per_byte, "{:.3f}".format),
+        "bits", "bits/byte", lambda r: _optional(r.summary.bits_per_byte, "{:.3f}".format),
         lambda r: r.summary.bits_per_byte, 3,
     ),
-    RATIO,
+    Column("ratio", "vs xz", lambda r: _optional(_xz_ratio(r), "{:.2f}".format), _xz_ratio, 10),
     Column(
         "parameters", "params", lambda r: _optional(r.summary.parameters, compact),
-        lambda r: r.summary.parameters, 6, descending=True,
-    ),
-    Column(
-        "tokens", "tokens", lambda r: _optional(r.summary.tokens_seen, compact),
-        lambda r: r.summary.tokens_seen, 7, descending=True,
+        lambda r: r.summary.parameters, 11, descending=True,
     ),
     Column(
         "time", "time", lambda r: _optional(r.summary.seconds, duration),
-        lambda r: r.summary.seconds, 5, descending=True,
+        lambda r: r.summary.seconds, 12, descending=True,
     ),
-    Column("disk", "disk", lambda r: byte_size(r.summary.bytes), lambda r: r.summary.bytes, 8, descending=True),
+    Column("disk", "disk", lambda r: byte_size(r.summary.bytes), lambda r: r.summary.bytes, 13, descending=True),
 )  # fmt: skip
+USUAL = ("state", "started", "preset", "lr", "batch", "step", "tokens", "best", "bits", "time")
+"""The columns beside the name until others are chosen."""
 
 
-def fitting(rows: Sequence[RunRow], width: int, sorted_by: str = "") -> list[tuple[Column, int]]:
-    """The columns that fit into `width` cells, with widths: the ratio goes first, then names are cut, then others."""
+def fitting(
+    rows: Sequence[RunRow], width: int, sorted_by: str = "", columns: Sequence[str] = USUAL
+) -> list[tuple[Column, int]]:
+    """Those of the columns that fit into `width` cells, with widths: names are cut first, then columns left out."""
+    chosen = [column for column in COLUMNS if column is NAME or column.key in columns]
     needed = {}
-    for column in COLUMNS:
+    for column in chosen:
         heading = cell_len(column.label) + (2 if column.key == sorted_by else 0)
         needed[column.key] = max([heading, *(cell_len(column.text(row)) for row in rows)])
-    chosen = list(COLUMNS)
     names = len(MARK) + 1 + needed["name"]
     shortest = min(names, NAME_WIDTH, max(SHORTEST_NAME, width // 3))
     while len(chosen) > 1 and shortest + 2 + sum(needed[c.key] + 2 for c in chosen[1:]) > width:
         chosen.remove(max(chosen[1:], key=lambda c: c.goes))
     rest = width - 2 - sum(needed[c.key] + 2 for c in chosen[1:])
-    if RATIO in chosen and rest < names:
-        chosen.remove(RATIO)
-        rest += needed["ratio"] + 2
-    return [(c, max(4, rest) if c is NAME else needed[c.key]) for c in chosen]
+    return [(c, min(names, max(4, rest)) if c is NAME else needed[c.key]) for c in chosen]
 
 
 def sort_rows(rows: Iterable[RunRow], key: str, descending: bool) -> list[RunRow]:
@@ -120,10 +127,22 @@ def sort_rows(rows: Iterable[RunRow], key: str, descending: bool) -> list[RunRow
     return sorted(known, key=column.value, reverse=descending) + [r for r in by_name if column.value(r) is None]
 
 
-def row_matches(row: RunRow, query: str) -> bool:
-    """Whether every word of the query is in the run's name, preset or state; case does not matter."""
-    text = f"{row.name} {row.summary.preset or ''} {row.state}".lower()
-    return all(word in text for word in query.lower().split())
+class RunFilter:
+    """Words and conditions that runs must meet: `small val<3.5 lr=0.001 state:finished`.
+
+    A word must be in the name, preset or state, ignoring case. Raises UsageError for an unknown key, and for < or >
+    with what is not a number.
+    """
+
+    def __init__(self, text: str) -> None:
+        found = query.conditions(text)
+        self._words = [c.wanted.lower() for c in found if c == query.Condition("name", ":", c.wanted)]
+        self._conditions = [c for c in found if c != query.Condition("name", ":", c.wanted)]
+
+    def matches(self, row: RunRow) -> bool:
+        """Whether a run meets all of them."""
+        text = f"{row.name} {row.summary.preset or ''} {row.state}".lower()
+        return all(word in text for word in self._words) and all(c.holds(row) for c in self._conditions)
 
 
 class RunTable(DataTable[Text]):
@@ -158,19 +177,32 @@ class RunTable(DataTable[Text]):
         super().__init__(id=id, cursor_type="row", zebra_stripes=False, cell_padding=1)
         self._rows: list[RunRow] = []
         self._marks: dict[str, str] = {}
-        self._sort: tuple[str, bool] = ("name", True)
+        self._sort: tuple[str, bool] = ("started", True)
+        self._columns: Sequence[str] = USUAL
         self._layout: list[tuple[Column, int]] = []
         self._pointed: str | None = None
+
+    @property
+    def rows_shown(self) -> Sequence[RunRow]:
+        """The runs, in the order of the table."""
+        return self._rows
 
     @property
     def pointed(self) -> RunRow | None:
         """The run under the cursor."""
         return self._rows[self.cursor_row] if 0 <= self.cursor_row < len(self._rows) else None
 
-    def show(self, rows: Sequence[RunRow], marks: dict[str, str], sort: tuple[str, bool], point: str = "") -> None:
+    def show(
+        self,
+        rows: Sequence[RunRow],
+        marks: dict[str, str],
+        sort: tuple[str, bool],
+        point: str = "",
+        columns: Sequence[str] = USUAL,
+    ) -> None:
         """Shows these rows in this order; `marks` gives the marked runs' colours; `point` moves the cursor."""
         target = point or self._pointed
-        self._rows, self._marks, self._sort = list(rows), dict(marks), sort
+        self._rows, self._marks, self._sort, self._columns = list(rows), dict(marks), sort, columns
         self._fill(target)
 
     @property
@@ -178,7 +210,7 @@ class RunTable(DataTable[Text]):
         return self.scrollable_content_region.width or 80
 
     def _fill(self, target: str | None) -> None:
-        layout = fitting(self._rows, self._room, self._sort[0])
+        layout = fitting(self._rows, self._room, self._sort[0], self._columns)
         names = [row.name for row in self._rows]
         same = layout == self._layout and names == [key.value for key in self.rows]
         self._layout = layout
@@ -223,10 +255,10 @@ class RunTable(DataTable[Text]):
         text = Text(column.text(row), no_wrap=True)
         if column is NAME:
             colour = self._marks.get(row.name)
-            text = Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", text)
-            text.truncate(width, overflow="ellipsis")
+            name = cut_in_the_middle(column.text(row), max(1, width - len(MARK) - 1))
+            text = Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", name, no_wrap=True)
         elif column.key == "state":
-            text.stylize(self._colour(STATES[row.state][1]))
+            text.stylize(self._colour(SIGNS[row.state][1]))
         if column.numeric:
             text.align("right", width)
         return text
@@ -243,7 +275,7 @@ class RunTable(DataTable[Text]):
 
     def on_resize(self, event: events.Resize) -> None:
         """Other columns fit now."""
-        if fitting(self._rows, self._room, self._sort[0]) != self._layout:
+        if fitting(self._rows, self._room, self._sort[0], self._columns) != self._layout:
             self._fill(self._pointed)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:

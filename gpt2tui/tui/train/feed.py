@@ -14,14 +14,23 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import folder as runs
-from gpt2tui.run.events import Event, RunStarted
+from gpt2tui.run.events import Event, RunFailed, RunFinished, RunStarted
 from gpt2tui.run.events_file import follow_events, read_events
 from gpt2tui.run.folder import Run, is_of_this_machine
+from gpt2tui.run.state import READ_ONLY, RunState, state_at_end
 from gpt2tui.system.host_memory import total_bytes
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
 
 ELSEWHERE = "trained by another process"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Whether a process holds the lock of a run, None until it is known, and whether the run is one of this machine."""
+
+    held: bool | None = None
+    of_this_machine: bool = True
 
 
 class RunSource:
@@ -35,10 +44,12 @@ class RunSource:
         """The run on show."""
         self.live: DisplayedRun | None = None
         """The training of this process, or the last one that has ended."""
-        self.locked = True
-        """Whether a process holds the lock of the attached run."""
+        self.lock: Lock = Lock()
+        """Of the attached run."""
         self._tail = EventTail()
         self._events_before_history: list[Event] | None = None
+        self._loading = False
+        self._earlier_ending: RunFinished | RunFailed | None = None
 
     @property
     def empty(self) -> bool:
@@ -48,9 +59,34 @@ class RunSource:
     @property
     def note(self) -> str:
         """Who trains the run on show, empty where it is this process."""
-        if not self.view.attached:
+        if not self.view.attached or self.lock.held is None:
             return ""
-        return ELSEWHERE if self.locked else "not training"
+        return ELSEWHERE if self.lock.held else "not training"
+
+    @property
+    def locked(self) -> bool:
+        """Whether another process may train the run on show."""
+        return self.view.attached and self.lock.held is not False
+
+    @property
+    def attached_state(self) -> RunState | None:
+        """The state of the attached run, None when a training of this process is on show."""
+        view, lock = self.view, self.lock
+        if not view.attached:
+            return None
+        if self._loading or lock.held is None:
+            return "loading"
+        started, ending = view.history.started, view.history.ending
+        if lock.held and (started is None or (ending is not None and ending is self._earlier_ending)):
+            return "preparing"  # its process has not begun with this training yet
+        if ending is not None:
+            return state_at_end(ending)
+        if lock.held:
+            preset = view.preset
+            return view.history.progress.state(preset.training.eval_frequency if preset else 0)
+        if started is None:
+            return "empty"
+        return "crashed" if lock.of_this_machine else "unknown"
 
     # ---- the training of this process
 
@@ -93,7 +129,7 @@ class RunSource:
 
     def attach(self, run: Run) -> Callable[[], None]:
         """Shows a run from its file; returns the function that the reading thread runs."""
-        self.locked = True
+        self.lock, self._loading, self._earlier_ending = Lock(), True, None
         self.view = DisplayedRun(attached=True, run=run, waiting="loading")
         return self._tail.begin(run)
 
@@ -104,18 +140,19 @@ class RunSource:
             return False, ()
         if loaded is not None:
             loaded.log_line("watch", ELSEWHERE)
-            self.view = loaded
+            self.view, self._loading = loaded, False
+            self._earlier_ending = loaded.history.ending
         return loaded is not None, events
 
     async def check_lock(self) -> bool:
-        """Updates `locked`; returns whether it has changed."""
+        """Updates `lock`; returns whether it has changed."""
         view = self.view
         if not view.attached or view.run is None:
             return False
-        locked = await asyncio.to_thread(runs.is_locked, view.run)
-        if view is not self.view or locked == self.locked:
+        lock = await asyncio.to_thread(read_lock, view.run)
+        if self.view.run != view.run or lock == self.lock:
             return False
-        self.locked = locked
+        self.lock = lock
         return True
 
     def detach(self) -> bool:
@@ -195,6 +232,14 @@ def run_facts(run: Run, device: str) -> RunFacts:
         train_bytes if isinstance(train_bytes, int) else None,
         _memory_total(device) if here else None,
     )
+
+
+def read_lock(run: Run) -> Lock:
+    """The lock of a run as it is now."""
+    try:
+        return Lock(runs.is_locked(run), is_of_this_machine(run.info()))
+    except (Gpt2TuiError, OSError):
+        return Lock(held=False)
 
 
 def read_history_before(run: Run, before: float) -> DisplayedRun:

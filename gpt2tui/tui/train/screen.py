@@ -234,7 +234,8 @@ class TrainScreen(ModeScreen):
 
     def _update_status(self) -> None:
         """Shows the progress of another process's run on the mode bar."""
-        self.workbench.attached_status = attached_status(self.view, self.source.locked)
+        state = self.source.attached_state
+        self.workbench.attached_status = state and attached_status(self.view, state, self.source.locked)
 
     # ---- drawing
 

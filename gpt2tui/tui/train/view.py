@@ -24,6 +24,8 @@ from gpt2tui.run.events import (
     change_line,
 )
 from gpt2tui.run.folder import Run
+from gpt2tui.run.state import ACTIVE as ACTIVE_RUN
+from gpt2tui.run.state import RunState
 from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tracking.run_progress import RunProgress
@@ -213,7 +215,7 @@ class RunControl:
                 None if self.shown and self.state in ACTIVE and not (action == "pause" and self.can_resume) else False
             )
         if action == "pause":
-            return self.state == "running"
+            return self.state == "training"
         if action in ("resume", "learning_rate"):
             return self.state in ("pausing", "paused")
         if action == "resume_run":
@@ -225,16 +227,9 @@ class RunControl:
         return self.shown if action in _NEED_A_RUN else True
 
 
-def attached_status(view: DisplayedRun, locked: bool) -> TrainingStatus | None:
-    """The progress of another process's run; None for one of this process. `locked`: a process still trains it."""
-    if not view.attached or view.run is None:
-        return None
-    progress, ending = view.history.progress, view.history.ending
-    state: SessionState = "running" if locked else "failed"
-    if isinstance(ending, RunFinished):
-        state = "finished"
-    elif isinstance(ending, RunFailed):
-        state = "failed"
-    elif progress.paused and locked:
-        state = "paused"
-    return TrainingStatus(state, view.run.name, progress.step, progress.num_iterations, progress.seconds_left)
+def attached_status(view: DisplayedRun, state: RunState, locked: bool) -> TrainingStatus:
+    """The progress of another process's run for the mode bar. `locked`: a process still trains it."""
+    progress, name = view.history.progress, view.run.name if view.run else ""
+    left = progress.seconds_left if locked else None
+    active = state in ACTIVE_RUN
+    return TrainingStatus(state, name, progress.step, progress.num_iterations, left, read_only=active)

@@ -9,37 +9,39 @@ from rich.text import Text
 from textual.app import RenderResult
 from textual.widget import Widget
 
+from gpt2tui.run.state import READ_ONLY, RunState
 from gpt2tui.system.numbers import duration, percent, steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.session import TRAINING, SessionState
+from gpt2tui.tui.states import ELSEWHERE, SIGNS
 
 MODES = {"presets": "Presets", "train": "Train", "chat": "Chat", "runs": "Runs"}
 BAR_WIDTHS = (14, 6)
 NAME_WIDTHS = (30, 14)
-DATE = re.compile(r"^\d{4}-\d{2}-\d{2}-\d{6}-(?=.)")  # names of runs begin with it
-STATES: dict[SessionState, tuple[str, str]] = {
-    "preparing": ("◌ PREPARING", "warning"),
-    "cancelling": ("◌ CANCELLING", "warning"),
-    "running": ("● TRAINING", "success"),
-    "pausing": ("◐ PAUSING", "warning"),
-    "paused": ("‖ PAUSED", "warning"),
-    "stopping": ("◌ SAVING", "warning"),
-    "finished": ("■ ENDED", "accent"),
-    "failed": ("✕ FAILED", "error"),
-}
-"""The sign and word of a state, and its theme colour."""
+DATED = re.compile(r"\d{4}-\d\d-\d\d-(\d\d)(\d\d)\d\d-(.+)")
+"""The name of a run, as the program chooses it."""
+
+
+def short_name(name: str) -> str:
+    """A run's name where there is little room: `small 12:00` for `2026-01-31-120000-small`."""
+    found = DATED.fullmatch(name)
+    return f"{found[3]} {found[1]}:{found[2]}" if found else name
 
 
 @dataclass(frozen=True)
 class TrainingStatus:
     """The progress of this process's training, or of another process's run on the Train screen."""
 
-    state: SessionState = "idle"
+    state: SessionState | RunState = "idle"
     run: str = ""
     step: int = 0
     num_iterations: int = 0
     seconds_left: float | None = None
     preparation: str = ""
+    read_only: bool = False
+    """Whether another process trains it."""
+    beside: bool = False
+    """Whether the Train screen shows another run than this one."""
 
     @property
     def fraction(self) -> float:
@@ -95,10 +97,15 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
     """The status in words, the longest first: first the bar is dropped, then the run's name is cut."""
     if status.state == "idle":
         return []
-    word, colour = STATES[status.state]
+    sign, colour = SIGNS[status.state]
+    word = f"{ELSEWHERE if status.read_only and sign == '●' else sign} {status.state.upper()}"
     state = Text(word, Style(bold=True, color=_colour(colours, colour)))
-    name = DATE.sub("", sanitize(status.run, keep_newlines=False))
-    long, short = (name if len(name) <= width else f"{name[: width - 1]}…" for width in NAME_WIDTHS)
+    if status.read_only:
+        state.append(f" {READ_ONLY.upper()}")
+    name = sanitize(short_name(status.run), keep_newlines=False)
+    if status.beside:
+        name = f"training here: {name}"
+    long, short = (cut_in_the_middle(name, width) for width in NAME_WIDTHS)
     if status.state == "preparing":
         what = Text(f"  {sanitize(status.preparation, keep_newlines=False)}") if status.preparation else Text()
         lines = [(long, "  ", state, what), (short, "  ", state, what), (state, what), (state,)]
@@ -125,6 +132,14 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
         (word[:1],),
     ]
     return [Text.assemble(*line, " ") for line in parts]
+
+
+def cut_in_the_middle(name: str, width: int) -> str:
+    """A name in at most `width` characters: the beginning and the end are what tells names apart."""
+    if len(name) <= width:
+        return name
+    end = max(0, width - 1) // 2
+    return f"{name[: max(0, width - 1 - end)]}…{name[len(name) - end :]}"
 
 
 def _bar(fraction: float, width: int, colours: dict[str, str], colour: str) -> Text:

@@ -151,7 +151,7 @@ class LiveSession(TrainingSession):
         from gpt2tui.run.folder import Run
         from gpt2tui.tracking.run_progress import RunProgress
 
-        self.state = "running"
+        self.state = "training"
         self.run = Run(Path("live-run"))
         self.progress = RunProgress(step=412)
         self.copies = []
@@ -198,7 +198,7 @@ def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypat
 
         assert (await at("idle"))[0] == SAVED[0]
         session.run = run
-        for state in ("running", "paused"):
+        for state in ("training", "paused"):
             first, title = await at(state)
             assert first.reference is None
             assert title.startswith("● live-run, live weights")
@@ -206,7 +206,7 @@ def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypat
         screen.query_one("ModelList").focus()
         screen.query_one("ModelList").highlighted = 2
         await pilot.press("enter")
-        first, title = await at("running")
+        first, title = await at("training")
         assert first == SAVED[1]
         assert title.startswith("small, step 600 (newest)")
 

@@ -64,11 +64,11 @@ def test_a_reference_may_be_a_checkpoint_a_run_folder_or_a_runs_name(run):
     [
         ("auto", "idle", (), "all"),
         ("auto", "preparing", (), "none"),
-        ("cuda:1", "running", (), "none"),
-        ("auto", "running", (0.1,), "spare"),
-        ("auto", "stopping", (0.1,), "spare"),
+        ("cuda:1", "training", (), "none"),
+        ("auto", "training", (0.1,), "spare"),
+        ("auto", "saving", (0.1,), "spare"),
         ("auto", "finished", (0.1,), "all"),
-        ("cpu", "running", (0.1,), "all"),
+        ("cpu", "training", (0.1,), "all"),
     ],
 )
 def test_models_leave_the_gpu_to_a_training_until_its_first_step_shows_what_it_needs(device, state, steps, expected):

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from gpt2tui.errors import UsageError
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.tui.runs import library as library
 from gpt2tui.tui.runs.library import RunListing, read_contents
-from gpt2tui.tui.runs.table import COLUMNS, fitting, row_matches, sort_rows
+from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, fitting, sort_rows
 from tests.tui.fake_runs import append, write_run
 
 
@@ -30,12 +31,13 @@ def test_only_a_run_that_changed_is_read_again(monkeypatch):
 
 
 def test_a_lock_that_comes_or_goes_is_a_change():
-    run = write_run("a", ending="crashed")
+    run = write_run("a", steps=40, ending="crashed")
     listing = RunListing()
     assert states(listing.read()) == {"a": "crashed"}
     with runs.locked(run):
-        assert states(listing.read()) == {"a": "running elsewhere"}
-        assert states(listing.read(here=run.folder)) == {"a": "running here"}
+        assert states(listing.read()) == {"a": "training"}
+        assert [row.elsewhere for row in listing.read()] == [True]
+        assert [row.elsewhere for row in listing.read(here=run.folder)] == [False]
     assert states(listing.read()) == {"a": "crashed"}
 
 
@@ -94,9 +96,45 @@ def test_the_ratio_to_xz_is_a_column():
 def test_filter_words_are_looked_for_in_name_preset_and_state():
     write_run("a-long-name", preset="small", ending="failed")
     (row,) = RunListing().read()
-    assert row_matches(row, "")
-    assert row_matches(row, "LONG fail small")
-    assert not row_matches(row, "long stopped")
+    assert RunFilter("").matches(row)
+    assert RunFilter("LONG fail small").matches(row)
+    assert not RunFilter("long stopped").matches(row)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("best<3.5 lr=0.001", "a"),
+        ("best<3.5 lr=1e-3 state:finished", "a"),
+        ("lr>0.001", "b"),
+        ("state:stopped", "b"),
+        ("batch_size=16 steps", ""),
+        ("tokens>100k", "a b"),
+        ("training.seed=7", "b"),
+    ],
+)
+def test_conditions_choose_runs_by_numbers_settings_and_state(text, found):
+    write_run("a", overrides=["optimizer.lr=0.001"])
+    write_run("b", steps=60, ending="stopped", overrides=["optimizer.lr=0.01", "training.seed=7"])
+    assert [row.name for row in RunListing().read() if RunFilter(text).matches(row)] == found.split()
+
+
+@pytest.mark.parametrize("text", ["val<", "val<many", "nonsense=3"])
+def test_a_condition_that_cannot_be_read_is_an_error(text):
+    with pytest.raises(UsageError):
+        RunFilter(text)
+
+
+def test_a_long_list_is_shown_before_all_of_it_is_read():
+    for name in "abc":
+        write_run(name)
+    listing = RunListing()
+    parts = list(listing.read_in_parts(seconds=-1.0))
+    assert [complete for _, complete in parts] == [False, False, False, True]
+    assert states(parts[0][0]) == {"a": "loading", "b": "loading", "c": "loading"}
+    assert states(parts[1][0]) == {"a": "loading", "b": "loading", "c": "finished"}  # the newest first
+    assert states(parts[-1][0]) == dict.fromkeys("abc", "finished")
+    assert states(next(listing.read_in_parts(seconds=-1.0))[0]) == dict.fromkeys("abc", "finished")  # known by now
 
 
 @pytest.mark.parametrize("width", [4, 20, 40, 60, 78, 100, 118, 300])
@@ -106,5 +144,5 @@ def test_columns_fit_and_the_name_never_goes(width):
     layout = fitting(RunListing().read(), width)
     assert layout[0][0].key == "name"
     assert sum(cells + 2 for _, cells in layout) <= max(width, 6)
-    if width >= 118:  # the ratio to xz is left out before a name is cut
-        assert len(layout) == len(COLUMNS) - (width < 300)
+    if width == 300:
+        assert len(layout) == 1 + len(USUAL)

@@ -1,10 +1,14 @@
 """The Runs screen: what it lists, draws and compares, and what it asks of the workbench."""
 
 import json
+import threading
 from types import SimpleNamespace
+
+import pytest
 
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
+from gpt2tui.tui.runs import library
 from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
@@ -32,29 +36,31 @@ def test_runs_are_listed_newest_first_with_their_states():
     async def script(app, pilot):
         assert [name[-1] for name in app.names()] == ["e", "d", "c", "b", "a"]
         assert [cell(app, name, "state")[2:] for name in app.names()] == [
-            "running elsewhere", "failed", "crashed", "stopped", "finished",
+            "training", "failed", "crashed", "stopped", "finished",
         ]  # fmt: skip
         assert cell(app, app.names()[-1], "step") == "100/100"
-        assert cell(app, app.names()[-1], "parameters") == "174k"
+        assert cell(app, live.name, "state") == "◉ training"
+        assert cell(app, app.names()[-1], "lr") == "3.00e-3"
+        assert cell(app, app.names()[-1], "batch") == "16"
         assert cell(app, app.names()[-1], "tokens") == "205k"
 
     with runs.locked(live):
         drive(script)
 
 
-def test_a_run_that_this_process_trains_is_running_here():
-    live = write_run("2026-01-05-000000-e", ending="crashed")
+def test_a_run_that_this_process_trains_has_another_sign():
+    live = write_run("2026-01-05-000000-e", steps=40, ending="crashed")
     app = RunsApp()
     app.session = SimpleNamespace(run=live, active=True)
 
     async def script(app, pilot):
-        assert cell(app, live.name, "state") == "● running here"
+        assert cell(app, live.name, "state") == "● training"
         await pilot.press("o")
         assert app.asked == [("chat", None)]  # the live weights
         await pilot.press("delete")
         assert "stop it first" in app.said[-1]
         await pilot.press("r")
-        assert "is running here" in app.said[-1]
+        assert "is being trained here" in app.said[-1]
 
     with runs.locked(live):
         drive(script, app=app)
@@ -113,8 +119,9 @@ def test_sorting_is_remembered_and_unknown_numbers_come_last():
     write_run("2026-01-03-000000-c", steps=3, ending="failed")  # never evaluated
 
     async def sort_by_best(app, pilot):
-        await pilot.press("s", "s", "s")
+        await pilot.press(*"s" * 6)
         await settle(pilot)
+        assert app.screen._sort == ("best", False)
         assert [name[-1] for name in app.names()] == ["a", "b", "c"]
         await pilot.press("S")
         await settle(pilot)
@@ -342,7 +349,7 @@ def test_nothing_is_read_while_another_mode_is_in_front():
 
     async def script(app, pilot):
         screen, reads = app.screen, []
-        screen.reader.listing.read = lambda here: reads.append(here) or []
+        screen.reader.listing.read_in_parts = lambda here, seconds: reads.append(here) or [([], True)]
         await app.switch_mode("train")
         screen._tick()
         await settle(pilot)
@@ -378,7 +385,149 @@ def test_summaries_have_every_number_of_the_contract():
         assert row.summary.checkpoints == 2
         assert row.summary.bytes == sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file())
         assert json.loads(run.info_file.read_text())["preset"] == row.summary.preset
-        for column in ("best", "bits", "time", "disk"):
+        for column in ("best", "bits", "time", "tokens"):
             assert cell(app, run.name, column)
 
     drive(script)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Nothing but the run under the cursor at first is read until this is set."""
+    may, real = threading.Event(), library.read_contents
+    first = iter([True])
+    monkeypatch.setattr(library, "read_contents", lambda row: (next(first, False) or may.wait(60)) and real(row))
+    return may
+
+
+def test_a_resume_asked_for_before_the_run_is_read_is_not_lost(read):
+    write_run("2026-01-01-000000-a", steps=40, ending="stopped", checkpoints=(40,))
+    write_run("2026-01-02-000000-b")
+
+    async def script(app, pilot):
+        await pilot.press("down", "r")
+        assert app.asked == []
+        read.set()
+        await settle(pilot, lambda: bool(app.asked))
+        ((what, _, resume),) = app.asked
+        assert (what, resume.name) == ("train", "2026-01-01-000000-a")
+
+    drive(script)
+
+
+def test_a_resume_asked_for_is_given_up_when_the_cursor_moves_on(read):
+    write_run("2026-01-01-000000-a")
+    write_run("2026-01-02-000000-b", steps=40, ending="stopped", checkpoints=(40,))
+    write_run("2026-01-03-000000-c")
+
+    async def script(app, pilot):
+        await pilot.press("down", "r", "down")
+        read.set()
+        await settle(pilot)
+        await pilot.press("up")
+        await settle(pilot)
+        assert app.asked == []
+
+    drive(script)
+
+
+def test_sorting_shows_the_top_of_the_list():
+    for day in range(1, 29):
+        write_run(f"2026-01-{day:02}-000000-a")
+
+    async def script(app, pilot):
+        await pilot.press("end")
+        await settle(pilot, lambda: app.table.cursor_row == 27)
+        await pilot.press("s")
+        await settle(pilot)
+        assert (app.table.cursor_row, app.table.scroll_y) == (0, 0)
+
+    drive(script)
+
+
+def test_marked_runs_are_deleted_after_one_question_and_the_cursor_goes_to_a_neighbour():
+    for day in range(1, 13):
+        write_run(f"2026-01-{day:02}-000000-{'old' if day < 11 else 'new'}")
+
+    async def script(app, pilot):
+        await pilot.press("slash", *"old", "enter", "asterisk")
+        assert "10 of 12 runs · 10 marked" in str(app.table.border_title)
+        await pilot.press("D")
+        await pilot.pause()
+        assert app.screen._title == "Delete 10 runs?"
+        assert "and 2 more" in screen_text(app)
+        await pilot.press("tab", "enter")
+        await settle(pilot, lambda: not any("old" in run.name for run in runs.all_runs()))
+        await pilot.press("escape")
+        await settle(pilot, lambda: len(app.names()) == 2)
+        assert app.table.pointed is not None
+        assert app.table.pointed.name in str(app.screen.query_one(RunDetails).border_title)
+
+    drive(script)
+
+
+def test_the_run_after_a_deleted_one_is_selected():
+    for day in (1, 2, 3):
+        write_run(f"2026-01-0{day}-000000-a")
+
+    async def script(app, pilot):
+        await pilot.press("down")
+        await settle(pilot)
+        await pilot.press("delete")
+        await pilot.pause()
+        await pilot.press("tab", "enter")
+        await settle(pilot, lambda: len(app.names()) == 2)
+        assert str(app.screen.query_one(RunDetails).border_title) == "2026-01-01-000000-a"
+        assert legend(app)
+
+    drive(script)
+
+
+def test_columns_are_chosen_and_remembered():
+    write_run("2026-01-01-000000-a")
+
+    async def choose(app, pilot):
+        assert "params" not in screen_text(app)
+        await pilot.press("C")
+        await settle(pilot)
+        await pilot.press("space", *["down"] * 10, "space", "enter")  # the state off, the parameters on
+        await settle(pilot)
+        assert cell(app, app.names()[0], "parameters") == "174k"
+
+    async def again(app, pilot):
+        keys = [column.key for column, _ in app.table._layout]
+        assert "parameters" in keys
+        assert "state" not in keys
+
+    drive(choose)
+    drive(again)
+
+
+def test_a_filter_that_cannot_be_read_says_so_and_keeps_the_list():
+    write_run("2026-01-01-000000-a")
+    write_run("2026-01-02-000000-b", steps=40, ending="stopped")
+
+    async def script(app, pilot):
+        await pilot.press("slash")
+        app.screen.query_one("#filter").value = "step<50"
+        await settle(pilot)
+        assert app.names() == ["2026-01-02-000000-b"]
+        app.screen.query_one("#filter").value = "step<50 vall<3"
+        await settle(pilot)
+        assert app.names() == ["2026-01-02-000000-b"]
+        assert "vall is no column or setting" in str(app.table.border_title)
+
+    drive(script)
+
+
+def test_long_names_keep_their_beginning_and_their_end():
+    name = "2026-01-01-000000-a-very-long-name-of-a-run-that-ends-with-lr-3"
+    write_run(name)
+
+    async def script(app, pilot):
+        shown = cell(app, name, "name")
+        assert shown.startswith("2026-01")
+        assert "…" in shown
+        assert shown.endswith("lr-3")
+
+    drive(script, size=(80, 24))

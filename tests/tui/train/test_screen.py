@@ -41,7 +41,7 @@ async def workbench(training=None, size=(120, 36), **arguments):
         async with app.run_test(size=size) as pilot:
             await first_mode(pilot)
             if training:
-                await until(pilot, lambda: session.state == "running" and app.screen.view.history.step is not None)
+                await until(pilot, lambda: session.state == "training" and app.screen.view.history.step is not None)
             yield app, pilot
     finally:
         session.stop()
@@ -208,7 +208,7 @@ def test_space_pauses_and_resumes_and_the_footer_says_so():
             await until(pilot, lambda: app.session.state == "paused")
             assert app.screen.active_bindings["space"].binding.description == "Resume"
             await pilot.press("space")
-            await until(pilot, lambda: app.session.state == "running")
+            await until(pilot, lambda: app.session.state == "training")
             assert app.screen.active_bindings["space"].binding.description == "Pause"
 
     run(test())
@@ -229,7 +229,7 @@ def test_stop_asks_first():
         async with workbench(StoryTraining()) as (app, pilot):
             await pilot.press("x")
             await until(pilot, lambda: len(app.screen_stack) == 2)
-            assert app.session.state == "running"
+            assert app.session.state == "training"
             await pilot.press("escape")
             await until(pilot, lambda: len(app.screen_stack) == 1)
             await pilot.press("x")
@@ -504,7 +504,7 @@ def test_a_divergence_offers_half_the_learning_rate():
         async with app.run_test(size=(120, 36)) as pilot:
             await until(pilot, lambda: "Resume at half" in screen_text(app))
             await pilot.press("enter")
-            await until(pilot, lambda: app.session.state == "running")
+            await until(pilot, lambda: app.session.state == "training")
             assert [launched.learning_rate_factor for launched in training.launches] == [None, 0.5]
             app.session.stop()
             app.session.join(5)
