@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from rich.table import Table
 from rich.text import Text
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -40,9 +41,10 @@ class HelpScreen(Dialog[None]):
                 table = Table.grid(padding=(0, 2))
                 table.add_column(min_width=KEYS_WIDTH, no_wrap=True)
                 table.add_column()
-                for key, what in keys:
+                for key, what, acts in keys:
                     name, _, more = what.partition(" (")
-                    table.add_row(Text(key, "bold"), Text.assemble(name, (f" ({more}" if more else "", "dim")))
+                    text = Text.assemble(name, (f" ({more}" if more else "", "dim"))
+                    table.add_row(Text(key, "bold" if acts else "dim"), text if acts else Text(what, "dim"))
                 yield Static(table)
             if self._definitions:
                 yield Static(Text("Definitions"), classes="help-place")
@@ -53,15 +55,24 @@ class HelpScreen(Dialog[None]):
         self.query_one("#help-box").focus()
 
 
-def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
-    """The enabled bindings with a description: the screen's, the focused widget's, the app's, as (keys, description).
+def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str, bool]]]:
+    """The bindings with a description: the screen's, the focused widget's, the app's.
 
-    Keys of one action share a line, and so do all keys with which Textual edits text.
+    Each as (keys, description, whether they act now). Keys of one action share a line, and so do all keys with which
+    Textual edits text.
     """
     places: dict[str, dict[str, list[str]]] = {}
     editing = False
-    for active in screen.active_bindings.values():
-        binding, node = active.binding, active.node
+    active_bindings = [(active.binding, active.node, active.enabled) for active in screen.active_bindings.values()]
+    there = {(binding.action, node) for binding, node, _ in active_bindings}
+    active_bindings += [
+        (binding, screen, False)
+        for bindings in screen._bindings.key_to_bindings.values()
+        for binding in bindings
+        if (binding.action, screen) not in there and screen.check_action(*parse(binding.action)[1:]) in (False, None)
+    ]
+    acting: set[tuple[str, str]] = set()
+    for binding, node, enabled in active_bindings:
         if not binding.description or binding.action in SKIPPED:
             continue
         if _edits_text(binding, node):
@@ -70,19 +81,25 @@ def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str]]]:
         place = "Everywhere" if node is screen.app else "This screen" if node is screen else "Focused part"
         what = f"{binding.description}" + (f" ({binding.tooltip})" if binding.tooltip else "")
         keys = places.setdefault(place, {}).setdefault(what, [])
+        if enabled:
+            acting.add((place, what))
         display = screen.app.get_key_display(binding)
         if display not in keys:
             keys.append(display)
     if editing:
         places.setdefault("Focused part", {})["Edit text (as in a shell)"] = ["^w ^u ^k …"]
+        acting.add(("Focused part", "Edit text (as in a shell)"))
     places.setdefault("Everywhere", {}).update(
         {
             "Palette: all commands, by name": [screen.app.COMMAND_PALETTE_DISPLAY or "^p"],
             "Next, previous part of the screen": ["tab", "shift+tab"],
         }
     )
+    acting |= {("Everywhere", what) for what in places["Everywhere"]}
     return {
-        place: [("  ".join(keys), what) for what, keys in places[place].items()] for place in PLACES if place in places
+        place: [("  ".join(keys), what, (place, what) in acting) for what, keys in places[place].items()]
+        for place in PLACES
+        if place in places
     }
 
 

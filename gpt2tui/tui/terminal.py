@@ -1,6 +1,7 @@
 """While the workbench is open, only the screen writes to the terminal: all other output goes to a log file."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -41,10 +42,11 @@ def terminal_for_the_screen() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     log = _open_log()
-    out, err, log_text = (
-        os.fdopen(descriptor, "w", encoding="utf-8", errors="replace", closefd=False)
-        for descriptor in (*descriptors, log)
+    out, err = (
+        _Terminal(io.FileIO(descriptor, "w", closefd=False), encoding="utf-8", errors="replace")
+        for descriptor in descriptors
     )
+    log_text = os.fdopen(log, "w", encoding="utf-8", errors="replace", closefd=False)
     handler = logging.StreamHandler(log_text)
     handler.setFormatter(_SanitizingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
@@ -63,6 +65,24 @@ def terminal_for_the_screen() -> Iterator[None]:
         os.dup2(descriptors[1], 2)
         for descriptor in (*descriptors, log):
             os.close(descriptor)
+
+
+class _Terminal(io.TextIOWrapper):
+    """A terminal that may close: from then on what is written is lost, without an error in the thread that draws."""
+
+    def __init__(self, raw: io.FileIO, **options: str) -> None:
+        super().__init__(io.BufferedWriter(raw), **options)  # type: ignore[arg-type]
+
+    def write(self, text: str) -> int:
+        """Writes the text, or drops it."""
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Sends what was written, or drops it."""
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def _open_log() -> int:

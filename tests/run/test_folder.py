@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,7 @@ def test_sessions_that_make_no_sense_are_replaced():
 
 HOLD = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from gpt2tui.run import folder as runs
 with runs.locked(runs.Run(Path(sys.argv[1]))):
@@ -309,10 +311,28 @@ def test_what_became_of_a_run(ending, state):
     assert (summary.state, summary.step) == (state, 3)
 
 
-def test_a_held_run_is_running():
-    run = started_run("tiny", *BEGINNING)
+LAST = [event_samples.step(4, train_loss=2.0), event_samples.evaluated(4)]
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ([], "preparing"),
+        (BEGINNING, "training"),
+        ([*BEGINNING, events.Paused(step=3)], "paused"),
+        ([*BEGINNING, events.Paused(step=3), events.Resumed(step=3)], "training"),
+        ([*BEGINNING, LAST[0]], "evaluating"),
+        ([*BEGINNING, *LAST], "evaluating"),
+        ([*BEGINNING, *LAST, replace(LAST[1], whole=True)], "saving"),
+        ([*BEGINNING, events.RunFinished(step=3, best_val_loss=None, seconds=1.0, reason="stopped")], "preparing"),
+        ([*BEGINNING, events.RunFailed(step=3, message="NaN"), replace(BEGINNING[0], step=2)], "training"),
+    ],
+)
+def test_the_state_of_a_run_that_a_process_trains(told, state):
+    told = [replace(e, num_iterations=4) if isinstance(e, events.RunStarted) else e for e in told]
+    run = started_run("tiny", *told)
     with runs.locked(run):
-        assert summarize(run).state == "running"
+        assert (summarize(run).state, summarize(run).message) == (state, None)
 
 
 def test_losses_measured_after_the_point_of_resumption_do_not_count():

@@ -28,6 +28,24 @@ MEANINGS = {
 }
 
 
+DEFINITIONS = {
+    "filter": "Words that the name, preset or state has, and conditions on columns and settings: val<3.5 lr=0.001 "
+    "state:finished tokens>1m. : means that the text is a part of the value.",
+    "state": "training, paused, evaluating, saving: a process trains it (◉: another one, so that it is read-only "
+    "here). finished: all of its steps; stopped: ended early, with a checkpoint; failed: ended by an error; crashed: "
+    "it has no end, and no process trains it; unknown: it has no end, and its process is one of another machine.",
+    "lr": "The peak of AdamW's learning rate in the preset.",
+    "batch": "The sequences of one step: batch_size times gradient_accumulation.",
+    "tokens": "The tokens trained so far, with repetitions of the text.",
+    "best val": "The lowest validation loss so far, in nats per token, over eval_tokens tokens that are always the "
+    "same. It compares runs with the same tokenizer and the same data.",
+    "bits/byte": "Bits per byte of the last evaluation, at the end of a run over all of the validation text. It "
+    "compares runs with different tokenizers.",
+    "vs xz": "bits/byte divided by that of xz -9 on the same text.",
+    "time": "The time of its trainings, without the time between them.",
+}
+
+
 class ColumnsDialog(Dialog[tuple[str, ...] | None]):
     """A list of all columns, each on or off; returns the keys of those that are on, None on escape."""
 

@@ -19,7 +19,7 @@ from gpt2tui.system.numbers import byte_size, counted
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
-from gpt2tui.tui.runs.columns import ColumnsDialog
+from gpt2tui.tui.runs.columns import DEFINITIONS, ColumnsDialog
 from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
 from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, longer_command, repeat_command
@@ -67,6 +67,7 @@ class RunsScreen(ModeScreen):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012
 
     CSS_PATH = "screen.tcss"
+    HELP = "\n\n".join(f"{name}: {text}" for name, text in DEFINITIONS.items())
 
     def __init__(self) -> None:
         super().__init__()

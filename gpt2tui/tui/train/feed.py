@@ -17,7 +17,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunFailed, RunFinished, RunStarted
 from gpt2tui.run.events_file import follow_events, read_events
 from gpt2tui.run.folder import Run, is_of_this_machine
-from gpt2tui.run.state import READ_ONLY, RunState, state_at_end
+from gpt2tui.run.state import RunState, state_at_end
 from gpt2tui.system.host_memory import total_bytes
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun

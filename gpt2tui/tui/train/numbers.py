@@ -22,6 +22,7 @@ from gpt2tui.system.numbers import (
     steps_of,
 )
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.training.schedules import learning_rate as scheduled
 from gpt2tui.training.schedules import phase
 from gpt2tui.tui.train.view import DisplayedRun
 
@@ -130,10 +131,14 @@ def _val(view: DisplayedRun) -> Number:
 def _first_evaluation(view: DisplayedRun) -> str:
     if view.preset is None or view.history.started is None:
         return ""
+    if view.history.ending is not None:
+        return "not measured"
     frequency = view.preset.training.eval_frequency
     if not frequency:
-        return "measured at the end; e: now"
-    return f"first at {(view.history.progress.step // frequency + 1) * frequency:,}; e: now"
+        words = "measured at the end"
+    else:
+        words = f"first at {(view.history.progress.step // frequency + 1) * frequency:,}"
+    return f"{words}; e: now" if view.takes_requests else words
 
 
 def _bits_per_byte(view: DisplayedRun) -> Number:
@@ -150,6 +155,12 @@ def _learning_rate(view: DisplayedRun) -> Number:
     if step is None:
         return Number("lr", "–")
     note = schedule_phase(view.preset, step.step, view.history.learning_rate_factor) if view.preset else ""
+    factor = view.history.learning_rate_factor
+    if view.preset is not None and step.step < view.preset.training.num_iterations and view.history.ending is None:
+        coming = scheduled(view.preset, step.step) * factor
+        used = step.learning_rate / scheduled(view.preset, step.step - 1) if step.learning_rate else factor
+        if not math.isclose(used, factor, rel_tol=1e-3):  # it was changed after the last step
+            note = f"→ {learning_rate(coming)}  {note}"
     return Number("lr", learning_rate(step.learning_rate), note)
 
 
@@ -194,7 +205,7 @@ def _memory(view: DisplayedRun) -> Number:
 def _checkpoint(view: DisplayedRun, now: float) -> Number:
     saved = view.history.checkpoint
     if saved is None:
-        return Number("ckpt", "none", "k: save one now" if not view.attached else "")
+        return Number("ckpt", "none", "k: save one now" if view.takes_requests else "")
     return Number("ckpt", f"@{saved.step:,}", f"{age(now - saved.time)} ago, {byte_size(saved.bytes)}")
 
 

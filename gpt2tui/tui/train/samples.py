@@ -32,6 +32,7 @@ class SampleTimeline(Vertical):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._samples: Sequence[Sampled] = ()
+        self._takes_requests = False
         self._chosen: int | None = None
         """The step on show, None for the newest."""
 
@@ -49,9 +50,9 @@ class SampleTimeline(Vertical):
         """Draws as many steps as fit."""
         self._draw_steps()
 
-    def show(self, samples: Sequence[Sampled]) -> None:
-        """These samples, in the order of their steps."""
-        self._samples = tuple(samples)
+    def show(self, samples: Sequence[Sampled], takes_requests: bool = False) -> None:
+        """These samples, in the order of their steps; `takes_requests`: the user may ask for one now."""
+        self._samples, self._takes_requests = tuple(samples), takes_requests
         if self._chosen is not None and all(sample.step != self._chosen for sample in samples):
             self._chosen = None
         self._draw()
@@ -84,7 +85,12 @@ class SampleTimeline(Vertical):
         text = self.query_one("#sample", Static)
         self.border_title = "samples"
         if sample is None:
-            text.update(Content.styled("no sample yet: one at each evaluation (w: now)", "$foreground-muted"))
+            text.update(
+                Content.styled(
+                    "no sample yet: one at each evaluation (w: now)" if self._takes_requests else "no sample",
+                    "$foreground-muted",
+                )
+            )
             self.border_subtitle = ""
         else:
             prompt = sanitize(sample.prompt)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from textual import on, work
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.events import Resize
+from textual.events import Key, Resize
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.preset import files as preset_files
@@ -18,6 +19,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunFinished, RunStarted
 from gpt2tui.run.folder import Run
 from gpt2tui.run.requests import Request, send
+from gpt2tui.system.numbers import steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import (
@@ -28,13 +30,15 @@ from gpt2tui.tui.messages import (
     TrainingBegun,
     TrainingEvents,
 )
+from gpt2tui.tui.session import TRAINING
 from gpt2tui.tui.train.dialogs import NO_RUN, LearningRateDialog, RunPicker, TrainLongerDialog, whole_number
 from gpt2tui.tui.train.feed import RunSource, read_history
 from gpt2tui.tui.train.log import EventLog
-from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
+from gpt2tui.tui.train.numbers import DEFINITIONS, NumbersPanel, NumbersStrip
+from gpt2tui.tui.train.plots import DEFINITIONS as PLOTTED
 from gpt2tui.tui.train.plots import LOWER_PLACES, TrainPlots, compared_run
 from gpt2tui.tui.train.samples import SampleTimeline
-from gpt2tui.tui.train.view import DisplayedRun, RunControl, attached_status
+from gpt2tui.tui.train.view import CONTROLS, DisplayedRun, RunControl, attached_status
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
@@ -45,6 +49,7 @@ from gpt2tui.tui.widgets.mode_bar import ModeBar
 TICK_SECONDS = 1.0
 DRAIN_SECONDS = 0.25
 LOCK_SECONDS = 2.0
+PLOT_DEFINITIONS = [(f"{plot} (plot)", text) for plot, text in PLOTTED.items()]
 _GRID_WIDTH = 150  # from here on the lower plots are side by side
 _PLOT_HEIGHT = 9  # on a very small screen, a plot is shown from this height on
 
@@ -64,7 +69,7 @@ class TrainScreen(ModeScreen):
         Binding("k", "request('checkpoint')", "Checkpoint", tooltip="save one after this step"),
         Binding("e", "request('evaluate')", "Evaluate", tooltip="measure the validation loss after this step"),
         Binding("w", "request('sample')", "Sample", show=False, tooltip="generate a sample after this step"),
-        Binding("l", "learning_rate", "lr", tooltip="while paused: multiply the schedule by a factor"),
+        Binding("l", "learning_rate", "lr", tooltip="while paused: another learning rate, or a factor on the schedule"),
         Binding("y", "log_y", "Log y", tooltip="logarithmic or linear loss axis"),
         Binding("s", "smooth", "Smooth", tooltip="smoothing of the curves: over 0, 1, 2 or 5 columns"),
         Binding("i", "inspect", "Inspect", show=False, tooltip=INSPECT_KEYS),
@@ -80,6 +85,7 @@ class TrainScreen(ModeScreen):
     ]
 
     CSS_PATH = "screen.tcss"
+    HELP = "\n\n".join(f"{key}: {text}" for key, text in (*DEFINITIONS.items(), *PLOT_DEFINITIONS))
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +250,7 @@ class TrainScreen(ModeScreen):
         view = self.view
         self.set_class(self.source.empty, "-empty")
         self.query_one(FirstRun).disabled = not self.source.empty  # or a hidden button keeps the focus
-        self.query_one(SampleTimeline).show(view.history.samples)
+        self.query_one(SampleTimeline).show(view.history.samples, view.takes_requests)
         self.query_one(EventLog).show(view.log)
         self._update_status()
         self._refresh_keys()
@@ -258,7 +264,7 @@ class TrainScreen(ModeScreen):
         if lines:
             self.query_one(EventLog).add(lines)
         if len(view.history.samples) != samples or any(isinstance(event, RunStarted) for event in events):
-            self.query_one(SampleTimeline).show(view.history.samples)
+            self.query_one(SampleTimeline).show(view.history.samples, view.takes_requests)
         self._refresh_keys()
 
     def _changed(self, view: DisplayedRun) -> None:
@@ -303,6 +309,10 @@ class TrainScreen(ModeScreen):
         if control != self._control_shown:
             self._control_shown = control
             self.refresh_bindings()
+        takes = self.view is self.source.live and control.state in TRAINING
+        if takes != self.view.takes_requests:
+            self.view.takes_requests = takes
+            self.query_one(SampleTimeline).show(self.view.history.samples, takes)
 
     @property
     def _control(self) -> RunControl:
@@ -311,6 +321,13 @@ class TrainScreen(ModeScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys are enabled; None shows a key dimmed."""
         return self._control.is_enabled(action) and super().check_action(action, parameters)
+
+    def on_key(self, event: Key) -> None:
+        """Says why a key does nothing; only those that no action took come here."""
+        actions = [parse(b.action)[1] for b in self._bindings.key_to_bindings.get(event.key, ())]
+        reasons = [self._control.why_not(action) for action in actions if action in CONTROLS]
+        if reasons and not any(self._control.is_enabled(action) for action in actions):
+            self.notify(reasons[0], timeout=4, markup=False)
 
     def action_pause(self) -> None:
         """Pauses after this step."""
@@ -329,9 +346,19 @@ class TrainScreen(ModeScreen):
         self._refresh_keys()
 
     def action_resume_run(self) -> None:
-        """Resumes the run on show from its newest checkpoint."""
-        if self.view.run is not None:
-            self.workbench.act_on_run(str(self.view.run.folder), "resume")
+        """Asks, then resumes the run on show from its newest checkpoint."""
+        view = self.view
+        if view.run is None or view.history.checkpoint is None:
+            return
+        steps = steps_of(view.history.checkpoint.step, view.history.progress.num_iterations)
+        text = f"{view.run.name}: it continues from its newest checkpoint, step {steps}."
+        folder = str(view.run.folder)
+
+        def answered(answer: str | None) -> None:
+            if answer == "Resume":
+                self.workbench.act_on_run(folder, "resume")
+
+        self.app.push_screen(ConfirmDialog("Resume this run?", text, "Resume", "Not now"), answered)
 
     def action_train_longer(self) -> None:
         """Asks for the new number of steps of a finished run, then resumes it."""

@@ -123,6 +123,8 @@ class DisplayedRun:
     """The size of the training text."""
     memory_total_bytes: int | None = None
     """The memory of the device, or of the host where the device has none of its own."""
+    takes_requests: bool = False
+    """Whether this process trains it now, so that a checkpoint, an evaluation or a sample can be asked for."""
     waiting: str = "waiting for the first step"
     """The text in place of the curves until there are any."""
     version: int = 0
@@ -163,6 +165,7 @@ class DisplayedRun:
 
 # ---- which keys act on the run on show, and its status for the mode bar
 
+CONTROLS = ("pause", "resume", "stop", "request", "learning_rate")
 _NEED_A_RUN = ("log_y", "smooth", "inspect", "x_unit", "compare", "plot", "travel", "filter", "other_pane")
 
 
@@ -201,6 +204,20 @@ class RunControl:
     def _can_begin(self) -> bool:
         """Whether nothing trains here, nor the run on show elsewhere."""
         return self.state not in ACTIVE and not (self.attached and self.locked)
+
+    def why_not(self, action: str) -> str:
+        """Why a key that controls a training does nothing now; empty where it does something or is of another kind."""
+        if action not in CONTROLS or self.is_enabled(action):
+            return ""
+        if not self.shown:
+            return "there is no run to control: ^p has the commands to start one"
+        if self.attached and self.locked:
+            return "another process trains this run: there this key does nothing now"
+        if self.attached or self.state not in ACTIVE:
+            return "this run is not being trained" + ("; space resumes it" if self.can_resume else "")
+        if action == "learning_rate" and self.state in TRAINING:
+            return "the learning rate changes while the training is paused: press space first"
+        return f"not while {self.state}"
 
     def is_enabled(self, action: str) -> bool | None:
         """Whether an action is enabled; None where its key is shown dimmed. True for actions that need no run."""
