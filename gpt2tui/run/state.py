@@ -21,7 +21,7 @@ RunState = Literal[
 """`loading`: its files are still being read. `crashed`: it has no end, and no process trains it. `unknown`: it has no
 end, and its process is one of another machine. `empty`: no training has begun in its folder."""
 
-READ_ONLY = "read-only"
+BESIDE_STATE = "elsewhere"
 """What stands beside the state of a run that another process trains."""
 
 ACTIVE: frozenset[RunState] = frozenset({"preparing", "training", "paused", "evaluating", "saving"})

@@ -333,8 +333,8 @@ def test_the_first_run_offers_to_train_small_and_to_choose():
 def test_help_is_made_of_the_bindings():
     async def story(app, pilot):
         places = bindings_by_place(app.screen)
-        assert ("w", "Wave (say hello)") in places["This screen"]
-        everywhere = dict(places["Everywhere"])
+        assert ("w", "Wave (say hello)", True) in places["This screen"]
+        everywhere = {keys: what for keys, what, _ in places["Everywhere"]}
         assert everywhere["^q"] == "Quit"
         assert any("Presets" in what for what in everywhere.values())
         app.screen.set_focus(None)

@@ -17,7 +17,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Difference
 from gpt2tui.run.folder import is_of_this_machine
 from gpt2tui.run.manifest import origin_of
-from gpt2tui.run.state import READ_ONLY
+from gpt2tui.run.state import BESIDE_STATE
 from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
@@ -139,7 +139,7 @@ def _run_facts(row: RunRow, contents: RunContents, fact: Fact) -> None:
         fact("device", printable(started.device), printable(started.precision))
     if "pid" in info:
         machine = "this machine" if is_of_this_machine(info) else "another machine"
-        fact("process", f"{printable(str(info['pid']))} on {machine}", READ_ONLY if row.elsewhere else None)
+        fact("process", f"{printable(str(info['pid']))} on {machine}", BESIDE_STATE if row.elsewhere else None)
     if saved := contents.checkpoints:
         steps = ", ".join(f"{c.step:,}" for c in saved[-4:])
         fact("saved", f"step {'… ' if len(saved) > 4 else ''}{steps}", byte_size(sum(c.bytes for c in saved)))

@@ -249,4 +249,4 @@ def attached_status(view: DisplayedRun, state: RunState, locked: bool) -> Traini
     progress, name = view.history.progress, view.run.name if view.run else ""
     left = progress.seconds_left if locked else None
     active = state in ACTIVE_RUN
-    return TrainingStatus(state, name, progress.step, progress.num_iterations, left, read_only=active)
+    return TrainingStatus(state, name, progress.step, progress.num_iterations, left, elsewhere=active)

@@ -9,7 +9,7 @@ from rich.text import Text
 from textual.app import RenderResult
 from textual.widget import Widget
 
-from gpt2tui.run.state import READ_ONLY, RunState
+from gpt2tui.run.state import BESIDE_STATE, RunState
 from gpt2tui.system.numbers import duration, percent, steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.session import TRAINING, SessionState
@@ -38,7 +38,7 @@ class TrainingStatus:
     num_iterations: int = 0
     seconds_left: float | None = None
     preparation: str = ""
-    read_only: bool = False
+    elsewhere: bool = False
     """Whether another process trains it."""
     beside: bool = False
     """Whether the Train screen shows another run than this one."""
@@ -98,10 +98,10 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
     if status.state == "idle":
         return []
     sign, colour = SIGNS[status.state]
-    word = f"{ELSEWHERE if status.read_only and sign == '●' else sign} {status.state.upper()}"
+    word = f"{ELSEWHERE if status.elsewhere and sign == '●' else sign} {status.state.upper()}"
     state = Text(word, Style(bold=True, color=_colour(colours, colour)))
-    if status.read_only:
-        state.append(f" {READ_ONLY.upper()}")
+    if status.elsewhere:
+        state.append(f" {BESIDE_STATE.upper()}")
     name = sanitize(short_name(status.run), keep_newlines=False)
     if status.beside:
         name = f"training here: {name}"

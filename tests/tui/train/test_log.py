@@ -17,15 +17,14 @@ class LogApp(App):
         yield EventLog()
 
 
-@pytest.mark.parametrize("width", range(40, 60))
-def test_no_line_wraps_when_the_scrollbar_appears(width):
+@pytest.mark.parametrize(("width", "first"), [*((width, 1) for width in range(40, 60)), (46, 10_001), (52, 1_000_001)])
+def test_no_line_wraps_when_the_scrollbar_appears(width, first):
     async def drive():
         app = LogApp()
         async with app.run_test(size=(width, 12)) as pilot:
             log = app.query_one(EventLog)
-            measured = [
-                Evaluated(step=n, val_loss=1.5, perplexity=4.5, bits_per_byte=0.9, best=True) for n in range(1, 30)
-            ]
+            steps = range(first, first + 29)
+            measured = [Evaluated(step=n, val_loss=1.5, perplexity=4.5, bits_per_byte=0.9, best=True) for n in steps]
             log.add([event_line(event, 1.5) for event in measured])
             await pilot.pause()
             assert log.query_one(Static).size.height == 29

@@ -1,19 +1,25 @@
 import asyncio
 import contextlib
 import math
+import threading
 from dataclasses import replace
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 
 from gpt2tui.errors import DivergedError, DoesNotFitError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.run.requests import Inbox
+from gpt2tui.system.numbers import learning_rate as shown_rate
+from gpt2tui.training.schedules import learning_rate
 from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.figures import Options
+from gpt2tui.tui.help import bindings_by_place
+from gpt2tui.tui.runs.library import RunListing
 from gpt2tui.tui.session import TrainingSession
+from gpt2tui.tui.train import feed, numbers, plots
 from gpt2tui.tui.train.dialogs import TrainLongerDialog
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import NumbersPanel, NumbersStrip
@@ -46,6 +52,11 @@ async def workbench(training=None, size=(120, 36), **arguments):
     finally:
         session.stop()
         session.join(5)
+
+
+def said(app):
+    """The notices so far; tests do not draw them."""
+    return "\n".join(notice.message for notice in app._notifications)
 
 
 def run(test):
@@ -235,7 +246,8 @@ def test_stop_asks_first():
             await pilot.press("x")
             await until(pilot, lambda: len(app.screen_stack) == 2)
             await pilot.press("enter")
-            await until(pilot, lambda: app.session.state == "finished")
+            await until(pilot, lambda: app.session.state == "stopped")
+            await until(pilot, lambda: "■ STOPPED" in screen_text(app))
             await until(pilot, lambda: "stopped after 2:05" in screen_text(app))
 
     run(test())
@@ -299,8 +311,14 @@ def test_after_the_end_no_key_is_shown_that_controls_a_training():
 
             assert {"pause", "stop", "request('checkpoint')"} <= shown()
             app.session.stop()
-            await until(pilot, lambda: app.session.state == "finished")
+            await until(pilot, lambda: app.session.state == "stopped")
             assert shown() == set()
+            assert "now" not in screen_text(app)
+            await pilot.press("k")
+            await until(pilot, lambda: "this run is not being trained" in said(app))
+            await pilot.press("space")
+            await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))  # it asks
+            await pilot.press("escape")
 
     run(test())
 
@@ -311,6 +329,7 @@ def test_the_learning_rate_changes_while_paused_and_is_marked():
             screen = app.screen
             await pilot.press("l")
             assert app.screen is screen  # not while it runs
+            await until(pilot, lambda: "press space first" in said(app))
             await pilot.press("space")
             await until(pilot, lambda: app.session.state == "paused")
             await pilot.press("l")
@@ -318,11 +337,18 @@ def test_the_learning_rate_changes_while_paused_and_is_marked():
             await pilot.press(*"nan", "enter")
             await pilot.pause()
             assert app.screen is not screen  # refused
-            app.screen.query_one(Input).value = "0.5"
+            rate = learning_rate(screen.view.preset, 412)
+            for text, factor in (("0.5", 0.5), ("x0.01", 0.01), (f"{rate / 4:.9f}", 0.25), (f"={rate * 50}", 50)):
+                app.screen.query_one(Input).value = text
+                before_after = f"{shown_rate(rate)} → {shown_rate(rate * factor)}"
+                await until(pilot, lambda words=before_after: words in screen_text(app))
+            app.screen.query_one(Input).value = f"{rate / 2:.12f}"
             await pilot.press("enter")
             await until(pilot, lambda: screen.view.history.marks)
             assert screen.view.history.marks[0].text == "lr × 0.5"
-            await until(pilot, lambda: "× 0.5" in plain(screen.query_one(NumbersPanel).query(".number")[3]))
+            row = screen.query_one(NumbersPanel).query(".number")[3]
+            await until(pilot, lambda: "× 0.5" in plain(row))
+            assert f"→ {shown_rate(rate / 2)}" in plain(row)  # what the next step uses
 
     run(test())
 
@@ -374,7 +400,13 @@ def test_a_run_compares_with_another():
             assert main.figure.lines[0].points[-1][0] == 50
             await pilot.press("c")
             await until(pilot, lambda: app.screen is not screen)
-            await pilot.press("home", "enter")
+            app.screen.query_one(Input).value = "nothing of the kind"
+            await until(pilot, lambda: app.screen.query_one(OptionList).option_count == 0)
+            app.screen.query_one(Input).value = "OTH 2026"
+            await until(pilot, lambda: app.screen.query_one(OptionList).option_count == 1)
+            app.screen.query_one(Input).value = ""
+            await pilot.pause()
+            await pilot.press("enter")  # the first line: no run
             await until(pilot, lambda: main.figure.lines[0].name == "train")
 
     run(test())
@@ -416,7 +448,7 @@ def test_an_attached_run_is_followed_and_its_process_gets_what_the_keys_ask():
                 await until(pilot, lambda: "trained by another process" in screen_text(app))
                 append(other, event_samples.step(21, train_loss=1.25))
                 await until(pilot, lambda: app.screen.view.history.progress.step == 21)
-                await until(pilot, lambda: "21/100" in screen_text(app))
+                await until(pilot, lambda: "◉ TRAINING ELSEWHERE  21/100" in screen_text(app))
                 await asked("k", "checkpoint")
                 await asked("e", "evaluate")
                 await asked("w", "sample")
@@ -427,10 +459,13 @@ def test_an_attached_run_is_followed_and_its_process_gets_what_the_keys_ask():
                 append(other, events.Resumed(step=21))
                 await until(pilot, lambda: not app.screen.check_action("resume", ()))
                 await pilot.press("l")  # no request: the rate is changed where the run is trained
+                await until(pilot, lambda: "another process trains this run" in said(app))
                 await pilot.press("x")
                 await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
                 await asked("enter", "stop")
-            append(other, events.RunFinished(step=21, best_val_loss=1.0, seconds=1.0, reason="stopped"))
+                append(other, event_samples.step(100, train_loss=1.25))
+                await until(pilot, lambda: "EVALUATING" in screen_text(app))
+            append(other, events.RunFinished(step=100, best_val_loss=1.0, seconds=1.0))
             await until(pilot, lambda: app.training_status.state == "finished")
             await until(pilot, lambda: not app.screen.check_action("stop", ()))
 
@@ -585,6 +620,25 @@ def test_a_finished_run_offers_more_steps_and_a_chat():
             assert launched.loaded.preset.training.num_iterations == 1500
             assert not app.screen.check_action("train_longer", ())
 
+
+@pytest.mark.parametrize(
+    ("ending", "word"),
+    [("finished", "✓ FINISHED"), ("stopped", "■ STOPPED"), ("failed", "✗ FAILED"), ("crashed", "! CRASHED")],
+)
+def test_a_run_is_loading_until_its_state_is_known_and_then_has_that_of_the_runs_screen(ending, word, monkeypatch):
+    async def test():
+        other = write_run("2026-01-01-000000-other", steps=20, ending=ending)
+        may, real = threading.Event(), feed.read_lock
+        monkeypatch.setattr(feed, "read_lock", lambda run: may.wait(60) and real(run))
+        async with workbench() as (app, pilot):
+            app.attach_run(other)
+            await until(pilot, lambda: app.screen.view.history.progress.step == 20)
+            await until(pilot, lambda: "LOADING" in screen_text(app))
+            assert not any(state in screen_text(app) for state in ("TRAINING", "FAILED", "CRASHED", "FINISHED"))
+            may.set()
+            await until(pilot, lambda: word in screen_text(app))
+            assert RunListing().read()[0].state.upper() == word[2:]
+
     run(test())
 
 
@@ -606,5 +660,49 @@ def test_a_run_that_a_rule_has_ended_is_trained_longer_without_the_rule():
             (launched,) = training.launches
             assert launched.overrides == ("training.num_iterations=40", "training.patience=auto")
             assert launched.loaded.preset.training.patience is None
+
+
+def test_the_header_names_the_training_of_this_process_beside_another_run():
+    async def test():
+        other = write_run("2026-01-01-000000-small", steps=20, ending="crashed")
+        async with workbench(StoryTraining()) as (app, pilot):
+            app.attach_run(other)
+            await until(pilot, lambda: "training here: small" in screen_text(app).splitlines()[0])
+            await pilot.press("escape")
+            await until(pilot, lambda: "training here" not in screen_text(app))
+
+    run(test())
+
+
+def test_the_evaluation_after_the_last_step_is_evaluating():
+    async def test():
+        async with workbench(StoryTraining(num_iterations=412)) as (app, pilot):
+            await until(pilot, lambda: "◆ EVALUATING" in screen_text(app))
+
+    run(test())
+
+
+def test_help_has_the_definitions_and_dims_the_keys_that_do_nothing_now():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            keys = {what.partition(" (")[0]: acts for _, what, acts in bindings_by_place(app.screen)["This screen"]}
+            assert keys["Stop"]
+            assert not keys["lr"]  # while it trains
+            app.session.stop()
+            await until(pilot, lambda: app.session.state == "stopped")
+            keys = {what.partition(" (")[0]: acts for _, what, acts in bindings_by_place(app.screen)["This screen"]}
+            assert not any(keys[name] for name in ("Stop", "Pause", "Checkpoint", "Evaluate", "Sample", "lr"))
+            assert keys["Compare"]
+            for definition in (*numbers.DEFINITIONS.values(), *plots.DEFINITIONS.values()):
+                assert definition in app.screen.HELP
+
+    run(test())
+
+
+def test_ctrl_z_says_that_it_does_not_suspend():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            await pilot.press("ctrl+z")
+            await until(pilot, lambda: "does not suspend" in said(app))
 
     run(test())

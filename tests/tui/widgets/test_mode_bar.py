@@ -44,9 +44,9 @@ def test_preparing_says_what_is_prepared():
     assert said(20, status) == "◌ PREPARING "
 
 
-def test_a_run_of_another_process_is_read_only():
-    status = TrainingStatus("training", "2026-01-31-120000-small", 412, 1200, 112.0, read_only=True)
-    assert said(66, status) == "small 12:00  ◉ TRAINING READ-ONLY  412/1,200  34%  ETA 1:52 "
+def test_a_run_of_another_process_is_elsewhere():
+    status = TrainingStatus("training", "2026-01-31-120000-small", 412, 1200, 112.0, elsewhere=True)
+    assert said(66, status) == "small 12:00  ◉ TRAINING ELSEWHERE  412/1,200  34%  ETA 1:52 "
 
 
 def test_the_training_of_this_process_says_so_beside_another_run():
