@@ -114,7 +114,7 @@ def test_a_training_shows_itself_on_the_train_screen_in_order():
         assert posted[0] is TrainingBegun
         assert posted.index(RunOpened) < posted.index(Events)
         assert PreparationAdvanced in posted
-        assert app.training_status.state == "running"
+        assert app.training_status.state == "training"
         assert app.training_status.run.endswith("small")
 
     drive(story, FakeTraining(preparation=["reading"] * 300))
@@ -125,7 +125,7 @@ def test_a_second_training_is_refused_with_a_notice():
 
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         app.start_training(small())
         await pilot.pause()
         assert len(fake.launches) == 1
@@ -151,7 +151,7 @@ def test_the_runs_and_chat_screens_hear_of_checkpoints():
     async def story(app, pilot):
         await pilot.press("f7", "f4")
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         heard(app, "runs").clear()
         app.session.request("checkpoint")
         await until(pilot, lambda: RunsChanged in kinds(app, "runs") and RunsChanged in kinds(app, "chat"))
@@ -177,7 +177,7 @@ def test_after_a_divergence_the_training_resumes_at_half_the_learning_rate():
 
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         app.session.request("checkpoint")
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
         await pilot.press("enter")
@@ -212,13 +212,13 @@ def test_without_a_training_quit_leaves_at_once():
 def test_with_a_training_quit_asks_and_keep_training_keeps_it_running():
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         await pilot.press("ctrl+q")
         await pilot.pause()
         assert isinstance(app.screen, ConfirmDialog)
         await pilot.press("ctrl+q", "right", "enter")
         await pilot.pause()
-        assert app.session.state == "running"
+        assert app.session.state == "training"
         assert app.is_running
 
     drive(story)
@@ -227,7 +227,7 @@ def test_with_a_training_quit_asks_and_keep_training_keeps_it_running():
 def test_quit_right_behind_another_key_asks_where_that_key_has_led():
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         for key in ("f2", "f4", "f7", "ctrl+q"):  # faster than the screens come
             app.post_message(Key(key, None))
         await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
@@ -241,12 +241,12 @@ def test_stop_and_save_saves_before_it_leaves():
 
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         await pilot.press("ctrl+q")
         await pilot.pause()
         await pilot.press("enter")
         await until(pilot, lambda: app.return_code is not None)
-        assert app.session.state == "finished"
+        assert app.session.state == "stopped"
 
     assert drive(story, fake).return_code == 0
     assert len(fake.saved) == 1
@@ -288,7 +288,7 @@ def test_a_signal_stops_saves_and_leaves_without_asking():
 
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         app.leave(143)
         await until(pilot, lambda: app.return_code is not None)
 
@@ -401,7 +401,7 @@ def test_damaged_settings_are_as_good_as_none(content):
 def test_no_size_ends_the_app(size):
     async def story(app, pilot):
         app.start_training(small())
-        await until(pilot, lambda: app.session.state == "running")
+        await until(pilot, lambda: app.session.state == "training")
         app.show_error("A title", "a message " * 40)
         await pilot.pause()
         await pilot.resize_terminal(20, 5)

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from gpt2tui.run.events import RunFinished
@@ -115,16 +115,9 @@ class LearningRateDialog(TextDialog):
         """Returns the factor that the text means."""
         return super().dismiss(None if result is None else repr(self._factor_of(result)))
 
-    @on(Input.Changed)
-    def check(self, event: Input.Changed) -> None:
-        """Shows the rate before and after, or what is wrong with the text."""
-        error = self._error_in(event.value)
-        self.query_one(".dialog-error", Static).update(
-            Content.styled(error, "$text-error") if error else Content.styled(self._outcome(event.value), "$foreground")
-        )
-
-    def _outcome(self, text: str) -> str:
-        factor = self._factor_of(text)
+    def outcome(self, value: str) -> str:
+        """The rate before and after."""
+        factor = self._factor_of(value)
         if self._scheduled is None:
             return f"schedule × {factor:.3g}"
         before, after = (learning_rate(self._scheduled * each) for each in (self._factor, factor))

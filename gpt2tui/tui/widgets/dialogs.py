@@ -113,8 +113,10 @@ class TextDialog(Dialog[str | None]):
 
     @on(Input.Changed)
     def check(self, event: Input.Changed) -> None:
-        """Shows what is wrong with the text so far."""
-        self.query_one(".dialog-error", Static).update(_content(self._error(event.value) or ""))
+        """Shows what is wrong with the text so far, or what it leads to."""
+        error = self._error(event.value)
+        remark = _content(error) if error else Content.styled(self.outcome(event.value), "$foreground")
+        self.query_one(".dialog-error", Static).update(remark)
 
     @on(Input.Submitted)
     def submit(self, event: Input.Submitted) -> None:
@@ -122,6 +124,10 @@ class TextDialog(Dialog[str | None]):
         event.stop()
         if self._error(event.value) is None:
             self.dismiss(event.value)
+
+    def outcome(self, value: str) -> str:
+        """What a valid text leads to, shown while the user types."""
+        return ""
 
     def _error(self, value: str) -> str | None:
         return self._validate(value) if self._validate else None
