@@ -10,7 +10,7 @@ def screen_text(app):
     return "".join(row.rstrip() + "\n" for row in rows)
 
 
-async def until(pilot, condition, seconds=15.0):
+async def until(pilot, condition, seconds=60.0):
     """Waits until the condition holds; the machine that runs the tests may be slow."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -160,7 +160,8 @@ def _learning_rate(view: DisplayedRun) -> Number:
         coming = scheduled(view.preset, step.step) * factor
         used = step.learning_rate / scheduled(view.preset, step.step - 1) if step.learning_rate else factor
         if not math.isclose(used, factor, rel_tol=1e-3):  # it was changed after the last step
-            note = f"→ {learning_rate(coming)}  {note}"
+            words = schedule_phase(view.preset, step.step)
+            note = f"→ {learning_rate(coming)} (× {factor:g})  {words}"
     return Number("lr", learning_rate(step.learning_rate), note)
 
 
