@@ -3,10 +3,9 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from textual.app import App
-from textual.binding import Binding, BindingType
 from textual.events import Event, Resize
 from textual.screen import Screen
 
@@ -81,8 +80,6 @@ class ModeScreen(SteadyScreen[None]):
     def __init_subclass__(cls, **arguments: Any) -> None:
         cls.BINDINGS = named_bindings(cls.__name__.removesuffix("Screen").lower(), cls.BINDINGS)
         super().__init_subclass__(**arguments)
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+z", "no_suspend", "Suspend", show=False)]
 
     def action_no_suspend(self) -> None:
         """Keys typed next, for a shell that does not come, would act on the screen."""

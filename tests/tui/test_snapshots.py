@@ -72,4 +72,4 @@ def test_chat(check, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_runs(check, size):
-    check("runs", size, nothing, "2026-01-30-091500-small", "finished", "failed")
+    check("runs", size, nothing, "small", "finished", "failed")

@@ -20,7 +20,7 @@ from gpt2tui.tui.states import ELSEWHERE, SIGNS
 from gpt2tui.tui.widgets.mode_bar import cut_in_the_middle
 
 MARK = "◆"
-NAME_WIDTH = 20  # columns go until the names have this many cells
+NAME_WIDTH = 26  # columns go until the names have this many cells
 PRESET_WIDTH = 16
 SHORTEST_NAME = 10
 

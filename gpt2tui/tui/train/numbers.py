@@ -156,12 +156,10 @@ def _learning_rate(view: DisplayedRun) -> Number:
         return Number("lr", "–")
     note = schedule_phase(view.preset, step.step, view.history.learning_rate_factor) if view.preset else ""
     factor = view.history.learning_rate_factor
-    if view.preset is not None and step.step < view.preset.training.num_iterations and view.history.ending is None:
-        coming = scheduled(view.preset, step.step) * factor
-        used = step.learning_rate / scheduled(view.preset, step.step - 1) if step.learning_rate else factor
-        if not math.isclose(used, factor, rel_tol=1e-3):  # it was changed after the last step
-            words = schedule_phase(view.preset, step.step)
-            note = f"→ {learning_rate(coming)} (× {factor:g})  {words}"
+    changed = [mark.step for mark in view.history.marks if mark.kind == "learning rate"]
+    if view.preset is not None and view.history.ending is None and changed and changed[-1] == step.step:
+        coming, words = scheduled(view.preset, step.step) * factor, schedule_phase(view.preset, step.step)
+        note = f"→ {learning_rate(coming)} (× {factor:g})  {words}"
     return Number("lr", learning_rate(step.learning_rate), note)
 
 

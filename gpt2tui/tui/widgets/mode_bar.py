@@ -106,6 +106,7 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
     if status.beside:
         name = f"training here: {name}"
     long, short = (cut_in_the_middle(name, width) for width in NAME_WIDTHS)
+    bare = cut_in_the_middle(name.rpartition(" ")[0] or name, NAME_WIDTHS[-1])
     if status.state == "preparing":
         what = Text(f"  {sanitize(status.preparation, keep_newlines=False)}") if status.preparation else Text()
         lines = [(long, "  ", state, what), (short, "  ", state, what), (state, what), (state,)]
@@ -124,6 +125,7 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
         (long, "  ", state, steps, share, left),
         (short, "  ", state, steps, share, left),
         (short, "  ", state, share, left),
+        *([] if status.beside else [(bare, "  ", state, share, left)]),
         (state, steps, share, left),
         (state, steps, left),
         (state, share, left),

@@ -23,6 +23,7 @@ def said(room, status=STATUS):
         (64, "small 12:00  ● TRAINING  412/1,200  34%  ━━━━━━  ETA 1:52 "),
         (56, "small 12:00  ● TRAINING  412/1,200  34%  ETA 1:52 "),
         (40, "small 12:00  ● TRAINING  34%  ETA 1:52 "),
+        (34, "small  ● TRAINING  34%  ETA 1:52 "),
         (32, "● TRAINING  412/1,200  ETA 1:52 "),
         (12, "● TRAINING "),
         (3, "● "),
