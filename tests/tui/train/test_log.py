@@ -25,7 +25,7 @@ def test_no_line_wraps_when_the_scrollbar_appears(width, first):
             log = app.query_one(EventLog)
             steps = range(first, first + 29)
             measured = [Evaluated(step=n, val_loss=1.5, perplexity=4.5, bits_per_byte=0.9, best=True) for n in steps]
-            log.add([event_line(event, 1.5) for event in measured])
+            log.add([event_line(event) for event in measured])
             await pilot.pause()
             assert log.query_one(Static).size.height == 29
 
