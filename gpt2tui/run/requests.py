@@ -31,6 +31,7 @@ from gpt2tui.run.events import (
 )
 from gpt2tui.run.events_file import LONGEST_LINE, parse_line
 from gpt2tui.run.folder import Run, is_locked
+from gpt2tui.run.state import ACTIVE
 from gpt2tui.run.summary import summarize
 from gpt2tui.system.files import open_regular
 from gpt2tui.system.terminal_text import printable
@@ -139,7 +140,7 @@ def _is_elsewhere(run: Run) -> bool:
 
 def _not_trained(run: Run, request: Request) -> str:
     state = summarize(run).state
-    known = "" if state in ("running", "unknown", "empty") else f": it is {state}"
+    known = "" if state in {*ACTIVE, "unknown", "empty"} else f": it is {state}"
     advice = f"; gpt2tui train --resume {run.name} continues it" if state in ("stopped", "failed", "crashed") else ""
     return f"{run.name} is not being trained{known}; there is nothing to {_VERBS.get(request, request)}{advice}"
 

@@ -81,10 +81,6 @@ class ModeScreen(SteadyScreen[None]):
         cls.BINDINGS = named_bindings(cls.__name__.removesuffix("Screen").lower(), cls.BINDINGS)
         super().__init_subclass__(**arguments)
 
-    def action_no_suspend(self) -> None:
-        """Keys typed next, for a shell that does not come, would act on the screen."""
-        self.notify("^z does not suspend gpt2tui: a training would stand still; ^q leaves", markup=False)
-
     @property
     def workbench(self) -> Workbench:
         """The app, typed as a `Workbench`."""

@@ -31,8 +31,8 @@ MEANINGS = {
 DEFINITIONS = {
     "filter": "Words that the name, preset or state has, and conditions on columns and settings: val<3.5 lr=0.001 "
     "state:finished tokens>1m. : means that the text is a part of the value.",
-    "state": "training, paused, evaluating, saving: a process trains it (◉: another one than this "
-    "here). finished: all of its steps; stopped: ended early, with a checkpoint; failed: ended by an error; crashed: "
+    "state": "training, paused, evaluating, saving: a process trains it (◉: another one than "
+    "this). finished: all of its steps; stopped: ended early, with a checkpoint; failed: ended by an error; crashed: "
     "it has no end, and no process trains it; unknown: it has no end, and its process is one of another machine.",
     "lr": "The peak of AdamW's learning rate in the preset.",
     "batch": "The sequences of one step: batch_size times gradient_accumulation.",

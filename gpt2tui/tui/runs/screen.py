@@ -60,7 +60,6 @@ class RunsScreen(ModeScreen):
         Binding("C", "columns", "Columns", show=False, tooltip="Which columns the table has"),
         Binding("delete,D", "delete", "Delete", show=False, key_display="Del", tooltip="The marked runs, or this one"),
         Binding("f5", "refresh", "Read the folder again", show=False),
-        Binding("ctrl+z", "no_suspend", "Suspend", show=False),
         Binding("escape", "back", "Back", show=False),
     ]
 

@@ -81,7 +81,6 @@ class TrainScreen(ModeScreen):
         Binding("right,greater_than_sign", "travel(1)", "Later sample", show=False, key_display="▶"),
         Binding("t", "other_pane", "Samples/log", show=False, tooltip="on a narrow screen: the samples or the log"),
         Binding("slash", "filter", "Filter the log", show=False, key_display="/"),
-        Binding("ctrl+z", "no_suspend", "Suspend", show=False),
         Binding("escape", "back", "Back", show=False, tooltip="leave a pane, or show this process's training again"),
     ]
 

@@ -613,7 +613,7 @@ def test_a_finished_run_offers_more_steps_and_a_chat():
             await pilot.press(*"100", "enter")
             assert "more than 100" in screen_text(app)
             await pilot.press("backspace", "backspace", "backspace", *"1,500", "enter")
-            await until(pilot, lambda: app.session.state == "running")
+            await until(pilot, lambda: app.session.state == "training")
             (launched,) = training.launches
             assert launched.resume == run_folder
             assert launched.overrides == ("training.num_iterations=1500",)
@@ -656,7 +656,7 @@ def test_a_run_that_a_rule_has_ended_is_trained_longer_without_the_rule():
             await pilot.press("space")
             await until(pilot, lambda: isinstance(app.screen, TrainLongerDialog))
             await pilot.press("enter")
-            await until(pilot, lambda: app.session.state == "running")
+            await until(pilot, lambda: app.session.state == "training")
             (launched,) = training.launches
             assert launched.overrides == ("training.num_iterations=40", "training.patience=auto")
             assert launched.loaded.preset.training.patience is None
@@ -703,6 +703,6 @@ def test_ctrl_z_says_that_it_does_not_suspend():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
             await pilot.press("ctrl+z")
-            await until(pilot, lambda: "does not suspend" in said(app))
+            await until(pilot, lambda: "leaves the workbench" in said(app))
 
     run(test())
