@@ -20,7 +20,7 @@ from tests import tiny_runs
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if path.name != "log.md")
 RUN = "2026-01-31-120000-small"
-OPEN_SOMETHING = ("attach", "serve", "bench")
+OPEN_SOMETHING = ("attach", "serve", "bench", "tune")
 
 
 def commands():
@@ -49,12 +49,13 @@ def trained(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("words", list(commands()))
 def test_a_command_of_the_documents_runs(words, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained / "runs", tmp_path / "runs")
     shutil.copytree(trained / "cache", tmp_path / "cache")
-    shutil.copy(trained / "words.txt", tmp_path)
+    for name in ("words.txt", "mine.txt"):
+        shutil.copy(trained / "words.txt", tmp_path / name)
     (tmp_path / "mine.toml").write_text('extends = "test"\n[data]\nsource = "words.txt"\n')
     words = [word.replace("num_iterations=6000", "num_iterations=610") for word in words]
     options = parse(words)

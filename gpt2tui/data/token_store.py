@@ -157,8 +157,8 @@ def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
     if not remote:
         for done, total in hash_content(table):
             yield StageProgress(f"hashing {table.source}", done, total)
-    opened = in_background(lambda: open_corpus(table), "corpus")
     before = hub.cached_bytes(table.source) if remote else None
+    opened = in_background(lambda: open_corpus(table), "corpus")
     while not opened.done():
         with contextlib.suppress(TimeoutError):
             opened.exception(timeout=POLL_SECONDS if before is None else DOWNLOAD_POLL_SECONDS)

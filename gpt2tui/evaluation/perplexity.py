@@ -53,7 +53,7 @@ def strided_windows(length: int, context: int, stride: int) -> Iterator[Window]:
 def rolling_windows(length: int, context: int) -> Iterator[Window]:
     """`adjacent_windows`, of which the last begins earlier so that it has a whole context: lm-evaluation-harness's."""
     for window in adjacent_windows(length, context):
-        yield window._replace(begin=max(0, window.end - context - 1))
+        yield Window(max(0, window.end - context - 1), window.end, window.predicted)
 
 
 def window_batches(

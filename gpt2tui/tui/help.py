@@ -67,8 +67,7 @@ def bindings_by_place(screen: Screen[Any]) -> dict[str, list[tuple[str, str, boo
     there = {(binding.action, node) for binding, node, _ in active_bindings}
     active_bindings += [
         (binding, screen, False)
-        for bindings in screen._bindings.key_to_bindings.values()
-        for binding in bindings
+        for binding in Binding.make_bindings(screen.BINDINGS)
         if (binding.action, screen) not in there and screen.check_action(*parse(binding.action)[1:]) in (False, None)
     ]
     acting: set[tuple[str, str]] = set()

@@ -211,6 +211,8 @@ def test_what_does_not_fit_is_skipped_with_the_reason(bench, speed, reason, monk
     assert set(names) == {source.name for source in preset_files.available()}
     assert names[0] == "test"  # the smallest first
     for measured in document["presets"]:
+        if measured["preset"] == "qlora":
+            continue  # skipped for its package, where that is not installed
         for part in ("train", "generate", "data"):
             assert re.match(reason, measured[part]["skipped"]), measured[part]
         assert measured["tokenize"] is None  # not asked for

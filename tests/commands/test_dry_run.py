@@ -65,7 +65,7 @@ def test_rows_without_text_are_found(dry_run, kind, tmp_path):
     code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}"))
     assert code == 3
     assert real_error(path) in message
-    assert "no text in any row" in message
+    assert "they have no text in column text" in message
 
 
 def test_a_corpus_that_is_certainly_shorter_than_a_window_is_found(dry_run, tmp_path):

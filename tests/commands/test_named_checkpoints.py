@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpt2tui import generation
+from gpt2tui import generation, model_files
 from gpt2tui.errors import CheckpointError
 from gpt2tui.run import folder as runs
 from gpt2tui.system.files import runs_folder
@@ -22,7 +22,7 @@ def trained(tmp_path):
 
 
 def test_a_model_is_named_like_a_run_and_at_any_step(trained, monkeypatch):
-    monkeypatch.setattr(generation, "_download", lambda hub_id: pytest.fail(f"the Hub was asked for {hub_id}"))
+    monkeypatch.setattr(model_files, "_download", lambda hub_id: pytest.fail(f"the Hub was asked for {hub_id}"))
     first, last = trained
     steps = {
         "latest": (last, None),
@@ -58,7 +58,7 @@ def test_a_model_is_named_like_a_run_and_at_any_step(trained, monkeypatch):
     ],
 )
 def test_a_name_that_means_no_model_is_answered_without_the_hub(trained, reference, words, monkeypatch):
-    monkeypatch.setattr(generation, "_download", lambda hub_id: pytest.fail(f"the Hub was asked for {hub_id}"))
+    monkeypatch.setattr(model_files, "_download", lambda hub_id: pytest.fail(f"the Hub was asked for {hub_id}"))
     with pytest.raises(CheckpointError) as caught:
         generation.load(reference.replace("RUNS", str(runs_folder())))
     assert words in str(caught.value)
@@ -71,7 +71,7 @@ def test_the_hub_is_asked_for_an_owners_model_only(trained, monkeypatch):
         asked.append(hub_id)
         raise CheckpointError("not there")
 
-    monkeypatch.setattr(generation, "_download", download)
+    monkeypatch.setattr(model_files, "_download", download)
     with pytest.raises(CheckpointError, match="not there"):
         generation.load("openai-community/gpt2")
     assert asked == ["openai-community/gpt2"]

@@ -501,7 +501,7 @@ import threading
 {PRESET}
 stages = [progress.stage for progress in prepare(preset, Path(sys.argv[2]))]
 heavy = {{"torch", "datasets", "transformers", "tokenizers", "pyarrow"}} & set(sys.modules)
-sys.exit(f"{{heavy}} {{stages}}" if heavy or len(stages) != 1 else 0)
+sys.exit(f"{{heavy}} {{stages}}" if heavy or len(set(stages)) != 1 else 0)
 """
     command = [sys.executable, "-c", code, str(folder), str(cache), "bpe"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -134,7 +134,7 @@ def test_without_transformers_it_is_not_called_verified_there(tmp_path, monkeypa
 
 def test_a_permuted_vocabulary_is_found(tmp_path, monkeypatch):
     save = tokenizer_files.save
-    monkeypatch.setattr(huggingface.tokenizer_files, "save", lambda kind, folder: save(swapped(kind), folder))
+    monkeypatch.setattr(huggingface.tokenizer_files, "save", lambda kind, *rest: save(swapped(kind), *rest))
     with pytest.raises(CheckpointError, match="is not the model's: 4 tokens differ"):
         export(text_model(), "huggingface", tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

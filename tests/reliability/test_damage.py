@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gpt2tui.__main__ import main
-from gpt2tui.data import content_hashes, store_building
+from gpt2tui.data import content_hashes
 from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import CheckpointError, Gpt2TuiError, ResourceError
 from gpt2tui.launch import drive, new_run, resumed_run
@@ -126,7 +126,6 @@ def cached(tmp_path, monkeypatch):
     """A preset whose tokens are prepared, with a tokenizer of its own and hashes of its files, and the tokens."""
     monkeypatch.setattr(content_hashes, "SMALL_BYTES", 10)
     monkeypatch.setattr(content_hashes, "_hashed", {})
-    monkeypatch.setattr(store_building, "_add_xz_after_training", lambda *arguments: None)
     loaded = preset_files.load(["default"], [*tiny_runs.options(tmp_path), "data.tokenizer=bpe"])
     return loaded, prepared(loaded)[0]
 

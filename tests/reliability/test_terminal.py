@@ -108,7 +108,7 @@ def test_a_session_from_the_first_key_to_the_last(terminal, tiny):
 
     # its own row says so
     terminal.keys("F7")
-    terminal.wait_for("running here")
+    terminal.wait_for("● training")
 
     # every mode at any size, while it runs
     for width, height in ((80, 24), (20, 5), (120, 36)):
@@ -116,7 +116,7 @@ def test_a_session_from_the_first_key_to_the_last(terminal, tiny):
         for key, mode in (("F2", "1 Presets"), ("F3", "2 Train"), ("F4", "3 Chat"), ("F7", "4 Runs")):
             terminal.keys(key)
             terminal.wait_until(lambda mode=mode: mode in terminal.bold_text(), f"the mode {mode} in front")
-    terminal.wait_for("running here")
+    terminal.wait_for("● training")
 
     terminal.keys("C-q")
     terminal.wait_for("Stop and save")
@@ -174,7 +174,7 @@ def test_another_process_watches_a_headless_run(terminal, tiny):
         seen = summarize(the_run()).step
         terminal.wait_until(lambda: summarize(the_run()).step > seen + 20, "more steps")
         terminal.keys("F7")
-        terminal.wait_for("running elsewhere")
+        terminal.wait_for("◉ training")
         terminal.keys("C-q")
         terminal.wait_for("ended=0")
         assert headless.poll() is None  # watching never ends what is watched

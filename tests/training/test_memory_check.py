@@ -171,7 +171,7 @@ def test_headless_a_model_of_terabytes_is_refused_with_exit_code_6_before_anythi
 
 
 def test_headless_force_goes_on_to_the_preparation(monkeypatch):
-    def prepare(preset, cache):
+    def prepare(preset, cache, tokenizer):
         raise DataError("reached")
         yield
 

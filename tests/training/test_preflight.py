@@ -105,7 +105,7 @@ def test_a_stop_while_it_is_tried_leaves_nothing(tmp_path, monkeypatch):
         stages.append(getattr(item, "stage", ""))
         if stages[-1].startswith("trying an evaluation"):
             controls.stop()
-    assert stages[-1].startswith("trying a sample")
+    assert stages[-1].startswith("trying an evaluation")
     assert runs.all_runs() == []
 
 

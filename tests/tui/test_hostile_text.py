@@ -109,7 +109,7 @@ def test_the_runs_screen_shows_it_as_text():
 
     async def story(app, pilot):
         await app.switch_mode("runs")
-        await settle(pilot, lambda: "[red]b" in text_of(app))
+        await settle(pilot, lambda: "k=app.quit]" in text_of(app))  # the end of its name
         for key in ("space", "down", "space", "d", "escape", "u", "c", "delete"):
             await pilot.press(key)
             await settle(pilot)

@@ -216,7 +216,7 @@ def test_with_a_training_quit_asks_and_keep_training_keeps_it_running():
         await pilot.press("ctrl+q")
         await pilot.pause()
         assert isinstance(app.screen, ConfirmDialog)
-        await pilot.press("ctrl+q", "right", "enter")
+        await pilot.press("ctrl+q", "right", "right", "enter")
         await pilot.pause()
         assert app.session.state == "training"
         assert app.is_running

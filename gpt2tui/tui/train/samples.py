@@ -48,7 +48,8 @@ class SampleTimeline(Vertical):
 
     def on_resize(self) -> None:
         """Draws as many steps as fit."""
-        self._draw_steps()
+        if self.query("#steps"):
+            self._draw_steps()
 
     def show(self, samples: Sequence[Sampled], takes_requests: bool = False) -> None:
         """These samples, in the order of their steps; `takes_requests`: the user may ask for one now."""
@@ -81,6 +82,8 @@ class SampleTimeline(Vertical):
         return len(steps) - 1 - steps[::-1].index(self._chosen) if self._chosen in steps else len(steps) - 1
 
     def _draw(self) -> None:
+        if not self.query("#sample"):
+            return  # drawn once its parts are there
         sample = self.sample
         text = self.query_one("#sample", Static)
         self.border_title = "samples"

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from textual.content import Content
 from textual.events import Key, Paste
 from textual.screen import Screen
 
@@ -12,6 +13,7 @@ from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.preset.template import Template
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.models import ModelChoice
+from gpt2tui.tui.chat.screen import ChatScreen
 from gpt2tui.tui.chat.token_text import AlternativesLine
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog, TextDialog
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, short, text_of
@@ -99,7 +101,7 @@ def test_what_is_typed_while_the_screen_is_being_made_goes_to_the_prompt(tmp_pat
             for key in ("f3", "f4"):
                 app.post_message(Key(key, None))
             type_at_once(app, "c1")
-            await until(pilot, lambda: app.screen.prompt.text.endswith("oc1"))
+            await until(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen.prompt.text.endswith("oc1"))
             assert app.current_mode == "chat"
             await pilot.press("escape", "f3", "f4", "c", "2")
             assert app.screen.prompt.text.endswith("oc1c2")
@@ -503,7 +505,7 @@ def test_the_scale_of_the_heat_map_ends_at_log2_of_the_models_vocabulary_also_fo
         await pilot.press(*"a lazy dog", "ctrl+g")
         await until(pilot, lambda: screen.answers)
         await done(pilot)
-        assert "0  6.0  12.0 bits = log2 4,096" in str(screen.transcript.border_subtitle)
+        assert "0  6.0  12.0 bits = log2 4,096" in Content.from_markup(screen.transcript.border_subtitle).plain
         assert screen.answers[0].token_text.vocab_size == 4096
 
     driven(tmp_path, story)

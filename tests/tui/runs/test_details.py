@@ -13,7 +13,7 @@ def facts(info):
         run=SimpleNamespace(folder="runs/a"),
     )  # fmt: skip
     found = {}
-    _run_facts(contents, lambda label, *parts, style="": found.update({label: parts}))
+    _run_facts(SimpleNamespace(elsewhere=False), contents, lambda label, *parts, style="": found.update({label: parts}))
     return found
 
 
