@@ -47,8 +47,7 @@ class DataTable(Table):
 
     source: str = Field(default="python-stdlib", min_length=1, max_length=4096)
     """The corpus: python-stdlib, python-docstrings (prompts and answers), wikitext-103, wikitext-2,
-    hf:<id>[:<config>], or a path or glob of .txt .md .py .jsonl .json .csv .tsv .parquet files, compressed (.gz .bz2
-    .xz .zst) or not. A relative path is relative to the preset's file."""
+    hf:<id>[:<config>], or a file, folder or glob of text or rows. A relative path is relative to the preset's file."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
     """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in

@@ -182,6 +182,8 @@ def test_a_preparation_that_hangs_does_not_hold_the_program(terminal):
     screen.press(b"\x11")
     screen.until("Keep preparing")
     screen.press(b"\r")
+    screen.until("CANCELLING")
+    screen.press(b"\x11")
     assert screen.exit_code() == 0
     assert screen.is_restored()
 
