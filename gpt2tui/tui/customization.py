@@ -7,7 +7,6 @@ is wrong in a file is reported and left out; nothing is raised.
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -83,8 +82,14 @@ def _theme_problems(name: str, table: dict[str, Any]) -> list[str]:
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8")), []
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}, []
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{path.name}: cannot be read: {error}"]
+    import tomllib  # most users have no such file, and the first paint waits for this
+
+    try:
+        return tomllib.loads(text), []
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         return {}, [f"{path.name}: cannot be read: {error}"]

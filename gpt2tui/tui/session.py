@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 
 from gpt2tui.errors import DivergedError, DoesNotFitError, Gpt2TuiError, UsageError
 from gpt2tui.launch import Emitted, Launch, OpenedRun, TrainingStream, drive
-from gpt2tui.run import checkpoint
 from gpt2tui.run.events import Event, Paused, Resumed, RunFinished, RunStarted
 from gpt2tui.run.state import RunState, state_at_end
 from gpt2tui.system.host_memory import give_back_freed_memory, load_torch
@@ -176,6 +175,8 @@ class TrainingSession:
 
         Everything else, overrides of an earlier resume included, stays as it was. None without such a checkpoint.
         """
+        from gpt2tui.run import checkpoint
+
         if self.failure is None or self.failure.last_good_step is None or self.run is None or self.launch is None:
             return None
         step = self.failure.last_good_step

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import set_cell_size
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,6 +20,7 @@ from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.widgets.field_input import FieldInput
+from gpt2tui.tui.widgets.mode_bar import shorten_middle
 
 RUN_NAME = re.compile(r"(\d{4})-(\d{2})-(\d{2})-(\d{2})(\d{2})(\d{2})-(.+)")
 SIGNS = {"live": "●", "best val loss": "★", "newest": "▸"}
@@ -136,18 +137,6 @@ def _group_line(group: str, width: int, form: str) -> str:
     date = form.format(*digits)
     room = max(width - len(date) - 2, 8)
     return f"{set_cell_size(shorten_middle(name, room), room)}  {date}"[:width]
-
-
-def shorten_middle(name: str, width: int) -> str:
-    """The name, in at most `width` columns: the beginning and the end of a name tell more than its middle."""
-    if cell_len(name) <= width:
-        return name
-    end = (width - 1) // 2
-    start = set_cell_size(name, max(0, width - 1 - end)).rstrip()
-    tail = name[len(name) - end :] if end else ""
-    while cell_len(tail) > end:
-        tail = tail[1:]
-    return f"{start}…{tail}"
 
 
 def _line(choice: ModelChoice, mark: str, width: int) -> Content:

@@ -17,7 +17,7 @@ from gpt2tui.system.numbers import byte_size, compact, duration, learning_rate, 
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.runs.library import RunRow
 from gpt2tui.tui.states import ELSEWHERE, SIGNS
-from gpt2tui.tui.widgets.mode_bar import cut_in_the_middle
+from gpt2tui.tui.widgets.mode_bar import shorten_middle
 
 MARK = "◆"
 NAME_WIDTH = 26  # columns go until the names have this many cells
@@ -67,7 +67,7 @@ COLUMNS = (
     Column("state", "state", _state_text, lambda r: list(SIGNS).index(r.state), 1, numeric=False),
     Column("started", "started", _started_text, lambda r: r.summary.started, 7, descending=True, numeric=False),
     Column(
-        "preset", "preset", lambda r: cut_in_the_middle(sanitize(r.summary.preset or "", False), PRESET_WIDTH),
+        "preset", "preset", lambda r: shorten_middle(sanitize(r.summary.preset or "", False), PRESET_WIDTH),
         lambda r: r.summary.preset, 8, numeric=False,
     ),
     Column(
@@ -255,7 +255,7 @@ class RunTable(DataTable[Text]):
         text = Text(column.text(row), no_wrap=True)
         if column is NAME:
             colour = self._marks.get(row.name)
-            name = cut_in_the_middle(column.text(row), max(1, width - len(MARK) - 1))
+            name = shorten_middle(column.text(row), max(1, width - len(MARK) - 1))
             text = Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", name, no_wrap=True)
         elif column.key == "state":
             text.stylize(self._colour(SIGNS[row.state][1]))

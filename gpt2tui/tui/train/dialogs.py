@@ -30,7 +30,7 @@ class RunPicker(Dialog[str | None]):
 
     # The app's own style makes screens opaque, which only a style of the same rank can change.
     CSS = """
-    RunPicker { align: center middle; background: $background 60%; }
+    RunPicker { align: center middle; }
     RunPicker OptionList, RunPicker OptionList:focus {
         height: auto; max-height: 20; background: transparent; border: none; padding: 0 0 1 0;
     }

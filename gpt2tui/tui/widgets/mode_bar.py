@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
+from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 from textual.app import RenderResult
@@ -105,8 +106,8 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
     name = sanitize(short_name(status.run), keep_newlines=False)
     if status.beside:
         name = f"training here: {name}"
-    long, short = (cut_in_the_middle(name, width) for width in NAME_WIDTHS)
-    bare = cut_in_the_middle(name.rpartition(" ")[0] or name, NAME_WIDTHS[-1])
+    long, short = (shorten_middle(name, width) for width in NAME_WIDTHS)
+    bare = shorten_middle(name.rpartition(" ")[0] or name, NAME_WIDTHS[-1])
     if status.state == "preparing":
         what = Text(f"  {sanitize(status.preparation, keep_newlines=False)}") if status.preparation else Text()
         lines = [(long, "  ", state, what), (short, "  ", state, what), (state, what), (state,)]
@@ -136,12 +137,16 @@ def _status_lines(status: TrainingStatus, colours: dict[str, str]) -> list[Text]
     return [Text.assemble(*line, " ") for line in parts]
 
 
-def cut_in_the_middle(name: str, width: int) -> str:
-    """A name in at most `width` characters: the beginning and the end are what tells names apart."""
-    if len(name) <= width:
+def shorten_middle(name: str, width: int) -> str:
+    """The name, in at most `width` columns: the beginning and the end of a name tell more than its middle."""
+    if cell_len(name) <= width:
         return name
     end = max(0, width - 1) // 2
-    return f"{name[: max(0, width - 1 - end)]}…{name[len(name) - end :]}"
+    start = set_cell_size(name, max(0, width - 1 - end)).rstrip()
+    tail = name[len(name) - end :]
+    while cell_len(tail) > end:
+        tail = tail[1:]
+    return f"{start}…{tail}"
 
 
 def _bar(fraction: float, width: int, colours: dict[str, str], colour: str) -> Text:

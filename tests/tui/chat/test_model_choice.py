@@ -5,11 +5,12 @@ from rich.cells import cell_len
 
 from gpt2tui.errors import CheckpointError
 from gpt2tui.tui.chat import models as chat_models
-from gpt2tui.tui.chat.model_list import group_lines, shorten_middle
+from gpt2tui.tui.chat.model_list import group_lines
 from gpt2tui.tui.chat.models import ModelChoice, SelectedModels, live_weights
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
+from gpt2tui.tui.widgets.mode_bar import shorten_middle
 from tests.tracking import event_samples
 from tests.tui.chat_story import HOSTILE, SAVED, done, driven, foot, text_of
 from tests.tui.fake_chat import FakeModel
@@ -294,6 +295,7 @@ def test_names_of_runs_are_told_apart_at_every_width():
     (line,) = group_lines(["2026-10-05-181900-small"], 31).values()
     assert line == f"small{' ' * 15}10-05 18:19"
     assert shorten_middle("abcdefghij", 7) == "abc…hij"
+    assert [shorten_middle("abcdefghij", width) for width in (0, 1, 2)] == ["…", "…", "a…"]
 
 
 def test_a_live_run_is_under_one_heading_although_a_newer_run_exists():
