@@ -18,7 +18,6 @@ from textual.binding import Binding, BindingType
 from textual.events import Event, Paste
 from textual.filter import LineFilter
 from textual.message import Message
-from textual.message_pump import MessagePump
 from textual.reactive import var
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Footer
@@ -92,6 +91,9 @@ class QuitDialog(ConfirmDialog):
 
     LEAVING = ("Stop and save", "Cancel and leave", "!Leave")
     """The answers that end the program."""
+
+
+FOOTER_LOOKS = 40  # for a footer with its keys, before a picture is taken without
 
 
 class WorkbenchApp(App[int]):
@@ -478,12 +480,16 @@ class WorkbenchApp(App[int]):
         if self.is_web:
             self.deliver_screenshot()
             return
-        node: MessagePump = self
-        for node in self.screen.query(Footer):
-            node.call_later(node.recompose)  # the palette has emptied it
-        node.call_later(node.call_after_refresh, self._save_picture)
+        self.run_worker(self._save_picture())
 
     async def _save_picture(self) -> None:
+        def is_drawn(footer: Footer) -> bool:
+            return any(key.size.width for key in footer.children)
+
+        for _ in range(FOOTER_LOOKS):  # the palette empties the footer, which is laid out again after it has gone
+            if not isinstance(self.screen, ModalScreen) and all(map(is_drawn, self.screen.query(Footer))):
+                break
+            await asyncio.sleep(0.05)
         try:
             path = await asyncio.to_thread(_write_picture, self.export_screenshot())
         except OSError as error:
