@@ -72,4 +72,4 @@ def test_chat(check, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_runs(check, size):
-    check("runs", size, nothing, "small", "finished", "failed")
+    check("runs", size, nothing, "small", "finished", "failed", "stopped", "2.364  xz 1.51")  # the details come last
