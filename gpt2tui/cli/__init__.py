@@ -3,7 +3,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gpt2tui import __version__
 from gpt2tui.cli.commands import (
@@ -16,7 +16,7 @@ from gpt2tui.cli.commands import (
     add_sample,
     add_serve,
 )
-from gpt2tui.cli.completion import complete_words
+from gpt2tui.cli.completion import asked_to_complete, complete_words
 from gpt2tui.cli.parser import Parser
 from gpt2tui.cli.runs import add_runs
 from gpt2tui.cli.training import START, add_train, add_training_options, add_tune, check_training, presets_and_overrides
@@ -54,7 +54,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         words = [*words[1:], "--help"]
     elif words == ["version"]:
         words = ["--version"]
-    parser = build_parser()
+    # Without a word no command's options are needed, and the workbench opens at once; a shell's Tab key needs all.
+    parser = build_parser() if words or asked_to_complete() else build_parser(commands=())
     options = parser.parse_args(arranged(parser, words))
     if "words" in options:
         presets, overrides = presets_and_overrides(options.words)
@@ -63,24 +64,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.command is START:
         check_training(parser.commands["train"] if "words" in options else parser, options)
     return options
-
-
-def build_parser() -> Parser:
-    """The parser of the whole command line; each command sets `command`, a function of the parsed options."""
-    parser = Parser(
-        prog="gpt2tui",
-        usage="gpt2tui [--preset NAME|FILE ...] [--set KEY=VALUE ...] [options]\n       gpt2tui COMMAND ...",
-        description=DESCRIPTION,
-        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
-    )
-    parser.add_argument("-V", "--version", action="version", version=f"gpt2tui {__version__}")
-    parser.add_argument("--headless", action="store_true", help="train without the workbench, as the command train")
-    add_training_options(parser)
-    parser.set_defaults(command=START)
-    for add in COMMANDS:
-        add(parser)
-    complete_words(parser)
-    return parser
 
 
 COMMANDS: tuple[Callable[[Parser], None], ...] = (
@@ -96,3 +79,21 @@ COMMANDS: tuple[Callable[[Parser], None], ...] = (
     add_serve,
     add_bench,
 )
+
+
+def build_parser(commands: Iterable[Callable[[Parser], None]] = COMMANDS) -> Parser:
+    """The parser of the command line; each command sets `command`, a function of the parsed options."""
+    parser = Parser(
+        prog="gpt2tui",
+        usage="gpt2tui [--preset NAME|FILE ...] [--set KEY=VALUE ...] [options]\n       gpt2tui COMMAND ...",
+        description=DESCRIPTION,
+        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"gpt2tui {__version__}")
+    parser.add_argument("--headless", action="store_true", help="train without the workbench, as the command train")
+    add_training_options(parser)
+    parser.set_defaults(command=START)
+    for add in commands:
+        add(parser)
+    complete_words(parser)
+    return parser

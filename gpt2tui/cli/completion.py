@@ -5,9 +5,14 @@ import os
 from typing import Any
 
 
+def asked_to_complete() -> bool:
+    """Whether a shell has started this process to complete a line, which is in the environment."""
+    return "_ARGCOMPLETE" in os.environ
+
+
 def complete_words(parser: argparse.ArgumentParser) -> None:
     """Completes words for the shell's Tab key; imports nothing otherwise."""
-    if "_ARGCOMPLETE" in os.environ:
+    if asked_to_complete():
         import argcomplete
 
         argcomplete.autocomplete(parser)
