@@ -112,6 +112,8 @@ class Console:
                 self._step(event)
             case Evaluated():
                 self._print([narration.evaluated(event, before)])
+                if self._live is None and not event.whole and event.step == self._progress.num_iterations:
+                    self._print([narration.evaluating_all(event.step)])  # which may take minutes
             case Sampled():
                 self._print(narration.sampled(event, self._unicode, self._wrap if self._live else None))
             case CheckpointSaved():
@@ -207,7 +209,7 @@ def _time(progress: RunProgress, elapsed_seconds: float) -> tuple[str, str]:
     if progress.paused:
         return "paused", "bold yellow"
     if 0 < progress.num_iterations <= progress.step:
-        return "evaluating all validation text", ""
+        return narration.EVALUATING_ALL, ""
     if progress.seconds_left is None:
         return f"{duration(elapsed_seconds)} so far", ""
     return f"{duration(progress.seconds_left)} left", ""

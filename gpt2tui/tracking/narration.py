@@ -77,6 +77,9 @@ def step(event: Step, progress: RunProgress) -> Text:
     return Text("  ".join(parts))
 
 
+EVALUATING_ALL = "evaluating all validation text"
+
+
 def evaluated(event: Evaluated, progress: RunProgress) -> Text:
     """The validation loss and its bits per byte beside those of xz; `progress` is the state before the event."""
     line = Text.assemble(
@@ -95,6 +98,11 @@ def evaluated(event: Evaluated, progress: RunProgress) -> Text:
     elif event.best and progress.best_val_loss is not None:
         line.append("  best val loss", style="green")
     return line
+
+
+def evaluating_all(step: int) -> Text:
+    """What follows the last step's evaluation."""
+    return Text.assemble((_label(step), "bold"), "  ", (EVALUATING_ALL, QUIET))
 
 
 def sampled(event: Sampled, unicode: bool = True, wrap: Callable[[Text], Iterable[Text]] | None = None) -> list[Text]:

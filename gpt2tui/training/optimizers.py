@@ -54,7 +54,7 @@ class Optimizers:
         return self.table.lr * factor
 
     def step(self, found_inf: Tensor | None = None) -> None:
-        """Updates the weights and drops the gradients.
+        """Updates the weights.
 
         With `found_inf`, a scalar in fp32 on the device, no weight, moment or step counter changes where it is 1; the
         CPU does not wait for it.
@@ -63,7 +63,6 @@ class Optimizers:
             # A gradient scaler sets this attribute of torch's fused optimizers; our Muon reads it too.
             optimizer.found_inf = found_inf  # type: ignore[attr-defined]
             optimizer.step()
-        self.zero_grad()
 
     def zero_grad(self) -> None:
         """Drops the gradients, so that the next backward pass writes instead of adding."""

@@ -110,6 +110,12 @@ def test_a_whole_run_in_plain_lines():
     ]
 
 
+def test_the_evaluation_of_all_text_which_may_take_minutes_is_announced_in_plain_lines():
+    events = [sample.run_started(), sample.evaluated(1900), sample.evaluated(2000), sample.evaluated(2000, whole=True)]
+    lines = plain(*events).splitlines()
+    assert [line for line in lines if "all validation text" in line] == ["step 2,000   evaluating all validation text"]
+
+
 def test_the_loss_of_a_uniform_guess_is_the_logarithm_of_the_vocabulary():
     assert f"ln 50,257 = {math.log(50257):.2f}" in plain(sample.run_started(), vocab_size=50257)
 
