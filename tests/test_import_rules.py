@@ -1,6 +1,7 @@
 """Imports point one way, and what a person waits for imports nothing heavy."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -62,6 +63,16 @@ for name in {STARTS_AT_ONCE}:
     assert done.returncode == 0, done.stderr
 
 
+@functools.cache
+def syntax_tree(text):
+    return ast.parse(text)
+
+
+def parsed(path):
+    """The syntax tree of a file, kept: every test looks at all of them."""
+    return syntax_tree(path.read_text(encoding="utf-8"))
+
+
 NEEDS = {
     "wandb": {"tracking/wandb.py"},
     "datasets": {"data/hub.py"},
@@ -80,10 +91,11 @@ def test_what_few_need_is_imported_by_those_alone_and_late(heavy):
 
     found = set()
     for path in PACKAGE.rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         everywhere = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and imports(n)]
-        if everywhere:
-            found.add(path.relative_to(PACKAGE).as_posix())
+        if not everywhere:
+            continue
+        found.add(path.relative_to(PACKAGE).as_posix())
         functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
         late = {inner for function in functions for inner in ast.walk(function)}
         typed = {inner for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)
@@ -105,7 +117,7 @@ def import_graph(package):
     graph = {}
     for module, path in files.items():
         imported = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 imported.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -148,7 +160,7 @@ def everything_imported():
     imported = {}
     for module, path in modules_of(PACKAGE).items():
         names = imported.setdefault(module, set())
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
