@@ -20,12 +20,13 @@ from gpt2tui.model.decoding import Decoder
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.published_config import trained_length
 from gpt2tui.model.sampling import generate
-from gpt2tui.model_files import OWN_FILES, description_folder, find, load_model
+from gpt2tui.model_files import description_folder, find, load_model
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import Preset, SamplingTable
 from gpt2tui.preset.template import Template
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
+from gpt2tui.run.model_lookup import OWN_FILES
 
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are in memory together while a text is scored: 26 MB with GPT-2's vocabulary

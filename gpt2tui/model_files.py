@@ -1,12 +1,10 @@
-"""Finds a model by its reference, and reads its network: our checkpoints, and folders in Hugging Face's GPT-2 form."""
+"""Reads the network of a model: of our checkpoints, folders in Hugging Face's GPT-2 form, and models of the Hub."""
 
 import contextlib
 import hashlib
 import importlib.util
 import os
 import pickle
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,37 +17,24 @@ from gpt2tui.model.huggingface import from_published
 from gpt2tui.model.lora import merge, scale_in
 from gpt2tui.model.nf4 import round_matrices
 from gpt2tui.preset import files as preset_files
-from gpt2tui.preset.source import portable
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
-from gpt2tui.run.checkpoint import Checkpoint, Origin
+from gpt2tui.run.checkpoint import Origin
+from gpt2tui.run.model_lookup import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    INDEX,
+    PICKLED_WEIGHTS,
+    WEIGHTS,
+    ModelFolder,
+    base_name,
+    find_here,
+    is_adapter,
+    why_no_weights,
+)
 from gpt2tui.system.files import runs_folder, sha256
 
 HUB_TIMEOUT_SECONDS = 10
-OWN_FILES = ("trainer.json", "training_state.safetensors")  # a folder with one but no manifest is a damaged checkpoint
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-PUBLISHED = {
-    **{name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")},
-    "distilgpt2": "distilbert/distilgpt2",
-}
-"""Models that the Hub used to have without their owner's name."""
-WEIGHTS, INDEX, PICKLED_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """The folder that a reference means, and the verified checkpoint in it when it is one of ours."""
-
-    folder: Path
-    saved: Checkpoint | None
-    hub_id: str | None = None
-
-    @property
-    def source(self) -> str:
-        """The id of the Hub, or the absolute path of the folder, with ~ for the user's home."""
-        return self.hub_id or portable(str(self.folder.absolute()))
 
 
 def find(reference: str) -> ModelFolder:
@@ -58,59 +43,7 @@ def find(reference: str) -> ModelFolder:
     A model of the Hub is downloaded unless it is in the local cache. Raises CheckpointError when there is no such
     model, and when a checkpoint is damaged.
     """
-    path = Path(os.path.expanduser(reference))  # noqa: PTH111 does not raise for an unknown user
-    if path.is_file():  # the user named the weights instead of their folder
-        if path.suffix in PICKLES and path.name != PICKLED_WEIGHTS:
-            raise CheckpointError(
-                f"{path} is a pickle, which can run code when it is opened; gpt2tui reads safetensors. "
-                "Convert it where you trust it: model.save_pretrained(folder) in transformers"
-            )
-        raise CheckpointError(f"{path} is a file; a checkpoint is a folder")
-    for folder in (path, runs_folder() / reference):
-        if found := _model_in(folder):
-            return found
-    if path.is_dir():
-        if meant := _what_a_folder_is(path):
-            raise CheckpointError(meant)
-        load_model(path)  # raises an error that says what is missing
-    is_hub_id = HUB_ID.fullmatch(reference) is not None and not path.parent.is_dir()
-    try:
-        run, saved = runs.find_with_checkpoint(reference)
-    except UsageError as error:
-        if not is_hub_id:
-            raise CheckpointError(_no_checkpoint(reference, str(error))) from None
-        return ModelFolder(_download(reference), None, reference)
-    if saved is None:
-        is_newest = reference.endswith(f"@{runs.LATEST}")
-        saved = checkpoint.newest(run.checkpoints) if is_newest else checkpoint.best(run.checkpoints)
-    return ModelFolder(saved.folder, saved)
-
-
-def _what_a_folder_is(path: Path) -> str | None:
-    """What to name instead of the folder of all runs or of a run's checkpoints; None for other folders."""
-    if path.name == runs.CHECKPOINTS and (path.parent / "run.json").is_file():
-        return (
-            f"{path} holds the checkpoints of a run; name the run, {path.parent}, for its best one, or one of the "
-            f"folders in {path}"
-        )
-    found = sorted(path.glob("*/run.json"))
-    if found:
-        newest = found[-1].parent
-        return f"{path} holds {len(found)} runs; name one of them, such as {newest}, or latest for the one begun last"
-    return None
-
-
-def _no_checkpoint(reference: str, no_run: str) -> str:
-    """The message for a word that is neither a folder nor a run, and no id of the Hub, whose ids have one slash."""
-    if reference.startswith("@"):
-        return no_run
-    if reference in PUBLISHED:
-        return f"{no_run}; for the published model write {PUBLISHED[reference]}"
-    if reference in {source.name for source in preset_files.available()}:
-        return f"{reference} is a preset, not a model; train it first: gpt2tui train {reference}"
-    if "/" in reference or "\\" in reference:
-        return f"there is no checkpoint {reference}: the folder does not exist, and {no_run}"
-    return f"{no_run}; there is no folder of that name either, and models of the Hub are written owner/name"
+    return find_here(reference) or ModelFolder(_download(reference), None, reference)
 
 
 def load_model(folder: Path) -> GPT2:
@@ -130,21 +63,13 @@ def check_quantizer() -> None:
         )
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, of ours or of PEFT, and no whole model."""
-    return (folder / ADAPTER_CONFIG).exists() and not (folder / WEIGHTS).exists()
-
-
 def base_of(folder: Path) -> ModelFolder:
     """The model that an adapter in a folder belongs to.
 
     Raises CheckpointError when it is not here, and when its weights are not those that the adapter was trained with.
     """
     if not (folder / checkpoint.MANIFEST).exists():  # PEFT records no digest
-        name = checkpoint.read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-        if not isinstance(name, str) or not name:
-            raise CheckpointError(f"{folder / ADAPTER_CONFIG} does not say which model the adapter belongs to")
-        return _find_base(folder, Origin(name, ""))
+        return _find_base(folder, Origin(base_name(folder), ""))
     origin = checkpoint.inspect(folder).origin
     assert origin is not None, "a manifest of an adapter has an origin"
     base = _find_base(folder, origin)
@@ -223,18 +148,6 @@ def weights_sha256(folder: Path) -> str:
     return sha256(folder / next((name for name in names if (folder / name).exists()), WEIGHTS))
 
 
-def _model_in(folder: Path) -> ModelFolder | None:
-    """The model in a folder, which may be a run's; None where there is none."""
-    if (folder / checkpoint.MANIFEST).exists() or any((folder / name).exists() for name in OWN_FILES):
-        return ModelFolder(folder, checkpoint.verify(folder))
-    if (folder / "config.json").exists() or is_adapter(folder):
-        return ModelFolder(folder, None)
-    if (folder / runs.CHECKPOINTS).is_dir():
-        best = checkpoint.best(folder / runs.CHECKPOINTS)
-        return ModelFolder(best.folder, best)
-    return None
-
-
 def _tensors(folder: Path) -> dict[str, Tensor]:
     """The named tensors of a model's weights, of safetensors files where there are some."""
     if (folder / WEIGHTS).exists():
@@ -246,14 +159,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         return tensors
     if (folder / PICKLED_WEIGHTS).exists():
         return _unpickled(folder / PICKLED_WEIGHTS)
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
-    found = (
-        f" (only {', '.join(pickles)}; of pickles only {PICKLED_WEIGHTS} is read. Convert it where you trust it: "
-        "model.save_pretrained(folder) in transformers)"
-        if pickles
-        else ""
-    )
-    raise CheckpointError(f"{folder} has no {WEIGHTS}{found}")
+    raise CheckpointError(why_no_weights(folder))
 
 
 def _parts(index: Path) -> list[str]:

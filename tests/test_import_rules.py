@@ -178,8 +178,7 @@ LAYERS = [
     {"tracking", "training"},
     {"generation", "evaluation", "export"},
     {"data", "estimate", "device", "model_files"},
-    {"run"},
-    {"preset"},
+    {"run", "preset"},
     {"system", "errors", "version"},
     {"model"},
 ]

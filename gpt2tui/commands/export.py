@@ -12,18 +12,19 @@ def export(options: argparse.Namespace) -> int:
     """Writes the export, prints its path, and on stderr how it was verified."""
     from gpt2tui import generation, model_files
     from gpt2tui.export import huggingface, writing
+    from gpt2tui.run.model_lookup import HUB_ID, is_adapter
 
     if options.push is not None and options.format != "huggingface":
         raise UsageError("--push uploads the format huggingface")
-    if options.push is not None and not model_files.HUB_ID.fullmatch(options.push):
+    if options.push is not None and not HUB_ID.fullmatch(options.push):
         raise UsageError(f"--push {options.push}: a repository of the Hub is written owner/name")
     if options.dry_run and options.push is None:
         raise UsageError("--dry-run belongs to --push: it lists what would be uploaded")
     found, to = model_files.find(options.checkpoint), Path(options.to).expanduser()
-    is_adapter = model_files.is_adapter(found.folder)
-    if options.merge and not is_adapter:
+    adapter = is_adapter(found.folder)
+    if options.merge and not adapter:
         raise UsageError(f"{found.folder} is a whole model already, not an adapter: leave out --merge")
-    if is_adapter and not options.merge:
+    if adapter and not options.merge:
         raise UsageError(f"{found.folder} is an adapter, which PEFT loads as it is; --merge adds it to its base")
     model = generation.load(str(found.hub_id or found.folder), device="cpu", precision="fp32")
     exported = writing.export(model, options.format, to, options.dtype, print_on_stderr)

@@ -191,8 +191,8 @@ def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
 
 def _tokenizer_here(reference: str) -> Tokenizer | None:
     """The tokenizer of the model to start from, if the model is on this machine."""
-    folder = local_folder(reference)
     try:
+        folder = local_folder(reference)
         return None if folder is None else tokenizers.of_model(folder)
     except CheckpointError:
         return None

@@ -25,6 +25,7 @@ from gpt2tui.export.verification import (
 )
 from gpt2tui.generation import TextModel
 from gpt2tui.model.published_config import published_config
+from gpt2tui.run.model_lookup import WEIGHTS
 
 RUNTIME = "transformers"
 
@@ -39,7 +40,7 @@ def write(model: TextModel, folder: Path, dtype: Dtype) -> None:
     for name, document in documents.items():
         (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     tokenizer_files.save(model.tokenizer, folder, model.template)
-    weights.write(model, folder / model_files.WEIGHTS, dtype)
+    weights.write(model, folder / WEIGHTS, dtype)
     (folder / "README.md").write_text(model_card(model, dtype), encoding="utf-8")
 
 
@@ -63,7 +64,7 @@ def check(model: TextModel, folder: Path, dtype: Dtype, reference: Reference) ->
 
     Raises CheckpointError when it is not the model.
     """
-    weights.require_written(model, folder / model_files.WEIGHTS, dtype)
+    weights.require_written(model, folder / WEIGHTS, dtype)
     tokenizer = tokenizer_files.load(folder)
     vocabulary = vocabulary_of(tokenizer_files.definition(tokenizer))
     require_same_tokenizer("gpt2tui", model.tokenizer, vocabulary, tokenizer.encode)

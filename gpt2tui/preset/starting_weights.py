@@ -1,19 +1,17 @@
 """What a preset gets from the weights that it starts from: shape and tokenizer. Looks on this machine only."""
 
 import functools
-import re
 from pathlib import Path
 from typing import Any
 
 from gpt2tui.errors import CheckpointError, Mistake
 from gpt2tui.model.published_config import config_from_published
 from gpt2tui.preset.layers import Layer, SourcedValue, merge, without_left_out
-from gpt2tui.system.files import read_json, runs_folder
+from gpt2tui.system.files import read_json
 from gpt2tui.system.terminal_text import printable, printable_value
 
 INIT_FROM = ("model", "init_from")
 SHAPE = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "bias")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TOKENIZERS = ("gpt2", "bpe", "char", "byte")
 
 
@@ -26,12 +24,10 @@ def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Lay
     if reference is None or not isinstance(reference.value, str):
         return layer, []
     name = printable(reference.value, 200)
-    folder = folder or local_folder(reference.value)
-    if folder is None:
-        is_path = reference.value.startswith((".", "/", "~"))
-        missing = Mistake(f"there is no model in {name}", "model.init_from", reference.value, place=reference.place)
-        return layer, [missing] if is_path else []
     try:
+        folder = folder or local_folder(reference.value)
+        if folder is None:
+            return layer, []
         found = values_in(folder)
     except CheckpointError as error:
         return layer, [Mistake(str(error), "model.init_from", reference.value, place=reference.place)]
@@ -46,22 +42,13 @@ def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Lay
 
 
 def local_folder(reference: str) -> Path | None:
-    """A folder with the configuration of the model that a reference means; None where it is not on this machine.
+    """A folder with the configuration of the model that a reference means; None for one of the Hub that is not here.
 
-    Of a run any checkpoint's, because all have the same. `latest` and the beginnings of names are not looked up.
+    Raises CheckpointError with the nearest names when there is no such model, and when a checkpoint is damaged.
     """
-    name = reference.rpartition("@")[0] or reference
-    try:
-        for candidate in dict.fromkeys((reference, name)):
-            for folder in (Path(candidate).expanduser(), runs_folder() / candidate):
-                if (folder / "config.json").is_file():
-                    return folder
-                saved = sorted((folder / "checkpoints").glob("step-*/config.json"))
-                if saved:
-                    return saved[-1].parent
-    except (OSError, ValueError, RuntimeError):  # a NUL in it, no home folder
-        return None
-    return _cached_hub_folder(reference)
+    from gpt2tui.run.model_lookup import description_folder_here  # the first paint of the workbench needs no runs
+
+    return description_folder_here(reference)
 
 
 def values_in(folder: Path) -> dict[str, Any]:
@@ -75,19 +62,6 @@ def values_in(folder: Path) -> dict[str, Any]:
     if kind := _tokenizer_kind(folder):
         values["data.tokenizer"] = kind
     return values
-
-
-def _cached_hub_folder(reference: str) -> Path | None:
-    if not _HUB_ID.fullmatch(reference) or ".." in reference:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(reference, "config.json")
-    except (HFValidationError, OSError):
-        return None
-    return Path(found).parent if isinstance(found, str) else None
 
 
 def _tokenizer_kind(folder: Path) -> str | None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MANIFEST",
+    "Check",
     "Checkpoint",
     "Origin",
     "Parent",
@@ -64,6 +65,8 @@ __all__ = [
     "write",
 ]
 
+Check = Callable[[Path], Checkpoint]
+"""`verify`, or `inspect`, which does not read the files. Both raise CheckpointError."""
 RUN_INFO = "run.json"
 TEMPORARY_PREFIX = ".writing-"
 REPLACED_PREFIX = ".replaced-"
@@ -190,30 +193,31 @@ def best_of(saved: Collection[Checkpoint]) -> Checkpoint | None:
     return next(iter(_by_quality(saved)), None)
 
 
-def newest(checkpoints: Path) -> Checkpoint:
+def newest(checkpoints: Path, check: Check = verify) -> Checkpoint:
     """The newest checkpoint whose digests match; its `skipped` says why newer ones were not chosen.
 
-    Raises CheckpointError with the reasons when there is none.
+    With `inspect` as the `check` its sizes match, here and in the two functions below. Raises CheckpointError with the
+    reasons when there is none.
     """
-    return _first_valid(checkpoints, lambda saved: list(reversed(saved)))
+    return _first_valid(checkpoints, lambda saved: list(reversed(saved)), check)
 
 
-def best(checkpoints: Path) -> Checkpoint:
+def best(checkpoints: Path, check: Check = verify) -> Checkpoint:
     """The valid checkpoint with the lowest val_loss, else the newest. Raises CheckpointError when there is none."""
 
     def in_order(saved: list[Checkpoint]) -> list[Checkpoint]:
         rated = _by_quality(saved)
         return [*rated, *(c for c in reversed(saved) if c not in rated)]
 
-    return _first_valid(checkpoints, in_order)
+    return _first_valid(checkpoints, in_order, check)
 
 
-def at(checkpoints: Path, step: int) -> Checkpoint:
+def at(checkpoints: Path, step: int, check: Check = verify) -> Checkpoint:
     """The checkpoint of a step. Raises CheckpointError when there is none or it is damaged."""
     saved = saved_in(checkpoints)
     for found in saved:
         if found.step == step:
-            return verify(found.folder)
+            return check(found.folder)
     there = f"it has those of the steps {', '.join(str(c.step) for c in saved)}" if saved else "it has none"
     damaged = [problem for problem in problems_in(checkpoints) if folder_name(step) in problem]
     message = f"{checkpoints.parent} has no valid checkpoint of step {step}; {there}"
@@ -345,14 +349,16 @@ def _folders(checkpoints: Path) -> list[Path]:
         return []
 
 
-def _first_valid(checkpoints: Path, in_order: Callable[[list[Checkpoint]], list[Checkpoint]]) -> Checkpoint:
-    """The first checkpoint whose digests match; searches again when a running training has deleted some meanwhile."""
+def _first_valid(
+    checkpoints: Path, in_order: Callable[[list[Checkpoint]], list[Checkpoint]], check: Check
+) -> Checkpoint:
+    """The first checkpoint that passes the check; searches again when a running training has deleted some meanwhile."""
     for _ in range(ATTEMPTS):
         saved, problems = _find_all(checkpoints, _run_id_beside(checkpoints))
         vanished = False
         for checkpoint in in_order(saved):
             try:
-                return replace(verify(checkpoint.folder), skipped=tuple(problems))
+                return replace(check(checkpoint.folder), skipped=tuple(problems))
             except CheckpointError as error:
                 if checkpoint.folder.exists():
                     problems.append(str(error))

@@ -332,21 +332,23 @@ def find(reference: str) -> Run:
     raise UsageError(f"there is no run {reference}{hint}")
 
 
-def find_with_checkpoint(reference: str) -> tuple[Run, checkpoint.Checkpoint | None]:
+def find_with_checkpoint(
+    reference: str, check: checkpoint.Check = checkpoint.verify
+) -> tuple[Run, checkpoint.Checkpoint | None]:
     """The run and the checkpoint that RUN@STEP, RUN@best, RUN@latest, a tag (@NAME) or a checkpoint's folder means.
 
-    None where only a run is named: its newest valid one. Raises UsageError as `find` does, and CheckpointError when the
-    run has no such checkpoint or it is damaged.
+    None where only a run is named: its newest valid one. `check` says how thoroughly a checkpoint is looked at. Raises
+    UsageError as `find` does, and CheckpointError when the run has no such checkpoint or it is damaged.
     """
     if reference.startswith("@") and reference[1:] not in ("best", LATEST) and not reference[1:].isdecimal():
         alias = find_alias(reference[1:])
         run = Run(alias.run)
         if not run.info_file.is_file():
             raise CheckpointError(f"{reference} is a checkpoint of {alias.run}, which is no longer there")
-        return run, checkpoint.at(run.checkpoints, alias.step)
+        return run, checkpoint.at(run.checkpoints, alias.step, check)
     folder = Path(reference).resolve()
     if folder.parent.name == CHECKPOINTS and (folder / checkpoint.MANIFEST).is_file():
-        return find(str(folder.parent.parent)), checkpoint.verify(folder)
+        return find(str(folder.parent.parent)), check(folder)
     try:
         return find(reference), None
     except UsageError:
@@ -357,8 +359,8 @@ def find_with_checkpoint(reference: str) -> tuple[Run, checkpoint.Checkpoint | N
         raise UsageError(f"{reference} names no run; write RUN@{step}, for example {LATEST}@{step}")
     run = find(name)
     if step == "best":
-        return run, checkpoint.best(run.checkpoints)
-    return run, None if step == LATEST else checkpoint.at(run.checkpoints, int(step))
+        return run, checkpoint.best(run.checkpoints, check)
+    return run, None if step == LATEST else checkpoint.at(run.checkpoints, int(step), check)
 
 
 def resume_point(run: Run) -> checkpoint.Checkpoint | None:

@@ -15,13 +15,14 @@ from gpt2tui.device import choose_compilation, choose_device, choose_precision, 
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.lora import load_adapter_tensors
-from gpt2tui.model_files import ADAPTER, base_of, load_model
+from gpt2tui.model_files import base_of, load_model
 from gpt2tui.preset.files import dumps
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint, Parent
 from gpt2tui.run.events import STOP_RULES, Event, NumIterationsChanged, RunStarted, Warned
+from gpt2tui.run.model_lookup import ADAPTER
 from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need

@@ -8,6 +8,7 @@ from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run.checkpoint import Origin
+from gpt2tui.run.model_lookup import ModelFolder
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def resolve(loaded: LoadedPreset) -> tuple[LoadedPreset, StartingWeights | None]
     return replace(loaded, preset=preset), weights
 
 
-def origin_of(found: model_files.ModelFolder) -> Origin:
+def origin_of(found: ModelFolder) -> Origin:
     """What is recorded of a model that a run starts from. Raises CheckpointError when it has no weights."""
     try:
         digest = model_files.weights_sha256(found.folder)

@@ -108,7 +108,8 @@ class PresetEditing:
         if key in optional_tables():
             self._values = with_table(self._values, key, is_there=value)
         elif key == "model.init_from" and value:
-            self._values = {**self._values, key: value, **_of_weights(value, self._values)}
+            before = self._undo_steps[-1]  # without what a part of the name has filled in
+            self._values = {**before, key: value, **_of_weights(value, before)}
         else:
             self._values = {**self._values, key: value}
         self._redo_steps.clear()
