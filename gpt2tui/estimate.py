@@ -115,6 +115,11 @@ class Estimate:
         return [*of_steps, *(["seconds"] if self.seconds_are_a_bound else [])]
 
     @property
+    def is_too_large(self) -> bool:
+        """Whether it takes more memory than is free."""
+        return self.memory_free_bytes is not None and self.memory.still_needed > self.memory_free_bytes
+
+    @property
     def memory_available_bytes(self) -> int | None:
         """Bytes that this process can have in all: those that are free and those that it has taken already."""
         return None if self.memory_free_bytes is None else self.memory_free_bytes + self.memory.process
@@ -339,7 +344,7 @@ def report_lines(estimate: Estimate) -> list[str]:
     parameters, memory = estimate.parameters, estimate.memory
     chinchilla = CHINCHILLA_TOKENS_PER_PARAMETER
     most = "at most " if estimate.steps_are_a_bound else ""
-    lines = [
+    return [
         f"parameters  {parameters.total:,}: {_by_kind(dataclasses.asdict(parameters), compact)}",
         *(
             []
@@ -354,12 +359,6 @@ def report_lines(estimate: Estimate) -> list[str]:
         f"{estimate.flops_per_token:.3g} of them per token",
         "time        " + _time(estimate),
     ]
-    free = estimate.memory_free_bytes
-    if free is not None and memory.still_needed > free:
-        lines.append(
-            f"too large?  {byte_size(free)} of memory are free; lower batch_size and raise gradient_accumulation"
-        )
-    return lines
 
 
 def _step_seconds(

@@ -219,7 +219,7 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None
     loaded = replace(loaded, preset=with_absolute_source(loaded.preset))
     run = runs.create(name or loaded.name, folder)
     with _begun(run):
-        yield OpenedRun(run, loaded, start_from=start_from)
+        yield OpenedRun(run, loaded, notices=start_from.notices if start_from else (), start_from=start_from)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ from gpt2tui.estimate import (
     muon_flops,
     report_lines,
 )
+from gpt2tui.memory_advice import change_of
 from gpt2tui.model import loss
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
@@ -247,11 +249,28 @@ def test_the_report_has_the_numbers_and_json_has_the_totals():
 
 
 def test_a_model_that_does_not_fit_says_so_and_one_that_does_not():
-    tight = dataclasses.replace(GPU, memory_free_bytes=10**9)
-    assert "lower batch_size" in report_lines(estimate(Preset(), vocab_size=50257, train_tokens=None, device=tight))[-1]
-    assert "lower batch_size" not in "".join(
-        report_lines(estimate(Preset(), vocab_size=50257, train_tokens=None, device=GPU))
+    """With the change that makes it fit: less of the model where that is too large by itself, else of the batch."""
+
+    def change(preset, free):
+        tight = dataclasses.replace(GPU, memory_free_bytes=free)
+        found = estimate(preset, vocab_size=50257, train_tokens=None, device=tight)
+        assert found.is_too_large
+        return change_of(preset, found)
+
+    assert not estimate(Preset(), vocab_size=50257, train_tokens=None, device=GPU).is_too_large
+    assert "the model itself is too large; lower model.n_embd to" in change(Preset(), 10**9)
+    large = preset_of(training={"batch_size": 32, "sequence_length": 1024})
+    words = change(large, 6 * 10**9)
+    size = int(re.search(r"training.batch_size = (\d+) and training.gradient_accumulation", words)[1])
+    assert (
+        estimate(large.with_training(batch_size=size), vocab_size=50257, train_tokens=None, device=GPU).memory.total
+        <= 6 * 10**9
     )
+    given = preset_of(model={"init_from": "openai-community/gpt2"})
+    assert "train adapters alone" in change(given, 2 * 10**9)
+    adapted = preset_of(model={"init_from": "openai-community/gpt2"}, lora={})
+    assert 'lora.quantize = "nf4"' in change(adapted, 10**9)
+    assert "start from a smaller model" in change(adapted, 10**8)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ LAYERS = [
     {"launch", "benchmark", "sweep"},
     {"tracking", "training"},
     {"generation", "evaluation", "export"},
-    {"data", "estimate", "device", "model_files"},
+    {"data", "estimate", "device", "memory_advice", "model_files"},
     {"run", "preset"},
     {"system", "errors", "version"},
     {"model"},

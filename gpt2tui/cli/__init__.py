@@ -19,7 +19,15 @@ from gpt2tui.cli.commands import (
 from gpt2tui.cli.completion import asked_to_complete, complete_words
 from gpt2tui.cli.parser import Parser
 from gpt2tui.cli.runs import add_runs
-from gpt2tui.cli.training import START, add_train, add_training_options, add_tune, check_training, presets_and_overrides
+from gpt2tui.cli.training import (
+    START,
+    TUNE,
+    add_train,
+    add_training_options,
+    add_tune,
+    check_training,
+    presets_and_overrides,
+)
 from gpt2tui.cli.words import arranged
 
 DESCRIPTION = """\
@@ -61,8 +69,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         presets, overrides = presets_and_overrides(options.words)
         options.preset = [*getattr(options, "preset", []), *presets]
         options.overrides = [*options.overrides, *overrides]
-    if options.command is START:
-        check_training(parser.commands["train"] if "words" in options else parser, options)
+    if options.command in (START, TUNE):
+        name = "tune" if options.command is TUNE else "train"
+        check_training(parser.commands[name] if "words" in options else parser, options)
     return options
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from gpt2tui.cli.completion import preset_names, presets_and_settings, run_names, setting_keys
 from gpt2tui.cli.parser import Parser, command_in
-from gpt2tui.system.terminal_text import printable_value
+from gpt2tui.system.terminal_text import printable, printable_value
 
 START = command_in("start", "start")
+TUNE = command_in("tune", "tune")
 
 
 def add_train(top: Parser) -> None:
@@ -36,33 +37,33 @@ def add_tune(top: Parser) -> None:
     parser = top.add_command(
         "tune",
         help="train a model further on your own folder or file",
-        usage="gpt2tui tune DATA [KEY=VALUE ...] [--from MODEL] [options]",
+        usage="gpt2tui tune DATA [PRESET ...] [KEY=VALUE ...] [--from MODEL] [options]",
         description="Trains a model further on a folder or file, with the preset finetune, or instruct where the rows "
-        "have prompts and answers (columns such as prompt and completion, or messages). The preset is printed first.",
+        "have prompts and answers (columns such as prompt and completion, or messages). The preset is printed first; "
+        "--dry-run prints it with the estimate and trains nothing.",
     )
     parser.add_argument(
         "data", metavar="DATA", help="a folder, file or glob of text, or of rows of prompts and answers"
     )
-    words = parser.add_argument("words", nargs="*", metavar="PRESET|KEY=VALUE", help="settings, and presets over it")
+    words = parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="PRESET|KEY=VALUE",
+        help="settings, partial presets over those of tune, and a whole preset instead of finetune and instruct, such "
+        "as lora",
+    )
     words.completer = presets_and_settings  # type: ignore[attr-defined]
     base = parser.add_argument(
         "--from",
         dest="base",
         metavar="MODEL",
-        help="a run, RUN@STEP, a checkpoint's folder, a folder in Hugging Face GPT-2 form, or the id of such a model "
-        "on the Hub (default: the newest run that has a checkpoint, else openai-community/gpt2)",
+        help="the model to train further: a run, RUN@STEP, a tag (@NAME), a checkpoint's folder, a folder in Hugging "
+        "Face GPT-2 form, or the id of such a model on the Hub (default: of the runs that have a checkpoint the one "
+        "begun last, else openai-community/gpt2)",
     )
     base.completer = run_names  # type: ignore[attr-defined]
-    add_set(parser)
-    parser.add_argument("--name", metavar="NAME", help="the name of the new run (default: tune)")
-    parser.add_argument("--run-dir", metavar="DIR", help="the folder of the new run (default: runs/<date>-<time>-NAME)")
-    parser.add_argument("--force", action="store_true", help="train although the estimate says that it does not fit")
-    parser.add_argument(
-        "--log-format",
-        choices=("text", "jsonl"),
-        help="the format of the events on stdout: text (the default), or jsonl, a JSON object for each",
-    )
-    parser.set_defaults(command=command_in("tune", "tune"), resume=None)
+    add_training_options(parser)
+    parser.set_defaults(command=TUNE, headless=True)
 
 
 def add_training_options(parser: Parser) -> None:
@@ -184,6 +185,8 @@ def presets_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
 
 def check_training(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Exits with code 2 for options that have no effect together; puts --seed into the settings."""
+    if options.command is TUNE and options.resume:
+        parser.error(f"tune begins a new run; to continue one: gpt2tui train --resume {printable(options.resume, 200)}")
     if options.seed is not None:
         options.overrides = [*options.overrides, f"training.seed={options.seed}"]
     _check_sweep(parser, options)

@@ -10,6 +10,7 @@ from gpt2tui.data.corpus_check import check_vocabulary
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, DataState, check_data
 from gpt2tui.device import Precision, choose_device, choose_precision
 from gpt2tui.estimate import Estimate, approximate_duration, as_dict, estimate, report_lines
+from gpt2tui.memory_advice import change_of
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.preset.starting_weights import local_folder
 from gpt2tui.run import folder as runs
@@ -51,6 +52,8 @@ def dry_run(options: argparse.Namespace) -> int:
     print(f"corpus      {sanitize(data.source)}: {sanitize(data.state)}")
     for line in report_lines(costs):
         print(line)
+    if costs.is_too_large:
+        print(f"too large?  {byte_size(costs.memory_free_bytes or 0)} of memory are free; {change_of(preset, costs)}")
     if known is None:
         print(f"            assuming {ASSUMED_CHAR_VOCAB_SIZE} characters, because the corpus is not read yet")
     return 0

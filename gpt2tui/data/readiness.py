@@ -9,6 +9,7 @@ from gpt2tui.data.token_store import find_prepared
 from gpt2tui.errors import DataError
 from gpt2tui.preset.files import LoadedPreset, check, shipped_folder
 from gpt2tui.system.files import cache_folder
+from gpt2tui.system.numbers import byte_size
 
 ASSUMED_CHAR_VOCAB_SIZE = 128  # where the corpus must be read to know its characters: ASCII, generously
 
@@ -47,4 +48,8 @@ def check_data(loaded: LoadedPreset, window: int = 1) -> DataState:
     # Examples fill up windows of their own, so there need only be some.
     check_beginning(corpus, 1 if preset.data.has_examples else window, streaming)
     size = corpus.size("train")
-    return DataState(source, "found" if size is None else f"found, {size / 1e6:,.1f} MB of text for training")
+    return DataState(source, "found" if size is None else f"found, {_size(size)} of text for training")
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else byte_size(size)

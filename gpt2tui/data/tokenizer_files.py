@@ -29,16 +29,14 @@ from gpt2tui.data.tokenizer_kinds import (
     gpt2_ranks,
 )
 from gpt2tui.errors import CheckpointError, first_line
-from gpt2tui.preset.template import Template
+from gpt2tui.preset.template import CONFIG_FILE, TEMPLATE_KEY, Template
 from gpt2tui.system.files import sync_file
 
 if TYPE_CHECKING:
     import tokenizers
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 OWN_FILE = "gpt2tui_tokenizer.json"
-TEMPLATE_KEY = "gpt2tui_template"
 ADDED_TOKENS_FILE = "added_tokens.json"
 FORMAT_VERSION = 1
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -97,17 +95,6 @@ def definition(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of the tokenizer's tokenizer.json."""
     content: dict[str, Any] = json.loads(_definition_text(tokenizer))
     return content
-
-
-def template_in(folder: Path) -> Template | None:
-    """The template of prompts and answers that `save` wrote; None where there is none. Raises CheckpointError."""
-    file = folder / CONFIG_FILE
-    text = _read_json(file).get(TEMPLATE_KEY) if file.exists() else None
-    if text is None:
-        return None
-    if not isinstance(text, str) or Template(text).problem:
-        raise CheckpointError(f"{file}: its {TEMPLATE_KEY} is not a template with {{prompt}} and {{completion}}")
-    return Template(text)
 
 
 # Finding GPT-2's merges takes more than a second, too long to repeat at every checkpoint.

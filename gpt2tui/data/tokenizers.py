@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from gpt2tui.data.tokenizer_files import load, save, template_in
+from gpt2tui.data.tokenizer_files import load, save
 from gpt2tui.data.tokenizer_kinds import (
     EOT_TEXT,
     GPT2_PATTERN,
@@ -16,6 +16,7 @@ from gpt2tui.data.tokenizer_kinds import (
     gpt2_ranks,
 )
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, GPT2_VOCAB_SIZE, DataTable
+from gpt2tui.preset.template import template_in
 
 __all__ = ["EOT_TEXT", "IncrementalDecoder", "Tokenizer", "build", "gpt2", "load", "of_model", "save", "template_in"]
 

@@ -75,8 +75,8 @@ class DataTable(Table):
     (system, user or assistant) and their content."""
 
     template: str | None = Field(default=None, min_length=1, max_length=10_000)
-    """The text that a prompt and its answer become: {prompt} and {completion} stand for them. Left out, it is a line
-    that begins with User: and one that begins with Assistant:."""
+    """The text that a prompt and its answer become: {prompt} and {completion} stand for them. Left out, it is that of
+    the model to start from, else a line that begins with User: and one that begins with Assistant:."""
 
     loss_on: Literal["completion", "all"] = "completion"
     """Which tokens of prompts and answers the loss is over: those of the answers, or all."""

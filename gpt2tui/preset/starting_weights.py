@@ -1,4 +1,4 @@
-"""What a preset gets from the weights that it starts from: shape and tokenizer. Looks on this machine only."""
+"""What a preset gets from the weights that it starts from: shape, tokenizer, template. Looks on this machine only."""
 
 import functools
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Any
 from gpt2tui.errors import CheckpointError, Mistake
 from gpt2tui.model.published_config import config_from_published
 from gpt2tui.preset.layers import Layer, SourcedValue, merge, without_left_out
+from gpt2tui.preset.schema import EXAMPLE_COLUMNS
+from gpt2tui.preset.template import Template, template_in
 from gpt2tui.system.files import read_json
 from gpt2tui.system.terminal_text import printable, printable_value
 
@@ -18,6 +20,8 @@ _TOKENIZERS = ("gpt2", "bpe", "char", "byte")
 def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Layer, list[Mistake]]:
     """The settings with what they leave out of shape and tokenizer, and a mistake for each that says another value.
 
+    Prompts and answers without a template get that of the model.
+
     `folder` is what `model.init_from` means, where that is known; a model that is not on this machine fills in nothing.
     """
     reference = layer.get(INIT_FROM)
@@ -28,7 +32,7 @@ def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Lay
         folder = folder or local_folder(reference.value)
         if folder is None:
             return layer, []
-        found = values_in(folder)
+        found, template = values_in(folder), _template_values(folder)
     except CheckpointError as error:
         return layer, [Mistake(str(error), "model.init_from", reference.value, place=reference.place)]
     mistakes = []
@@ -37,6 +41,8 @@ def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Lay
         if given is not None and given.value != value:
             message = f"{printable_value(given.value)} is not that of {name}, which has {printable_value(value)}"
             mistakes.append(Mistake(message, dotted, given.value, suggestion="leave it out", place=given.place))
+    if any((sourced := layer.get(("data", name))) and sourced.value for name in EXAMPLE_COLUMNS):
+        found |= template  # of text there is none
     theirs = {tuple(dotted.split(".")): SourcedValue(value, reference.place) for dotted, value in found.items()}
     return merge(theirs, without_left_out(layer)), mistakes
 
@@ -62,6 +68,12 @@ def values_in(folder: Path) -> dict[str, Any]:
     if kind := _tokenizer_kind(folder):
         values["data.tokenizer"] = kind
     return values
+
+
+def _template_values(folder: Path) -> dict[str, Any]:
+    """The template that a model has learned, for a preset that names none; another may be named."""
+    template = template_in(folder)
+    return {} if template is None or template == Template() else {"data.template": template.text}
 
 
 def _tokenizer_kind(folder: Path) -> str | None:

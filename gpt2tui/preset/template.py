@@ -2,7 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
+from gpt2tui.errors import CheckpointError
+from gpt2tui.system.files import read_json
+
+CONFIG_FILE, TEMPLATE_KEY = "tokenizer_config.json", "gpt2tui_template"
 PROMPT, COMPLETION = "{prompt}", "{completion}"
 DEFAULT_TEMPLATE = f"User: {PROMPT}\nAssistant: {COMPLETION}"
 
@@ -60,3 +65,14 @@ class Template:
         between, after = rest.split(COMPLETION)
         stripped = between.rstrip(" ")
         return before, stripped, between[len(stripped) :], after
+
+
+def template_in(folder: Path) -> Template | None:
+    """The template that a model was trained with; None where there is none. Raises CheckpointError."""
+    file = folder / CONFIG_FILE
+    text = read_json(file).get(TEMPLATE_KEY) if file.exists() else None
+    if text is None:
+        return None
+    if not isinstance(text, str) or Template(text).problem:
+        raise CheckpointError(f"{file}: its {TEMPLATE_KEY} is not a template with {{prompt}} and {{completion}}")
+    return Template(text)

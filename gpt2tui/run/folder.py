@@ -308,7 +308,7 @@ def find(reference: str) -> Run:
         reference = Path(reference).relative_to(runs_folder()).as_posix()
     known = all_runs()
     if reference == LATEST and known:
-        return max(known, key=_started)
+        return max(known, key=started)
     names = [run.name for run in known]
     short = [TIMESTAMP.sub("", name) for name in names]
     pairs = list(zip(known, names, short, strict=True))
@@ -405,7 +405,7 @@ def _holder(run: Run) -> str:
     return ""
 
 
-def _started(run: Run) -> float:
+def started(run: Run) -> float:
     """When the run began, in seconds since the Unix epoch; 0 when that is not known."""
     with contextlib.suppress(CheckpointError):
         started = run.info().get("started")

@@ -159,6 +159,8 @@ def _no_model(reference: str, no_run: str) -> str:
         return f"{reference} is a preset, not a model; train it first: gpt2tui train {reference}"
     if "/" in reference or "\\" in reference:
         return f"there is no checkpoint {reference}: the folder does not exist, and {no_run}"
+    if no_run.endswith("?"):  # a run has almost that name
+        return no_run
     return f"{no_run}; there is no folder of that name either, and models of the Hub are written owner/name"
 
 

@@ -17,6 +17,7 @@ from gpt2tui.errors import (
     first_line,
     is_out_of_threads,
 )
+from gpt2tui.memory_advice import advice_for_memory
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint
 from gpt2tui.run.events import Step
@@ -24,7 +25,6 @@ from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.system.files import cache_folder
 from gpt2tui.system.host_memory import total_bytes
-from gpt2tui.training.memory_check import advice_for_memory
 from gpt2tui.training.state import TrainingState
 
 RISE = 1.0

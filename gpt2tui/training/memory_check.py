@@ -2,16 +2,16 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
-from gpt2tui.device import Precision, choose_device, choose_precision
+from gpt2tui.device import choose_device, choose_precision
 from gpt2tui.errors import DoesNotFitError
-from gpt2tui.estimate import Memory, count_memory
+from gpt2tui.memory_advice import advice_for_memory, step_memory
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.host_memory import free_bytes
 from gpt2tui.system.numbers import byte_size
@@ -78,12 +78,6 @@ def free_bytes_on(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) + cached
 
 
-def step_memory(preset: Preset, precision: Precision, *, on_host: bool = True) -> Memory:
-    """The memory of a step, without the copy for a checkpoint: where there is no room for it, none is made."""
-    without_copy = preset.with_training(checkpoint_frequency=0)
-    return count_memory(without_copy, without_copy.model, precision, on_host=on_host)
-
-
 def disk_need(preset: Preset, run_folder: Path, saved_checkpoints: int = 0) -> Need:
     """The disk space for the checkpoints still to come that are kept at the same time."""
     size, training = checkpoint_bytes(preset), preset.training
@@ -103,48 +97,3 @@ def checkpoint_bytes(preset: Preset) -> int:
     """The size of a checkpoint: weights and moments."""
     memory = step_memory(preset, "fp32")
     return memory.weights + memory.optimizer
-
-
-def advice_for_memory(preset: Preset, precision: Precision, free: int, *, on_host: bool = True) -> str:
-    """What to change so that a step takes at most `free` bytes: the model, or the batch, whichever is too large."""
-
-    def needed(changed: Preset) -> int:
-        return step_memory(changed, precision, on_host=on_host).total
-
-    training, memory = preset.training, step_memory(preset, precision, on_host=on_host)
-    by_model = memory.weights + memory.weight_copies + memory.gradients + memory.optimizer
-    parts = (
-        f"the model with its gradients and optimizer takes about {byte_size(by_model)}, the activations and logits of "
-        f"batch_size = {training.batch_size} take {byte_size(memory.total - by_model)}, of {byte_size(free)}"
-    )
-    if by_model >= free:
-        return f"{parts}: the model itself is too large; {_smaller_model(preset, free, needed)}"
-    sequences = training.batch_size * training.gradient_accumulation
-    # If all of it should fit, other programs take the rest, and half the batch is worth a try.
-    largest = training.batch_size // 2 if memory.total <= free else training.batch_size - 1
-    smaller = (size for size in range(largest, 0, -1) if sequences % size == 0)
-    size = next((size for size in smaller if needed(preset.with_training(batch_size=size)) <= free), None)
-    if size is not None:
-        return (
-            f"{parts}: choose training.batch_size = {size} and training.gradient_accumulation = {sequences // size}, "
-            "which train the same"
-        )
-    lengths = (training.sequence_length >> by for by in range(1, training.sequence_length.bit_length()))
-    shorter = (preset.with_training(batch_size=1, sequence_length=length) for length in lengths)
-    if (fitting := next((changed for changed in shorter if needed(changed) <= free), None)) is not None:
-        return f"{parts}: lower training.sequence_length to {fitting.training.sequence_length}, with batch_size = 1"
-    return f"{parts}: {_smaller_model(preset, free, needed)}"
-
-
-def _smaller_model(preset: Preset, free: int, needed: Callable[[Preset], int]) -> str:
-    """A change of the optimizer or of the network with which one sequence fits."""
-    one = preset.with_training(batch_size=1)
-    muon = one.model_copy(update={"optimizer": one.optimizer.model_copy(update={"name": "muon"})})
-    if needed(muon) <= free < needed(one):
-        return 'choose optimizer.name = "muon", which keeps one moment of each matrix instead of two'
-    for key, unit in (("n_layer", 1), ("n_embd", preset.model.n_head)):
-        for value in range(getattr(preset.model, key) - unit, 0, -unit):
-            model = one.model.model_copy(update={key: value})
-            if needed(one.model_copy(update={"model": model})) <= free:
-                return f"lower model.{key} to {value}, and training.batch_size to 1"
-    return "lower model.n_embd, model.n_layer or model.vocab_size"

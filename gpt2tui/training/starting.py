@@ -7,6 +7,8 @@ from gpt2tui import model_files
 from gpt2tui.errors import CheckpointError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.template import template_in
 from gpt2tui.run.checkpoint import Origin
 from gpt2tui.run.model_lookup import ModelFolder
 
@@ -18,6 +20,8 @@ class StartingWeights:
     folder: Path
     description: Path
     origin: Origin
+    notices: tuple[str, ...] = ()
+    """What a user may not expect of the new run."""
 
 
 def resolve(loaded: LoadedPreset) -> tuple[LoadedPreset, StartingWeights | None]:
@@ -30,9 +34,22 @@ def resolve(loaded: LoadedPreset) -> tuple[LoadedPreset, StartingWeights | None]
     if reference is None:
         return loaded, None
     found = model_files.find(reference)
-    weights = StartingWeights(found.folder, model_files.description_folder(found.folder), origin_of(found))
-    preset = preset_files.with_weights(loaded.preset, weights.description).with_init_from(weights.origin.source)
-    return replace(loaded, preset=preset), weights
+    described, origin = model_files.description_folder(found.folder), origin_of(found)
+    preset = preset_files.with_weights(loaded.preset, described).with_init_from(origin.source)
+    notices = _of_another_template(preset, described)
+    return replace(loaded, preset=preset), StartingWeights(found.folder, described, origin, notices)
+
+
+def _of_another_template(preset: Preset, model: Path) -> tuple[str, ...]:
+    learned, template = template_in(model), preset.data.example_template
+    if learned is None or learned == template:
+        return ()
+    if template is None:
+        return (f"the model has learned to answer in the template {learned.text!r}, and this text has none",)
+    return (
+        f"the model has learned to answer in the template {learned.text!r}, and data.template of this run is "
+        f"{template.text!r}, which chat and sample then use; left out, it is that of the model",
+    )
 
 
 def origin_of(found: ModelFolder) -> Origin:

@@ -9,7 +9,7 @@ import transformers
 from gpt2tui import generation
 from gpt2tui.cli import parse
 from gpt2tui.commands.tune import tuning_preset
-from gpt2tui.errors import CheckpointError
+from gpt2tui.errors import CheckpointError, PresetError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.run import folder as runs
@@ -52,8 +52,13 @@ def test_tune_trains_the_newest_run_on_prompts_and_answers_which_it_then_answers
     )
     assert code == 0
     assert events[-1]["event"] == "run_finished"
-    printed = tomllib.loads(err[err.index("extends") : err.index("\n\n", err.index("lr ="))])
-    assert printed["data"] == {"source": str(path), "prompt_column": "question", "completion_column": "answer"}
+    printed = tomllib.loads(err[err.index("extends") : err.index("\n\n", err.index("[training]"))])
+    assert printed["data"] == {
+        "source": str(path),
+        "prompt_column": "question",
+        "completion_column": "answer",
+        "template": "Q {prompt} A {completion}",
+    }
     assert printed["model"]["init_from"].startswith(str(base.folder))
     run = runs.find("latest")
     assert run.name.endswith("tune")
@@ -101,6 +106,123 @@ def test_the_kind_of_data_chooses_the_preset(base, tmp_path):
     csv = tmp_path / "pairs.csv"
     csv.write_text("input;output\r\na;b\r\n")
     assert tuning_preset(str(csv), str(base.folder))["data"]["prompt_column"] == "input"
+
+
+def test_a_dry_run_of_tune_estimates_and_prints_the_preset_that_it_would_train(base, tmp_path, capsys):
+    """The words that a user types after `train` are taken here too, and are in the preset that is kept."""
+    data = tiny_runs.corpus_file(tmp_path)
+    words = [
+        "tune",
+        str(data),
+        "--from",
+        "tiny",
+        "--dry-run",
+        "--seed",
+        "3",
+        "--name",
+        "x",
+        "training.num_iterations=20",
+    ]
+    options = parse(words)
+    assert options.command(options) == 0
+    out, _ = capsys.readouterr()
+    kept, estimated = out.split("preset      ")
+    assert "memory      " in estimated
+    path = tmp_path / "kept.toml"
+    path.write_text(kept)
+    preset = preset_files.check(path).preset
+    assert (preset.training.seed, preset.training.num_iterations, preset.data.source) == (3, 20, str(data))
+    assert preset.model.init_from.startswith(str(base.folder))
+    assert len(runs.all_runs()) == 1
+    options = parse([*words, "--json"])
+    assert options.command(options) == 0
+    assert json.loads(capsys.readouterr().out)["resolved"]["training"]["seed"] == 3
+
+
+def test_a_dry_run_of_tune_downloads_nothing(tmp_path, capsys, monkeypatch):
+    from gpt2tui import model_files
+
+    monkeypatch.setattr(model_files, "_download", lambda hub_id: pytest.fail("it was downloaded"))
+    path = tmp_path / "long.txt"
+    path.write_text("a text of more than a window\n" * 4000)
+    options = parse(["tune", str(path), "--dry-run"])
+    assert options.command(options) == 0
+    out = capsys.readouterr().out
+    assert 'init_from = "openai-community/gpt2"' in out
+    assert "openai-community/gpt2 is not here yet" in out
+
+
+def test_a_whole_preset_takes_the_place_of_finetune_and_a_partial_one_is_a_layer(base, tmp_path, capsys):
+    """A whole one as a layer would bring its own model and its own text."""
+    data = tiny_runs.corpus_file(tmp_path)
+    (tmp_path / "mine.toml").write_text("[training]\nbatch_size = 3\n")
+    options = parse(["tune", str(data), "lora", str(tmp_path / "mine.toml"), "--dry-run", "--json"])
+    assert options.command(options) == 0
+    resolved = json.loads(capsys.readouterr().out)["resolved"]
+    assert resolved["lora"]["rank"] == 8
+    assert resolved["data"]["source"] == str(data)
+    assert resolved["model"]["n_embd"] == 16
+    assert resolved["training"]["batch_size"] == 3
+    rate = 2e-4 * (124_439_808 / generation.load(str(base.folder)).num_parameters) ** 0.5
+    assert resolved["optimizer"]["lr"] == pytest.approx(rate, rel=0.05)
+    own = tmp_path / "own.toml"
+    own.write_text('extends = "finetune"\n[optimizer]\nlr = 0.004\n')
+    assert "optimizer" not in tuning_preset(str(data), str(base.folder), str(own))
+
+
+def test_tune_takes_the_model_of_the_run_begun_last_whatever_its_name(base, tmp_path, capsys):
+    trainer = tiny_runs.trainer(tmp_path, *SMALL, run=runs.create("x", runs.runs_folder() / "0-first-by-name"))
+    list(trainer.train())
+    options = parse(["tune", str(tiny_runs.corpus_file(tmp_path)), "--dry-run", "--json"])
+    assert options.command(options) == 0
+    resolved = json.loads(capsys.readouterr().out)["resolved"]
+    assert "0-first-by-name" in resolved["model"]["init_from"]
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--resume", "latest"], "tune begins a new run; to continue one: gpt2tui train --resume latest"),
+        (["--lr", "1e-3"], "optimizer.lr=1e-3"),
+        (["--toml"], "--toml needs --dry-run"),
+    ],
+)
+def test_what_tune_does_not_take_is_answered(words, answer, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["tune", "notes", *words])
+    assert caught.value.code == 2
+    assert answer in capsys.readouterr().err
+
+
+def test_a_wrong_setting_is_said_before_the_preset_is_printed(base, tmp_path, capsys):
+    options = parse(["tune", str(tiny_runs.corpus_file(tmp_path)), "training.bach_size=3", "optimizer.lr.x=2"])
+    with pytest.raises(PresetError, match=r"did you mean training\.batch_size") as caught:
+        options.command(options)
+    assert "settings" not in str(caught.value).split(":")[0]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_second_run_on_prompts_and_answers_keeps_the_template_of_the_first(base, tmp_path, capsys):
+    path = rows_file(tmp_path, QUESTIONS)
+    settings = ("training.num_iterations=1", "training.sequence_length=16", "schedule.warmup_iterations=0")
+    assert trained(capsys, path, *settings, "data.template=Q {prompt} A {completion}")[0] == 0
+    code, err, events = trained(capsys, path, *settings)
+    assert code == 0
+    assert not [event for event in events if event["event"] == "warning" and "template" in event["message"]]
+    model = generation.load("latest")
+    assert model.template.text == "Q {prompt} A {completion}"
+    assert model.prompt_tokens("7?") == [256, *b"Q 7? A"]
+    # Another one can be named, and is said to be another.
+    code, err, events = trained(capsys, path, *settings, "data.template=[{prompt}] {completion}")
+    assert code == 0
+    warnings = [event["message"] for event in events if event["event"] == "warning"]
+    assert any("learned to answer in the template 'Q {prompt} A {completion}'" in message for message in warnings)
+    assert generation.load("latest").template.text == "[{prompt}] {completion}"
+    # A text has no template, and its preset none either.
+    code, _, events = trained(capsys, tiny_runs.corpus_file(tmp_path), *settings)
+    assert code == 0
+    assert any("this text has none" in event.get("message", "") for event in events)
+    assert generation.load("latest").template is None
 
 
 def test_tune_with_messages_replaces_the_columns_of_instruct(base, tmp_path):

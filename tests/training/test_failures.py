@@ -8,12 +8,12 @@ import torch
 
 from gpt2tui.errors import DivergedError
 from gpt2tui.launch import drive, new_run
+from gpt2tui.memory_advice import advice_for_memory, step_memory
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import RunFailed, RunStarted, Step
 from gpt2tui.run.events_file import read_events
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.memory_check import advice_for_memory, step_memory
 from gpt2tui.training.update import AsyncStepMetrics, Update
 from tests import tiny_runs
 

@@ -10,13 +10,14 @@ from gpt2tui.cli import parse
 from gpt2tui.commands.train import train
 from gpt2tui.errors import DataError, DoesNotFitError
 from gpt2tui.launch import drive, new_run
+from gpt2tui.memory_advice import advice_for_memory, step_memory
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import RunFinished, Warned
 from gpt2tui.system.numbers import byte_size
 from gpt2tui.training import memory_check
 from gpt2tui.training.controls import Controls
-from gpt2tui.training.memory_check import advice_for_memory, check_fit, checkpoint_bytes, step_memory
+from gpt2tui.training.memory_check import check_fit, checkpoint_bytes
 from tests import tiny_runs
 
 LARGE = ("model.n_embd=64", "model.n_layer=6", "model.vocab_size=257")

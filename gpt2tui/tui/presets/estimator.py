@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from gpt2tui.estimate import CHINCHILLA_TOKENS_PER_PARAMETER, Estimate, approximate_duration, memory_text
+from gpt2tui.memory_advice import change_of
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
 from gpt2tui.system.terminal_text import sanitize
@@ -112,8 +113,9 @@ def _column(preset: Preset, costs: Costs, width: int, by_part: bool, by_kind: bo
     ]
     if by_kind:
         lines += _shares(vars(e.memory), byte_size, width)
-    if _too_large(e):
-        lines += [Content.styled(line, "$text-error") for line in _wrap(_memory_advice(preset), width)]
+    if e.is_too_large:
+        advice = f"more than is free: {change_of(preset, e)}"
+        lines += [Content.styled(line, "$text-error") for line in _wrap(advice, width)]
     lines += [
         Content(""),
         _row("compute", f"{_most(e)}{_power(e.flops)} FLOPs", width),
@@ -215,23 +217,13 @@ def _power(value: float) -> str:
     return f"{digits}e{int(power)}"
 
 
-def _too_large(e: Estimate) -> bool:
-    return e.memory_free_bytes is not None and e.memory.still_needed > e.memory_free_bytes
-
-
 def _most(e: Estimate) -> str:
     """Before a number that follows from the steps."""
     return "at most " if e.steps_are_a_bound else ""
 
 
 def _memory_style(e: Estimate) -> str:
-    return "$text-error bold" if _too_large(e) else ""
-
-
-def _memory_advice(preset: Preset) -> str:
-    if preset.training.batch_size > 1:
-        return "more than is free: lower batch_size and raise gradient_accumulation"
-    return "more than is free: choose a smaller model or shorter sequences"
+    return "$text-error bold" if e.is_too_large else ""
 
 
 def _time(costs: Costs) -> str:
