@@ -268,8 +268,8 @@ def test_a_model_that_does_not_fit_says_so_and_one_that_does_not():
     )
     given = preset_of(model={"init_from": "openai-community/gpt2"})
     assert "train adapters alone" in change(given, 2 * 10**9)
-    adapted = preset_of(model={"init_from": "openai-community/gpt2"}, lora={})
-    assert 'lora.quantize = "nf4"' in change(adapted, 10**9)
+    adapted = preset_of(model={"init_from": "openai-community/gpt2"}, lora={}, training={"sequence_length": 128})
+    assert 'lora.quantize = "nf4"' in change(adapted, 7 * 10**8)
     assert "start from a smaller model" in change(adapted, 10**8)
 
 

@@ -10,9 +10,8 @@ from gpt2tui.system.terminal_text import print_on_stderr, sanitize
 
 def export(options: argparse.Namespace) -> int:
     """Writes the export, prints its path, and on stderr how it was verified."""
-    from gpt2tui import generation, model_files
     from gpt2tui.export import huggingface, writing
-    from gpt2tui.run.model_lookup import HUB_ID, is_adapter
+    from gpt2tui.run.model_lookup import HUB_ID
 
     if options.push is not None and options.format != "huggingface":
         raise UsageError("--push uploads the format huggingface")
@@ -20,13 +19,8 @@ def export(options: argparse.Namespace) -> int:
         raise UsageError(f"--push {options.push}: a repository of the Hub is written owner/name")
     if options.dry_run and options.push is None:
         raise UsageError("--dry-run belongs to --push: it lists what would be uploaded")
-    found, to = model_files.find(options.checkpoint), Path(options.to).expanduser()
-    adapter = is_adapter(found.folder)
-    if options.merge and not adapter:
-        raise UsageError(f"{found.folder} is a whole model already, not an adapter: leave out --merge")
-    if adapter and not options.merge:
-        raise UsageError(f"{found.folder} is an adapter, which PEFT loads as it is; --merge adds it to its base")
-    model = generation.load(str(found.hub_id or found.folder), device="cpu", precision="fp32")
+    to = Path(options.to).expanduser()
+    model = writing.load_for_export(options.checkpoint, merge=options.merge)
     exported = writing.export(model, options.format, to, options.dtype, print_on_stderr)
     if options.json:
         print(json.dumps(exported.as_dict(), indent=2))

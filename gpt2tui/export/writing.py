@@ -11,7 +11,9 @@ from typing import Any
 from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.export import gguf, huggingface, weights
 from gpt2tui.export.verification import GREEDY_TOKENS, Checked, Dtype, Reference
-from gpt2tui.generation import TextModel
+from gpt2tui.generation import TextModel, load
+from gpt2tui.model_files import find
+from gpt2tui.run.model_lookup import is_adapter
 from gpt2tui.system.files import sha256, sync_file, sync_folder
 
 MODULES = {"huggingface": huggingface, "safetensors": weights, "gguf": gguf}
@@ -50,6 +52,19 @@ class Export:
             "verified": [asdict(found) | {"greedy_tokens": GREEDY_TOKENS} for found in self.checked.verifications],
             "not_run_in": list(self.checked.not_run_in),
         }
+
+
+def load_for_export(reference: str, *, merge: bool) -> TextModel:
+    """The model that a CHECKPOINT argument means, on the CPU in fp32; an adapter with `merge` alone, added to its base.
+
+    Raises UsageError for an adapter without `merge` and a whole model with it, and as `generation.load` does.
+    """
+    found = find(reference)
+    if merge and not is_adapter(found.folder):
+        raise UsageError(f"{found.folder} is a whole model already, not an adapter: leave out --merge")
+    if is_adapter(found.folder) and not merge:
+        raise UsageError(f"{found.folder} is an adapter, which PEFT loads as it is; --merge adds it to its base")
+    return load(found.hub_id or str(found.folder), device="cpu", precision="fp32")
 
 
 def export(

@@ -206,14 +206,14 @@ def test_a_second_run_on_prompts_and_answers_keeps_the_template_of_the_first(bas
     path = rows_file(tmp_path, QUESTIONS)
     settings = ("training.num_iterations=1", "training.sequence_length=16", "schedule.warmup_iterations=0")
     assert trained(capsys, path, *settings, "data.template=Q {prompt} A {completion}")[0] == 0
-    code, err, events = trained(capsys, path, *settings)
+    code, _, events = trained(capsys, path, *settings)
     assert code == 0
     assert not [event for event in events if event["event"] == "warning" and "template" in event["message"]]
     model = generation.load("latest")
     assert model.template.text == "Q {prompt} A {completion}"
     assert model.prompt_tokens("7?") == [256, *b"Q 7? A"]
     # Another one can be named, and is said to be another.
-    code, err, events = trained(capsys, path, *settings, "data.template=[{prompt}] {completion}")
+    code, _, events = trained(capsys, path, *settings, "data.template=[{prompt}] {completion}")
     assert code == 0
     warnings = [event["message"] for event in events if event["event"] == "warning"]
     assert any("learned to answer in the template 'Q {prompt} A {completion}'" in message for message in warnings)

@@ -17,10 +17,11 @@ from textual.notifications import SeverityLevel
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from gpt2tui.errors import ResourceError
+from gpt2tui.errors import Gpt2TuiError, ResourceError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen, in_own_thread
+from gpt2tui.tui.chat import merging
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.engine import (
     AllAnswered,
@@ -36,6 +37,7 @@ from gpt2tui.tui.chat.engine import (
     conversation,
     load_ahead,
 )
+from gpt2tui.tui.chat.merging import MergeEnded, MergeProgress
 from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
 from gpt2tui.tui.chat.models import LIVE, ModelChoice, SelectedModels
 from gpt2tui.tui.chat.prompt import PromptArea
@@ -85,6 +87,9 @@ class ChatScreen(ModeScreen):
         # Handled before other keys: what is typed after it belongs in the prompt.
         Binding("i", "focus_prompt", "Write", show=False, priority=True),
         Binding("o", "open", "Open", tooltip="A folder in Hugging Face GPT-2 form, or a Hub id", show=False),
+        Binding(
+            "x", "merge", "Merge", tooltip="Adapter and base of the chosen model as one, in a new folder", show=False
+        ),
         Binding("slash", "filter", "Filter the models", key_display="/", show=False),
         Binding("ctrl+l", "clear", "Clear", tooltip="Remove the transcript", show=False),
     ]
@@ -102,6 +107,7 @@ class ChatScreen(ModeScreen):
         self._next_number = 0
         self._stop: threading.Event | None = None  # stops the answers in progress; None while there are none
         self._listing = False
+        self._merging = False
         self._typed_early: list[Event] | None = []  # None once the prompt is mounted
         self._sent_early: PromptArea.Sent | None = None  # sent before the models were listed
 
@@ -488,6 +494,44 @@ class ChatScreen(ModeScreen):
             return
         if path is not None:
             self._say(f"saved {path}")
+
+    # ---- merging
+
+    @work(exit_on_error=False)
+    async def action_merge(self) -> None:
+        """Merges the adapter of the chosen model with its base into a folder that the user names."""
+        choice = self.chosen.first
+        if choice is None or choice.reference is None:
+            self._say("choose a saved adapter to merge; live weights are saved as a checkpoint first", "warning")
+            return
+        if self._merging:
+            self._say("still merging", "warning")
+            return
+        try:
+            merging.check_adapter(choice.reference)
+        except Gpt2TuiError as error:
+            self._say(str(error), "warning")
+            return
+        to = await merging.ask_for_folder(self.app, choice.group)
+        if to is not None:
+            self._merging = True
+            work = partial(merging.merge, choice.reference, to, self.post_message)
+            self.run_worker(work, thread=True, group="merge", exit_on_error=False)
+
+    @on(MergeProgress)
+    def show_merge(self, event: MergeProgress) -> None:
+        """Shows what is being done above the prompt."""
+        self.prompt.border_title = f"prompt · merging: {event.doing}"
+
+    @on(MergeEnded)
+    def end_merge(self, event: MergeEnded) -> None:
+        """Shows where the model is and how it was checked, or the error."""
+        self._merging = False
+        self.prompt.border_title = "prompt"
+        if event.error:
+            self.workbench.show_error("The adapter was not merged", event.error)
+        else:
+            self._say("; ".join([f"merged into {event.to}, which o opens", *event.checks]))
 
     def _say(self, text: str, severity: SeverityLevel = "information") -> None:
         self.notify(sanitize(text, keep_newlines=False), severity=severity, markup=False)
