@@ -4,7 +4,7 @@
         model.safetensors  config.json         the published GPT-2 layout: transformers loads the folder as it is
         adapter_model.safetensors, adapter_config.json    of a LoRA run instead of the model: PEFT loads them
         tokenizer files                        AutoTokenizer loads it too
-        training_state.safetensors             optimizer moments and random states, as tensors
+        training_state.safetensors             optimizer moments, as tensors
         trainer.json  preset.toml              progress of the training, and its settings
         MANIFEST.json                          list of the files, see `manifest`; written last
 

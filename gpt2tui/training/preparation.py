@@ -170,7 +170,7 @@ def _resumed(
     yield from _try_first_steps(state, corpus, tried)  # before the moments are there, which it would change
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
     notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
-    notices += restore_training_state(tensors, update.optimizers, device)
+    restore_training_state(tensors, update.optimizers)
     if update.scaler is not None and numbers["scaler"] is not None:
         update.scaler.load_state_dict(numbers["scaler"])
     if isinstance(batches, StreamBatches):

@@ -31,7 +31,6 @@ from gpt2tui.training.update import Update
 
 MODEL = "model."  # prefix of the weights, to tell them from the training state
 OPTIMIZER = "optimizer."
-RNG = "rng."
 
 
 @dataclass
@@ -142,7 +141,7 @@ def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
     else:
         published = adapter_tensors(state.model)
     weights = {MODEL + name: tensor for name, tensor in published.items()}
-    return weights | training_state_tensors(state.update.optimizers, state.device)
+    return weights | training_state_tensors(state.update.optimizers)
 
 
 def snapshot(
@@ -187,36 +186,21 @@ def snapshot(
     )
 
 
-def training_state_tensors(optimizers: Optimizers, device: torch.device) -> dict[str, Tensor]:
-    """Optimizer moments and states of the random generators by name; the moments are not copies."""
-    tensors = {OPTIMIZER + name: tensor for name, tensor in optimizers.state_tensors().items()}
-    tensors[RNG + "cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors[RNG + "cuda"] = torch.cuda.get_rng_state(device)
-    return tensors
+def training_state_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
+    """Optimizer moments by name; not copies. Nothing else needs saving: what is random follows from seed and step."""
+    return {OPTIMIZER + name: tensor for name, tensor in optimizers.state_tensors().items()}
 
 
-def restore_training_state(tensors: Mapping[str, Tensor], optimizers: Optimizers, device: torch.device) -> list[str]:
-    """Restores what `training_state_tensors` returned; returns warnings for the user.
+def restore_training_state(tensors: Mapping[str, Tensor], optimizers: Optimizers) -> None:
+    """Restores what `training_state_tensors` returned; random states in older checkpoints are left out.
 
-    A checkpoint from another kind of device lacks this device's generator state; the run then uses the seed's, which is
-    sound but not bit-exact. Raises CheckpointError when the tensors belong to another model or optimizer.
+    Raises CheckpointError when the tensors belong to another model or optimizer.
     """
-    needed = {RNG + "cpu", RNG + "cuda"} if device.type == "cuda" else {RNG + "cpu"}
     moments = {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}
     try:
         optimizers.load_state_tensors(moments)
-        if RNG + "cpu" in tensors:
-            torch.set_rng_state(tensors[RNG + "cpu"])
-        if device.type == "cuda" and RNG + "cuda" in tensors:
-            torch.cuda.set_rng_state(tensors[RNG + "cuda"], device)
     except (ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"the training state does not fit this preset: {error}") from error
-    if needed <= tensors.keys():
-        return []
-    return [
-        "the checkpoint has no random state for this device: the resumed run is not bit for bit the uninterrupted one"
-    ]
 
 
 def read_trainer_json(saved: Checkpoint) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gpt2tui.model.cpu import tune_for_cpu
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset import files as preset_files
 from gpt2tui.training.optimizers import Optimizers
-from gpt2tui.training.update import Update, fresh_update
+from gpt2tui.training.update import Update, fresh_update, micro_batch_seed
 
 V, T = 31, 8
 SETTINGS = (
@@ -248,3 +248,23 @@ def test_a_wrapped_network_continues_with_the_moments_of_an_unwrapped_one():
     expected, found = everything(plain), everything(wrapped)
     assert found.keys() == expected.keys()
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+
+
+def test_dropout_depends_on_seed_step_and_micro_batch_alone():
+    update = new_update("model.dropout=0.5")
+    tokens = batch()
+
+    def loss(iteration, index, seed=7):
+        update.seed = seed
+        return float(update._forward_backward([tokens] * (index + 1), iteration))
+
+    alone = [loss(3, 0), loss(3, 1), loss(4, 0), loss(3, 0, seed=8)]
+    assert len(set(alone)) == 4
+    torch.manual_seed(5)
+    assert [loss(3, 0), loss(3, 1), loss(4, 0), loss(3, 0, seed=8)] == alone
+
+
+def test_seeds_of_micro_batches_differ():
+    seeds = [micro_batch_seed(s, i, m) for s in (0, 1, 2**63 - 1) for i in range(40) for m in range(40)]
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)  # the CPU's generator reads 32 bits
+    assert micro_batch_seed(1337, 0, 0) == micro_batch_seed(1337, 0, 0) < 2**64
