@@ -6,7 +6,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Button, Input
 from textual.worker import Worker, WorkerState
@@ -63,8 +63,8 @@ class RunsScreen(ModeScreen):
         Binding("escape", "back", "Back", show=False),
     ]
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]  # noqa: RUF012
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-medium"), (100, "-wide"), (150, "-beside")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-lowest"), (14, "-low"), (20, "-high")]  # noqa: RUF012
 
     CSS_PATH = "screen.tcss"
     HELP = "\n\n".join(f"{name}: {text}" for name, text in DEFINITIONS.items())
@@ -95,11 +95,12 @@ class RunsScreen(ModeScreen):
         """The list over curves and details."""
         yield ModeBar()
         yield FieldInput(placeholder="small val<3.5 lr=0.001 state:finished; esc shows all", id="filter", compact=True)
-        yield RunTable(id="runs")
         yield FirstRun()
-        with Horizontal(id="below"):
-            yield CurvesPlot(id="curves")
-            yield RunDetails(id="details")
+        with Container(id="panes"):
+            yield RunTable(id="runs")
+            with Container(id="below"):
+                yield CurvesPlot(id="curves")
+                yield RunDetails(id="details")
         yield KeyFooter()
 
     def on_mount(self) -> None:
@@ -219,6 +220,8 @@ class RunsScreen(ModeScreen):
         details = self.query_one(RunDetails)
         row = self.table.pointed
         pair = self._pair()
+        self.set_class(len(self._marks) > 0 or self._differing, "-comparing")
+        self.set_class(self._differing, "-differing")
         if self._differing and pair:
             self._show_difference(details, *pair)
         elif row:

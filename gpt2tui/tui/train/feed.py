@@ -139,7 +139,8 @@ class RunSource:
         if not self.view.attached:
             return False, ()
         if loaded is not None:
-            loaded.log_line("watch", ELSEWHERE)
+            if self.lock.held:
+                loaded.log_line("watch", ELSEWHERE)
             self.view, self._loading = loaded, False
             self._earlier_ending = loaded.history.ending
         return loaded is not None, events
@@ -152,6 +153,8 @@ class RunSource:
         lock = await asyncio.to_thread(read_lock, view.run)
         if self.view.run != view.run or lock == self.lock:
             return False
+        if lock.held and not self._loading:
+            view.log_line("watch", ELSEWHERE)
         self.lock = lock
         return True
 

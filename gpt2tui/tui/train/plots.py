@@ -38,7 +38,7 @@ DEFINITIONS = {
 }
 
 _CURVES = {"lr": LEARNING_RATE, "grad": GRAD_NORM, "tok/s": SPEED}
-Room = Literal["grid", "all", "one", "none"]
+Room = Literal["grid", "all", "one", "low", "none"]
 
 
 class TrainPlots:
@@ -68,6 +68,7 @@ class TrainPlots:
             "grid": ("main", *LOWER_PLACES, *memory),
             "all": ("main", "lower", *memory),
             "one": ("main",),
+            "low": ("main",),
             "none": (),
         }[self.room]
 
@@ -112,7 +113,7 @@ class TrainPlots:
 
     def choose(self, plot: str) -> None:
         """Shows a plot by name, where it has a place."""
-        if self.room in ("one", "none") and plot in PLOTS:
+        if self.room in ("one", "low", "none") and plot in PLOTS:
             self.main = plot
         elif plot in LOWER_PLOTS:
             self.lower = plot
@@ -145,6 +146,8 @@ class TrainPlots:
             return Content(loss_title(drawn, self.options))
         tabs = Content(" │ ").join(_tab(name, name == plot) for name in self._tabs(place))
         hint = note if place == "main" and note else "[ ] cycle"
+        if self.room == "low":
+            hint = "t samples, log"
         return Content.assemble(tabs, (f" · {hint}", "$foreground-muted"))
 
 

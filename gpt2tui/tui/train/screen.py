@@ -36,7 +36,7 @@ from gpt2tui.tui.train.feed import RunSource, read_history
 from gpt2tui.tui.train.log import EventLog
 from gpt2tui.tui.train.numbers import DEFINITIONS, NumbersPanel, NumbersStrip
 from gpt2tui.tui.train.plots import DEFINITIONS as PLOTTED
-from gpt2tui.tui.train.plots import LOWER_PLACES, TrainPlots, compared_run
+from gpt2tui.tui.train.plots import LOWER_PLACES, Room, TrainPlots, compared_run
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.view import CONTROLS, DisplayedRun, RunControl, attached_status
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
@@ -52,6 +52,7 @@ LOCK_SECONDS = 2.0
 PLOT_DEFINITIONS = [(f"{plot} (plot)", text) for plot, text in PLOTTED.items()]
 _GRID_WIDTH = 150  # from here on the lower plots are side by side
 _PLOT_HEIGHT = 9  # on a very small screen, a plot is shown from this height on
+_LOW = 20  # below, the plot, the samples and the log take turns
 
 
 class TrainScreen(ModeScreen):
@@ -79,7 +80,10 @@ class TrainScreen(ModeScreen):
         Binding("right_square_bracket", "plot(1)", "Next plot", show=False, key_display="]"),
         Binding("left,less_than_sign", "travel(-1)", "Earlier sample", show=False, key_display="◀"),
         Binding("right,greater_than_sign", "travel(1)", "Later sample", show=False, key_display="▶"),
-        Binding("t", "other_pane", "Samples/log", show=False, tooltip="on a narrow screen: the samples or the log"),
+        Binding(
+            "K", "keep_sample", "Keep sample", show=False, tooltip="keep this sample on the left, on a wide screen"
+        ),
+        Binding("t", "other_pane", "Samples/log", show=False, tooltip="on a small screen: the samples or the log"),
         Binding("slash", "filter", "Filter the log", show=False, key_display="/"),
         Binding("escape", "back", "Back", show=False, tooltip="leave a pane, or show this process's training again"),
     ]
@@ -147,9 +151,11 @@ class TrainScreen(ModeScreen):
         for name in ("wide", "medium", "small"):
             self.set_class(name == layout, f"-{name}")
         grid = layout == "wide" and width >= _GRID_WIDTH
+        low = layout == "medium" and height < _LOW
         self.set_class(grid, "-grid")
-        one = layout == "medium" or height >= _PLOT_HEIGHT
-        self.plots.room = "grid" if grid else "all" if layout == "wide" else "one" if one else "none"
+        self.set_class(low, "-low")
+        one: Room = "low" if low else "one" if layout == "medium" or height >= _PLOT_HEIGHT else "none"
+        self.plots.room = "grid" if grid else "all" if layout == "wide" else one
         self._refresh_keys()
         self.call_after_refresh(self._draw)
 
@@ -234,6 +240,7 @@ class TrainScreen(ModeScreen):
     @work(group="lock")
     async def _check_lock(self) -> None:
         if await self.source.check_lock():
+            self.query_one(EventLog).show(self.view.log)
             self._update_status()
             self._draw()
             self._refresh_keys()
@@ -478,14 +485,37 @@ class TrainScreen(ModeScreen):
 
     def action_travel(self, by: int) -> None:
         """Shows a later sample, or an earlier one."""
-        self.query_one(SampleTimeline).travel(by)
+        if self._show_samples():
+            self.query_one(SampleTimeline).travel(by)
+
+    def _show_samples(self) -> bool:
+        """Shows the samples where there is no room for all panes; returns whether they were on show before."""
+        if self.has_class("-wide"):
+            return True
+        low = self.has_class("-low")
+        shown = not self.has_class("-log") and self.has_class("-samples") == low
+        self.remove_class("-log")
+        self.set_class(low, "-samples")
+        return shown
+
+    def action_keep_sample(self) -> None:
+        """Keeps the sample on show on the left, while others are on show beside it; or no longer."""
+        if not self.has_class("-grid"):
+            self.notify("two samples are side by side from 150 columns on", timeout=4, markup=False)
+        else:
+            self.query_one(SampleTimeline).keep()
 
     def action_sample(self, index: int) -> None:
         """Shows a sample whose step was clicked."""
         self.query_one(SampleTimeline).go(index)
 
     def action_other_pane(self) -> None:
-        """On a narrow screen: switches between the samples and the log."""
+        """On a small screen: switches between the samples and the log, on a low one between these and the plot."""
+        if self.has_class("-low") and not self.has_class("-log"):
+            if not self._show_samples():
+                return
+        elif self.has_class("-low"):
+            self.remove_class("-samples")
         self.toggle_class("-log")
 
     def action_filter(self) -> None:
@@ -497,6 +527,8 @@ class TrainScreen(ModeScreen):
         """Leaves a pane, or shows the training of this process again."""
         if self.focused is not None:
             self.set_focus(None)
+        elif self.has_class("-low") and (self.has_class("-samples") or self.has_class("-log")):
+            self.remove_class("-samples", "-log")
         elif self.source.detach():
             self._show()
 

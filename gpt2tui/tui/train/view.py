@@ -166,7 +166,18 @@ class DisplayedRun:
 # ---- which keys act on the run on show, and its status for the mode bar
 
 CONTROLS = ("pause", "resume", "stop", "request", "learning_rate")
-_NEED_A_RUN = ("log_y", "smooth", "inspect", "x_unit", "compare", "plot", "travel", "filter", "other_pane")
+_NEED_A_RUN = (
+    "log_y",
+    "smooth",
+    "inspect",
+    "x_unit",
+    "compare",
+    "plot",
+    "travel",
+    "keep_sample",
+    "filter",
+    "other_pane",
+)
 
 
 @dataclass(frozen=True)

@@ -372,6 +372,73 @@ def test_samples_travel_in_time():
     run(test())
 
 
+def test_on_a_wide_screen_two_samples_are_beside_each_other():
+    async def test():
+        async with workbench(StoryTraining(), size=(160, 50)) as (app, pilot):
+            samples = app.screen.query_one(SampleTimeline)
+            await until(pilot, lambda: samples.sample is not None and samples.sample.step == 400)
+
+            def steps():
+                return samples.earlier and samples.earlier.step, samples.sample.step
+
+            assert steps() == (300, 400)
+            await pilot.press("left", "left")
+            assert steps() == (100, 200)
+            rows = [row for row in screen_text(app).splitlines() if "def self the" in row and "def __init__" in row]
+            assert len(rows) == 1  # in one row: beside each other
+            await pilot.press("left", "K", "right", "right", "right")
+            assert steps() == (100, 400)
+            await until(pilot, lambda: "step 100 (kept) │ step 400" in screen_text(app))
+            await pilot.press("K")
+            assert steps() == (300, 400)
+            await pilot.resize_terminal(120, 36)
+            await until(pilot, lambda: steps() == (None, 400))
+
+    run(test())
+
+
+def test_on_a_low_screen_the_plot_the_samples_and_the_log_take_turns():
+    async def test():
+        async with workbench(StoryTraining(), size=(60, 16)) as (app, pilot):
+            screen = app.screen
+            panes = {
+                "plot": screen.query_one("#main"),
+                "samples": screen.query_one(SampleTimeline),
+                "log": screen.query_one(EventLog),
+            }
+
+            def shown():
+                return [name for name, pane in panes.items() if pane.region.height > 0 and pane.region.bottom < 16]
+
+            await until(pilot, lambda: shown() == ["plot"])
+            await until(pilot, lambda: screen.query_one("#main", LinePlot).size.height >= 8)
+            for key, pane in [("t", "samples"), ("t", "log"), ("t", "plot"), ("left", "samples"), ("escape", "plot")]:
+                await pilot.press(key)
+                await until(pilot, lambda pane=pane: shown() == [pane])
+            assert screen.query_one(SampleTimeline).sample.step == 400  # the first press only shows them
+            await pilot.press("slash")
+            await until(pilot, lambda: shown() == ["log"])
+
+    run(test())
+
+
+def test_a_run_that_nothing_trains_is_not_logged_as_trained_elsewhere():
+    async def test():
+        ended = write_run("2026-01-01-000000-ended")
+        async with workbench() as (app, pilot):
+            app.attach_run(ended)
+            await until(pilot, lambda: "not training" in screen_text(app) and "finished after" in screen_text(app))
+            assert "trained by another process" not in screen_text(app)
+            await pilot.press("2")
+        running = write_run("2026-01-02-000000-running", steps=40, ending="crashed")
+        with runs.locked(running):
+            async with workbench() as (app, pilot):
+                app.attach_run(running)
+                await until(pilot, lambda: "watch trained by another process" in screen_text(app))
+
+    run(test())
+
+
 def test_the_log_can_be_filtered():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
