@@ -8,6 +8,7 @@ from textual.content import Content
 from gpt2tui.tui.figures import CURVES, TRAIN_LOSS, NamedRun, Options, curve_figure, loss_figure
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.runs.library import RunRow
+from gpt2tui.tui.runs.sweeps import MOST_DRAWN, SweepRow
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from gpt2tui.tui.widgets.mode_bar import short_name
 
@@ -46,7 +47,12 @@ class CurvesPlot(LinePlot):
     def _draw_curves(self) -> None:
         curve, options = CURVES[self._curve], self._options
         empty = "no run" if not self._expected else f"no {curve.name} yet" if self._runs else "loading"
-        runs = [NamedRun(short_name(name), history, colour) for name, history, colour in self._runs]
+        sweeps = {name.rpartition("/")[0] for name, _, _ in self._runs}
+        names = [name.rpartition("/")[2] if len(sweeps) == 1 else name for name, _, _ in self._runs]
+        runs = [
+            NamedRun(short_name(name), history, colour)
+            for name, (_, history, colour) in zip(names, self._runs, strict=True)
+        ]
         if curve is TRAIN_LOSS and len(runs) == 1:
             self.figure = loss_figure(runs[0], None, None, options, empty)
         else:
@@ -65,6 +71,12 @@ COLOURS = ("primary", "accent", "success", "error", "#cc79a7", "#56b4e9", "#b8a1
 """Theme colours by name, and more colours that differ from them and from each other."""
 
 
+def sweep_colours(sweep: SweepRow) -> dict[str, str]:
+    """The best runs of a sweep, the best first, each with its colour; those after the last colour have the same."""
+    colours = (*COLOURS, *["foreground-muted"] * MOST_DRAWN)
+    return {row.name: colour for row, colour in zip(sweep.best_first[:MOST_DRAWN], colours, strict=False)}
+
+
 class RunMarks:
     """The marked runs, in the order of marking, each with its colour; empty, and not drawn, when all are taken."""
 
@@ -80,9 +92,13 @@ class RunMarks:
     def toggle(self, name: str) -> None:
         """Marks a run, or removes its mark."""
         if name in self.colours:
-            del self.colours[name]
+            self.remove(name)
         else:
             self.add(name)
+
+    def remove(self, name: str) -> None:
+        """Removes the mark of a run."""
+        self.colours.pop(name, None)
 
     def add(self, name: str) -> None:
         """Marks a run."""
@@ -106,6 +122,6 @@ class RunMarks:
         """The two runs marked last; with one mark, that one and the one under the cursor."""
         by_name = {row.name: row for row in rows}
         marked = [by_name[name] for name in self.colours if name in by_name]
-        if len(marked) == 1 and pointed is not None and pointed.name != marked[0].name:
+        if len(marked) == 1 and pointed is not None and pointed.name in by_name and pointed.name != marked[0].name:
             marked.append(pointed)
         return (marked[-2], marked[-1]) if len(marked) >= 2 else None

@@ -1,7 +1,8 @@
 """The pane beside the curves: the facts of one run, or the differences between the presets of two."""
 
 import contextlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from gpt2tui.run.state import BESIDE_STATE
 from gpt2tui.system.numbers import byte_size, compact, counted, duration
 from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.runs.library import RunContents, RunRow
+from gpt2tui.tui.runs.sweeps import SweepRow
 from gpt2tui.tui.runs.table import MARK
 
 LONGEST_SAMPLE = 1000
@@ -44,6 +46,10 @@ class RunDetails(VerticalScroll):
     def show_run(self, row: RunRow, contents: RunContents | None) -> None:
         """The facts of a run; `contents` is None until the run has been read."""
         self._show(printable(row.name), _facts(row, contents))
+
+    def show_sweep(self, row: SweepRow, colours: Mapping[str, str]) -> None:
+        """The runs of a sweep, the best first; `colours` are those of the curves."""
+        self._show(f"sweep {printable(row.name)}", _sweep_table(row, colours))
 
     def show_difference(
         self, left: tuple[str, str], right: tuple[str, str], differences: Sequence[Difference] | None
@@ -112,6 +118,29 @@ def _facts(row: RunRow, contents: RunContents | None) -> Table:
             fact(label, text)
     _run_facts(row, contents, fact)
     return grid
+
+
+def _sweep_table(row: SweepRow, colours: Mapping[str, str]) -> RenderableType:
+    s, facts = row.summary, _grid()
+    states = Counter(each.state for each in row.runs)
+    facts.add_row("runs", ", ".join(f"{count} {state}" for state, count in states.most_common()))
+    if s.preset:
+        facts.add_row("preset", printable(s.preset))
+    if s.seconds is not None:
+        facts.add_row("time", f"{duration(s.seconds)}  {byte_size(s.bytes)}")
+    facts.add_row("folder", printable(str(row.run.folder)))
+    ranking = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    ranking.add_column("  run, the best first", ratio=1, overflow="fold")
+    ranking.add_column("best val", justify="right")
+    ranking.add_column("bits/byte", justify="right")
+    for each in row.best_first:
+        name = Text.assemble((f"{MARK if each.name in colours else ' '} ", colours.get(each.name, "")))
+        name.append(printable(each.run.folder.name))
+        if each.state != "finished":
+            name.append(f" {each.state}", "dim")
+        best, bits = each.summary.best_val_loss, each.summary.bits_per_byte
+        ranking.add_row(name, "" if best is None else f"{best:.4f}", "" if bits is None else f"{bits:.3f}")
+    return Group(facts, Text(), ranking)
 
 
 def _preset_facts(preset: Preset) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.run.state import ACTIVE, RunState
 from gpt2tui.run.summary import RunSummary, summarize
-from gpt2tui.system.files import open_regular
+from gpt2tui.system.files import open_regular, runs_folder
 from gpt2tui.tui.history import RunHistory
 
 
@@ -79,6 +79,8 @@ class RunRow:
     here: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     """By dotted key, as they are in the run's preset.toml; empty where it cannot be read."""
+    sweep: str = ""
+    """The name of its sweep; empty for a run by itself."""
 
     def value(self, key: str) -> Any:
         """The value of a column or setting, as `query.full_key` returns its key; None where it is not known."""
@@ -103,8 +105,8 @@ class RunRow:
 
     @property
     def name(self) -> str:
-        """The folder's name in the runs folder, unique there; `Run.name` of a link is the name of where it leads."""
-        return self.run.folder.name
+        """Its path in the runs folder, unique there; `Run.name` of a link is the name of where it leads."""
+        return f"{self.sweep}/{self.run.folder.name}" if self.sweep else self.run.folder.name
 
     @property
     def training(self) -> bool:
@@ -151,7 +153,11 @@ class RunListing:
             signature = _signature(run)
             before = known.get(run.folder)
             same = before is not None and before[0] == signature
-            row = before[1] if before and same else RunRow(run, summarize(run), settings=_settings(run))
+            row = (
+                before[1]
+                if before and same
+                else RunRow(run, summarize(run), settings=_settings(run), sweep=_sweep(run))
+            )
             rows[index] = row = replace(row, here=here is not None and run.folder.resolve() == here.resolve())
             self._known[run.folder] = signature, row
         yield rows, True
@@ -163,7 +169,13 @@ def _unread(run: Run) -> RunRow:
         started = run.preset_file.stat().st_mtime
     except OSError:
         started = None
-    return RunRow(run, RunSummary(run.name, str(run.folder), "loading", started=started))
+    return RunRow(run, RunSummary(run.name, str(run.folder), "loading", started=started), sweep=_sweep(run))
+
+
+def _sweep(run: Run) -> str:
+    """The sweep that the run is listed in."""
+    parent = run.folder.parent
+    return "" if parent == runs_folder() else parent.name
 
 
 def _signature(run: Run) -> Signature:

@@ -20,10 +20,19 @@ from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
 from gpt2tui.tui.messages import RunsChanged
 from gpt2tui.tui.runs.columns import DEFINITIONS, ColumnsDialog
-from gpt2tui.tui.runs.curves import CurvesPlot, RunMarks
+from gpt2tui.tui.runs.curves import COLOURS, CurvesPlot, RunMarks, sweep_colours
 from gpt2tui.tui.runs.details import RunDetails
-from gpt2tui.tui.runs.library import ContentsRead, Listed, RunReader, RunRow, longer_command, repeat_command
-from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, RunTable, sort_rows
+from gpt2tui.tui.runs.library import (
+    ContentsRead,
+    Listed,
+    RunReader,
+    RunRow,
+    longer_command,
+    repeat_command,
+    resume_command,
+)
+from gpt2tui.tui.runs.sweeps import MOST_DRAWN, SweepRow, runs_of
+from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, RunTable, table_rows
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.field_input import FieldInput
 from gpt2tui.tui.widgets.first_run import FirstRun
@@ -42,6 +51,7 @@ class RunsScreen(ModeScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("enter,a", "attach", "Watch", key_display="⏎", tooltip="Show the run on the Train screen"),
+        Binding("enter,a", "open_sweep", "Open", key_display="⏎", tooltip="List the runs of the sweep, or no longer"),
         Binding("space", "mark", "Mark", tooltip="Marked runs are drawn over each other"),
         Binding("d", "difference", "Diff", tooltip="What differs between the presets of two runs"),
         Binding("r", "resume", "Resume", tooltip="Resume from its newest checkpoint"),
@@ -73,6 +83,8 @@ class RunsScreen(ModeScreen):
         super().__init__()
         self.reader = RunReader(self)
         self._marks = RunMarks()
+        self._opened: set[str] = set()
+        """The names of the sweeps whose runs are listed."""
         self._sort = ("started", True)
         self._columns: tuple[str, ...] = USUAL
         self._filter = RunFilter("")
@@ -138,8 +150,10 @@ class RunsScreen(ModeScreen):
 
     @property
     def _shown_below(self) -> list[RunRow]:
-        """The run under the cursor, and the marked ones."""
+        """The run under the cursor or the best ones of its sweep, and the marked ones."""
         pointed = self.table.pointed
+        if isinstance(pointed, SweepRow):
+            return pointed.best_first[:MOST_DRAWN]
         return ([pointed] if pointed else []) + [row for row in self._rows if self._marks.colours.get(row.name)]
 
     def _read_needed(self) -> None:
@@ -151,7 +165,9 @@ class RunsScreen(ModeScreen):
         first, self._listed_before = not self._listed_before, True
         self._show_whether_empty()
         self._marks.keep({row.name for row in message.rows})
-        self._show_rows(point=self.workbench.settings.run if first else "")
+        remembered = self.workbench.settings.run if first else ""
+        self._opened.update(row.sweep for row in message.rows if row.sweep and row.name == remembered)
+        self._show_rows(point=remembered)
         self._read_needed()
 
     @on(ContentsRead)
@@ -192,9 +208,10 @@ class RunsScreen(ModeScreen):
         query, all_rows = self.query_one("#filter", Input).value, self._rows
         with contextlib.suppress(UsageError):  # `_filter_changed` shows it
             self._filter = RunFilter(query)
-        rows = sort_rows([row for row in all_rows if self._filter.matches(row)], *self._sort)
+        rows = [row for row in all_rows if self._filter.matches(row)]
+        opened = {row.sweep for row in rows} if query else self._opened
         colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
-        self.table.show(rows, colours, self._sort, point, self._columns)
+        self.table.show(table_rows(rows, opened, *self._sort), colours, self._sort, point, self._columns)
         shown = f"{len(rows)} of {len(all_rows)}" if query else str(len(rows))
         title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "loading"
         if self._marks:
@@ -212,6 +229,7 @@ class RunsScreen(ModeScreen):
         message.stop()
         if message.row is None or message.row.name != self._to_resume:
             self._to_resume = None
+        self.refresh_bindings()
         self._show_below()
         self._settle.reset()
         self._settle.resume()
@@ -224,6 +242,8 @@ class RunsScreen(ModeScreen):
         self.set_class(self._differing, "-differing")
         if self._differing and pair:
             self._show_difference(details, *pair)
+        elif isinstance(row, SweepRow):
+            details.show_sweep(row, {name: self._rich_colour(c) for name, c in sweep_colours(row).items()})
         elif row:
             details.show_run(row, self.reader.library.contents(row))
         else:
@@ -231,27 +251,42 @@ class RunsScreen(ModeScreen):
         self._show_curves()
 
     def _show_curves(self) -> None:
-        row = self.table.pointed
-        chosen = [r for r in self._rows if self._marks.colours.get(r.name)] or ([row] if row else [])
-        read = [(r.name, self.reader.library.contents(r), self._marks.colour(r.name)) for r in chosen]
+        pointed, marked = self.table.pointed, {name: colour for name, colour in self._marks.colours.items() if colour}
+        if isinstance(pointed, SweepRow):
+            colours = sweep_colours(pointed)
+        elif marked:
+            colours = marked
+        else:
+            colours = {pointed.name: COLOURS[0]} if pointed else {}
+        by_name = {row.name: row for row in self._rows if row.name in colours}
+        read = [
+            (name, self.reader.library.contents(by_name[name]), colour)
+            for name, colour in colours.items()
+            if name in by_name
+        ]
         runs = [(name, contents.history, colour) for name, contents, colour in read if contents is not None]
-        self.query_one(CurvesPlot).show_runs(runs, len(chosen))
+        self.query_one(CurvesPlot).show_runs(runs, len(by_name))
 
     # ---- marks and difference
 
     def action_mark(self) -> None:
-        """Marks the run under the cursor, or removes its mark."""
+        """Marks the run under the cursor, or removes its mark; of a sweep all of its runs."""
         row = self.table.pointed
         if row is None:
             return
-        self._marks.toggle(row.name)
+        if isinstance(row, SweepRow):
+            all_marked = all(each.name in self._marks for each in row.runs)
+            for each in row.best_first:
+                (self._marks.remove if all_marked else self._marks.add)(each.name)
+        else:
+            self._marks.toggle(row.name)
         self._show_rows()
         self._show_below()
         self._read_needed()
 
     def action_mark_all(self) -> None:
         """Marks all runs that are listed."""
-        for row in self.table.rows_shown:
+        for row in runs_of(self.table.rows_shown):
             self._marks.add(row.name)
         self._show_rows()
         self._show_below()
@@ -366,6 +401,22 @@ class RunsScreen(ModeScreen):
 
     # ---- actions on a run
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Enter opens a sweep and watches a run."""
+        if action in ("attach", "open_sweep") and self.is_mounted:
+            return isinstance(self.table.pointed, SweepRow) == (action == "open_sweep")
+        return super().check_action(action, parameters)
+
+    def action_open_sweep(self) -> None:
+        """Lists the runs of the sweep under the cursor, or no longer."""
+        self.table.action_select_cursor()
+
+    @on(RunTable.SweepOpened)
+    def _sweep_opened(self, message: RunTable.SweepOpened) -> None:
+        message.stop()
+        (self._opened.add if message.open else self._opened.discard)(message.sweep)
+        self._show_rows(point=message.sweep)
+
     @on(RunTable.Chosen)
     def _chosen(self, message: RunTable.Chosen) -> None:
         message.stop()
@@ -382,7 +433,10 @@ class RunsScreen(ModeScreen):
 
     def action_chat(self) -> None:
         """Chats with the run's best val checkpoint, or with the live weights of this process's training."""
-        if row := self.table.pointed:
+        row = self.table.pointed
+        if isinstance(row, SweepRow):
+            row = row.best_first[0]
+        if row:
             if row.training and row.here:
                 self.workbench.open_chat(None)
             elif not row.summary.checkpoints:
@@ -395,6 +449,9 @@ class RunsScreen(ModeScreen):
         """Resumes the run from its newest checkpoint."""
         row, self._to_resume = self.table.pointed, None
         if row is None:
+            return
+        if isinstance(row, SweepRow):
+            self._say(f"point at one of its runs; to resume all of the sweep: {resume_command(row.run)}")
             return
         contents = self.reader.library.contents(row)
         if row.training:
@@ -418,7 +475,7 @@ class RunsScreen(ModeScreen):
     def _chosen_rows(self) -> list[RunRow]:
         """The marked runs, else the one under the cursor."""
         pointed = self.table.pointed
-        return [row for row in self._rows if row.name in self._marks] or ([pointed] if pointed else [])
+        return [row for row in self._rows if row.name in self._marks] or runs_of([pointed] if pointed else [])
 
     def action_copy(self) -> None:
         """Copies the commands that repeat the marked runs, or the one under the cursor."""

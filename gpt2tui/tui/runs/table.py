@@ -1,6 +1,6 @@
 """The table of runs: one line each, as many columns as fit, sorted by one of them, some marked."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from gpt2tui.run import query
 from gpt2tui.system.numbers import byte_size, compact, duration, learning_rate, steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.runs.library import RunRow
+from gpt2tui.tui.runs.sweeps import SweepRow, in_sweeps, unfolded
 from gpt2tui.tui.states import ELSEWHERE, SIGNS
 from gpt2tui.tui.widgets.mode_bar import shorten_middle
 
@@ -61,7 +62,13 @@ def _xz_ratio(row: RunRow) -> float | None:
     return bits / xz if bits is not None and xz else None
 
 
-NAME = Column("name", "run", lambda r: sanitize(r.name, False), lambda r: r.name, 0, numeric=False)
+def _name_text(row: RunRow) -> str:
+    if isinstance(row, SweepRow):
+        return f"{'▾' if row.open else '▸'} {sanitize(row.name, False)} ({len(row.runs)})"
+    return f"{'  ' if row.sweep else ''}{sanitize(row.run.folder.name, False)}"
+
+
+NAME = Column("name", "run", _name_text, lambda r: r.name, 0, numeric=False)
 COLUMNS = (
     NAME,
     Column("state", "state", _state_text, lambda r: list(SIGNS).index(r.state), 1, numeric=False),
@@ -127,6 +134,12 @@ def sort_rows(rows: Iterable[RunRow], key: str, descending: bool) -> list[RunRow
     return sorted(known, key=column.value, reverse=descending) + [r for r in by_name if column.value(r) is None]
 
 
+def table_rows(rows: Iterable[RunRow], opened: Collection[str], key: str, descending: bool) -> list[RunRow]:
+    """Runs by themselves and sweeps, sorted together; below an open sweep its runs, sorted too."""
+    order = sort_rows(rows, key, descending)
+    return unfolded(sort_rows(in_sweeps(order, opened), key, descending))
+
+
 class RunFilter:
     """Words and conditions that runs must meet: `small val<3.5 lr=0.001 state:finished`.
 
@@ -153,6 +166,8 @@ class RunTable(DataTable[Text]):
         Binding("k", "cursor_up", "Up", show=False),
         Binding("g,home", "scroll_top", "First", show=False),
         Binding("G,end", "scroll_bottom", "Last", show=False),
+        Binding("right,l", "open_sweep(True)", "Open a sweep", show=False),
+        Binding("left,h", "open_sweep(False)", "Close a sweep", show=False),
     ]
 
     @dataclass
@@ -166,6 +181,13 @@ class RunTable(DataTable[Text]):
         """Enter or a double click on the run under the cursor."""
 
         row: RunRow
+
+    @dataclass
+    class SweepOpened(Message):
+        """A sweep is to be opened, or closed."""
+
+        sweep: str
+        open: bool
 
     @dataclass
     class SortAsked(Message):
@@ -287,8 +309,18 @@ class RunTable(DataTable[Text]):
 
     def action_select_cursor(self) -> None:
         """Enter."""
-        if row := self.pointed:
+        row = self.pointed
+        if isinstance(row, SweepRow):
+            self.post_message(self.SweepOpened(row.name, not row.open))
+        elif row:
             self.post_message(self.Chosen(row))
+
+    def action_open_sweep(self, open: bool) -> None:
+        """Opens the sweep under the cursor, or closes it or that of the run under the cursor."""
+        row = self.pointed
+        sweep = row.name if isinstance(row, SweepRow) else row.sweep if row and not open else ""
+        if sweep:
+            self.post_message(self.SweepOpened(sweep, open))
 
     def on_click(self, event: events.Click) -> None:
         """A double click, on a line of the table."""

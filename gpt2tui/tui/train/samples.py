@@ -12,7 +12,6 @@ from gpt2tui.run.events import Sampled
 from gpt2tui.system.numbers import compact
 from gpt2tui.system.terminal_text import sanitize
 
-
 WIDE = 96  # from here on there is room for two samples
 
 
