@@ -7,10 +7,11 @@ from textual.color import Color
 from textual.theme import BUILTIN_THEMES
 
 from gpt2tui.tui.contrast import contrast
-from tests.tui.looking import settled
+from tests.tui.looking import screen_text, settled, until
 from tests.tui.still_life import arrange, at_rest, still_life
 
 THEMES = [name for name in BUILTIN_THEMES if not name.startswith("ansi-")]  # those have the terminal's own colours
+SOME_THEMES = ["textual-dark", "textual-light", "solarized-light"]
 
 
 @pytest.mark.parametrize(
@@ -39,22 +40,50 @@ def too_faint(app):
     return found
 
 
+async def with_a_heat_map(app, pilot):
+    await at_rest(app, pilot, "small")
+    await pilot.press(*"the quick", "ctrl+g", "ctrl+t")
+    await settled(pilot)
+
+
+async def with_marked_runs(app, pilot):
+    await settled(pilot)
+    await until(pilot, lambda: "finished" in screen_text(app))
+    await pilot.press("space", "down", "space", "d")
+    await settled(pilot)
+
+
+async def with_all_curves(app, pilot):
+    screen = app.screen
+    await until(pilot, lambda: screen.view.history.step is not None and not screen.plots.outdated(screen.view))
+
+
+async def with_the_estimate(app, pilot):
+    await at_rest(app, pilot, "Estimate")
+
+
 @pytest.mark.parametrize(
-    ("mode", "themes"), [("presets", THEMES), ("chat", ["textual-dark", "textual-light", "solarized-light"])]
+    "themes", [pytest.param(SOME_THEMES, id="some"), pytest.param(THEMES, id="all", marks=pytest.mark.slow)]
 )
-def test_text_and_lines_can_be_read_in_every_theme(monkeypatch, tmp_path, mode, themes):
+@pytest.mark.parametrize(
+    ("mode", "size", "story"),
+    [
+        ("presets", (120, 36), with_the_estimate),
+        ("chat", (120, 36), with_a_heat_map),
+        ("train", (160, 50), with_all_curves),
+        ("runs", (160, 50), with_marked_runs),
+    ],
+)
+def test_text_and_lines_can_be_read_in_every_theme(monkeypatch, tmp_path, mode, size, story, themes):
     arrange(monkeypatch, tmp_path)
 
-    async def story():
-        async with still_life(mode, (120, 36)) as (app, pilot):
-            await at_rest(app, pilot, "small")
-            if mode == "chat":
-                await pilot.press(*"the quick", "ctrl+g", "ctrl+t")
-                await settled(pilot)
+    async def test():
+        async with still_life(mode, size) as (app, pilot):
+            await story(app, pilot)
             for theme in themes:
                 app.theme = theme
                 await pilot.pause()
                 await pilot.pause()
                 assert not too_faint(app), theme
 
-    asyncio.run(story())
+    asyncio.run(test())
