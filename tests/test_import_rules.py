@@ -78,6 +78,8 @@ NEEDS = {
     "datasets": {"data/hub.py"},
     "textual_serve": {"commands/serve.py"},
     "gguf": {"export/gguf.py"},
+    "sacrebleu": {"evaluation/text_scores.py"},
+    "rouge_score": {"evaluation/text_scores.py"},
 }
 
 

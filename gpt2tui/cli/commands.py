@@ -88,7 +88,9 @@ def add_evaluate(top: Parser) -> None:
         "eval",
         help="measure a model's loss on text, or its scores in tasks",
         description="Measures a model: without TASK its loss and perplexity on the validation and test text of its "
-        "corpus, with TASK its scores (lambada, hellaswag, hellaswag-completion, multiple-choice, wikitext).",
+        "corpus, with TASK its scores (lambada, hellaswag, hellaswag-completion, multiple-choice, wikitext), or BLEU, "
+        "chrF, ROUGE, variety and repetition of what it writes: completions (of the prompts in --data, against their "
+        "references) and continuation (of the validation text's windows, against their second halves).",
     )
     parser.set_defaults(command=command_in("evaluate", "evaluate"))
     parser.add_argument(
@@ -128,6 +130,19 @@ def add_evaluate(top: Parser) -> None:
         metavar="N",
         help="begin a window of --context tokens every N tokens and count each token once, as transformers' page on "
         "perplexity does (default: windows side by side that predict every token but the first, as in training)",
+    )
+    parser.add_argument(
+        "--prompt-column", metavar="NAME", help="the column of the prompts of completions (default: prompt)"
+    )
+    parser.add_argument("--reference-column", metavar="NAME", help="that of their references (default: reference)")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="the most tokens of a completion (default: 100; of a continuation as many as its reference has)",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="measure only the first N rows of a task, or N windows (default: 50)"
     )
     parser.add_argument(
         "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the products (default: fp32)"

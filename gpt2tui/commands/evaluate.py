@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2tui.commands.evaluated_corpus import open_evaluated_corpus, text_tokens
 from gpt2tui.commands.tables import Column, print_json, print_table
 from gpt2tui.errors import DataError, UsageError
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gpt2tui.data.tokenizer_kinds import Tokens
     from gpt2tui.data.xz import TextSample
     from gpt2tui.generation import TextModel
-    from gpt2tui.preset.schema import DataTable
 
 WINDOWS_AT_ONCE = 8
 OTHER_TEXT = "other text"
@@ -31,7 +30,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from gpt2tui import generation
-    from gpt2tui.commands.evaluate_tasks import evaluate_known_answers, evaluate_tasks
+    from gpt2tui.commands.evaluate_tasks import evaluate_continuation, evaluate_known_answers, evaluate_tasks
     from gpt2tui.commands.sample import warn_of_skipped
 
     _check(options)
@@ -39,9 +38,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         return evaluate_known_answers(options)
     model = generation.load(options.checkpoint, options.device, precision="fp32")
     warn_of_skipped(model.saved)
+    _check_windows(options, model)
+    if options.tasks == ["continuation"]:
+        return evaluate_continuation(options, model)
     if options.tasks:
         return evaluate_tasks(options, model)
-    _check_windows(options, model)
     if options.text is not None:
         return _evaluate_text(options, model)
     return _evaluate_corpus(options, model)
@@ -55,20 +56,33 @@ def _check(options: argparse.Namespace) -> None:
     others: tuple[str, ...]
     of_windows = ("context", "stride")
     of_corpus = ("source", "split", "text_column")
+    of_completions = ("prompt_column", "reference_column", "max_length")
     if options.known_answers:
-        what, others = "--known-answers", (*of_windows, *of_corpus, "text", "tasks")
+        what, others = "--known-answers", (*of_windows, *of_corpus, *of_completions, "text", "tasks", "limit")
+    elif options.tasks == ["continuation"]:
+        what, others = "the task continuation", ("stride", "data", "prompt_column", "reference_column")
+    elif "continuation" in options.tasks:
+        raise UsageError("the task continuation measures a text, the others their data; measure it alone")
     elif options.tasks:
         what, others = f"the task {options.tasks[0]}", (*of_windows, *of_corpus, "text")
+        others += () if options.tasks == ["completions"] else of_completions
     else:
-        what, others = ("--text", of_corpus) if options.text is not None else ("", ())
         if options.data is not None:
             raise UsageError(
                 "--data is the data of a task; name one, or use --source for a corpus and --text for a file"
             )
-    for name in others:
+        what, others = "the loss", (*of_completions, "limit")
+    excluded = [(what, name) for name in others]
+    if options.text is not None:
+        excluded += [("--text", name) for name in of_corpus]
+    for what, name in excluded:
         if getattr(options, name) not in (None, []):
             other = "a task" if name == "tasks" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{what} does not go with {other}")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit {options.limit} measures nothing; it is 1 at least")
+    if options.max_length is not None and options.max_length < 1:
+        raise UsageError(f"--max-length {options.max_length} writes nothing; it is 1 at least")
 
 
 def _check_windows(options: argparse.Namespace, model: "TextModel") -> None:
@@ -89,16 +103,7 @@ def _check_windows(options: argparse.Namespace, model: "TextModel") -> None:
 
 def _evaluate_text(options: argparse.Namespace, model: "TextModel") -> int:
     """The loss over one text file, read as one document."""
-    from gpt2tui.data.file_reading import blocks
-
-    if model.saved is not None:
-        report_on_stderr(
-            f"{options.text} is not compared with the text that {model.source} was trained with: this is not its "
-            "validation loss, and it may have been trained on parts of this text"
-        )
-    tokens = model.tokenizer.encode_array("".join(blocks(Path(options.text))))
-    if len(tokens) < 2:
-        raise DataError(f"{options.text} has {len(tokens)} tokens; at least 2 are needed to predict one")
+    tokens = text_tokens(options.text, model)
     print_on_stderr(f"measuring on {len(tokens):,} tokens of {options.text}")
     result = _measure(model, _windows(tokens, options), options)
     if options.json:
@@ -111,24 +116,8 @@ def _evaluate_text(options: argparse.Namespace, model: "TextModel") -> int:
 def _evaluate_corpus(options: argparse.Namespace, model: "TextModel") -> int:
     """The loss over the validation and test splits of a corpus, compared with xz."""
     from gpt2tui.data import xz
-    from gpt2tui.data.corpora import hash_content, open_corpus
 
-    table = _data_table(options, model)
-    for done, _ in hash_content(table):
-        if not done:
-            print_on_stderr(f"hashing {table.source}")
-    corpus = open_corpus(table)
-    if options.split == "test" and not corpus.has_test:
-        raise DataError(f"{table.source} has no test split; measure with --split validation")
-    splits: list[Split] = ["validation", "test"] if corpus.has_test else ["validation"]
-    if options.split is not None:
-        splits = [options.split]
-    is_own = _is_own_corpus(model, corpus)
-    if is_own is False:
-        report_on_stderr(
-            f"{table.source} is not the text that {model.source} was trained with (the fingerprints differ): these are "
-            "not its validation and test losses, and it may have been trained on parts of this text"
-        )
+    source, corpus, splits, is_own = open_evaluated_corpus(options, model)
     texts = {split: xz.TextSample(xz.LIMIT_BYTES) for split in splits}
     measured = {}
     for split, sample in texts.items():
@@ -142,33 +131,15 @@ def _evaluate_corpus(options: argparse.Namespace, model: "TextModel") -> int:
             figure = result[f"{name}_bits_per_byte"]
             result[f"{name}_ratio"] = result["bits_per_byte"] / figure if figure else None
     if options.json:
-        print_json(
-            {"checkpoint": model.source, "source": table.source, "is_training_corpus": is_own, "splits": measured}
-        )
+        print_json({"checkpoint": model.source, "source": source, "is_training_corpus": is_own, "splits": measured})
         return 0
     _print(
         model,
         "source",
-        table.source,
+        source,
         {f"{OTHER_TEXT} ({split})" if is_own is False else split: result for split, result in measured.items()},
     )
     return 0
-
-
-def _data_table(options: argparse.Namespace, model: "TextModel") -> "DataTable":
-    """The corpus to measure on. Raises UsageError where neither the model nor the command names one."""
-    from gpt2tui.preset import files as preset_files
-    from gpt2tui.preset.schema import DataTable
-
-    is_imported = model.saved is not None and model.saved.data_fingerprint == ""
-    preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved and not is_imported else None
-    if preset is None and options.source is None:
-        raise UsageError(
-            f"{model.source} does not record what it was trained on; name a corpus with --source, or a file with --text"
-        )
-    changes = {"source": options.source, "text_column": options.text_column}
-    table = preset.data if preset else DataTable()
-    return table.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
 
 def _print(model: "TextModel", kind: str, name: str, measured: dict[str, dict[str, Any]]) -> None:
@@ -180,6 +151,7 @@ def _print(model: "TextModel", kind: str, name: str, measured: dict[str, dict[st
         "loss": ("loss, nats per token", lambda value: f"{value:.4f}"),
         "perplexity": ("perplexity per token", compact),
         "bits_per_byte": ("bits per byte", lambda value: f"{value:.4f}"),
+        "accuracy": ("next-token accuracy", lambda value: f"{value:.4f}"),
         "xz_bits_per_byte": ("xz, bits per byte", lambda value: f"{value:.4f}"),
         "xz_ratio": ("ratio to xz", lambda value: f"{value:.2f}"),
         "xz_after_training_bits_per_byte": ("xz after the training text, bits per byte", lambda value: f"{value:.4f}"),
@@ -197,16 +169,6 @@ def _print(model: "TextModel", kind: str, name: str, measured: dict[str, dict[st
         if any(result.get(key) is not None for result in results)
     ]
     print_table([Column(""), *(Column(name, right=True) for name in measured)], rows)
-
-
-def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
-    """Whether the corpus is the one that the model was trained with; None where the model does not record it."""
-    from gpt2tui.run import checkpoint
-
-    if model.saved is None:
-        return None
-    fingerprint = checkpoint.read_json(model.saved.folder / "trainer.json").get("data_fingerprint")
-    return None if not fingerprint else bool(fingerprint == corpus.fingerprint)
 
 
 def _xz_after_training(corpus: "Corpus", texts: "dict[Split, bytes]") -> "dict[Split, float]":
@@ -266,7 +228,8 @@ def _measure(model: "TextModel", batches: "Iterable[Batch]", options: argparse.N
     from gpt2tui.evaluation.validation import validation_loss
 
     context, stride = options.context, options.stride
-    loss = validation_loss(model.model, batches, model.tokenizer.token_bytes(), options.precision)
+    token_bytes = model.tokenizer.token_bytes()
+    loss = validation_loss(model.model, batches, token_bytes, options.precision, with_accuracy=True)
     return {
         "tokens": loss.tokens,
         "bytes": loss.bytes,
@@ -274,6 +237,7 @@ def _measure(model: "TextModel", batches: "Iterable[Batch]", options: argparse.N
         "perplexity": loss.perplexity,
         "perplexity_per": "token",
         "bits_per_byte": loss.bits_per_byte,
+        "accuracy": loss.accuracy,
         "context": context,
         "stride": context if stride is None else stride,
         "windows": "adjacent" if stride is None else "strided",

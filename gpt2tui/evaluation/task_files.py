@@ -1,5 +1,6 @@
 """The rows of a task: from a file or folder in its published layout, or from a data set of the Hugging Face Hub."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from gpt2tui.data import hub
-from gpt2tui.data.file_reading import lines, suffix
+from gpt2tui.data.file_reading import LONGEST_LINE, lines, suffix
 from gpt2tui.data.row_files import parquet_rows
 from gpt2tui.errors import DataError
 from gpt2tui.evaluation.tasks import Row, Task
 
 TABLES = (".jsonl", ".ndjson", ".json", ".parquet")
 TEXTS = (".txt", ".raw", ".tokens")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _HUB_ID = re.compile(r"hf:.+|[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -43,7 +45,7 @@ def find_files(task: Task, folder: Path) -> list[Path]:
 
     Parts of one file (`test-00000-of-00002.parquet`) belong together. Raises DataError for none, and for several.
     """
-    kinds = (*TABLES, *TEXTS) if task.name.startswith("wikitext") else TABLES
+    kinds = (*TABLES, *TEXTS) if task.name.startswith("wikitext") else (*TABLES, *DELIMITERS)
     found = sorted(path for path in folder.rglob("*") if path.is_file() and suffix(path) in kinds)
     found = [path for path in found if not _is_of(("train",), path)]
     if not found:
@@ -70,18 +72,32 @@ def _is_of(splits: Sequence[str], path: Path) -> bool:
 
 
 def file_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON lines, JSON or parquet file; of a text file its lines, in the column `text`."""
+    """The rows of a JSON lines, JSON, CSV or parquet file; of a text file its lines, in the column `text`."""
     match suffix(path):
         case ".parquet":
             yield from parquet_rows(path)
         case ".json" if (document := _document(path)) is not None:
             yield from document
+        case kind if kind in DELIMITERS:
+            yield from _delimited(path, DELIMITERS[kind])
         case kind if kind in TEXTS:
             yield from ({"text": line} for line in lines(path))
         case _:
             for number, line in enumerate(lines(path), 1):
                 if line.strip():
                     yield _object(line, f"{path}:{number}")
+
+
+def _delimited(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(LONGEST_LINE)
+    reader = csv.DictReader(lines(path), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise DataError(f"{path}:{reader.line_num} has more fields than the header")
+            yield row
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num} is not CSV ({error}); correct the line") from error
 
 
 def _document(path: Path) -> list[dict[str, Any]] | None:

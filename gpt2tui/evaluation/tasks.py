@@ -8,7 +8,7 @@ says otherwise. One difference: where several choices are equally good, none is 
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,8 @@ class TaskResult:
     metrics: Metrics
     standard_errors: Metrics
     """Of the metrics that are means over the documents; NaN for a single document."""
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """What the package that measures a metric calls its way of measuring."""
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,22 @@ def test_perplexity_of_a_text_equals_transformers_on_the_same_windows(random_mod
     assert result["perplexity_per"] == "token"
 
 
+def test_the_next_token_is_right_where_it_is_transformers_most_probable_one(tmp_path, capsys):
+    folder = checkpoint.best(run_on(tmp_path) / "checkpoints").folder
+    file = tmp_path / "text.txt"
+    file.write_text((tmp_path / "words.txt").read_text()[:300])
+    result, _ = measured(capsys, folder, "--text", file)
+    ids = torch.tensor(list(file.read_bytes()))
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+    right = 0
+    for begin in range(0, len(ids) - 1, 16):
+        window = ids[begin : begin + 17]
+        with torch.no_grad():
+            right += int((model(window[None, :-1]).logits[0].argmax(-1) == window[1:]).sum())
+    assert 0 < right < len(ids) - 1
+    assert result["accuracy"] == pytest.approx(right / (len(ids) - 1))
+
+
 def test_without_a_stride_all_tokens_but_the_first_are_predicted(random_model, tmp_path, capsys):
     file = tmp_path / "text.txt"
     file.write_text("Größe matters " * 5, encoding="utf-8")
