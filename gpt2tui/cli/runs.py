@@ -43,6 +43,14 @@ def add_runs(top: Parser) -> None:
     listing.add_argument("--columns", metavar="KEY,...", help="the columns of the table")
     showing = parser.add_command("show", help="show one run's numbers, its checkpoints and their folders")
     showing.set_defaults(command=command_in("runs", "show_run"))
+    showing.add_argument(
+        "--worst",
+        action="store_true",
+        help="show instead the validation windows with the highest loss at the last evaluation, as a heat map",
+    )
+    showing.add_argument(
+        "--passage", type=int, metavar="N", help="with --worst: follow the passage N over all checkpoints of the run"
+    )
     comparing = parser.add_command("compare", help="compare runs: their numbers, and the settings that differ")
     comparing.set_defaults(command=command_in("runs", "compare_runs"))
     renaming = parser.add_command("rename", help="give a run's folder another name")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
+from gpt2tui.commands.worst import show_worst
 from gpt2tui.errors import Gpt2TuiError, ResourceError, RunLockedError, UsageError
 from gpt2tui.preset.files import load_frozen
 from gpt2tui.run import aliases, checkpoint, notes, query, requests, tidying
@@ -143,7 +144,11 @@ def control_run(options: argparse.Namespace) -> int:
 
 
 def show_run(options: argparse.Namespace) -> int:
-    """Prints one run: its numbers, its checkpoints and what is wrong with damaged ones."""
+    """Prints one run: its numbers, its checkpoints and what is wrong with damaged ones; or its worst passages."""
+    if options.worst:
+        return show_worst(options)
+    if options.passage is not None:
+        raise UsageError("--passage goes with --worst")
     run = runs.find(options.run)
     summary, info = summarize(run), run.info()
     saved, problems = checkpoint.saved_in(run.checkpoints), checkpoint.problems_in(run.checkpoints)

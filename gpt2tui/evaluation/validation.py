@@ -129,11 +129,15 @@ def corpus_validation_loss(
     precision: Precision,
     stopping: Callable[[], bool],
     whole: bool = False,
+    *,
+    with_accuracy: bool = False,
+    observer: WindowObserver | None = None,
 ) -> ValidationLoss | None:
     """The loss over the fixed sample of `eval_tokens` validation tokens, or all of them; None once `stopping()`."""
     tokens = None if whole else table.eval_tokens
     mask = corpus.validation_mask
     batches = evaluation_batches(corpus.validation, table.batch_size, table.sequence_length, tokens, mask)
     batches = itertools.takewhile(lambda _: not stopping(), batches)
-    loss = validation_loss(model, batches, corpus.tokenizer.token_bytes(), precision)
+    token_bytes = corpus.tokenizer.token_bytes()
+    loss = validation_loss(model, batches, token_bytes, precision, with_accuracy=with_accuracy, observer=observer)
     return None if stopping() else loss

@@ -20,6 +20,7 @@ from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import Mark, is_out_of_memory, time_mark
 from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.evaluation.validation import corpus_validation_loss
+from gpt2tui.evaluation.worst_windows import WorstWindows
 from gpt2tui.generation import TextModel
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import Preset
@@ -39,6 +40,7 @@ from gpt2tui.run.events import (
     Step,
     Warned,
 )
+from gpt2tui.run.worst_passages import WorstPassages, write_worst_passages
 from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.failures import expected_failure
 from gpt2tui.training.live_copy import copy_weights
@@ -107,6 +109,7 @@ class Trainer:
         self._meter: StepMeter
         self._open = False  # between RunStarted and RunFinished or RunFailed
         self._pending: tuple[int, AsyncStepMetrics, Mark] | None = None  # the step without an event yet, and its end
+        self._worst: WorstWindows | None = None  # of the last evaluation, until they are kept
         self._failed_saves = 0  # in a row
         self._session_start = 0.0  # time.monotonic(), less the seconds of earlier sessions
 
@@ -209,7 +212,7 @@ class Trainer:
         training = self.preset.training
         has_rule = training.target_loss is not None or training.patience is not None
         if has_rule and self.step > 0 and self.state.val_loss is None and _due(self.step, training.eval_frequency):
-            yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+            yield from self._evaluation()
 
     def _is_branch(self) -> bool:
         """Whether the run begins with a checkpoint of another run."""
@@ -222,9 +225,9 @@ class Trainer:
         yield from self._change_learning_rate(self.controls.decide().learning_rate_factor)
         if self.state.done:
             if self.state.stop_rule is None:  # which has been decided by an evaluation of this step
-                yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+                yield from self._evaluation()
             yield from self._save(must=False)  # before the whole validation text, which takes long and may be stopped
-            yield from self._emit_if_memory_allows("evaluating", lambda: self._evaluate(whole=True))
+            yield from self._evaluation(whole=True)
             if self.preset.training.sample_frequency != 0:
                 yield from self._emit_if_memory_allows("sampling", self._sample)
         done = self.state.done and not self.controls.stopping
@@ -313,7 +316,7 @@ class Trainer:
         yield from self._emit_pending_step()
         with self._counted():
             if evaluating:
-                yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+                yield from self._evaluation()
                 if self.state.stop_rule is not None:
                     return
             if sampling:
@@ -361,7 +364,7 @@ class Trainer:
                 case "checkpoint":
                     yield from self._save(must=False)
                 case "evaluate":
-                    yield from self._emit_if_memory_allows("evaluating", lambda: self._evaluate(scheduled=False))
+                    yield from self._evaluation(scheduled=False)
                 case "sample":
                     yield from self._emit_if_memory_allows("sampling", self._sample)
         while decision.copy_weights and (reply := self.controls.next_copy()) is not None:
@@ -403,14 +406,33 @@ class Trainer:
             yield from self._emit_pending_step()
             yield from change_num_iterations(self.run, self.state, num_iterations)
 
+    def _evaluation(self, whole: bool = False, scheduled: bool = True) -> Iterator[Event]:
+        """An evaluation, after which its worst passages are kept in the run folder."""
+        yield from self._emit_if_memory_allows("evaluating", lambda: self._evaluate(whole, scheduled))
+        yield from self._emit_if_memory_allows("describing the worst passages", lambda: self._keep_worst(whole))
+
+    def _keep_worst(self, whole: bool) -> Warned | None:
+        """Replaces the run's worst passages by those of the last evaluation; None, or why that has failed."""
+        windows, self._worst = self._worst, None
+        if windows is None:  # the evaluation was stopped
+            return None
+        passages = windows.passages(self.model, self.corpus.tokenizer, self.state.precision)
+        try:
+            write_worst_passages(self.run, WorstPassages(self.step, whole, passages))
+        except OSError as error:
+            return Warned(message=f"the worst passages are not kept: {error.strerror or error}")
+        return None
+
     def _evaluate(self, whole: bool = False, scheduled: bool = True) -> Evaluated | None:
         """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""
         started = time.perf_counter()
+        training, precision, windows = self.preset.training, self.state.precision, WorstWindows()
         loss = corpus_validation_loss(
-            self.model, self.corpus, self.preset.training, self.state.precision, lambda: self.controls.stopping, whole
+            self.model, self.corpus, training, precision, lambda: self.controls.stopping, whole, observer=windows
         )
         if loss is None:
             return None
+        self._worst = windows
         if self.state.time_budget is not None and not whole:
             share = max(1.0, len(self.corpus.validation) / max(loss.tokens, 1))
             self.state.time_budget.ending_seconds = (time.perf_counter() - started) * (1 + share)

@@ -1,0 +1,80 @@
+"""The windows with the highest loss among those of an evaluation, and what the model expected in them."""
+
+import heapq
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gpt2tui.data.tokenizer_kinds import IncrementalDecoder, Tokenizer
+from gpt2tui.device import Precision, autocast
+from gpt2tui.evaluation.validation import ROWS
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.run.worst_passages import MOST, Passage
+
+DIGITS = 4
+
+
+class WorstWindows:
+    """An observer of `validation_loss` that keeps the windows with the highest mean loss."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._seen = 0
+        # The heap's root is the lowest; of equal losses the later window, which goes first.
+        self._heap: list[tuple[float, int, list[int], list[bool]]] = []
+
+    def add(self, inputs: Tensor, targets: Tensor, losses: Tensor) -> None:
+        """`inputs`, `targets` and `losses` (B, T) of a batch; a target of -1 does not count."""
+        counts = (targets >= 0).sum(1)  # (B,)
+        means = losses.sum(1).cpu() / counts.clamp(min=1)
+        for row, (mean, count) in enumerate(zip(means.tolist(), counts.tolist(), strict=True)):
+            self._seen += 1
+            if not count or not math.isfinite(mean) or (len(self._heap) == self._most and not mean > self._heap[0][0]):
+                continue
+            counted = (targets[row] >= 0).tolist()
+            end = max(index for index, counts_here in enumerate(counted) if counts_here) + 1
+            tokens = [*inputs[row, :end].tolist(), int(targets[row, end - 1])]
+            heapq.heappush(self._heap, (mean, -self._seen, tokens, [False, *counted[:end]]))
+            if len(self._heap) > self._most:
+                heapq.heappop(self._heap)
+
+    def passages(self, model: GPT2, tokenizer: Tokenizer, precision: Precision) -> list[Passage]:
+        """The windows, the highest loss first, with the loss of each token and what the model expected."""
+        return [
+            described(model, tokenizer, tokens, counted, precision)
+            for _, _, tokens, counted in sorted(self._heap, reverse=True)
+        ]
+
+
+@torch.no_grad()
+def described(
+    model: GPT2, tokenizer: Tokenizer, tokens: Sequence[int], counted: Sequence[bool], precision: Precision = "fp32"
+) -> Passage:
+    """A passage of tokens with the loss of those that are `counted`, and the most probable token in their places."""
+    was_training, device = model.training, model.wte.weight.device
+    window = torch.tensor(tokens, device=device)  # (T + 1,)
+    losses: list[float] = []
+    best: list[int] = []
+    model.eval()
+    try:
+        with autocast(device, precision):
+            hidden = model.hidden(window[None, :-1])[0]  # (T, C)
+        for rows, wanted in zip(torch.split(hidden, ROWS), torch.split(window[1:], ROWS), strict=True):
+            with autocast(device, precision):
+                logits = model.logits(rows).float()  # (n, V)
+            losses += torch.nn.functional.cross_entropy(logits, wanted, reduction="none").tolist()
+            best += logits.argmax(-1).tolist()
+    finally:
+        model.train(was_training)
+    decoder = IncrementalDecoder(tokenizer)
+    known = [loss for loss, counts in zip(losses, counted[1:], strict=True) if counts]
+    each = list(zip(losses, best, counted[1:], strict=True))
+    return Passage(
+        loss=sum(known) / len(known),
+        tokens=list(tokens),
+        texts=[decoder.feed([token]) for token in tokens],
+        losses=[None, *(round(loss, DIGITS) if counts else None for loss, _, counts in each)],
+        expected=[None, *(tokenizer.decode([token]) if counts else None for _, token, counts in each)],
+    )
