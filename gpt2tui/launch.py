@@ -245,7 +245,7 @@ def with_absolute_source(preset: "Preset") -> "Preset":
 def check_device(preset: "Preset") -> None:
     """Raises ResourceError when this machine lacks the preset's device or precision, before long work begins.
 
-    Raises UsageError when it lacks the package that quantises.
+    Raises UsageError when it lacks the package that quantises, or those that measure.
     """
     from gpt2tui.device import choose_device, choose_precision
     from gpt2tui.model_files import check_quantizer
@@ -253,6 +253,10 @@ def check_device(preset: "Preset") -> None:
     choose_precision(preset, choose_device(preset.training.device))
     if preset.lora is not None and preset.lora.quantize:
         check_quantizer()
+    if preset.evaluation is not None:
+        from gpt2tui.evaluation.text_scores import require_packages
+
+        require_packages(preset.evaluation.metrics)
 
 
 @contextlib.contextmanager

@@ -198,7 +198,7 @@ def export_csv(options: argparse.Namespace) -> int:
     run = runs.find(options.run)
     if not options.csv:
         raise UsageError("name the form of the numbers: --csv")
-    rows = _rows(run)
+    rows = list(_rows(run))
     if options.to is None:
         _write(rows, sys.stdout)
         return 0
@@ -214,8 +214,10 @@ def export_csv(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write(rows: Iterator[dict[str, Any]], file: Any) -> None:
-    writer = csv.DictWriter(file, ("step", *STEP_COLUMNS, *EVALUATION_COLUMNS, "whole_val_loss"), lineterminator="\n")
+def _write(rows: list[dict[str, Any]], file: Any) -> None:
+    measured = [name for name in events.METRICS if any(name in row for row in rows)]
+    names = ("step", *STEP_COLUMNS, *EVALUATION_COLUMNS, *measured, "whole_val_loss")
+    writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
@@ -235,7 +237,9 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             elif isinstance(event, events.Evaluated) and event.whole:
                 _row(found, event.step)["whole_val_loss"] = event.val_loss
             elif isinstance(event, events.Evaluated):
-                _row(found, event.step).update({name: getattr(event, name) for name in EVALUATION_COLUMNS})
+                _row(found, event.step).update(
+                    {name: getattr(event, name) for name in EVALUATION_COLUMNS} | event.metrics
+                )
     except OSError as error:
         raise UsageError(f"{run.events_file} cannot be read: {error.strerror or error}") from error
     yield from (found[step] for step in sorted(found))

@@ -4,7 +4,8 @@ The tasks `completions`, of prompts with references from a file, and `continuati
 half of each is continued and compared with the second.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,10 @@ CONTINUED_WINDOWS = 50
 """How many windows of a text are continued unless a number is given."""
 MAX_LENGTH = 100
 """The most tokens of a completion unless a number is given."""
+
+
+EVALUATION_WINDOWS = 8
+EVALUATION_LENGTH = 64
 
 
 class Continued(NamedTuple):
@@ -112,3 +117,15 @@ CONTINUATION = Task(
     _completions,
 )
 ALL_TASKS: Mapping[str, Task] = {**TASKS, "completions": COMPLETIONS, "continuation": CONTINUATION}
+
+
+def continuation_scores(
+    model: "TextModel", tokens: "Tokens", precision: Precision, groups: Collection[str], stopping: Callable[[], bool]
+) -> dict[str, float]:
+    """The scores of a training's evaluations: of 8 windows of the validation text, each continued by 64 tokens at most.
+
+    Empty once `stopping()`, and for a text shorter than a window.
+    """
+    windows = halves(tokens, model.context_length, EVALUATION_WINDOWS, model.tokenizer, EVALUATION_LENGTH)
+    result = scored(model, takewhile(lambda _: not stopping(), windows), precision, groups)
+    return {} if stopping() else result.metrics

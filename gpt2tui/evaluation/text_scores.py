@@ -50,7 +50,10 @@ def require_packages(groups: Iterable[str]) -> None:
     missing = [name.replace("_", "-") for name in wanted if find_spec(name) is None]
     if missing:
         needed = f"{', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
-        raise UsageError(f"BLEU, chrF and ROUGE need {needed}: pip install 'gpt2tui[metrics]'")
+        raise UsageError(
+            f"BLEU, chrF and ROUGE need {needed}: python -m pip install 'gpt2tui[metrics]', or in a checkout uv sync "
+            "--extra metrics"
+        )
 
 
 def text_scores(

@@ -18,6 +18,7 @@ BYTE_VOCAB_SIZE = 257  # 256 bytes and <|endoftext|>
 # The vocabulary of a preset without model.vocab_size; that of `char` is not known before the corpus has been read.
 LORA_TARGETS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 VOCAB_SIZES = {"gpt2": GPT2_VOCAB_SIZE, "bpe": DEFAULT_BPE_VOCAB_SIZE, "byte": BYTE_VOCAB_SIZE}
+EVALUATION_METRICS = ("accuracy", "bleu", "chrf", "rouge", "distinct", "repetition")
 EXAMPLE_COLUMNS = ("prompt_column", "completion_column", "messages_column")
 
 
@@ -276,6 +277,28 @@ class LoraTable(Table):
         return list(LORA_TARGETS) if targets in ("all-linear", ["all-linear"]) else targets
 
 
+class EvaluationTable(Table):
+    """What is measured at each evaluation beside the loss."""
+
+    metrics: list[str] = Field(default=["accuracy"], min_length=1, max_length=64)
+    """accuracy: the share of tokens that are predicted right. Of continuations of 8 windows of the validation text:
+    bleu, chrf and rouge, which compare them with the text (they need the extra metrics), distinct and repetition."""
+
+    def inconsistencies(self, data: DataTable) -> list[Inconsistency]:
+        """The metrics that do not exist, or do not fit the corpus."""
+        found = []
+        for name in self.metrics:
+            if name not in EVALUATION_METRICS:
+                near = difflib.get_close_matches(name[:100], EVALUATION_METRICS, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(EVALUATION_METRICS)}"
+                found.append(Inconsistency("evaluation.metrics", f"{name[:100]!r} is no metric; {hint}", ()))
+            elif name != "accuracy" and data.has_examples:
+                named = next(column for column in EXAMPLE_COLUMNS if getattr(data, column))
+                message = f"{name} is of the continuations of a text; for prompts and answers there is accuracy"
+                found.append(Inconsistency("evaluation.metrics", message, (f"data.{named}",)))
+        return found
+
+
 class SamplingTable(Table):
     """The sample texts during training, and the defaults of `gpt2tui sample` and the chat."""
 
@@ -341,6 +364,7 @@ class Preset(Table):
     schedule: ScheduleTable = ScheduleTable()
     training: TrainingTable = TrainingTable()
     lora: LoraTable | None = None
+    evaluation: EvaluationTable | None = None
     sampling: SamplingTable = SamplingTable()
     tracking: TrackingTable = TrackingTable()
 
@@ -446,6 +470,8 @@ class Preset(Table):
             )
         if self.lora is not None:
             found += self._lora_inconsistencies(self.lora)
+        if self.evaluation is not None:
+            found += self.evaluation.inconsistencies(data)
         if self.tracking.wandb != "disabled":
             for name, message in self.tracking.refused_by_wandb():
                 add(f"tracking.{name}", message, "tracking.wandb")

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_origin
 
 VERSION = 1
+METRICS = (
+    "accuracy", "bleu", "chrf", "rouge_1", "rouge_2", "rouge_l", "distinct_1", "distinct_2", "repetition",
+)  # fmt: skip
+"""What an evaluation may measure beside the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,14 @@ class Evaluated(Event):
     whole: bool = False
     best: bool = False
     best_val_loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Those of METRICS that the preset's [evaluation] asks for; in the JSON form fields of the event."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, with each metric under its name."""
+        record = super().as_dict()
+        del record["metrics"]
+        return {**record, **{name: _finite(value) for name, value in self.metrics.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +238,8 @@ def parse(line: str) -> Event | None:
         if not isinstance(record, dict) or record.get("v") != VERSION:
             return None
         kind = KINDS[record["event"]]
+        if kind is Evaluated:
+            record["metrics"] = {name: record[name] for name in METRICS if name in record}
         values = {f.name: _read(record[f.name], f.type) for f in dataclasses.fields(kind) if f.name in record}
         return kind(**values)
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -242,6 +256,8 @@ def _read(value: Any, kind: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise TypeError
         return value
+    if get_origin(kind) is dict:  # of numbers
+        return {name: _read(number, float) for name, number in value.items()}
     if isinstance(value, int) and isinstance(1.0, kind) and not isinstance(1, kind):
         return float(value)
     if not isinstance(value, kind):

@@ -93,6 +93,8 @@ def evaluated(event: Evaluated, progress: RunProgress) -> Text:
     if xz := progress.xz_comparison(event.bits_per_byte, short=True):
         bar = progress.xz_after_training_bits_per_byte or progress.xz_bits_per_byte
         line.append(f"  {xz}", style="green" if bar is not None and event.bits_per_byte < bar else QUIET)
+    for name, value in event.metrics.items():
+        line.append(f"  {name} {_number(None if math.isnan(value) else value, 1 if abs(value) >= 10 else 3)}")
     if event.whole:
         line.append("  all text", style=QUIET)
     elif event.best and progress.best_val_loss is not None:

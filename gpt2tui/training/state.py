@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -67,6 +67,8 @@ class TrainingState:
     """Loss over the fixed validation sample at this step; None if it was not measured."""
     bits_per_byte: float | None = None
     """Measured together with val_loss."""
+    other_metrics: dict[str, float] = field(default_factory=dict)
+    """What [evaluation] asks for, measured together with val_loss."""
     best_val_loss: float | None = None
     """The lowest val_loss so far."""
     evaluations_without_improvement: int = 0
@@ -108,7 +110,9 @@ class TrainingState:
         if self.val_loss is None:
             return {}
         known = {"val_loss": self.val_loss, "perplexity": perplexity(self.val_loss)}
-        return known if self.bits_per_byte is None else {**known, "bits_per_byte": self.bits_per_byte}
+        if self.bits_per_byte is not None:
+            known["bits_per_byte"] = self.bits_per_byte
+        return known | {name: value for name, value in self.other_metrics.items() if math.isfinite(value)}
 
     def record_validation(self, val_loss: float, bits_per_byte: float, scheduled: bool = True) -> bool:
         """Stores the loss over the fixed validation sample; returns whether it is the lowest so far.

@@ -19,6 +19,7 @@ from gpt2tui.data import tokenizers
 from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import Mark, is_out_of_memory, time_mark
 from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
+from gpt2tui.evaluation.completions import continuation_scores
 from gpt2tui.evaluation.validation import corpus_validation_loss
 from gpt2tui.evaluation.worst_windows import WorstWindows
 from gpt2tui.generation import TextModel
@@ -427,17 +428,32 @@ class Trainer:
         """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""
         started = time.perf_counter()
         training, precision, windows = self.preset.training, self.state.precision, WorstWindows()
+        wanted = set() if self.preset.evaluation is None else set(self.preset.evaluation.metrics)
         loss = corpus_validation_loss(
-            self.model, self.corpus, training, precision, lambda: self.controls.stopping, whole, observer=windows
+            self.model,
+            self.corpus,
+            training,
+            precision,
+            lambda: self.controls.stopping,
+            whole,
+            with_accuracy="accuracy" in wanted,
+            observer=windows,
         )
         if loss is None:
             return None
         self._worst = windows
+        metrics = {} if loss.accuracy is None else {"accuracy": loss.accuracy}
+        if of_text := wanted - {"accuracy"}:
+            metrics |= continuation_scores(
+                self._text_model(), self.corpus.validation, precision, of_text, lambda: self.controls.stopping
+            )
         if self.state.time_budget is not None and not whole:
             share = max(1.0, len(self.corpus.validation) / max(loss.tokens, 1))
             self.state.time_budget.ending_seconds = (time.perf_counter() - started) * (1 + share)
         # Losses over different texts do not compare: only those over the fixed sample can be the best.
         best = not whole and self.state.record_validation(loss.val_loss, loss.bits_per_byte, scheduled)
+        if not whole:
+            self.state.other_metrics = metrics
         return Evaluated(
             step=self.step,
             val_loss=loss.val_loss,
@@ -446,12 +462,16 @@ class Trainer:
             whole=whole,
             best=best,
             best_val_loss=self.state.best_val_loss,
+            metrics=metrics,
         )
+
+    def _text_model(self) -> TextModel:
+        length = self.preset.training.sequence_length
+        return TextModel(self.model, self.corpus.tokenizer, self.run.name, length, template=self.corpus.template)
 
     def _sample(self) -> Sampled | None:
         """A text after the preset's prompt; None after a stop."""
-        sampling, length = self.preset.sampling, self.preset.training.sequence_length
-        model = TextModel(self.model, self.corpus.tokenizer, self.run.name, length, template=self.corpus.template)
+        sampling, model = self.preset.sampling, self._text_model()
         pieces = model.stream(model.prompt_tokens(sampling.prompt), sampling)
         text = "".join(p.text for p in itertools.takewhile(lambda _: not self.controls.stopping, pieces))
         return None if self.controls.stopping else Sampled(step=self.step, prompt=sampling.prompt, text=text)

@@ -271,7 +271,7 @@ def losses(monkeypatch, *values):
     """The losses that evaluations of the fixed sample find, in turn."""
     found = iter(values)
 
-    def invented(model, batches, *arguments):
+    def invented(model, batches, *arguments, **options):
         return evaluation.ValidationLoss(next(found), 1, 1)
 
     monkeypatch.setattr(evaluation, "validation_loss", invented)

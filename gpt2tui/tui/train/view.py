@@ -75,7 +75,8 @@ def event_line(event: Event, progress: RunProgress | None = None) -> EventLine |
             best, whole = "best " if event.best else "", "  all text" if event.whole else ""
             line = _line(event, "eval", f"{best}val {event.val_loss:.3f}{whole}", "bold $text-success", event.step)
             xz = progress.xz_comparison(event.bits_per_byte, short=True) if progress else ""
-            return replace(line, details=(f"{event.bits_per_byte:.3f} bits/B", *([xz] if xz else [])))
+            measured = [f"{name} {value:.3g}" for name, value in event.metrics.items()]
+            return replace(line, details=(f"{event.bits_per_byte:.3f} bits/B", *([xz] if xz else []), *measured))
         case CheckpointSaved():
             saved = f"{byte_size(event.bytes)} in {event.seconds:.1f} s"
             return _line(event, "ckpt", saved, "$text-secondary", event.step)
