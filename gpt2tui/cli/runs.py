@@ -85,25 +85,38 @@ def add_runs(top: Parser) -> None:
     )
     pruning.set_defaults(command=command_in("run_versions", "prune"))
     pruning.add_argument("--keep", type=int, default=1, metavar="N", help="keep the newest N (default: 1)")
-    exporting = parser.add_command("export", help="print a run's numbers")
-    exporting.set_defaults(command=command_in("run_versions", "export_csv"))
+    reproducing = parser.add_command(
+        "reproduce",
+        help="train a run's first steps again from its own folder, and compare the losses bit for bit",
+        description="Trains the first steps of a run again, in a temporary folder, with the preset, seed and data that "
+        "the run's folder records. Exit code 0: all losses are equal; otherwise the first difference is named: 2 a "
+        "setting, 3 the data, 4 the weights or nothing that is recorded, 6 a version, the thread count or the machine.",
+    )
+    reproducing.set_defaults(command=command_in("reproduce", "reproduce"))
+    reproducing.add_argument("--steps", type=int, default=20, metavar="N", help="how many steps (default: 20)")
+    exporting = parser.add_command("export", help="print a run's numbers, or draw the curves of runs")
+    exporting.set_defaults(command=command_in("run_versions", "export_numbers"))
     exporting.add_argument("--csv", action="store_true", help="a row for each step, with a header")
-    exporting.add_argument("--to", metavar="FILE", help="write a new file instead of stdout")
+    exporting.add_argument("--to", metavar="FILE", help="write the CSV into a new file instead of stdout")
+    exporting.add_argument(
+        "--png", metavar="FILE", help="draw the losses of one or more runs into a new file (needs the extra figures)"
+    )
+    exporting.add_argument("--svg", metavar="FILE", help="the same as vectors")
     for action in (tagging, descending):
         named = action.add_argument("checkpoint", metavar="RUN@STEP", help=CHECKPOINT)
         named.completer = run_names  # type: ignore[attr-defined]
     for action in (tagging, untagging):
         action.add_argument("name", metavar="NAME", help="the name, with or without @")
-    for action in (showing, renaming, noting, exporting, *controls):
+    for action in (showing, renaming, noting, reproducing, *controls):
         action.add_argument("run", metavar="RUN", help=RUN).completer = run_names  # type: ignore[attr-defined]
     renaming.add_argument("name", metavar="NAME", help="the new name of the folder")
     noting.add_argument("text", metavar="TEXT", nargs="?", help="the new note; an empty text removes it")
-    for action in (comparing, deleting, pruning):
+    for action in (comparing, deleting, pruning, exporting):
         several = action.add_argument("runs", metavar="RUN", nargs="+", help=RUN)
         several.completer = run_names  # type: ignore[attr-defined]
     for action in (deleting, pruning):
         action.add_argument("--yes", action="store_true", help="do not ask")
-    for action in (listing, showing, comparing, tags, descending):
+    for action in (listing, showing, comparing, tags, descending, reproducing):
         action.add_argument("--json", action="store_true", help="print one JSON document")
 
 

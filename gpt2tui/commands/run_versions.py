@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpt2tui.commands.figure import write_figure
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
 from gpt2tui.errors import CheckpointError, ResourceError, UsageError
 from gpt2tui.run import aliases, checkpoint, events, notes
@@ -193,12 +194,25 @@ def _run_id(run: Run) -> str:
     return str(run.info().get("run_id"))
 
 
-def export_csv(options: argparse.Namespace) -> int:
-    """Prints the numbers of a run as CSV, a row for each step that has any; empty where a number is not known."""
-    run = runs.find(options.run)
-    if not options.csv:
-        raise UsageError("name the form of the numbers: --csv")
-    rows = list(_rows(run))
+def export_numbers(options: argparse.Namespace) -> int:
+    """Draws the curves of runs, or prints the numbers of one as CSV.
+
+    The CSV has a row for each step that has any; empty where a number is not known.
+    """
+    found = list(dict.fromkeys(runs.find(name) for name in options.runs))
+    kinds = [kind for kind in ("csv", "png", "svg") if getattr(options, kind)]
+    if len(kinds) != 1:
+        raise UsageError("name one form: --csv for the numbers, or --png FILE or --svg FILE for the curves")
+    if options.png or options.svg:
+        if options.to is not None:
+            raise UsageError(f"--to goes with --csv; --{kinds[0]} has its own file")
+        path = Path(options.png or options.svg)
+        write_figure(found, path, kinds[0])
+        print_on_stderr(f"wrote {path}")
+        return 0
+    if len(found) > 1:
+        raise UsageError("--csv prints one run; --png and --svg draw several in one picture")
+    rows = list(_rows(found[0]))
     if options.to is None:
         _write(rows, sys.stdout)
         return 0

@@ -1,5 +1,6 @@
 """Paths, folders and globs as a corpus."""
 
+import contextlib
 import difflib
 import glob
 import os
@@ -27,6 +28,7 @@ DOWNLOADS = {
     "shakespeare.txt": "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 }
 """Corpora of shipped presets that are one file, and where it is."""
+MOST_RECORDED_FILES = 1000
 _SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -118,6 +120,21 @@ def open_local(table: DataTable) -> Corpus:
         notices = _copies_notices(table.source, text_files)
     corpus.notices = (*found.notices, *notices)
     return corpus
+
+
+def local_file_hashes(table: DataTable) -> dict[str, str] | None:
+    """The SHA-256 of each file of a corpus, by its path below the corpus; by it a changed file is found later.
+
+    None for a corpus that is not of local files, of more than MOST_RECORDED_FILES, or that can no longer be read.
+    """
+    if not sources.is_path(table.source):
+        return None
+    with contextlib.suppress(DataError, OSError):
+        found = find_files(table.source)
+        if len(found.paths) <= MOST_RECORDED_FILES and (hashes := content_hashes.known_hashes(found.paths)):
+            names = [path.relative_to(found.root).as_posix() for path in found.paths]
+            return dict(zip(names, hashes, strict=True))
+    return None
 
 
 def hash_content(table: DataTable) -> Iterator[tuple[int, int]]:

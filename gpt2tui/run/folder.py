@@ -214,14 +214,15 @@ def write_info(
     *,
     preset_name: str,
     command: Sequence[str],
-    choices: Mapping[str, str],
+    choices: Mapping[str, Any],
     data: dict[str, Any],
     parent: checkpoint.Parent | None = None,
     origin: checkpoint.Origin | None = None,
 ) -> str:
     """Writes run.json once, when training begins; returns the run's id, which its checkpoints carry.
 
-    `choices` are the device, the precision and the compilation with their reasons, as they become entries.
+    `choices` are the device, the precision and the compilation with their reasons and the number of threads, as they
+    become entries.
     `parent` is the checkpoint of another run that a branch begins with, `origin` the weights that training started
     from.
     """
@@ -242,7 +243,7 @@ def write_info(
     return run_id
 
 
-def add_session(run: Run, *, step: int, command: Sequence[str], choices: Mapping[str, str]) -> None:
+def add_session(run: Run, *, step: int, command: Sequence[str], choices: Mapping[str, Any]) -> None:
     """Adds a resume at `step` to the `sessions` of run.json; its other entries stay those of the beginning.
 
     Only the process that holds the run is another one. Raises ResourceError when run.json cannot be written.
@@ -254,7 +255,7 @@ def add_session(run: Run, *, step: int, command: Sequence[str], choices: Mapping
     update_info(run, **this_process(str(info.get("run_id"))), sessions=sessions)
 
 
-def _session(command: Sequence[str], choices: Mapping[str, str]) -> dict[str, Any]:
+def _session(command: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:
     """With which program and on what a run is trained."""
     return {
         "command": [without_home(word) for word in command],

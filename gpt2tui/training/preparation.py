@@ -4,12 +4,14 @@ import contextlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
+from gpt2tui.data.local_files import local_file_hashes
 from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name, precision_reason
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
@@ -218,6 +220,7 @@ def write_new_run(
         "fingerprint": corpus.fingerprint,
         "train_bytes": corpus.train_bytes,
         "validation_bytes": corpus.validation_bytes,
+        "files": local_file_hashes(state.preset.data),
     }
     state.run_id = runs.write_info(
         run,
@@ -230,12 +233,13 @@ def write_new_run(
     )
 
 
-def _choices(state: TrainingState) -> dict[str, str]:
+def _choices(state: TrainingState) -> dict[str, Any]:
     return {
         "device": device_name(state.device),
         "precision": state.precision,
         "precision_reason": state.precision_reason,
         "compile_reason": state.compile_reason,
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -71,7 +71,7 @@ def resumed_preset(
     frozen = preset_files.load_frozen(path)
     base = _newest_preset(run, saved, frozen) if saved and newest else path
     loaded = preset_files.load(layers, overrides, frozen=base)
-    preset, notices = _with_source(loaded.preset, frozen, run)
+    preset, notices = with_source_found(loaded.preset, frozen, run)
     differences = preset_differences(frozen, preset)
     if refused := [f"  {_values(d)}: {reason}" for d in differences if (reason := refusal(d.key, frozen, preset))]:
         raise CheckpointError(
@@ -193,7 +193,7 @@ def set_later_checkpoints_aside(run: Run, step: int) -> list[str]:
     ]
 
 
-def _with_source(preset: Preset, frozen: Preset, run: Run) -> tuple[Preset, tuple[str, ...]]:
+def with_source_found(preset: Preset, frozen: Preset, run: Run) -> tuple[Preset, tuple[str, ...]]:
     """The preset with the place of its corpus, and a notice where that was found somewhere else."""
     source = preset.data.source
     if source != frozen.data.source:
