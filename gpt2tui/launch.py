@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, Union
 
-from gpt2tui.errors import OUT_OF_THREADS, CheckpointError, DoesNotFitError, UsageError, is_out_of_threads
+from gpt2tui.errors import (
+    OUT_OF_THREADS,
+    CheckpointError,
+    DoesNotFitError,
+    ResourceError,
+    UsageError,
+    is_out_of_threads,
+)
 from gpt2tui.run.events import Event, RunFailed, RunFinished, Warned
 from gpt2tui.training.controls import Controls
 
@@ -351,8 +358,9 @@ def make_trainer(
 
 
 def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
-    """The subscribers that record a run: `events.jsonl` always, W&B if the preset enables it."""
+    """The subscribers that record a run: `events.jsonl` always, W&B and TensorBoard if the preset enables them."""
     from gpt2tui.run.events_file import JsonLines
+    from gpt2tui.tracking.tensorboard import TensorBoardTracker
     from gpt2tui.tracking.wandb import WandbTracker
 
     subscribers: list[Subscriber] = [JsonLines(trainer.run.events_file, report)]
@@ -363,4 +371,9 @@ def trackers(trainer: "Trainer", report: "Report") -> "list[Subscriber]":
             if not is_out_of_threads(error):
                 raise
             report(f"W&B tracking is off: {OUT_OF_THREADS}")
+    if trainer.preset.tracking.tensorboard:
+        try:
+            subscribers.append(TensorBoardTracker(trainer.preset, trainer.run.folder))
+        except ResourceError as error:
+            report(f"TensorBoard tracking is off: {error}")
     return subscribers

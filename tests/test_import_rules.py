@@ -78,6 +78,7 @@ NEEDS = {
     "datasets": {"data/hub.py"},
     "textual_serve": {"commands/serve.py"},
     "gguf": {"export/gguf.py"},
+    "tensorboard": {"tracking/tensorboard.py"},
     "matplotlib": {"commands/figure.py"},
     "sacrebleu": {"evaluation/text_scores.py"},
     "rouge_score": {"evaluation/text_scores.py"},

@@ -34,6 +34,7 @@ CODES: Mapping[str, type[Gpt2TuiError]] = {
 """The error, and with it the exit code, by what differs."""
 WITHOUT_PAUSES = (
     "tracking.wandb=disabled",
+    "tracking.tensorboard=false",
     "training.eval_frequency=0",
     "training.sample_frequency=0",
     "training.checkpoint_frequency=0",
@@ -178,7 +179,7 @@ def _opening(run: Run, recorded: Recorded, folder: Path) -> contextlib.AbstractC
     preset, notices = with_source_found(frozen, frozen, run)
     for notice in notices:
         print_on_stderr(notice)
-    tracking = preset.tracking.model_copy(update={"wandb": "disabled"})
+    tracking = preset.tracking.model_copy(update={"wandb": "disabled", "tensorboard": False})
     preset = preset.model_copy(update={"tracking": tracking}).with_training(
         num_iterations=recorded.num_iterations,
         eval_frequency=0,

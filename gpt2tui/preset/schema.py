@@ -327,7 +327,7 @@ WANDB_LONGEST_TAG = 64  # in characters
 
 
 class TrackingTable(Table):
-    """Weights & Biases, in addition to the run folder."""
+    """Weights & Biases and TensorBoard, in addition to the run folder."""
 
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """disabled, offline (metrics in a local folder, to sync later) or online (metrics sent during training)."""
@@ -340,6 +340,13 @@ class TrackingTable(Table):
 
     tags: list[str] = Field(default=[], max_length=64)
     """The run's tags in W&B."""
+
+    artifacts: bool = False
+    """Whether W&B also gets each checkpoint, as an artifact of the type model."""
+
+    tensorboard: bool = False
+    """Whether to write event files for TensorBoard, into the folder tensorboard of the run; needs the extra
+    tensorboard."""
 
     def refused_by_wandb(self) -> list[tuple[str, str]]:
         """The names of settings that W&B would refuse when the run starts, each with what is wrong."""

@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import secrets
+import shlex
 import threading
 from collections import deque
 from pathlib import Path
@@ -15,10 +16,19 @@ from typing import Any
 
 from gpt2tui.errors import first_line
 from gpt2tui.preset.schema import Preset
-from gpt2tui.run.events import Evaluated, Event, NumIterationsChanged, RunFailed, RunStarted, Sampled, Step
+from gpt2tui.run.events import (
+    CheckpointSaved,
+    Evaluated,
+    Event,
+    NumIterationsChanged,
+    RunFailed,
+    RunStarted,
+    Sampled,
+    Step,
+)
 from gpt2tui.run.sweep_folder import sweep_of
 from gpt2tui.system.files import open_regular, without_home
-from gpt2tui.system.terminal_text import Report, report_on_stderr
+from gpt2tui.system.terminal_text import Report, printable, report_on_stderr
 
 _QUEUE_LENGTH = 10_000
 _INIT_TIMEOUT = 10.0
@@ -53,6 +63,9 @@ class WandbTracker:
         self._dropped = 0
         self._closing = threading.Event()
         self._abandoned = threading.Event()
+        self._mode = ""
+        self._unsent: Path | None = None
+        """The folder of a finished run that W&B has not sent."""
         self._thread: threading.Thread | None = None
         if preset.tracking.wandb != "disabled":
             # A daemon, so that a call that never returns cannot keep the process from ending.
@@ -82,17 +95,23 @@ class WandbTracker:
             )
         if self._dropped:
             self._report(f"W&B was too slow: {self._dropped:,} events were not sent (events.jsonl has them)")
+        if self._unsent is not None:
+            self._report(
+                f"W&B: this run is on this machine only; to send it: wandb sync {shlex.quote(printable(self._unsent))}"
+            )
         self._thread = None
 
     def _work(self) -> None:
         try:
             run = self._start()
-            log = _WandbLog(run)
+            log = _WandbLog(run, self._report, self._run_folder if self._preset.tracking.artifacts else None)
             failed = False
             while (event := self._next()) is not None:
                 log.write(event)
                 failed = failed or isinstance(event, RunFailed)
             run.finish(exit_code=int(failed))
+            if self._mode == "offline":
+                self._unsent = Path(run.dir).parent  # of the folder of its files
         # Some errors in W&B raise SystemExit, which would end this thread silently.
         except (Exception, SystemExit) as error:
             # After a timeout the process is ending, and W&B's own shutdown makes the pending call fail.
@@ -123,10 +142,7 @@ class WandbTracker:
                 if self._abandoned.is_set():
                     raise
                 folder = self._run_folder / "wandb"
-                self._report(
-                    f"W&B is out of reach: {_reason(error)}; the run goes to {folder} instead "
-                    "(`wandb sync` sends it later)"
-                )
+                self._report(f"W&B is out of reach: {_reason(error)}; the run goes to {folder} instead")
         return self._init(wandb, "offline")
 
     def _init(self, wandb: Any, mode: str) -> Any:
@@ -156,6 +172,7 @@ class WandbTracker:
                 program="gpt2tui",
             ),
         )
+        self._mode = mode
         # Our step is a metric, because W&B's own counter cannot go back, as a resumed run does.
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
@@ -163,10 +180,15 @@ class WandbTracker:
 
 
 class _WandbLog:
-    """Logs metrics under the names in `events.jsonl`, and the newest samples as a table."""
+    """Logs metrics under the names in `events.jsonl`, and the newest samples as a table.
 
-    def __init__(self, run: Any) -> None:
+    With `artifacts_of`, the folder of the run, each checkpoint too, as a version of one artifact.
+    """
+
+    def __init__(self, run: Any, report: Report, artifacts_of: Path | None) -> None:
         self._run = run
+        self._report = report
+        self._artifacts_of = artifacts_of
         self._samples: deque[tuple[int, str, str]] = deque(maxlen=_SAMPLES_IN_TABLE)
 
     def write(self, event: Event) -> None:
@@ -184,6 +206,20 @@ class _WandbLog:
                 # A logged table cannot change, so each is a new one; its bounded length bounds the total size.
                 table = wandb.Table(columns=["step", "prompt", "text"], data=list(map(list, self._samples)))
                 self._run.log({"step": event.step, "samples": table})
+            case CheckpointSaved() if self._artifacts_of is not None:
+                self._log_checkpoint(event, self._artifacts_of / event.path)
+
+    def _log_checkpoint(self, event: CheckpointSaved, folder: Path) -> None:
+        """A checkpoint as an artifact; W&B copies it first, because it may be pruned before it is sent."""
+        import wandb
+
+        artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata={"step": event.step})
+        try:
+            artifact.add_dir(str(folder))
+        except (OSError, ValueError) as error:  # it has been pruned already, or the disk is full
+            self._report(f"W&B does not get the checkpoint of step {event.step}: {_reason(error)}")
+        else:
+            self._run.log_artifact(artifact, aliases=["latest", f"step-{event.step}"])
 
 
 def _known(event: Event) -> dict[str, Any]:

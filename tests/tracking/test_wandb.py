@@ -1,7 +1,9 @@
 """The tracker against the real wandb, offline, and against stand-ins that fail in every way we know."""
 
 import json
+import os
 import platform
+import shlex
 import subprocess
 import sys
 import threading
@@ -24,7 +26,8 @@ def preset(mode):
 
 class FakeRun:
     def __init__(self):
-        self.logged, self.exit_code = [], None
+        self.logged, self.exit_code, self.artifacts = [], None, []
+        self.id, self.dir = "abc", "the run/wandb/offline-run-1/files"
         self.config = SimpleNamespace(update=lambda values, allow_val_change: self.logged.append(values))
 
     def define_metric(self, name, step_metric=None):
@@ -33,8 +36,21 @@ class FakeRun:
     def log(self, values):
         self.logged.append(values)
 
+    def log_artifact(self, artifact, aliases):
+        self.artifacts.append((artifact.name, artifact.type, artifact.metadata, artifact.files, aliases))
+
     def finish(self, exit_code):
         self.exit_code = exit_code
+
+
+class FakeArtifact:
+    def __init__(self, name, type, metadata):
+        self.name, self.type, self.metadata = name, type, metadata
+
+    def add_dir(self, folder):
+        if not Path(folder).is_dir():
+            raise ValueError("no such folder")
+        self.files = sorted(path.name for path in Path(folder).iterdir())
 
 
 class FakeWandb:
@@ -43,6 +59,7 @@ class FakeWandb:
     def __init__(self):
         self.run, self.modes = FakeRun(), []
         self.Settings = SimpleNamespace
+        self.Artifact = FakeArtifact
         self.Table = lambda columns, data: {"columns": columns, "data": data}
 
     def setup(self, settings):
@@ -136,6 +153,66 @@ def test_the_samples_table_keeps_the_newest_fifty(tmp_path, wandb):
     assert [row[0] for row in wandb.run.logged[-1]["samples"]["data"]] == list(range(31, 81))
 
 
+def with_artifacts(mode):
+    asked = preset(mode)
+    return asked.model_copy(update={"tracking": asked.tracking.model_copy(update={"artifacts": True})})
+
+
+def test_checkpoints_are_artifacts_when_that_is_asked_for(tmp_path, wandb):
+    reports = []
+    (tmp_path / "checkpoints" / "step-00000004").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-00000004" / "model.safetensors").touch()
+    for asked, expected in ((preset("online"), 0), (with_artifacts("online"), 1)):
+        tracker = WandbTracker(asked, tmp_path, report=reports.append)
+        tracker.handle(sample.checkpoint_saved(4))
+        tracker.close()
+        assert len(wandb.run.artifacts) == expected
+    ((name, kind, metadata, files, aliases),) = wandb.run.artifacts
+    assert (name, kind, metadata) == ("checkpoint-abc", "model", {"step": 4})
+    assert (files, aliases) == (["model.safetensors"], ["latest", "step-4"])
+    assert reports == []
+
+
+def test_a_checkpoint_that_is_pruned_already_is_reported_and_the_rest_is_sent(tmp_path, wandb):
+    reports = []
+    tracker = WandbTracker(with_artifacts("online"), tmp_path, report=reports.append)
+    tracker.handle(sample.checkpoint_saved(4))
+    tracker.handle(sample.step(5))
+    tracker.close()
+    assert reports == ["W&B does not get the checkpoint of step 4: no such folder"]
+    assert wandb.run.logged[-1]["step"] == 5
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_in_the_files_of_a_real_offline_run(tmp_path):
+    from . import wandb_file
+
+    run_folder = tmp_path / "my-run"
+    saved = run_folder / "checkpoints" / "step-00000004"
+    saved.mkdir(parents=True)
+    (saved / "model.safetensors").write_bytes(b"weights")
+    code = """
+import sys
+from pathlib import Path
+from gpt2tui.tracking.wandb import WandbTracker
+from tests.tracking import event_samples as sample
+from tests.tracking.test_wandb import with_artifacts
+tracker = WandbTracker(with_artifacts("offline"), Path(sys.argv[1]), close_timeout=60)
+tracker.handle(sample.checkpoint_saved(4))
+tracker.close()
+"""
+    words = [sys.executable, "-c", code, str(run_folder)]
+    environment = {**os.environ, "WANDB_CACHE_DIR": str(tmp_path), "WANDB_DATA_DIR": str(tmp_path)}
+    subprocess.run(words, cwd=REPOSITORY, check=True, timeout=100, capture_output=True, env=environment)
+    (file,) = (run_folder / "wandb").glob("offline-run-*/run-*.wandb")
+    found = [record.request.log_artifact.artifact for record in wandb_file.records(file) if record.HasField("request")]
+    found += [record.artifact for record in wandb_file.records(file) if record.HasField("artifact")]
+    (artifact,) = [each for each in found if each.name]
+    assert (artifact.type, list(artifact.aliases)) == ("model", ["latest", "step-4"])
+    assert artifact.name == f"checkpoint-{(run_folder / 'wandb_id').read_text().strip()}"
+    assert [entry.path for entry in artifact.manifest.contents] == ["model.safetensors"]
+
+
 def test_a_resumed_run_keeps_its_id(tmp_path, wandb):
     ids = []
     for _ in range(2):
@@ -159,9 +236,9 @@ def test_without_a_network_the_run_goes_offline_with_one_line_and_loses_nothing(
         tracker.handle(sample.step(number))
     tracker.close()
     assert [values["step"] for values in wandb.run.logged] == [1, 2, 3]
-    assert len(reports) == 1
+    assert len(reports) == 2
     assert "no route to host; the run goes to" in reports[0]
-    assert "wandb sync" in reports[0]
+    assert reports[1].endswith("to send it: wandb sync 'the run/wandb/offline-run-1'")
 
 
 def test_without_a_login_the_run_goes_offline_and_says_how_to_log_in(tmp_path, wandb):
@@ -283,7 +360,11 @@ tracker.close()
         timeout=100,
         check=True,
     )
-    assert done.stdout + done.stderr == ""
+    assert done.stdout == ""
+    words = shlex.split(done.stderr.split("to send it: ")[1])
+    assert words[:2] == ["wandb", "sync"]
+    assert [path.name for path in Path(words[2]).glob("run-*.wandb")]
+    assert done.stderr.count("\n") == 1
     assert {path.name for path in run_folder.iterdir()} == {"wandb", "wandb_id"}
     (file,) = (run_folder / "wandb").glob("offline-run-*/run-*.wandb")
     run_id = (run_folder / "wandb_id").read_text().strip()
