@@ -56,6 +56,7 @@ def test_a_command_of_the_documents_runs(words, trained, tmp_path, monkeypatch, 
     shutil.copytree(trained / "cache", tmp_path / "cache")
     for name in ("words.txt", "mine.txt"):
         shutil.copy(trained / "words.txt", tmp_path / name)
+    (tmp_path / "questions.csv").write_text("question,answer\nthe quick,brown fox\n")
     (tmp_path / "mine.toml").write_text('extends = "test"\n[data]\nsource = "words.txt"\n')
     words = [word.replace("num_iterations=6000", "num_iterations=610") for word in words]
     options = parse(words)

@@ -42,7 +42,8 @@ def show_worst(options: argparse.Namespace) -> int:
     is_coloured = console.is_terminal and not console.no_color and console.color_system is not None
     over = "all of the validation text" if worst.whole else "the validation sample"
     scale = "darker for a higher loss" if is_coloured else "below each token its loss in nats, 9 for 9 and above"
-    console.print(plain(f"{run.name}: windows with the highest loss of {over} at step {worst.step:,}; {scale}"))
+    heading = f"{run.name}: windows with the highest loss of {over} at step {worst.step:,}; {scale}"
+    console.print(plain(heading), soft_wrap=True)
     width = min(console.width if console.is_terminal else WIDTH, 120)
     for number, passage in enumerate(worst.passages, 1):
         console.print()
