@@ -5,6 +5,8 @@ import hashlib
 import importlib.util
 import os
 import pickle
+import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -179,17 +181,24 @@ def _parts(index: Path) -> list[str]:
 def _unpickled(path: Path) -> dict[str, Tensor]:
     """The named tensors of a pickle, read by torch's unpickler that makes tensors and plain containers only."""
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of the protocol, which is not what is wrong
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} holds more than tensors, or is damaged, and is not read: a pickle can run code "
-            f"({first_line(error)[:200]}). Convert it where you trust it: model.save_pretrained(folder) in transformers"
+            f"{path} holds more than tensors, or is damaged, and is not read: a pickle can run code"
+            f"{_refused_by_torch(error)}. Convert it where you trust it: model.save_pretrained(folder) in transformers"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise CheckpointError(f"{path} does not hold named tensors")
     return tensors
+
+
+def _refused_by_torch(error: Exception) -> str:
+    """What torch found in a pickle; not its advice to read it nevertheless, which runs the code."""
+    found = re.search(r"Unsupported \w+: .*?(?= was not an allowed|\.\s|\n|$)", str(error))
+    return f" ({found[0][:200]})" if found else ""
 
 
 def _download(hub_id: str) -> Path:

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from gpt2tui.errors import CheckpointError, Mistake
+from gpt2tui.errors import CheckpointError, Mistake, Place
 from gpt2tui.model.published_config import config_from_published
 from gpt2tui.preset.layers import Layer, SourcedValue, merge, without_left_out
 from gpt2tui.preset.schema import EXAMPLE_COLUMNS
@@ -43,7 +43,8 @@ def with_starting_weights(layer: Layer, folder: Path | None = None) -> tuple[Lay
             mistakes.append(Mistake(message, dotted, given.value, suggestion="leave it out", place=given.place))
     if any((sourced := layer.get(("data", name))) and sourced.value for name in EXAMPLE_COLUMNS):
         found |= template  # of text there is none
-    theirs = {tuple(dotted.split(".")): SourcedValue(value, reference.place) for dotted, value in found.items()}
+    place = Place(f"model.init_from = {name}")
+    theirs = {tuple(dotted.split(".")): SourcedValue(value, place) for dotted, value in found.items()}
     return merge(theirs, without_left_out(layer)), mistakes
 
 

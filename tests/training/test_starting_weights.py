@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from gpt2tui.launch import Launch, drive
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
-from gpt2tui.run.events import RunStarted, Step
+from gpt2tui.run.events import Evaluated, RunStarted, Step
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.preparation import load_weights
 from gpt2tui.training.starting import resolve
@@ -204,8 +205,12 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"transformer.wte.weight": Evil()}, tmp_path / "model" / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="a pickle can run code"):
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(CheckpointError, match="a pickle can run code") as caught,
+    ):
         resolve_and_load(tmp_path)
+    assert "weights_only" not in str(caught.value)  # torch says how to run the code
     assert not (tmp_path / "ran").exists()
     torch.save(["a list"], tmp_path / "model" / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="does not hold named tensors"):
@@ -218,7 +223,7 @@ def resolve_and_load(tmp_path):
 
 
 def test_there_is_no_such_model(tmp_path):
-    with pytest.raises(PresetError, match=r"model.init_from: there is no model in \./nothing"):
+    with pytest.raises(PresetError, match=r"model.init_from: there is no checkpoint \./nothing: the folder does not"):
         loaded_from(tmp_path, "./nothing")
 
 
@@ -252,6 +257,18 @@ def test_a_run_starts_from_a_checkpoint_and_says_so(tmp_path, base, reference):
     frozen = preset_files.load_frozen(run.preset_file)
     assert frozen.model.init_from == origin["source"]
     assert (frozen.model.n_embd, frozen.data.tokenizer) == (16, "char")
+
+
+def test_what_the_weights_can_do_is_measured_before_the_first_step(tmp_path):
+    """A rate that changes nothing gives the same loss later, and the checkpoint of step 0 has it."""
+    their_model(tmp_path / "base")
+    run, events = train(Launch(loaded_from(tmp_path, tmp_path / "base", "optimizer.lr=1e-12")))
+    measured = {event.step: event.val_loss for event in events if isinstance(event, Evaluated) and not event.whole}
+    assert min(measured) == 0
+    assert measured[0] == pytest.approx(measured[4], rel=1e-6)
+    assert checkpoint.at(run.checkpoints, 0).val_loss == measured[0]
+    _, events = train(Launch(loaded_from(tmp_path, tmp_path / "base", "training.eval_frequency=0")))
+    assert not [event for event in events if isinstance(event, Evaluated) and event.step == 0]
 
 
 def test_a_resumed_run_never_needs_the_source_again_and_is_bit_identical(tmp_path, base):
