@@ -16,7 +16,7 @@ from gpt2tui.data.examples import tokens_of
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
 from gpt2tui.errors import CheckpointError, ResourceError
-from gpt2tui.model.decoding import Decoder
+from gpt2tui.model.decoding import Decoder, LogitsSource
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.published_config import trained_length
 from gpt2tui.model.sampling import generate
@@ -89,8 +89,8 @@ class TextModel:
     sampling: SamplingTable = field(default_factory=SamplingTable)
     saved: Checkpoint | None = None
     """The checkpoint it was loaded from, None for a model in Hugging Face form."""
-    decoder: Decoder | None = None
-    """Decodes with 16-bit weights; None where that is not faster."""
+    decoder: LogitsSource | None = None
+    """Decodes with 16-bit weights, or in another runtime; None where the network itself does."""
     placement_note: str | None = None
     """Why it is on the CPU instead of the GPU; None for a model on the device that was asked for."""
     template: Template | None = None

@@ -1,11 +1,27 @@
 """Generating one token at a time is bound by memory bandwidth: reading weights in 16 bits takes half the time."""
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2tui.model.gpt2 import GPT2, Block
 from gpt2tui.model.kv_cache import KVCache
+
+
+class LogitsSource(Protocol):
+    """What computes logits in place of the network while a text is generated."""
+
+    reads_prompts: bool
+    """Whether it takes (B, T) tokens, a prompt too; else one token (1, 1)."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens must be."""
+
+    def logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Tokens after those in the cache -> the logits after the last, (B, V) fp32; the cache counts them."""
 
 
 class Decoder:
@@ -15,6 +31,8 @@ class Decoder:
     their type. On a CPU products are summed in fp32, and fp16 is the better type: it has eight times the precision of
     bf16, and every x86-64-v3 or Arm core converts it while reading.
     """
+
+    reads_prompts = False
 
     def __init__(self, model: GPT2, dtype: torch.dtype) -> None:
         """Copies the matrices; ValueError when `dtype` cannot hold one of them."""
@@ -30,6 +48,11 @@ class Decoder:
         if not rounded.isfinite().all():
             raise ValueError(f"a weight does not fit into {self.dtype}")
         return rounded
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
 
     @torch.inference_mode()
     def logits(self, token: Tensor, cache: KVCache) -> Tensor:

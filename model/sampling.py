@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gpt2tui.model.decoding import Decoder
+from gpt2tui.model.decoding import LogitsSource
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.kv_cache import KVCache
 
@@ -98,7 +98,7 @@ def generate(
     top_p: float = 1.0,
     generator: torch.Generator,
     stop_token: int | None = None,
-    decoder: Decoder | None = None,
+    decoder: LogitsSource | None = None,
     context_length: int | None = None,
 ) -> Iterator[GeneratedToken]:
     """Continue prompts (B, T) of the same length, T >= 1, token by token, at most `max_length` tokens.
@@ -108,7 +108,7 @@ def generate(
     part of the stream, which ends when every sequence has generated it; a sequence that is done before the others
     repeats it.
 
-    `decoder`, made from the same model, computes the logits after generated tokens when there is one sequence.
+    `decoder`, made from the same model, computes the logits where it can: of one token of one sequence, or of all.
     Draws random numbers from `generator` only (a CPU generator). The model is in evaluation mode only while it
     computes; between tokens its training mode is unchanged.
     ValueError for an empty prompt, tokens outside of the vocabulary, or a context length outside 1..n_positions.
@@ -126,8 +126,8 @@ def generate(
     stopped = torch.zeros(len(text), dtype=torch.bool)
     for _ in range(max_length):
         new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
-        if decoder is not None and new.shape == (1, 1):
-            logits = decoder.logits(new.to(model.wte.weight.device), cache)  # (B, V)
+        if decoder is not None and (decoder.reads_prompts or new.shape == (1, 1)):
+            logits = decoder.logits(new.to(decoder.device), cache)  # (B, V)
         else:
             logits = _last_logits(model, new, cache)
         token = next_token(logits, temperature, top_k, top_p, generator)  # (B,)

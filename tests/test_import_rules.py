@@ -82,6 +82,9 @@ NEEDS = {
     "matplotlib": {"commands/figure.py"},
     "sacrebleu": {"evaluation/text_scores.py"},
     "rouge_score": {"evaluation/text_scores.py"},
+    "onnx": {"export/onnx.py", "export/onnx_graph.py"},
+    "onnxruntime": {"export/onnx.py", "export/onnx_quantization.py", "export/onnx_runtime.py"},
+    "onnxruntime_genai": {"export/onnx.py"},
 }
 
 

@@ -22,7 +22,7 @@ def add_sample(top: Parser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help=CHECKPOINT,
+        help=f"{CHECKPOINT}; or an ONNX file of gpt2tui export, or its folder",
     ).completer = run_names  # type: ignore[attr-defined]
     parser.add_argument(
         "--prompt", metavar="TEXT", help="the text to continue; - reads it from stdin (default: the run's own)"
@@ -164,17 +164,18 @@ def add_export(top: Parser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT).completer = run_names  # type: ignore[attr-defined]
     parser.add_argument(
         "--format",
-        choices=("huggingface", "safetensors", "gguf"),
+        choices=("huggingface", "safetensors", "gguf", "onnx", "tensorrt"),
         default="huggingface",
         help="huggingface: a folder for transformers with a model card (the default); safetensors: one file with the "
-        "weights alone; gguf: one file for llama.cpp (needs the extra gguf)",
+        "weights alone; gguf: one file for llama.cpp (needs the extra gguf); onnx: a folder for onnxruntime and "
+        "onnxruntime-genai (needs the extra onnx); tensorrt: the same with the command that makes an engine of it",
     )
     parser.add_argument("--to", required=True, metavar="PATH", help="the new folder or file")
     parser.add_argument(
         "--dtype",
-        choices=("fp32", "fp16", "bf16"),
+        choices=("fp32", "fp16", "bf16", "int8"),
         default="fp32",
-        help="the type of the stored weights (default: fp32, as they are trained)",
+        help="the type of the stored weights (default: fp32, as they are trained); onnx has fp32 and int8",
     )
     parser.add_argument(
         "--merge", action="store_true", help="add the adapter of a checkpoint to its base, as one model"

@@ -29,6 +29,10 @@ def export(options: argparse.Namespace) -> int:
     print_on_stderr(f"{exported.parameters:,} parameters in {to}")
     for verification in exported.checked.verifications:
         print_on_stderr(str(verification))
+    if exported.checked.quantization is not None:
+        print_on_stderr(str(exported.checked.quantization))
+    for note in exported.checked.notes:
+        print_on_stderr(note)
     for runtime in exported.checked.not_run_in:
         print_on_stderr(f"not run in {runtime}")
     for file in exported.files:

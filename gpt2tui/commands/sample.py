@@ -17,13 +17,19 @@ def sample(options: argparse.Namespace) -> int:
     """Prints each text while it is generated, or all of them as JSON; text n, counted from 0, has the seed + n."""
     from gpt2tui import generation
     from gpt2tui.commands.tables import print_json
+    from gpt2tui.export import onnx_runtime
 
     if options.prompt == "-":
         options.prompt = sys.stdin.read()
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
     sampling_settings(SamplingTable(), options)  # reports wrong options before a large model is loaded
-    model = generation.load(options.checkpoint, options.device, options.precision)
+    if onnx_file := onnx_runtime.file_in(options.checkpoint):
+        if options.precision != "auto":
+            raise UsageError("--precision is of a checkpoint; an ONNX file has a precision of its own")
+        model = onnx_runtime.load(onnx_file, options.device)
+    else:
+        model = generation.load(options.checkpoint, options.device, options.precision)
     warn_of_skipped(model.saved)
     sampling = sampling_settings(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
@@ -38,8 +44,9 @@ def sample(options: argparse.Namespace) -> int:
         for piece in model.stream(model.prompt_tokens(settings.prompt) if template else settings.prompt, settings):
             print(sanitize(piece.text), end="", flush=True)
         print()
-    precision = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"
-    print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{precision}")
+    note = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"
+    note = ", in onnxruntime" if onnx_file else note
+    print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{note}")
     return 0
 
 

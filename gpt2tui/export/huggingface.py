@@ -21,7 +21,7 @@ from gpt2tui.export.verification import (
     Verification,
     logits_of,
     require_same_tokenizer,
-    vocabulary_of,
+    require_tokenizer_in,
 )
 from gpt2tui.generation import TextModel
 from gpt2tui.model.published_config import published_config
@@ -65,13 +65,7 @@ def check(model: TextModel, folder: Path, dtype: Dtype, reference: Reference) ->
     Raises CheckpointError when it is not the model.
     """
     weights.require_written(model, folder / WEIGHTS, dtype)
-    tokenizer = tokenizer_files.load(folder)
-    vocabulary = vocabulary_of(tokenizer_files.definition(tokenizer))
-    require_same_tokenizer("gpt2tui", model.tokenizer, vocabulary, tokenizer.encode)
-    if tokenizer.eot != model.tokenizer.eot:
-        raise CheckpointError(
-            f"the exported tokenizer ends texts with token {tokenizer.eot}, not {model.tokenizer.eot}"
-        )
+    require_tokenizer_in(folder, model.tokenizer)
     network = model_files.load_model(folder).eval()
     verified = [reference.verify("gpt2tui", logits_of(network), dtype)]
     if importlib.util.find_spec(RUNTIME) is None:

@@ -1,7 +1,8 @@
 """Whether an exported model is the model: its weights, its tokenizer, its logits and what it generates."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,9 +20,9 @@ PROMPT_TOKENS = 8
 LONGEST_TEXT = 1024
 """Tokens whose logits are compared at once: 206 MB with GPT-2's vocabulary."""
 
-Dtype = Literal["fp32", "fp16", "bf16"]
+Dtype = Literal["fp32", "fp16", "bf16", "int8"]
 DTYPES: Mapping[Dtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-LIMITS: Mapping[Dtype, float] = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2}
+LIMITS: Mapping[Dtype, float] = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 2e-2, "int8": 0.1}
 """The largest difference of two logits, as a share of the largest logit, or of 10 where all are smaller."""
 
 PROBE = "The quick  brown fox,\n\n it's 12345 times in caf\u00e9 \u2026 and\tnaïve 東京 x_1 = [0.5, -2]\n"
@@ -40,11 +41,31 @@ class Verification:
     limit: float
     equal_tokens: int
     """At how many of the GREEDY_TOKENS steps of the model's greedy continuation the most probable token is the same."""
+    padded_batches: bool = False
+    """Whether `difference` is also over batches of texts of different lengths."""
 
     def __str__(self) -> str:
         return (
             f"verified in {self.runtime}: largest difference of logits {self.difference:.2g} (limit {self.limit:.2g}), "
             f"greedy continuation {self.equal_tokens} of {GREEDY_TOKENS} tokens equal"
+            + (", batches with padding too" if self.padded_batches else "")
+        )
+
+
+@dataclass(frozen=True)
+class QuantizationLoss:
+    """The perplexity per token of a model and of its quantised export, on the same text."""
+
+    text: str
+    tokens: int
+    perplexity: float
+    quantized_perplexity: float
+
+    def __str__(self) -> str:
+        more = self.quantized_perplexity / self.perplexity - 1
+        return (
+            f"perplexity per token {self.quantized_perplexity:.4g}, unquantised {self.perplexity:.4g} ({more:+.2%}), "
+            f"on {self.tokens:,} tokens of {self.text}"
         )
 
 
@@ -55,6 +76,9 @@ class Checked:
     verifications: tuple[Verification, ...]
     not_run_in: tuple[str, ...] = ()
     """Runtimes that are not installed, or that this program cannot call."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what a runtime cannot do with it."""
+    quantization: QuantizationLoss | None = None
 
 
 @dataclass(frozen=True)
@@ -100,18 +124,25 @@ class Reference:
         Raises CheckpointError when a logit differs by more than the limit. So the greedy continuation can differ only
         where the model's own logits of the two tokens are closer than twice the limit.
         """
-        limit = LIMITS[dtype] * max(10.0, self.largest_logit)
-        largest = self._difference(runtime, exported(self.tokens), self.logits, limit)
-        equal = 0
+        largest = self.difference(runtime, exported(self.tokens), self.logits, dtype)
+        steps = self.verify_steps(runtime, exported, dtype)
+        return replace(steps, difference=max(largest, steps.difference))
+
+    def verify_steps(self, runtime: str, exported: LogitsOf, dtype: Dtype) -> Verification:
+        """`verify` of the greedy continuation alone, for a runtime that gives the logits of the last token only."""
+        largest, equal = 0.0, 0
         for step in self.steps:
             logits = exported(step.window)[-1]  # (V,)
-            largest = max(largest, self._difference(runtime, logits, step.logits, limit))
-            token = int(logits.argmax())
-            equal += token == step.token
-        return Verification(runtime, largest, limit, equal)
+            largest = max(largest, self.difference(runtime, logits, step.logits, dtype))
+            equal += int(logits.argmax()) == step.token
+        return Verification(runtime, largest, self._limit(dtype), equal)
 
-    @staticmethod
-    def _difference(runtime: str, found: Tensor, expected: Tensor, limit: float) -> float:
+    def _limit(self, dtype: Dtype) -> float:
+        return LIMITS[dtype] * max(10.0, self.largest_logit)
+
+    def difference(self, runtime: str, found: Tensor, expected: Tensor, dtype: Dtype) -> float:
+        """The largest difference of two logits. Raises CheckpointError when it is above the limit of `dtype`."""
+        limit = self._limit(dtype)
         if found.shape != expected.shape:
             raise CheckpointError(
                 f"the exported model is not the model: in {runtime} its logits are {tuple(found.shape)}, not "
@@ -171,3 +202,12 @@ def require_same_tokenizer(
     for text in (PROBE, tokenizer.decode(ordinary)):
         if list(encode(text)) != tokenizer.encode(text):
             raise CheckpointError(f"the exported tokenizer, read by {runtime}, splits text in another way")
+
+
+def require_tokenizer_in(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raises CheckpointError unless a folder holds this tokenizer, read by this program."""
+    found = tokenizer_files.load(folder)
+    vocabulary = vocabulary_of(tokenizer_files.definition(found))
+    require_same_tokenizer("gpt2tui", tokenizer, vocabulary, found.encode)
+    if found.eot != tokenizer.eot:
+        raise CheckpointError(f"the exported tokenizer ends texts with token {found.eot}, not {tokenizer.eot}")

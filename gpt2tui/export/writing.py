@@ -2,21 +2,24 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gpt2tui.errors import ResourceError, UsageError
-from gpt2tui.export import gguf, huggingface, weights
+from gpt2tui.export import gguf, huggingface, onnx, tensorrt, weights
 from gpt2tui.export.verification import GREEDY_TOKENS, Checked, Dtype, Reference
 from gpt2tui.generation import TextModel, load
 from gpt2tui.model_files import find
 from gpt2tui.run.model_lookup import is_adapter
 from gpt2tui.system.files import sha256, sync_file, sync_folder
 
-MODULES = {"huggingface": huggingface, "safetensors": weights, "gguf": gguf}
+MODULES = {"huggingface": huggingface, "safetensors": weights, "gguf": gguf, "onnx": onnx, "tensorrt": tensorrt}
+REQUIREMENTS = {"gguf": gguf.require_exportable, "onnx": onnx.require_exportable, "tensorrt": onnx.require_exportable}
+STORED_TYPES: Mapping[str, tuple[Dtype, ...]] = {"onnx": ("fp32", "int8"), "tensorrt": ("fp32",)}
+"""Of the formats that do not store fp32, fp16 and bf16."""
 SUFFIXES = {"safetensors": ".safetensors", "gguf": ".gguf"}
 """Of the formats that are one file; the others are folders."""
 
@@ -51,6 +54,8 @@ class Export:
             "files": [asdict(file) for file in self.files],
             "verified": [asdict(found) | {"greedy_tokens": GREEDY_TOKENS} for found in self.checked.verifications],
             "not_run_in": list(self.checked.not_run_in),
+            "notes": list(self.checked.notes),
+            "quantization": None if self.checked.quantization is None else asdict(self.checked.quantization),
         }
 
 
@@ -86,8 +91,11 @@ def export(
         raise UsageError(f"--to {to} exists already; choose another {'file' if suffix else 'folder'}")
     if suffix and to.suffix != suffix:
         raise UsageError(f"--to {to} must end in {suffix}, by which other programs know the format")
-    if export_format == "gguf":
-        gguf.require_exportable(model)
+    stored = STORED_TYPES.get(export_format, ("fp32", "fp16", "bf16"))
+    if dtype not in stored:
+        raise UsageError(f"--format {export_format} has no --dtype {dtype}; choose {' or '.join(stored)}")
+    if export_format in REQUIREMENTS:
+        REQUIREMENTS[export_format](model)
     with _new_folder_beside(to) as building:
         path = building / to.name if suffix else building
         report(f"writing {export_format} in {dtype}")

@@ -54,6 +54,33 @@ def test_json_has_the_same(run, tmp_path, capsys):
     assert found["not_run_in"] == []
 
 
+def test_int8_says_what_it_costs_on_the_validation_text(run, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    assert export(run, "--format", "onnx", "--dtype", "int8", "--to", tmp_path / "model") == 0
+    numbers = r"perplexity per token ([\d.]+), unquantised ([\d.]+) \([+-][\d.]+%\), on ([\d,]+) tokens"
+    found = re.search(f"{numbers} of the validation text", capsys.readouterr().err)
+    measured = evaluated(run, capsys)["splits"]["validation"]
+    assert int(found[3].replace(",", "")) == measured["tokens"]
+    assert float(found[2]) == pytest.approx(measured["perplexity"], rel=1e-3)
+    assert float(found[1]) == pytest.approx(measured["perplexity"], rel=0.05)
+
+
+def test_a_corpus_that_has_changed_is_not_measured_on(run, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    text = (run.parent / "words.txt").read_text()
+    try:
+        (run.parent / "words.txt").write_text(text + "more")
+        assert export(run, "--format", "onnx", "--dtype", "int8", "--to", tmp_path / "model") == 0
+    finally:
+        (run.parent / "words.txt").write_text(text)
+    assert "tokens of text that the model generated" in capsys.readouterr().err
+
+
+def evaluated(run, capsys):
+    assert main(["eval", str(run), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
 def test_a_wrong_export_is_exit_4_and_leaves_no_file(run, tmp_path, monkeypatch, capsys):
     published = weights._published
 
@@ -122,6 +149,8 @@ def test_a_value_of_a_setting_of_wandb_is_not_published(run, tmp_path, monkeypat
     [
         ["--format", "safetensors", "--to", "model.bin"],
         ["--format", "gguf", "--to", "model.gguf"],  # its tokenizer is byte
+        ["--format", "onnx", "--to", "model", "--dtype", "bf16"],
+        ["--format", "huggingface", "--to", "model", "--dtype", "int8"],
         ["--format", "safetensors", "--to", "model.safetensors", "--push", "me/model"],
         ["--to", "model", "--push", "model"],
         ["--to", "model", "--dry-run"],
