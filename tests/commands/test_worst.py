@@ -9,11 +9,11 @@ import transformers
 from rich.console import Console
 
 from gpt2tui.__main__ import main
-from gpt2tui.commands.worst import heat_map
 from gpt2tui.errors import UsageError
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.worst_passages import MOST, Passage, WorstPassages, read_worst_passages, write_worst_passages
+from gpt2tui.tracking.heat_map import heat_map
 from tests import tiny_runs
 
 

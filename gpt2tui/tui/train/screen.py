@@ -13,12 +13,13 @@ from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import Key, Resize
 
-from gpt2tui.errors import Gpt2TuiError
+from gpt2tui.errors import Gpt2TuiError, UsageError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunFinished, RunStarted
 from gpt2tui.run.folder import Run
 from gpt2tui.run.requests import Request, send
+from gpt2tui.run.worst_passages import read_worst_passages
 from gpt2tui.system.numbers import steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
@@ -39,6 +40,7 @@ from gpt2tui.tui.train.plots import DEFINITIONS as PLOTTED
 from gpt2tui.tui.train.plots import LOWER_PLACES, Room, TrainPlots, compared_run
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.view import CONTROLS, DisplayedRun, RunControl, attached_status
+from gpt2tui.tui.train.worst import WorstPassagesDialog
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.key_footer import KeyFooter
@@ -84,6 +86,7 @@ class TrainScreen(ModeScreen):
             "K", "keep_sample", "Keep sample", show=False, tooltip="keep this sample on the left, on a wide screen"
         ),
         Binding("t", "other_pane", "Samples/log", show=False, tooltip="on a small screen: the samples or the log"),
+        Binding("W", "worst", "Worst passages", show=False, tooltip="the validation windows with the highest loss"),
         Binding("slash", "filter", "Filter the log", show=False, key_display="/"),
         Binding("escape", "back", "Back", show=False, tooltip="leave a pane, or show this process's training again"),
     ]
@@ -531,6 +534,18 @@ class TrainScreen(ModeScreen):
             self.remove_class("-samples", "-log")
         elif self.source.detach():
             self._show()
+
+    @work(group="worst", exclusive=True)
+    async def action_worst(self) -> None:
+        """Shows the validation windows with the highest loss at the last evaluation of the run on show."""
+        if self.view.run is None:
+            return
+        try:
+            worst = await asyncio.to_thread(read_worst_passages, self.view.run)
+        except UsageError as error:
+            self.notify(sanitize(str(error)), markup=False)
+            return
+        self.app.push_screen(WorstPassagesDialog(worst))
 
     @work(group="compare", exclusive=True)
     async def action_compare(self) -> None:

@@ -12,6 +12,7 @@ from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
 from gpt2tui.run.requests import Inbox
+from gpt2tui.run.worst_passages import Passage, WorstPassages, write_worst_passages
 from gpt2tui.system.numbers import learning_rate as shown_rate
 from gpt2tui.training.schedules import learning_rate
 from gpt2tui.tui.app import WorkbenchApp
@@ -27,6 +28,7 @@ from gpt2tui.tui.train.plots import figure
 from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.screen import TrainScreen
 from gpt2tui.tui.train.view import DisplayedRun
+from gpt2tui.tui.train.worst import WorstPassagesDialog
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
@@ -450,6 +452,26 @@ def test_the_log_can_be_filtered():
             await pilot.pause()
             assert "eval" in plain(log)
             assert app.focused is None
+
+    run(test())
+
+
+def test_the_worst_passages_of_the_run_are_a_page():
+    async def test():
+        async with workbench(StoryTraining()) as (app, pilot):
+            screen = app.screen
+            await pilot.press("W")
+            await until(pilot, lambda: "has no worst passages yet" in said(app))
+            passage = Passage(2.5, [1, 2], ["two", " [red]words\x1b"], [None, 2.5], [None, " things"])
+            write_worst_passages(screen.view.run, WorstPassages(4, False, [passage]))
+            await pilot.press("W")
+            await until(pilot, lambda: isinstance(app.screen, WorstPassagesDialog))
+            await until(pilot, lambda: "1. loss 2.500 nats per token" in screen_text(app))
+            shown = screen_text(app)
+            assert "two [red]words␛" in shown
+            assert "where the model would have written ' things'" in shown
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is screen)
 
     run(test())
 
