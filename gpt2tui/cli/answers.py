@@ -21,6 +21,8 @@ _SYNONYMS = {
     "ps": "list",
     "cat": "show",
     "info": "show",
+    "fine-tune": "tune",
+    "adapt": "tune",
     "validate": "check",
     "rm": "delete",
     "remove": "delete",
@@ -29,6 +31,9 @@ _SYNONYMS = {
 }
 _NOT_COMMANDS = {
     "chat": "chat in the workbench (gpt2tui, then its Chat screen), or generate here: gpt2tui sample latest",
+    "finetune": "train a model further with gpt2tui tune FOLDER_OR_FILE, or with the preset of that name: gpt2tui "
+    "train finetune model.init_from=RUN data.source=FOLDER_OR_FILE",
+    "merge": "add an adapter to its base with gpt2tui export RUN --merge --to FOLDER, or on the Chat screen",
     "resume": "resume a run with gpt2tui train --resume RUN",
     "ui": "the workbench is gpt2tui without a command",
     "tui": "the workbench is gpt2tui without a command",
@@ -39,6 +44,18 @@ _NOT_OPTIONS = {
     **dict.fromkeys(
         ("devices", "gpus", "num-gpus", "nproc-per-node", "num-processes"),
         "a run trains on one device, chosen with training.device=cuda:1",
+    ),
+    **dict.fromkeys(
+        ("epochs", "num-epochs", "num-train-epochs"),
+        "the length of a run is counted in steps, training.num_iterations; --dry-run says how often the text is read",
+    ),
+    **dict.fromkeys(
+        ("data", "data-dir", "dataset", "train-file"),
+        "the text is a setting, data.source=FOLDER_OR_FILE, and the first word of gpt2tui tune",
+    ),
+    **dict.fromkeys(
+        ("output", "output-dir", "out-dir", "save-dir"),
+        "the folder of the new run is --run-dir DIR, its name --name NAME",
     ),
     **dict.fromkeys(
         ("init-from", "from-pretrained", "pretrained"),
@@ -124,6 +141,8 @@ def unknown_option(top: Parser, parser: Parser, words: Sequence[str], at: int) -
     else:
         rest = words[at + 1 :]
     before = words[:at]
+    from gpt2tui.preset.settings import optional_tables
+
     exact, near = _settings_like(name.lstrip("-")) if "--set" in parser.options else ([], [])
     options = difflib.get_close_matches(name[:50], [o for o in parser.options if o.startswith("--")], n=1, cutoff=0.75)
     if not exact and not options and name.lstrip("-") in _NOT_OPTIONS:
@@ -133,7 +152,8 @@ def unknown_option(top: Parser, parser: Parser, words: Sequence[str], at: int) -
         return f"there is no option {shown}; did you mean {command_text([*before, options[0], *given, *rest])}?"
     if exact or near:
         choices = [[key] for key in exact[:2]] or [near]
-        texts = [[f"{key}={value or 'VALUE'}" for key in keys] for keys in choices]
+        tables = optional_tables()
+        texts = [[f"{key}={value or ('true' if key in tables else 'VALUE')}" for key in keys] for keys in choices]
         commands = " or ".join(command_text(_with_settings(top, parser, before, text, rest)) for text in texts)
         return f"there is no option {shown}; write {commands}"
     usage = command_text([*_path_to(parser, top), "--help"])

@@ -24,6 +24,7 @@ def add_sample(top: Parser) -> None:
         metavar="CHECKPOINT",
         help=f"{CHECKPOINT}; or an ONNX file of gpt2tui export, or its folder",
     ).completer = run_names  # type: ignore[attr-defined]
+    parser.add_argument("text", metavar="TEXT", nargs="?", help="the same as --prompt TEXT")
     parser.add_argument(
         "--prompt", metavar="TEXT", help="the text to continue; - reads it from stdin (default: the run's own)"
     )

@@ -55,6 +55,7 @@ def add_tune(top: Parser) -> None:
     words.completer = presets_and_settings  # type: ignore[attr-defined]
     base = parser.add_argument(
         "--from",
+        "--model",
         dest="base",
         metavar="MODEL",
         help="the model to train further: a run, RUN@STEP, a tag (@NAME), a checkpoint's folder, a folder in Hugging "

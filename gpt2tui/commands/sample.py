@@ -19,6 +19,9 @@ def sample(options: argparse.Namespace) -> int:
     from gpt2tui.commands.tables import print_json
     from gpt2tui.export import onnx_runtime
 
+    if options.prompt is not None and options.text is not None:
+        raise UsageError("the prompt is either TEXT or --prompt TEXT")
+    options.prompt = options.text if options.prompt is None else options.prompt
     if options.prompt == "-":
         options.prompt = sys.stdin.read()
     if options.num_samples < 1:

@@ -297,7 +297,9 @@ def _parse_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[Key, int]]:
 def _read_text(path: Path) -> str:
     try:
         if path.is_dir():
-            raise _unreadable(path, "this is a folder", "a preset is a .toml file")
+            raise _unreadable(
+                path, "this is a folder", f"a preset is a .toml file; a text is data.source={printable(path)}"
+            )
         if not path.exists():
             raise missing_file(path)
         if not path.is_file():  # a pipe or a device could block or never end

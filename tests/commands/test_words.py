@@ -4,10 +4,13 @@ import contextlib
 import io
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from gpt2tui.cli import build_parser, parse
+from gpt2tui.errors import PresetError, UsageError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import settings
 
 
@@ -85,6 +88,41 @@ def test_every_setting_written_as_an_option_is_answered_with_its_key():
         if setting.is_table or name in options or name.replace("_", "-") in options or setting.key == "description":
             continue
         assert f"{setting.key}=7" in answers(f"train small {name} 7"), setting.key
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("finetune notes", "gpt2tui tune FOLDER_OR_FILE"),
+        ("fine-tune notes", "did you mean gpt2tui tune notes?"),
+        ("merge latest", "gpt2tui export RUN --merge --to FOLDER"),
+        ("tune notes --epochs 3", "counted in steps, training.num_iterations"),
+        ("tune --data notes", "the first word of gpt2tui tune"),
+        ("train small --data notes", "data.source=FOLDER_OR_FILE"),
+        ("tune notes --output-dir x", "--run-dir DIR"),
+        ("tune notes --lora", "gpt2tui tune notes --set lora=true"),
+        ("tune notes --init-from latest", "model.init_from=latest"),
+    ],
+)
+def test_the_words_of_other_programs_for_fine_tuning_are_answered(words, answer, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(shlex.split(words))
+    assert caught.value.code == 2
+    assert answer in capsys.readouterr().err
+
+
+def test_a_folder_in_place_of_a_preset_is_a_text():
+    with pytest.raises(PresetError, match=r"a text is data\.source="):
+        preset_files.load(["small", str(Path(__file__).parent)])
+
+
+def test_the_model_of_tune_and_the_prompt_of_sample_may_be_written_as_elsewhere():
+    assert parse(["tune", "notes", "--model", "small"]).base == "small"
+    options = parse(["sample", "latest", "def"])
+    assert (options.checkpoint, options.text, options.prompt) == ("latest", "def", None)
+    options = parse(["sample", "latest", "def", "--prompt", "x"])
+    with pytest.raises(UsageError, match="either TEXT or --prompt TEXT"):
+        options.command(options)
 
 
 @pytest.mark.parametrize(
