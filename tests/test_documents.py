@@ -20,7 +20,7 @@ from tests import tiny_runs
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")] if path.name != "log.md")
 RUN = "2026-01-31-120000-small"
-OPEN_SOMETHING = ("attach", "serve", "bench", "tune")
+OPEN_SOMETHING = ("attach", "serve", "bench")
 
 
 def commands():
@@ -62,7 +62,7 @@ def test_a_command_of_the_documents_runs(words, trained, tmp_path, monkeypatch, 
     options = parse(words)
     if not words or words[0] in OPEN_SOMETHING:
         return
-    if words[0] == "train" and "--dry-run" not in words:
+    if words[0] in ("train", "tune") and "--dry-run" not in words:
         words.append("--dry-run")
     assert options.command is not None
     # No process trains the run, and it is a whole model already, with nothing to merge.
