@@ -27,14 +27,8 @@ def export(options: argparse.Namespace) -> int:
     else:
         print(sanitize(str(to), keep_newlines=False))
     print_on_stderr(f"{exported.parameters:,} parameters in {to}")
-    for verification in exported.checked.verifications:
-        print_on_stderr(str(verification))
-    if exported.checked.quantization is not None:
-        print_on_stderr(str(exported.checked.quantization))
-    for note in exported.checked.notes:
-        print_on_stderr(note)
-    for runtime in exported.checked.not_run_in:
-        print_on_stderr(f"not run in {runtime}")
+    for line in exported.checked.lines():
+        print_on_stderr(line)
     for file in exported.files:
         print_on_stderr(f"{file.name}: {file.bytes:,} bytes, SHA-256 {file.sha256}")
     if options.push is not None:

@@ -80,6 +80,12 @@ class Checked:
     """Sentences about what a runtime cannot do with it."""
     quantization: QuantizationLoss | None = None
 
+    def lines(self) -> tuple[str, ...]:
+        """All of it as sentences."""
+        loss = () if self.quantization is None else (self.quantization,)
+        not_run = (f"not run in {runtime}" for runtime in self.not_run_in)
+        return tuple(map(str, (*self.verifications, *loss, *self.notes, *not_run)))
+
 
 @dataclass(frozen=True)
 class _GreedyStep:

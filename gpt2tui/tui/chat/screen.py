@@ -21,7 +21,7 @@ from gpt2tui.errors import Gpt2TuiError, ResourceError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen, in_own_thread
-from gpt2tui.tui.chat import merging
+from gpt2tui.tui.chat import exporting
 from gpt2tui.tui.chat import models as chat_models
 from gpt2tui.tui.chat.engine import (
     AllAnswered,
@@ -37,7 +37,7 @@ from gpt2tui.tui.chat.engine import (
     conversation,
     load_ahead,
 )
-from gpt2tui.tui.chat.merging import MergeEnded, MergeProgress
+from gpt2tui.tui.chat.exporting import ExportEnded, ExportProgress
 from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
 from gpt2tui.tui.chat.models import LIVE, ModelChoice, SelectedModels
 from gpt2tui.tui.chat.prompt import PromptArea
@@ -87,9 +87,7 @@ class ChatScreen(ModeScreen):
         # Handled before other keys: what is typed after it belongs in the prompt.
         Binding("i", "focus_prompt", "Write", show=False, priority=True),
         Binding("o", "open", "Open", tooltip="A folder in Hugging Face GPT-2 form, or a Hub id", show=False),
-        Binding(
-            "x", "merge", "Merge", tooltip="Adapter and base of the chosen model as one, in a new folder", show=False
-        ),
+        Binding("x", "export", "Export", tooltip="The chosen model for another program", show=False),
         Binding("slash", "filter", "Filter the models", key_display="/", show=False),
         Binding("ctrl+l", "clear", "Clear", tooltip="Remove the transcript", show=False),
     ]
@@ -107,7 +105,7 @@ class ChatScreen(ModeScreen):
         self._next_number = 0
         self._stop: threading.Event | None = None  # stops the answers in progress; None while there are none
         self._listing = False
-        self._merging = False
+        self._exporting = False
         self._typed_early: list[Event] | None = []  # None once the prompt is mounted
         self._sent_early: PromptArea.Sent | None = None  # sent before the models were listed
 
@@ -495,43 +493,43 @@ class ChatScreen(ModeScreen):
         if path is not None:
             self._say(f"saved {path}")
 
-    # ---- merging
+    # ---- export
 
     @work(exit_on_error=False)
-    async def action_merge(self) -> None:
-        """Merges the adapter of the chosen model with its base into a folder that the user names."""
+    async def action_export(self) -> None:
+        """Exports the chosen model, an adapter with its base, in a format and to a place that the user chooses."""
         choice = self.chosen.first
         if choice is None or choice.reference is None:
-            self._say("choose a saved adapter to merge; live weights are saved as a checkpoint first", "warning")
+            self._say("choose a saved model to export; live weights are saved as a checkpoint first", "warning")
             return
-        if self._merging:
-            self._say("still merging", "warning")
+        if self._exporting:
+            self._say("still exporting", "warning")
             return
         try:
-            merging.check_adapter(choice.reference)
+            is_adapter = exporting.is_adapter_reference(choice.reference)
         except Gpt2TuiError as error:
             self._say(str(error), "warning")
             return
-        to = await merging.ask_for_folder(self.app, choice.group)
-        if to is not None:
-            self._merging = True
-            work = partial(merging.merge, choice.reference, to, self.post_message)
-            self.run_worker(work, thread=True, group="merge", exit_on_error=False)
+        asked = await exporting.ask(self.app, choice.group, is_adapter)
+        if asked is not None:
+            self._exporting = True
+            work = partial(exporting.export_model, choice.reference, is_adapter, *asked, self.post_message)
+            self.run_worker(work, thread=True, group="export", exit_on_error=False)
 
-    @on(MergeProgress)
-    def show_merge(self, event: MergeProgress) -> None:
+    @on(ExportProgress)
+    def show_export(self, event: ExportProgress) -> None:
         """Shows what is being done above the prompt."""
-        self.prompt.border_title = f"prompt · merging: {event.doing}"
+        self.prompt.border_title = f"prompt · exporting: {event.doing}"
 
-    @on(MergeEnded)
-    def end_merge(self, event: MergeEnded) -> None:
+    @on(ExportEnded)
+    def end_export(self, event: ExportEnded) -> None:
         """Shows where the model is and how it was checked, or the error."""
-        self._merging = False
+        self._exporting = False
         self.prompt.border_title = "prompt"
         if event.error:
-            self.workbench.show_error("The adapter was not merged", event.error)
+            self.workbench.show_error("The model was not exported", event.error)
         else:
-            self._say("; ".join([f"merged into {event.to}, which o opens", *event.checks]))
+            self._say("; ".join([f"exported to {event.to}", *event.checks]))
 
     def _say(self, text: str, severity: SeverityLevel = "information") -> None:
         self.notify(sanitize(text, keep_newlines=False), severity=severity, markup=False)

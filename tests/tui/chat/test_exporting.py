@@ -1,16 +1,25 @@
-"""Merge on the Chat screen: an adapter becomes one model that transformers loads; PEFT is the judge."""
+"""Export on the Chat screen; an adapter becomes one model that transformers loads, with PEFT as the judge."""
 
 import pytest
 import torch
 import transformers
 
+from gpt2tui.export import writing
 from gpt2tui.launch import Launch
 from gpt2tui.tui.chat import models as chat_models
+from gpt2tui.tui.chat.exporting import FORMATS, FormatDialog
 from gpt2tui.tui.chat.models import ModelChoice
 from gpt2tui.tui.widgets.dialogs import TextDialog
 from tests.training.test_starting_weights import loaded_from, their_model, train
 from tests.tui.chat_story import driven, short
 from tests.tui.looking import until
+
+
+async def choose(pilot, number):
+    """Takes the line of that number in the list of formats."""
+    await until(pilot, lambda: isinstance(pilot.app.screen, FormatDialog))
+    await pilot.press(*["down"] * number, "enter")
+    await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
 
 
 def said(app):
@@ -24,26 +33,23 @@ def test_merge_writes_one_model_with_the_logits_of_base_and_adapter(tmp_path, mo
     overrides = ("lora.rank=4", "optimizer.lr=0.05", "training.num_iterations=3", "training.checkpoint_frequency=3")
     run, _ = train(Launch(loaded_from(tmp_path, base, *overrides)))
     adapter = run.checkpoints / "step-00000003"
-    choices = [ModelChoice(str(adapter), "adapted", 3, 1.0), ModelChoice(str(base), "base")]
+    choices = [ModelChoice(str(adapter), "adapted", 3, 1.0)]
     monkeypatch.setattr(chat_models, "saved_models", lambda: list(choices))
 
     async def story(pilot, screen):
         await pilot.press("escape", "x")
-        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
+        await choose(pilot, 0)
         assert pilot.app.screen.query_one("Input").value == "adapted-merged"
         pilot.app.screen.query_one("Input").value = str(base)  # which exists
         await pilot.press("enter")
         assert isinstance(pilot.app.screen, TextDialog)
         pilot.app.screen.query_one("Input").value = str(to)
         await pilot.press("enter")
-        await until(pilot, lambda: "merging" in str(screen.prompt.border_title))
-        await until(pilot, lambda: not screen._merging)
+        await until(pilot, lambda: "exporting" in str(screen.prompt.border_title))
+        await until(pilot, lambda: not screen._exporting)
         assert screen.prompt.border_title == "prompt"
-        assert f"merged into {to}" in said(pilot.app)
+        assert f"exported to {to}" in said(pilot.app)
         assert "transformers" in said(pilot.app)
-        screen.chosen.choose(choices[1])
-        await pilot.press("x")
-        await until(pilot, lambda: "base is a whole model already" in said(pilot.app))
 
     driven(tmp_path, story, load=short())
     tokens = torch.randint(257, (2, 16), generator=torch.Generator().manual_seed(5))
@@ -69,7 +75,7 @@ def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch):
     async def story(pilot, screen):
         monkeypatch.setattr(pilot.app, "show_error", lambda title, message: errors.append((title, message)))
         await pilot.press("escape", "x")
-        await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
+        await choose(pilot, 0)
         pilot.app.screen.query_one("Input").value = str(to)
         await pilot.press("enter")
         await until(pilot, lambda: errors)
@@ -77,13 +83,13 @@ def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch):
 
     driven(tmp_path, story, load=short())
     ((title, message),) = errors
-    assert title == "The adapter was not merged"
+    assert title == "The model was not exported"
     assert "the model that it belongs to" in message
     assert "was not found" in message
     assert not [path for path in tmp_path.iterdir() if "merged" in path.name]
 
 
-def test_live_weights_are_not_merged(tmp_path, monkeypatch):
+def test_live_weights_are_not_exported(tmp_path, monkeypatch):
     live = chat_models.live_weights("a-run", 7)
     monkeypatch.setattr(chat_models, "saved_models", list)
 
@@ -94,3 +100,33 @@ def test_live_weights_are_not_merged(tmp_path, monkeypatch):
         await until(pilot, lambda: "live weights are saved as a checkpoint first" in said(pilot.app))
 
     driven(tmp_path, story, load=short())
+
+
+def test_the_format_is_chosen_and_the_checks_are_shown(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    base, to = tmp_path / "base", tmp_path / "exported"
+    their_model(base)
+    monkeypatch.setattr(chat_models, "saved_models", lambda: [ModelChoice(str(base), "base")])
+    int8 = next(number for number, each in enumerate(FORMATS) if (each.name, each.dtype) == ("onnx", "int8"))
+
+    async def story(pilot, screen):
+        await pilot.press("escape", "x")
+        await choose(pilot, int8)
+        assert pilot.app.screen.query_one("Input").value == "base-onnx"
+        pilot.app.screen.query_one("Input").value = str(to)
+        await pilot.press("enter")
+        await until(pilot, lambda: screen._exporting)
+        await until(pilot, lambda: not screen._exporting)
+        assert f"exported to {to}; verified in onnxruntime" in said(pilot.app)
+        assert "; perplexity per token " in said(pilot.app)
+
+    driven(tmp_path, story, load=short())
+    assert (to / "model.onnx").exists()
+
+
+def test_each_format_has_the_type_and_the_end_of_name_that_it_can_have():
+    for each in FORMATS:
+        assert each.name in writing.MODULES
+        assert each.dtype in writing.STORED_TYPES.get(each.name, ("fp32", "fp16", "bf16"))
+        assert each.suffix == writing.SUFFIXES.get(each.name, "")
+    assert {each.name for each in FORMATS} == set(writing.MODULES)
