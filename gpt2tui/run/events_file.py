@@ -92,8 +92,8 @@ def read_events(path: Path) -> Iterator[Event]:
                 yield event
 
 
-def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25) -> Iterator[Event]:
-    """The events in the file, then each new one as it is written, until `stop` is set.
+def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25, start: int = 0) -> Iterator[Event]:
+    """The events in the file from the offset `start` on, then each new one as it is written, until `stop` is set.
 
     In the order of the file: steps repeat after a `run_started` with an earlier step (see `read_events`). Waits for a
     file that does not exist yet. After `stop`, the rest of the file is still read.
@@ -102,6 +102,7 @@ def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25)
         if stop.wait(poll_seconds):
             return
     with _open(path) as file:
+        file.seek(start)
         rest = b""
         while True:
             last = stop.is_set()

@@ -7,9 +7,9 @@ for event in read_events(run.events_file):
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2tui.run.events import (
     CheckpointSaved,
@@ -24,6 +24,9 @@ from gpt2tui.run.events import (
     Step,
 )
 from gpt2tui.tracking.run_progress import RunProgress
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CAPACITY = 1024  # more than twice the columns of a terminal
 _SAMPLES = 500
@@ -84,11 +87,40 @@ class Series:
         self.last = (x, y)
         self._append(_Bucket(x // self._stride, x, y, x, y, 1, x, y))
         if len(self._buckets) > self._capacity:
-            self._stride *= 2
-            buckets, self._buckets = self._buckets, []
-            for bucket in buckets:
-                bucket.key = bucket.low_x // self._stride
-                self._append(bucket)
+            self._double_stride()
+
+    def _double_stride(self) -> None:
+        self._stride *= 2
+        buckets, self._buckets = self._buckets, []
+        for bucket in buckets:
+            bucket.key = bucket.low_x // self._stride
+            self._append(bucket)
+
+    def add_all(self, xs: "np.ndarray[Any, Any]", ys: "np.ndarray[Any, Any]") -> None:
+        """Adds many points, with the same result as one after the other, but for the rounding of the means."""
+        import numpy as np
+
+        finite = np.isfinite(ys)
+        xs, ys = xs[finite], ys[finite]
+        if not len(xs):
+            return
+        self.last = (int(xs[-1]), float(ys[-1]))
+        while True:
+            keys = xs // self._stride
+            starts = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist()]
+            joined = bool(self._buckets) and self._buckets[-1].key == keys[0]
+            if len(self._buckets) + len(starts) - joined <= self._capacity:
+                break
+            self._double_stride()
+        for start, end in zip(starts, [*starts[1:], len(xs)], strict=True):
+            y = ys[start:end]
+            low, high = start + int(y.argmin()), start + int(y.argmax())
+            self._append(
+                _Bucket(
+                    int(keys[start]), int(xs[low]), float(ys[low]), int(xs[high]), float(ys[high]), end - start,
+                    int(xs[start:end].sum()), float(y.sum()),
+                )
+            )  # fmt: skip
 
     def truncate(self, x: int) -> None:
         """Removes every point after x. The mean of the bucket that is cut is that of the points it keeps."""
@@ -312,6 +344,35 @@ class RunHistory:
             self.peak_memory_bytes = max(memory, self.peak_memory_bytes or 0)
         if self.grad_clip:
             self._clipped.append(event.grad_norm > self.grad_clip)
+
+    def add_steps(self, columns: "Mapping[str, np.ndarray[Any, Any]]") -> None:
+        """Adds the curves of many steps at once, by field of Step; averages and shares need the last ones by `add`."""
+        import numpy as np
+
+        steps, times = columns["step"], columns["time"]
+        if not len(steps):
+            return
+        self.logged += len(steps)
+        if not self._session[0]:
+            self._session = (float(times[0]), 0.0)
+        began, before = self._session
+        self.seconds.add_all(steps, before + np.maximum(0.0, times - began))
+        device, host = columns["device_memory_bytes"], columns["host_memory_bytes"]
+        reserved = columns["device_memory_reserved_bytes"]
+        for series, values in (
+            (self.train_loss, columns["train_loss"]),
+            (self.tokens_seen, columns["tokens_seen"]),
+            (self.learning_rate, columns["learning_rate"]),
+            (self.grad_norm, columns["grad_norm"]),
+            (self.tokens_per_second, columns["tokens_per_second"]),
+            (self.device_memory, device),
+            (self.device_memory_reserved, np.where(np.isnan(device), np.nan, reserved)),
+            (self.host_memory, host),
+        ):
+            series.add_all(steps, values)
+        memory = np.where(np.isnan(device), host, np.fmax(device, reserved))
+        if not np.isnan(memory).all():
+            self.peak_memory_bytes = max(int(np.nanmax(memory)), self.peak_memory_bytes or 0)
 
     def _evaluated(self, event: Evaluated) -> None:
         self.logged += 1

@@ -23,12 +23,12 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.run import checkpoint, query
 from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint
-from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from gpt2tui.run.state import ACTIVE, RunState
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.files import open_regular, runs_folder
 from gpt2tui.tui.history import RunHistory
+from gpt2tui.tui.history_file import history_of, is_long, preview_of
 
 
 @dataclass
@@ -45,8 +45,11 @@ class RunContents:
     problems: list[str] = field(default_factory=list)
 
 
-def read_contents(row: "RunRow") -> RunContents:
-    """Reads the whole run. Raises nothing that a damaged or vanishing folder could cause."""
+def read_contents(row: "RunRow", preview: bool = False) -> RunContents:
+    """Reads the run, with `preview` only some of its steps.
+
+    Raises nothing that a damaged or vanishing folder could cause.
+    """
     run = row.run
     contents = RunContents(run, row.summary, repeat=repeat_command(run))
     try:
@@ -58,8 +61,8 @@ def read_contents(row: "RunRow") -> RunContents:
         contents.info = run.info()
         contents.checkpoints = checkpoint.saved_in(run.checkpoints)
         contents.problems += checkpoint.problems_in(run.checkpoints)
-        for event in read_events(run.events_file):
-            contents.history.add(event)
+        read = preview_of if preview else history_of
+        contents.history = read(run.events_file, contents.history.grad_clip)
     except Gpt2TuiError as error:
         contents.problems.append(str(error))
     except OSError as error:
@@ -85,6 +88,14 @@ class RunRow:
     def value(self, key: str) -> Any:
         """The value of a column or setting, as `query.full_key` returns its key; None where it is not known."""
         return self.settings.get(key) if "." in key else getattr(self.summary, key)
+
+    @property
+    def long(self) -> bool:
+        """Whether reading all of its events takes more than a moment."""
+        try:
+            return is_long(self.run.events_file)
+        except OSError:
+            return False
 
     @property
     def learning_rate(self) -> float | None:
@@ -279,6 +290,8 @@ class ContentsRead(Message):
     folder: Path
     contents: RunContents
     seconds: float
+    complete: bool = True
+    """Whether all of the run has been read, not only a preview of a long one."""
 
 
 class RunReader:
@@ -312,7 +325,8 @@ class RunReader:
                 self._busy.discard("listing")
             self.library.take_rows(message.rows, message.seconds)
         else:
-            self._busy.discard("reading")
+            if message.complete:
+                self._busy.discard("reading")
             self.library.take_contents(message.folder, message.contents, message.seconds)
 
     def worker_failed(self, worker: Worker[Any]) -> None:
@@ -331,6 +345,8 @@ class RunReader:
 
     def _read(self, row: RunRow) -> None:
         started = time.monotonic()
+        if self.library.contents(row) is None and row.long:
+            self._screen.post_message(ContentsRead(row.run.folder, read_contents(row, preview=True), 0.0, False))
         contents = read_contents(row)
         self._screen.post_message(ContentsRead(row.run.folder, contents, time.monotonic() - started))
 

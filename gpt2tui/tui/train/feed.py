@@ -1,7 +1,6 @@
 """Where the Train screen gets its runs from: this process's training by messages, another process's run by its file."""
 
 import asyncio
-import itertools
 import sys
 import threading
 from collections import deque
@@ -15,11 +14,12 @@ from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
 from gpt2tui.run import folder as runs
 from gpt2tui.run.events import Event, RunFailed, RunFinished, RunStarted
-from gpt2tui.run.events_file import follow_events, read_events
+from gpt2tui.run.events_file import follow_events
 from gpt2tui.run.folder import Run, is_of_this_machine
 from gpt2tui.run.state import RunState, state_at_end
 from gpt2tui.system.host_memory import total_bytes
 from gpt2tui.tui.history import RunHistory
+from gpt2tui.tui.history_file import history_of, is_long, preview_of, read_into
 from gpt2tui.tui.train.view import DisplayedRun
 
 ELSEWHERE = "trained by another process"
@@ -139,9 +139,9 @@ class RunSource:
         if not self.view.attached:
             return False, ()
         if loaded is not None:
-            if self.lock.held:
+            if self.lock.held and loaded.complete:
                 loaded.log_line("watch", ELSEWHERE)
-            self.view, self._loading = loaded, False
+            self.view, self._loading = loaded, not loaded.complete
             self._earlier_ending = loaded.history.ending
         return loaded is not None, events
 
@@ -192,9 +192,9 @@ class EventTail:
         self._stop.set()
 
     def drain(self) -> tuple[DisplayedRun | None, list[Event]]:
-        """What the thread has read since the last call: the run with its earlier events, once, and then new events."""
+        """What the thread has read since the last call: the run with its earlier events, and then new events."""
         items = [self._queue.popleft() for _ in range(len(self._queue))]
-        loaded = next((item for item in items if isinstance(item, DisplayedRun)), None)
+        loaded = next((item for item in reversed(items) if isinstance(item, DisplayedRun)), None)
         return loaded, [item for item in items if isinstance(item, Event)]
 
 
@@ -249,29 +249,31 @@ def read_history_before(run: Run, before: float) -> DisplayedRun:
     """The run up to the time `before`, when it was resumed."""
     view = DisplayedRun(run=run)
     if run.events_file.exists():
-        view.add(event for event in read_events(run.events_file) if event.time < before)
+        read_into(view.history, run.events_file, lambda event: view.add((event,)), before=before)
     return view
 
 
 def follow_run(run: Run, stop: threading.Event) -> Iterator[DisplayedRun | Event]:
-    """The run with all events that its file has now, then each new event, until `stop` is set."""
+    """The run with all events that its file has now, then each new event, until `stop` is set.
+
+    Of a long run a preview comes first, which is not `complete`.
+    """
     view = DisplayedRun(attached=True, run=run, waiting="no events yet")
-    count = 0
+    start = 0
     if run.events_file.exists():
-        now = threading.Event()
-        now.set()
-        for event in follow_events(run.events_file, now):
-            if stop.is_set():
-                return
-            view.add((event,))
-            count += 1
+        if is_long(run.events_file):
+            preview = preview_of(run.events_file)
+            yield DisplayedRun(attached=True, run=run, history=preview, complete=False)
+        start = read_into(view.history, run.events_file, lambda event: view.add((event,)), stop.is_set)
+    if stop.is_set():
+        return
     yield view
-    yield from itertools.islice(follow_events(run.events_file, stop), count, None)
+    yield from follow_events(run.events_file, stop, start=start)
 
 
 def read_history(run: Run) -> RunHistory:
     """The curves of a run. Raises OSError when its file cannot be read."""
-    return RunHistory.of(read_events(run.events_file))
+    return history_of(run.events_file)
 
 
 def time_in_file(event: RunStarted) -> float:

@@ -128,6 +128,8 @@ class DisplayedRun:
     """Whether this process trains it now, so that a checkpoint, an evaluation or a sample can be asked for."""
     waiting: str = "waiting for the first step"
     """The text in place of the curves until there are any."""
+    complete: bool = True
+    """Whether all of its events have been read, not only some steps of a long run."""
     version: int = 0
     """The number of changes so far."""
 
