@@ -201,7 +201,7 @@ class Trainer:
         yield run_started(self.run, state, self.corpus, self.preset_name)
         if self.start_from is not None and self.preset.training.eval_frequency:
             with self._counted():  # what the model can do before it learns anything here
-                yield from self._emit_if_memory_allows("evaluating", self._evaluate)
+                yield from self._evaluation()
         if branches or self.start_from is not None:
             state.saved_step = None
             yield from self._save(must=True)  # it can be resumed from now on, without what it began with
