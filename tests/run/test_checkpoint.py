@@ -338,19 +338,17 @@ def test_a_file_that_cannot_be_read_is_damaged_and_an_older_checkpoint_is_used(t
     assert "model.safetensors cannot be read: Input/output error" in chosen.skipped[0]
 
 
-def test_one_that_is_deleted_while_it_is_read_is_looked_for_anew_without_a_word(tmp_path, monkeypatch):
+def test_one_that_is_deleted_while_it_is_read_is_looked_for_anew_without_a_word(tmp_path):
     write(tmp_path, 1, val_loss=1.0)
-    verify = checkpoint.verify
 
     def saved_and_pruned_meanwhile(folder):
         if folder.name == "step-00000001":
             write(tmp_path, 2, val_loss=0.5)
             checkpoint.prune(tmp_path, run_id="abc", keep=1)
-        return verify(folder)
+        return checkpoint.verify(folder)
 
-    monkeypatch.setattr(checkpoint, "verify", saved_and_pruned_meanwhile)
     for choose in (checkpoint.best, checkpoint.newest):
-        chosen = choose(tmp_path)
+        chosen = choose(tmp_path, saved_and_pruned_meanwhile)
         assert (chosen.step, chosen.skipped) == (2, ())
         shutil.rmtree(tmp_path / "step-00000002")
         write(tmp_path, 1, val_loss=1.0)
