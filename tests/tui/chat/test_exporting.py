@@ -15,8 +15,10 @@ from tests.tui.chat_story import driven, short
 from tests.tui.looking import until
 
 
-async def choose(pilot, number):
-    """Takes the line of that number in the list of formats."""
+async def choose(pilot, screen, number):
+    """Once a model is chosen, opens the list of formats and takes the line of that number."""
+    await until(pilot, lambda: screen.chosen.first is not None)
+    await pilot.press("escape", "x")
     await until(pilot, lambda: isinstance(pilot.app.screen, FormatDialog))
     await pilot.press(*["down"] * number, "enter")
     await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
@@ -37,16 +39,14 @@ def test_merge_writes_one_model_with_the_logits_of_base_and_adapter(tmp_path, mo
     monkeypatch.setattr(chat_models, "saved_models", lambda: list(choices))
 
     async def story(pilot, screen):
-        await pilot.press("escape", "x")
-        await choose(pilot, 0)
+        await choose(pilot, screen, 0)
         assert pilot.app.screen.query_one("Input").value == "adapted-merged"
         pilot.app.screen.query_one("Input").value = str(base)  # which exists
         await pilot.press("enter")
         assert isinstance(pilot.app.screen, TextDialog)
         pilot.app.screen.query_one("Input").value = str(to)
         await pilot.press("enter")
-        await until(pilot, lambda: "exporting" in str(screen.prompt.border_title))
-        await until(pilot, lambda: not screen._exporting)
+        await until(pilot, lambda: f"exported to {to}" in said(pilot.app))
         assert screen.prompt.border_title == "prompt"
         assert f"exported to {to}" in said(pilot.app)
         assert "transformers" in said(pilot.app)
@@ -74,8 +74,7 @@ def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch):
 
     async def story(pilot, screen):
         monkeypatch.setattr(pilot.app, "show_error", lambda title, message: errors.append((title, message)))
-        await pilot.press("escape", "x")
-        await choose(pilot, 0)
+        await choose(pilot, screen, 0)
         pilot.app.screen.query_one("Input").value = str(to)
         await pilot.press("enter")
         await until(pilot, lambda: errors)
@@ -110,13 +109,11 @@ def test_the_format_is_chosen_and_the_checks_are_shown(tmp_path, monkeypatch):
     int8 = next(number for number, each in enumerate(FORMATS) if (each.name, each.dtype) == ("onnx", "int8"))
 
     async def story(pilot, screen):
-        await pilot.press("escape", "x")
-        await choose(pilot, int8)
+        await choose(pilot, screen, int8)
         assert pilot.app.screen.query_one("Input").value == "base-onnx"
         pilot.app.screen.query_one("Input").value = str(to)
         await pilot.press("enter")
-        await until(pilot, lambda: screen._exporting)
-        await until(pilot, lambda: not screen._exporting)
+        await until(pilot, lambda: f"exported to {to}" in said(pilot.app))
         assert f"exported to {to}; verified in onnxruntime" in said(pilot.app)
         assert "; perplexity per token " in said(pilot.app)
 
