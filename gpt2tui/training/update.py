@@ -194,6 +194,32 @@ def seed_generator(device: torch.device, seed: int) -> None:
         torch.default_generator.manual_seed(seed)
 
 
+def micro_batch_seed(seed: int, iteration: int, micro_batch: int) -> int:
+    """The seed of what is random in a micro-batch, of 64 bits; micro-batches of a step are counted over all ranks.
+
+    By the mixing function of SplitMix64 (Steele et al. 2014). So a resumed run needs no random state, and a run is the
+    same on any number of ranks.
+    """
+    z = seed
+    for part in (iteration, micro_batch):
+        z = (z + (part + 1) * 0x9E3779B97F4A7C15) & MASK
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+        z ^= z >> 31
+    return z
+
+
+def seed_generator(device: torch.device, seed: int) -> None:
+    """Seeds the generator from which dropout on this device draws; not those of all devices, which takes 20 times as
+    long."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def fresh_update(
     preset: Preset, device: torch.device, precision: Precision, weights: dict[str, Tensor] | None = None
 ) -> Update:
