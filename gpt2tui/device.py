@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import os
 import re
 import shutil
 import time
@@ -33,20 +34,25 @@ def choose_device(asked: str) -> torch.device:
     """The device of `[training] device`, a CUDA device with its index. Raises ResourceError when it is not there."""
     if asked == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", 0)
+            return torch.device("cuda", _local_rank())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if not re.fullmatch(r"cpu|mps|cuda(:\d{1,3})?", asked):
         raise UsageError(f"{asked!r} is not a device; choose auto, cpu, cuda, cuda:0 or mps")
     kind, _, index = asked.partition(":")
     # Before torch reads it, which keeps the index in 8 bits.
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+    if kind == "cuda" and int(index or _local_rank()) >= torch.cuda.device_count():
         raise ResourceError(
             f'the device "{asked}" was asked for, but torch {torch.__version__} sees '
             f'{torch.cuda.device_count()} CUDA devices; use device = "auto", or install a torch built for your GPU'
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ResourceError('the device "mps" was asked for, but this machine has no Metal device; use device = "auto"')
-    return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
+    return torch.device(kind, int(index or _local_rank())) if kind == "cuda" else torch.device(kind)
+
+
+def _local_rank() -> int:
+    """Which of its machine's devices a process of torchrun uses; 0 for a process alone."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def device_name(device: torch.device) -> str:

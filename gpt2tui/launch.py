@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gpt2tui.run.folder import Run
     from gpt2tui.system.terminal_text import Report
     from gpt2tui.tracking.subscriber import Subscriber
+    from gpt2tui.training.distributed import Ranks
     from gpt2tui.training.resuming import SettingChange
     from gpt2tui.training.starting import StartingWeights
     from gpt2tui.training.trainer import Trainer
@@ -116,11 +117,13 @@ def drive(
     controls: Controls,
     report: "Report | None" = None,
     fit_check: FitCheck = "refuse",
+    ranks: "Ranks | None" = None,
 ) -> Generator[Emitted, None, None]:
     """Trains in the run that `opening` gives, in the caller's thread; close the generator to end it early.
 
     Errors of trackers go to `report`, or without it become warnings in the stream. A stop during the preparation ends
-    it without an event. Raises the errors of `Trainer.train` and of the preparation, and before it DoesNotFitError.
+    it without an event. With several `ranks` this is rank 0, and each other one calls `follow`. Raises the errors of
+    `Trainer.train` and of the preparation, and before it DoesNotFitError.
     """
     from gpt2tui.data.token_store import prepare
     from gpt2tui.data.tokenizers import of_model
@@ -138,7 +141,9 @@ def drive(
         corpus = yield from _until_stopped(preparation, controls)
         if corpus is None:
             return
-        trainer = make_trainer(opened, corpus, controls, started)
+        if ranks is not None:
+            _assign(ranks, opened)
+        trainer = make_trainer(opened, corpus, controls, started, ranks)
         yield from _until_stopped(trainer.prepare(), controls)
         if controls.stopping:
             return
@@ -160,6 +165,60 @@ def drive(
             with contextlib.suppress(Exception):
                 subscribers.close()
         yield from _warnings(reports)
+
+
+def _assign(ranks: "Ranks", opened: OpenedRun) -> None:
+    """Tells the other ranks what is trained, when its data is prepared."""
+    from gpt2tui.device import choose_device
+
+    preset, saved = opened.loaded.preset, opened.resume_from
+    ranks.assign(
+        {
+            "run": str(opened.run.folder.absolute()),
+            "preset": preset.model_dump_json(),
+            "checkpoint": None if saved is None else str(saved.folder.absolute()),
+        },
+        preset.rank_timeout,
+        on_gpu=choose_device(preset.training.device).type == "cuda",
+    )
+
+
+def follow(ranks: "Ranks", controls: Controls, ready: Callable[[], None]) -> int:
+    """Takes part, as a rank other than 0, in the run that rank 0 trains with `drive`; returns its exit code.
+
+    Writes nothing but the cache of the corpus. `ready` is called before the first step. `controls` only carry a signal
+    to rank 0. Raises the errors of `Trainer.train`, and LostRankError when another rank has failed.
+    """
+    from gpt2tui.data.token_store import prepare
+    from gpt2tui.data.tokenizers import of_model
+    from gpt2tui.preset.files import LoadedPreset
+    from gpt2tui.preset.schema import Preset
+    from gpt2tui.run.folder import Run
+    from gpt2tui.run.manifest import inspect
+    from gpt2tui.system.files import cache_folder
+    from gpt2tui.training.preparation import prepare as prepare_state
+    from gpt2tui.training.starting import resolve
+    from gpt2tui.training.taking_part import take_part
+
+    assignment = ranks.assignment()
+    loaded = LoadedPreset("", Preset.model_validate_json(assignment["preset"]), ())
+    saved = None if assignment["checkpoint"] is None else inspect(Path(assignment["checkpoint"]))
+    start_from = resolve(loaded)[1] if saved is None else None
+    opened = OpenedRun(Run(Path(assignment["run"])), loaded, saved, start_from=start_from)
+    weights = opened.tokenizer_folder()
+    corpus = _result_of(prepare(loaded.preset, cache_folder(), None if weights is None else of_model(weights)))
+    preset = loaded.preset.with_vocab_size(loaded.preset.model.vocab_size or corpus.tokenizer.vocab_size)
+    state = _result_of(prepare_state(opened.run, preset, corpus, saved, start_from, ranks))
+    ready()
+    return take_part(state, corpus, ranks, controls)
+
+
+def _result_of(preparation: "Generator[StageProgress, None, Prepared]") -> Prepared:
+    while True:
+        try:
+            next(preparation)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def _until_stopped(
@@ -199,26 +258,49 @@ def _warnings(reports: list[str]) -> Iterator[Warned]:
 
 
 def refuse_several_processes() -> None:
-    """Raises UsageError under torchrun with several processes, each of which would train the same run by itself."""
+    """Raises UsageError under torchrun with several processes, for what does not divide a run among them."""
     world_size = os.environ.get("WORLD_SIZE", "1")
     if world_size.isdecimal() and int(world_size) > 1:
         raise UsageError(
-            f"gpt2tui trains on one device, and torchrun started {world_size} processes (WORLD_SIZE), each of which "
-            "would train the whole run; start it without torchrun"
+            f"torchrun started {world_size} processes (WORLD_SIZE), which only gpt2tui train and gpt2tui --headless "
+            "share among them; start this without torchrun"
         )
 
 
+def check_ranks(preset: "Preset", world_size: int) -> None:
+    """Raises UsageError when a step of this preset cannot be divided among so many ranks."""
+    accumulation = preset.training.gradient_accumulation
+    if accumulation % world_size == 0:
+        return
+    more = -(-accumulation // world_size) * world_size
+    sequences = preset.training.batch_size * accumulation
+    same = next((n for n in range(world_size, sequences + 1, world_size) if sequences % n == 0), None)
+    instead = f"training.gradient_accumulation = {more}"
+    if same is not None:
+        instead = (
+            f"training.gradient_accumulation = {same} and training.batch_size = {sequences // same}, which train the "
+            "same"
+        )
+    raise UsageError(
+        f"training.gradient_accumulation = {accumulation} micro-batches cannot be divided among {world_size} ranks; "
+        f"set {instead}"
+    )
+
+
 @contextlib.contextmanager
-def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None = None) -> Iterator[OpenedRun]:
+def new_run(
+    loaded: "LoadedPreset", folder: Path | None = None, name: str | None = None, ranks: "Ranks | None" = None
+) -> Iterator[OpenedRun]:
     """A new run folder, locked; it is removed again if training never begins.
 
     Without a `folder` it is a new one in the runs folder, whose name ends in `name`, or else the preset's.
-    Raises UsageError under torchrun and for a name that no folder can have.
+    Raises UsageError for a name that no folder can have, and under torchrun without `ranks` or where these cannot
+    divide the preset's steps.
     """
     from gpt2tui.run import folder as runs
     from gpt2tui.training.starting import resolve
 
-    refuse_several_processes()
+    _check_processes(loaded.preset, ranks)
     if name is not None:
         runs.check_name(name)
     check_device(loaded.preset)
@@ -227,6 +309,13 @@ def new_run(loaded: "LoadedPreset", folder: Path | None = None, name: str | None
     run = runs.create(name or loaded.name, folder)
     with _begun(run):
         yield OpenedRun(run, loaded, notices=start_from.notices if start_from else (), start_from=start_from)
+
+
+def _check_processes(preset: "Preset", ranks: "Ranks | None") -> None:
+    if ranks is None:
+        refuse_several_processes()
+    else:
+        check_ranks(preset, ranks.world_size)
 
 
 @contextlib.contextmanager
@@ -275,13 +364,14 @@ def resumed_run(
     *,
     resume_from: "Checkpoint | None" = None,
     branch: Path | None = None,
+    ranks: "Ranks | None" = None,
 ) -> Iterator[OpenedRun]:
     """A locked run to resume, with its preset changed by layers and overrides.
 
     It continues from `resume_from` as that was, or from its newest valid checkpoint with the changes since then. With
     `branch` it stays as it is, and a new run in that folder continues. A run that ended before its first checkpoint
-    starts again at step 0. Raises RunLockedError, PresetError, UsageError under torchrun and for a branch of nothing,
-    and CheckpointError when no saved checkpoint is valid or the changed preset no longer fits.
+    starts again at step 0. Raises RunLockedError, PresetError, UsageError as `new_run` does and for a branch of
+    nothing, and CheckpointError when no saved checkpoint is valid or the changed preset no longer fits.
     """
     from gpt2tui.preset.files import load_frozen
     from gpt2tui.run import checkpoint
@@ -289,7 +379,6 @@ def resumed_run(
     from gpt2tui.training.resuming import rate_jump, resumed_preset
     from gpt2tui.training.starting import resolve
 
-    refuse_several_processes()
     with contextlib.ExitStack() as stack:
         if branch is None:
             stack.enter_context(runs.locked(run))
@@ -308,6 +397,7 @@ def resumed_run(
                 f"--set model.init_from={run.name}"
             )
         resumed = resumed_preset(run, saved, layers, overrides, newest=resume_from is None)
+        _check_processes(resumed.loaded.preset, ranks)
         check_device(resumed.loaded.preset)
         if learning_rate_factor is None and resume_from is None:
             learning_rate_factor = _changed_factor(run, saved)
@@ -334,7 +424,11 @@ def _changed_factor(run: "Run", saved: "Checkpoint | None") -> float | None:
 
 
 def make_trainer(
-    opened: OpenedRun, corpus: "TokenizedCorpus", controls: Controls, prepared_since: float | None = None
+    opened: OpenedRun,
+    corpus: "TokenizedCorpus",
+    controls: Controls,
+    prepared_since: float | None = None,
+    ranks: "Ranks | None" = None,
 ) -> "Trainer":
     """The trainer of an opened run and its prepared corpus; a time budget counts from `prepared_since`."""
     from gpt2tui.run import folder as runs
@@ -354,6 +448,7 @@ def make_trainer(
         notices=opened.notices,
         prepared_since=prepared_since,
         start_from=opened.start_from,
+        ranks=ranks,
     )
 
 

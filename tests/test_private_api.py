@@ -19,6 +19,11 @@ ROOT = Path(__file__).parent.parent
 OURS = {"gpt2tui"}
 PINNED = {
     # (module, name): (owner, distribution, why no public way does it)
+    ("gpt2tui.training.distributed", "_get_backend"): (
+        "torch.distributed:ProcessGroup",
+        "torch",
+        "abort() of a backend closes connections that another rank waits on; destroy_process_group waits for it first",
+    ),
     ("gpt2tui.tui.app", "_handle_exception"): (
         "textual.app:App",
         "textual",

@@ -94,6 +94,12 @@ def add_training_options(parser: Parser) -> None:
         help="resolve and validate the preset, check its data and estimate its cost, without training",
     )
     parser.add_argument(
+        "--ranks",
+        type=_count,
+        metavar="N",
+        help="with --dry-run: the share of each of N processes of torchrun, and what they send each other",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="train although the estimate says that memory or the disk is too small"
     )
     parser.add_argument("--toml", action="store_true", help="with --dry-run: print every setting too, as TOML")
@@ -193,6 +199,10 @@ def check_training(parser: argparse.ArgumentParser, options: argparse.Namespace)
     _check_sweep(parser, options)
     if options.json and not (options.dry_run or options.sweep or options.seeds or options.resume):
         parser.error("--json without a command needs --dry-run or a sweep; for training use --log-format jsonl")
+    if options.ranks and (not options.dry_run or options.sweep or options.seeds):
+        parser.error(
+            "--ranks needs --dry-run of a single run; to train on several: torchrun --nproc-per-node=N -m gpt2tui"
+        )
     if options.toml and not options.dry_run:
         parser.error("--toml needs --dry-run; gpt2tui presets show PRESET prints a preset as TOML")
     if options.log_format and not options.headless:

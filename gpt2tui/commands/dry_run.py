@@ -1,6 +1,7 @@
 """`gpt2tui train --dry-run`: checks a preset and its data and estimates its cost, without training."""
 
 import argparse
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gpt2tui.commands.sweep import plan
@@ -10,6 +11,7 @@ from gpt2tui.data.corpus_check import check_vocabulary
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE, DataState, check_data
 from gpt2tui.device import Precision, choose_device, choose_precision
 from gpt2tui.estimate import Estimate, approximate_duration, as_dict, estimate, report_lines
+from gpt2tui.launch import check_ranks
 from gpt2tui.memory_advice import change_of
 from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.preset.starting_weights import local_folder
@@ -17,6 +19,7 @@ from gpt2tui.run import folder as runs
 from gpt2tui.system.device_speed import DeviceSpeed, measure
 from gpt2tui.system.numbers import byte_size, compact, counted
 from gpt2tui.system.terminal_text import sanitize
+from gpt2tui.training.rank_costs import rank_costs, rank_lines
 from gpt2tui.training.resuming import resumed_preset
 
 if TYPE_CHECKING:
@@ -27,7 +30,11 @@ def dry_run(options: argparse.Namespace) -> int:
     """Prints the state of the data and the estimated cost, with --toml after all settings. Writes no file."""
     loaded = _loaded(options)
     preset = loaded.preset
-    costs, data, known = _costs(loaded, {})
+    ranks = options.ranks
+    if ranks:
+        check_ranks(preset, ranks)
+    costs, data, known = _costs(loaded, {}, ranks or 1)
+    shares = rank_costs(preset, costs, ranks) if ranks else None
     vocab_size = known or ASSUMED_CHAR_VOCAB_SIZE
     if options.json:
         print_json(
@@ -36,6 +43,7 @@ def dry_run(options: argparse.Namespace) -> int:
                 "layers": [str(path) for path in loaded.layers],
                 "resolved": preset.model_dump(),
                 "estimate": as_dict(costs),
+                "ranks": None if shares is None else {**asdict(shares), "traffic_bytes": shares.traffic_bytes},
                 "vocab_size": vocab_size,
                 "vocab_size_is_exact": known is not None,
                 "data": vars(data),
@@ -54,6 +62,8 @@ def dry_run(options: argparse.Namespace) -> int:
         print(line)
     if costs.is_too_large:
         print(f"too large?  {byte_size(costs.memory_free_bytes or 0)} of memory are free; {change_of(preset, costs)}")
+    for line in [] if shares is None else rank_lines(shares):
+        print(line)
     if known is None:
         print(f"            assuming {ASSUMED_CHAR_VOCAB_SIZE} characters, because the corpus is not read yet")
     return 0
@@ -94,7 +104,7 @@ def dry_run_sweep(options: argparse.Namespace) -> int:
 
 
 def _costs(
-    loaded: LoadedPreset, speeds: "dict[tuple[torch.device, Precision], DeviceSpeed]"
+    loaded: LoadedPreset, speeds: "dict[tuple[torch.device, Precision], DeviceSpeed]", ranks: int = 1
 ) -> tuple[Estimate, DataState, int | None]:
     """The estimate of a run, the state of its data, and its vocabulary where that is known; `speeds` are kept."""
     preset = loaded.preset
@@ -111,6 +121,7 @@ def _costs(
         vocab_size=known or ASSUMED_CHAR_VOCAB_SIZE,
         train_tokens=data.train_tokens,
         device=speeds[device, precision],
+        world_size=ranks,
     )
     return costs, data, known
 

@@ -23,8 +23,10 @@ class StopSignals:
     Until `training` is set there is nothing to save, and a signal raises Interrupted.
     """
 
-    def __init__(self, controls: Controls) -> None:
+    def __init__(self, controls: Controls, *, silent: bool = False) -> None:
+        """`silent`: the run says so itself when it stops, as one of several ranks does."""
         self.controls = controls
+        self.silent = silent
         self.training = False
         self.received: int | None = None
 
@@ -51,7 +53,8 @@ class StopSignals:
             raise Interrupted(128 + number)
         if self.received is None:
             self.received = number
-            self.controls.stop()
-            print_on_stderr(
-                "\ngpt2tui: stopping after this step, then saving a checkpoint; press Ctrl-C again to stop at once"
-            )
+            self.controls.stop(number)
+            if not self.silent:
+                print_on_stderr(
+                    "\ngpt2tui: stopping after this step, then saving a checkpoint; press Ctrl-C again to stop at once"
+                )

@@ -217,14 +217,18 @@ def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def open_batches(corpus: TokenizedCorpus, table: TrainingTable) -> Batches | StreamBatches:
-    """The batches of a run over a corpus; with streaming, from the start of the corpus."""
+def open_batches(
+    corpus: TokenizedCorpus, table: TrainingTable, rank: int = 0, world_size: int = 1
+) -> Batches | StreamBatches:
+    """A rank's batches of a run over a corpus; with streaming, from the start of the corpus."""
     if corpus.streaming:
         return StreamBatches(
             corpus.stream(),
             batch_size=table.batch_size,
             gradient_accumulation=table.gradient_accumulation,
             sequence_length=table.sequence_length,
+            rank=rank,
+            world_size=world_size,
         )
     return Batches(
         corpus.train,
@@ -232,5 +236,7 @@ def open_batches(corpus: TokenizedCorpus, table: TrainingTable) -> Batches | Str
         batch_size=table.batch_size,
         gradient_accumulation=table.gradient_accumulation,
         sequence_length=table.sequence_length,
+        rank=rank,
+        world_size=world_size,
         mask=corpus.train_mask,
     )

@@ -1,6 +1,7 @@
 """The windows with the highest loss among those of an evaluation, and what the model expected in them."""
 
 import heapq
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.run.worst_passages import MOST, Passage
 
 DIGITS = 4
+Window = tuple[float, int, list[int], list[bool]]
 
 
 class WorstWindows:
@@ -23,7 +25,7 @@ class WorstWindows:
         self._most = most
         self._seen = 0
         # The heap's root is the lowest; of equal losses the later window, which goes first.
-        self._heap: list[tuple[float, int, list[int], list[bool]]] = []
+        self._heap: list[Window] = []
 
     def add(self, inputs: Tensor, targets: Tensor, losses: Tensor) -> None:
         """`inputs`, `targets` and `losses` (B, T) of a batch; a target of -1 does not count."""
@@ -39,6 +41,16 @@ class WorstWindows:
             heapq.heappush(self._heap, (mean, -self._seen, tokens, [False, *counted[:end]]))
             if len(self._heap) > self._most:
                 heapq.heappop(self._heap)
+
+    @property
+    def kept(self) -> list[Window]:
+        """Each window's mean loss, its place, negative, its tokens, and which of them count."""
+        return list(self._heap)
+
+    def add_those_of_others(self, found: Sequence[Sequence[Window]]) -> None:
+        """Adds the windows that other ranks have kept."""
+        self._heap = heapq.nlargest(self._most, [*self._heap, *itertools.chain.from_iterable(found)])
+        heapq.heapify(self._heap)
 
     def passages(self, model: GPT2, tokenizer: Tokenizer, precision: Precision) -> list[Passage]:
         """The windows, the highest loss first, with the loss of each token and what the model expected."""

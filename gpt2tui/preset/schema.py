@@ -299,6 +299,16 @@ class EvaluationTable(Table):
         return found
 
 
+class DistributedTable(Table):
+    """Several devices that train one run, started by torchrun; without torchrun it has no effect."""
+
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How the network is spread over the devices. ddp: each has all of it, and they exchange gradients. auto is ddp."""
+
+    timeout: float = Field(default=600.0, ge=1.0, le=86_400.0, json_schema_extra={"unit": "seconds"})
+    """How long the devices wait for one that does not answer, before the run ends on all of them."""
+
+
 class SamplingTable(Table):
     """The sample texts during training, and the defaults of `gpt2tui sample` and the chat."""
 
@@ -372,6 +382,7 @@ class Preset(Table):
     training: TrainingTable = TrainingTable()
     lora: LoraTable | None = None
     evaluation: EvaluationTable | None = None
+    distributed: DistributedTable | None = None
     sampling: SamplingTable = SamplingTable()
     tracking: TrackingTable = TrackingTable()
 
@@ -402,6 +413,11 @@ class Preset(Table):
         """The number of parameters where the preset determines it; None for `char`, where the corpus does."""
         size = self.known_vocab_size
         return self.with_vocab_size(size).model.parameter_count() if size else None
+
+    @property
+    def rank_timeout(self) -> float:
+        """How long ranks wait for each other, in seconds."""
+        return (self.distributed or DistributedTable()).timeout
 
     def with_vocab_size(self, vocab_size: int) -> "Preset":
         """The preset with the vocabulary size filled in, as a run stores it."""

@@ -260,10 +260,31 @@ def _session(command: Sequence[str], choices: Mapping[str, Any]) -> dict[str, An
     return {
         "command": [without_home(word) for word in command],
         "platform": platform.platform(),
+        **({"torchrun": job} if (job := torchrun_job()) else {}),
         **choices,
         "git_commit": _git_commit(),
         "versions": {"gpt2tui": version.__version__, "python": platform.python_version(), **_versions()},
     }
+
+
+def torchrun_job() -> str | None:
+    """The id of the torchrun that started this process, the same in all its restarts; None without one."""
+    job = os.environ.get("TORCHELASTIC_RUN_ID")
+    return None if job in (None, "", "none") else job
+
+
+def of_torchrun(job: str) -> Run | None:
+    """The run that was begun or resumed last under a torchrun, in the runs folder; None if there is none."""
+
+    def last_job(run: Run) -> Any:
+        with contextlib.suppress(CheckpointError):
+            info = run.info()
+            sessions = info.get("sessions")
+            session = sessions[-1] if isinstance(sessions, list) and sessions else info
+            return session.get("torchrun") if isinstance(session, dict) else None
+        return None
+
+    return max((run for run in all_runs() if last_job(run) == job), key=started, default=None)
 
 
 def this_process(run_id: str) -> dict[str, Any]:

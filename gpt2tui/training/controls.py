@@ -45,6 +45,8 @@ class Controls:
 
     def __init__(self) -> None:
         self._stop = False
+        self.stop_signal = 0
+        """The number of the signal that asked to stop, on this rank; 0 where none did."""
         self._paused = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._requests: deque[Request] = deque()
@@ -52,8 +54,9 @@ class Controls:
         self._factors: deque[float] = deque()
         self._ended = False
 
-    def stop(self) -> None:
+    def stop(self, signal_number: int = 0) -> None:
         """Finish the step, save a checkpoint and end the run."""
+        self.stop_signal = self.stop_signal or signal_number
         self._stop = True
         self._wake.put(None)
 

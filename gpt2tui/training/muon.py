@@ -80,6 +80,9 @@ class Muon(torch.optim.Muon):
     orthogonalised by itself as Jordan et al. recommend; and matrices of one shape are orthogonalised together.
     """
 
+    orthogonalize: Callable[[Tensor, torch.dtype], Tensor] = staticmethod(orthogonalize)
+    """(n, rows, columns), type of the products -> (n, rows, columns); several ranks divide the matrices."""
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient; `closure` is ignored.
@@ -96,7 +99,7 @@ class Muon(torch.optim.Muon):
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
                 stack = torch.stack(updates) if len(matrices) > 1 else updates[0].unsqueeze(0)
-                stack = orthogonalize(stack, product_dtype(stack.device))
+                stack = self.orthogonalize(stack, product_dtype(stack.device))
                 stack = stack if found_inf is None else stack * moves
                 for matrix, update in zip(matrices, stack.unbind(), strict=True):
                     matrix.weight.mul_(1 - group["lr"] * group["weight_decay"] * moves)

@@ -27,7 +27,9 @@ from gpt2tui.run.events import STOP_RULES, Event, NumIterationsChanged, RunStart
 from gpt2tui.run.model_lookup import ADAPTER
 from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
+from gpt2tui.training.distributed import Ranks
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
+from gpt2tui.training.parallel import replicate
 from gpt2tui.training.preflight import try_shapes
 from gpt2tui.training.starting import StartingWeights
 from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
@@ -41,20 +43,22 @@ def prepare(
     corpus: TokenizedCorpus,
     resume_from: Checkpoint | None = None,
     start_from: StartingWeights | None = None,
+    ranks: Ranks | None = None,
 ) -> Generator[StageProgress, None, TrainingState]:
     """Yields its progress and returns the state for the first step, compiled if the preset says so.
 
-    Changes nothing in the run folder. Call it in the training thread. Raises CheckpointError or DataError when the
-    checkpoint does not fit.
+    Changes nothing in the run folder. With several `ranks` each calls it, and has its share of the batches. Call it in
+    the training thread. Raises CheckpointError or DataError when the checkpoint does not fit.
     """
     yield StageProgress("building the network")
+    ranks = ranks or Ranks()
     device = choose_device(preset.training.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # CUDA streams and events belong to the thread's device
     if resume_from:
-        state = yield from _resumed(run, preset, corpus, device, resume_from)
+        state = yield from _resumed(run, preset, corpus, device, resume_from, ranks)
     else:
-        state = yield from _new(preset, corpus, device, start_from)
+        state = yield from _new(preset, corpus, device, start_from, ranks)
     notices = [*state.notices, *corpus.notices]
     if state.stop_rule is not None:
         rule = f"training.{state.stop_rule}"
@@ -70,7 +74,11 @@ def prepare(
 
 
 def _new(
-    preset: Preset, corpus: TokenizedCorpus, device: torch.device, start_from: StartingWeights | None
+    preset: Preset,
+    corpus: TokenizedCorpus,
+    device: torch.device,
+    start_from: StartingWeights | None,
+    ranks: Ranks,
 ) -> Generator[StageProgress, None, TrainingState]:
     """The state of a new run. Raises CheckpointError when the weights that it starts from do not fit."""
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
@@ -80,9 +88,11 @@ def _new(
     tried = _is_worth_a_trial(preset, device)
     weights = None if start_from is None else load_weights(start_from.folder, preset)
     update = fresh_update(preset, device, precision, weights)
-    origin, batches = None if start_from is None else start_from.origin, open_batches(corpus, preset.training)
+    origin = None if start_from is None else start_from.origin
+    batches = open_batches(corpus, preset.training, ranks.rank, ranks.world_size)
     state = TrainingState(preset, device, precision, reason, batches, update, origin=origin, time_budget=time_budget)
     yield from _try_first_steps(state, corpus, tried)
+    replicate(update, ranks)
     return state
 
 
@@ -127,7 +137,12 @@ def load_weights(folder: Path, preset: Preset) -> dict[str, Tensor]:
 
 
 def _resumed(
-    run: runs.Run, preset: Preset, corpus: TokenizedCorpus, device: torch.device, saved: Checkpoint
+    run: runs.Run,
+    preset: Preset,
+    corpus: TokenizedCorpus,
+    device: torch.device,
+    saved: Checkpoint,
+    ranks: Ranks,
 ) -> Generator[StageProgress, None, TrainingState]:
     """The state stored in a checkpoint. Raises CheckpointError or DataError when it does not fit."""
     numbers = read_trainer_json(saved)
@@ -137,7 +152,7 @@ def _resumed(
         preset = preset.with_training(time_budget=0.0)
     precision, reason = choose_precision(preset, device), precision_reason(preset, device)
     tried = _is_worth_a_trial(preset, device)
-    batches = open_batches(corpus, preset.training)
+    batches = open_batches(corpus, preset.training, ranks.rank, ranks.world_size)
     if numbers["data_fingerprint"] != corpus.fingerprint:
         raise DataError(
             f"the corpus {preset.data.source} has changed since the run {run.name} began; "
@@ -170,6 +185,7 @@ def _resumed(
         saved_step=saved.step,
     )
     yield from _try_first_steps(state, corpus, tried)  # before the moments are there, which it would change
+    replicate(update, ranks)
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
     notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
     restore_training_state(tensors, update.optimizers)

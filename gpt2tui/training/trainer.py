@@ -20,7 +20,7 @@ from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
 from gpt2tui.device import Mark, is_out_of_memory, time_mark
 from gpt2tui.errors import DivergedError, Gpt2TuiError, ResourceError, first_line
 from gpt2tui.evaluation.completions import continuation_scores
-from gpt2tui.evaluation.validation import corpus_validation_loss
+from gpt2tui.evaluation.validation import ValidationLoss, corpus_validation_loss
 from gpt2tui.evaluation.worst_windows import WorstWindows
 from gpt2tui.generation import TextModel
 from gpt2tui.model.gpt2 import GPT2
@@ -43,8 +43,10 @@ from gpt2tui.run.events import (
 )
 from gpt2tui.run.worst_passages import WorstPassages, write_worst_passages
 from gpt2tui.training.controls import Controls, Decision
+from gpt2tui.training.distributed import Ranks, signal_name
 from gpt2tui.training.failures import expected_failure
 from gpt2tui.training.live_copy import copy_weights
+from gpt2tui.training.parallel import divided_validation_loss
 from gpt2tui.training.preparation import (
     change_num_iterations,
     prepare,
@@ -68,7 +70,8 @@ class Trainer:
     `preset` must have its vocab_size filled in; the caller holds the run's lock. With `resume_from` in another run's
     folder it is a branch. `learning_rate_factor`, unless it is None, replaces the factor stored in the checkpoint,
     which multiplies the schedule. `changes` and `notices` are what to record of a resume. A new run begins with random
-    weights or with those of `start_from`. A time budget counts from `prepared_since`, by time.monotonic().
+    weights or with those of `start_from`. A time budget counts from `prepared_since`, by time.monotonic(). With several
+    `ranks` this is rank 0, and the others do what it tells them (`launch.follow`).
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Trainer:
         notices: Sequence[str] = (),
         prepared_since: float | None = None,
         start_from: StartingWeights | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.run = run
         self.corpus = corpus
@@ -98,6 +102,7 @@ class Trainer:
         self.notices = notices
         self._prepared_since = time.monotonic() if prepared_since is None else prepared_since
         self.start_from = start_from
+        self.ranks = ranks or Ranks()
         self.saver = Saver(
             run.checkpoints,
             keep=preset.training.keep_checkpoints,
@@ -142,7 +147,7 @@ class Trainer:
         """
         try:
             self._prepared = yield from prepare(
-                self.run, self._requested_preset, self.corpus, self.resume_from, self.start_from
+                self.run, self._requested_preset, self.corpus, self.resume_from, self.start_from, self.ranks
             )
         except Exception as error:
             failure = expected_failure(error, self.run, self._requested_preset, self.corpus, None)
@@ -193,7 +198,7 @@ class Trainer:
             write_resumed_run(self.run, state, self.command)
             aside = set_later_checkpoints_aside(self.run, state.step)
         self._state = state
-        self._meter = StepMeter(state.preset, state.device, state.precision)
+        self._meter = StepMeter(state.preset, state.device, state.precision, self.ranks)
         self._session_start = time.monotonic() - state.seconds
         if state.time_budget is not None:
             state.time_budget.add_preparation(time.monotonic() - self._prepared_since - state.trial_seconds)
@@ -247,6 +252,7 @@ class Trainer:
 
     def _fail(self, error: BaseException) -> Generator[Event, None, NoReturn]:
         """Yields the last events, then raises the error, as an expected failure with advice if it is one."""
+        error = self.ranks.explained(error)
         if isinstance(error, DivergedError):
             yield from self._wait_for_checkpoint()  # which the advice may name
         failure = expected_failure(error, self.run, self._requested_preset, self.corpus, self._state)
@@ -276,19 +282,31 @@ class Trainer:
 
     # ---- one step
 
-    def _take_step(self) -> Iterator[Step]:
+    def _take_step(self) -> Iterator[Step | Warned]:
         """Updates the weights; yields the Step whose metrics have arrived: on CUDA the previous one."""
         state = self.state
         state.val_loss = None
         if self._pending is None:
             self._meter.start()
-        result = state.update.begin(state.batches.micro_batches(self.step), self.step, state.next_learning_rate_factor)
+        factor = state.next_learning_rate_factor
+        self.ranks.tell("step", factor)
+        result = state.update.begin(state.batches.micro_batches(self.step), self.step, factor)
         state.step += 1
+        yield from self._exchange()
         previous, self._pending = self._pending, (self.step, result, time_mark(state.device))
         if previous is not None:
             yield self._step_event(*previous)
         if not state.update.async_metrics:
             yield from self._emit_pending_step()
+
+    def _exchange(self) -> Iterator[Warned]:
+        """Learns the memory of all ranks, and stops where one of them has got a signal to."""
+        before = self.ranks.stopped_by
+        self._meter.exchange(self.controls.stop_signal)
+        if before is None and self.ranks.stopped_by is not None:
+            rank, number = self.ranks.stopped_by
+            self.controls.stop()
+            yield Warned(message=f"rank {rank} got {signal_name(number)}: the run stops and saves a checkpoint")
 
     def _emit_pending_step(self) -> Iterator[Step]:
         """The Step that has no event yet, if there is one. Raises DivergedError."""
@@ -357,6 +375,8 @@ class Trainer:
                 yield from self._emit_pending_step()
                 yield Paused(step=self.step)
             self.controls.wait(0.5)
+            self.ranks.tell("wait")
+            yield from self._exchange()
         if paused:
             yield from self._saved_events(self.saver.wait())
             yield Resumed(step=self.step)
@@ -430,25 +450,20 @@ class Trainer:
     def _evaluate(self, whole: bool = False, scheduled: bool = True) -> Evaluated | None:
         """The loss over the fixed validation sample, or over the whole validation text; None after a stop."""
         started = time.perf_counter()
-        training, precision, windows = self.preset.training, self.state.precision, WorstWindows()
+        windows = WorstWindows()
         wanted = set() if self.preset.evaluation is None else set(self.preset.evaluation.metrics)
-        loss = corpus_validation_loss(
-            self.model,
-            self.corpus,
-            training,
-            precision,
-            lambda: self.controls.stopping,
-            whole,
-            with_accuracy="accuracy" in wanted,
-            observer=windows,
-        )
+        loss = self._validation_loss(whole, "accuracy" in wanted, windows)
         if loss is None:
             return None
         self._worst = windows
         metrics = {} if loss.accuracy is None else {"accuracy": loss.accuracy}
         if of_text := wanted - {"accuracy"}:
             metrics |= continuation_scores(
-                self._text_model(), self.corpus.validation, precision, of_text, lambda: self.controls.stopping
+                self._text_model(),
+                self.corpus.validation,
+                self.state.precision,
+                of_text,
+                lambda: self.controls.stopping,
             )
         if self.state.time_budget is not None and not whole:
             share = max(1.0, len(self.corpus.validation) / max(loss.tokens, 1))
@@ -471,6 +486,24 @@ class Trainer:
     def _text_model(self) -> TextModel:
         length = self.preset.training.sequence_length
         return TextModel(self.model, self.corpus.tokenizer, self.run.name, length, template=self.corpus.template)
+
+    def _validation_loss(self, whole: bool, with_accuracy: bool, windows: WorstWindows) -> ValidationLoss | None:
+        state, preset = self.state, self.preset
+        if self.ranks.world_size > 1:
+            self.ranks.tell("evaluate", whole)
+            return divided_validation_loss(
+                state.update, self.corpus, preset, self.ranks, lambda: self.controls.stopping, whole, windows
+            )
+        return corpus_validation_loss(
+            self.model,
+            self.corpus,
+            preset.training,
+            state.precision,
+            lambda: self.controls.stopping,
+            whole,
+            with_accuracy=with_accuracy,
+            observer=windows,
+        )
 
     def _sample(self) -> Sampled | None:
         """A text after the preset's prompt; None after a stop."""

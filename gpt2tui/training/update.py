@@ -16,6 +16,7 @@ from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.lora import add_adapters, scale_of
 from gpt2tui.model.nf4 import quantize_matrices
 from gpt2tui.preset.schema import Preset
+from gpt2tui.training.distributed import Ranks
 from gpt2tui.training.optimizers import Optimizers
 
 MASK = 2**64 - 1
@@ -79,6 +80,8 @@ class Update:
         """(inputs, targets) -> mean loss: the network itself, or its compiled or wrapped form."""
         self.no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         """The context for every micro-batch of a step but the last, so that ranks exchange gradients once per step."""
+        self.ranks = Ranks()
+        """The processes that share the micro-batches of a step."""
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.async_metrics = device.type == "cuda"
         """Whether the caller should begin the next update before it reads metrics, so that the device never idles."""
@@ -128,19 +131,24 @@ class Update:
             self.scaler = torch.amp.GradScaler(self.device.type)
 
     def _forward_backward(self, micro_batches: Sequence[tuple[Tensor, Tensor]], iteration: int) -> Tensor:
-        """Accumulates the gradient of the step's mean loss; returns that loss, a scalar."""
+        """Accumulates the gradient of the step's mean loss over all ranks; returns that loss, a scalar.
+
+        Several ranks take the mean of their gradients, so each of their losses is multiplied by the number of ranks.
+        """
         counts = [int((targets >= 0).sum()) for _, targets in micro_batches]
+        (counted,) = self.ranks.sums(sum(counts))
+        first, world_size = self.ranks.rank * len(counts), self.ranks.world_size
         total = torch.zeros((), device=self.device)
         for number, ((inputs, targets), count) in enumerate(zip(micro_batches, counts, strict=True), start=1):
-            divisor = sum(counts) / count if count else math.inf  # total / divisor is this micro-batch's part
-            seed_generator(self.device, micro_batch_seed(self.seed, iteration, number - 1))
+            divisor = counted / (count * world_size) if count else math.inf  # loss / divisor is its part of the mean
+            seed_generator(self.device, micro_batch_seed(self.seed, iteration, first + number - 1))
             with contextlib.nullcontext() if number == len(counts) else self.no_sync():
                 with autocast(self.device, self.precision):
                     loss = self.forward(self._moved(inputs), self._moved(targets)) / divisor
                 scaled = loss if self.scaler is None else self.scaler.scale(loss)
                 scaled.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        return total
+        return self.ranks.add(total) / world_size if world_size > 1 else total
 
     def _moved(self, tokens: Tensor) -> Tensor:
         """The tokens on the device; on CUDA the copy is asynchronous."""
@@ -166,32 +174,6 @@ class Update:
     def _trained(self) -> list[nn.Parameter]:
         """The parameters in the network's order; collecting them takes a tenth of a step of a tiny network."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-
-def micro_batch_seed(seed: int, iteration: int, micro_batch: int) -> int:
-    """The seed of what is random in a micro-batch, of 64 bits; micro-batches of a step are counted over all ranks.
-
-    By the mixing function of SplitMix64 (Steele et al. 2014). So a resumed run needs no random state, and a run is the
-    same on any number of ranks.
-    """
-    z = seed
-    for part in (iteration, micro_batch):
-        z = (z + (part + 1) * 0x9E3779B97F4A7C15) & MASK
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        z ^= z >> 31
-    return z
-
-
-def seed_generator(device: torch.device, seed: int) -> None:
-    """Seeds the generator from which dropout on this device draws; not those of all devices, which takes 20 times as
-    long."""
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
 
 
 def micro_batch_seed(seed: int, iteration: int, micro_batch: int) -> int:

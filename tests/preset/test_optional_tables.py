@@ -66,7 +66,7 @@ def test_it_is_a_switch_before_its_settings():
     switch = preset_files.settings()[-4]
     assert (switch.is_table, switch.default, switch.table) == (True, False, "extra")
     assert switch.help == "A table that a preset may leave out."
-    assert optional_tables() == {"evaluation", "extra", "lora"}
+    assert optional_tables() == {"distributed", "evaluation", "extra", "lora"}
     assert tables()[-1] == "extra"
     assert "training" in tables()
 

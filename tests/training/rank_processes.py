@@ -1,0 +1,139 @@
+"""Trains tiny runs in real processes of torchrun: one start for several runs, as starting takes longest.
+
+As a program, under torchrun, it trains each job of a JSON file in turn; each rank then writes what it ended with.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT = 240  # seconds
+
+
+def torchrun(count, *words, log, restarts=0, environment=None):
+    """Starts `python -m gpt2tui` or another module with `count` ranks; stdout and stderr go to the file `log`."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command += [f"--max-restarts={restarts}", "-m", *words]
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
+    with log.open("wb") as file:
+        return subprocess.Popen(command, cwd=log.parent, stdout=file, stderr=file, env={**os.environ, **settings})
+
+
+def trained_by(count, jobs, folder):
+    """Trains each job, {"run", "preset" (JSON), "spoil", "resume"}, with `count` ranks.
+
+    Returns for each what its ranks say: {"batches": digests of a step's tokens, "weights": digest of the weights}.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    log = folder / "log.txt"
+    process = torchrun(count, "tests.training.rank_processes", str(folder), log=log)
+    assert process.wait(LIMIT) == 0, log.read_text()
+    answers = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(count)]
+    return list(zip(*answers, strict=True))
+
+
+def _main(folder):
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    from gpt2tui.training.distributed import Ranks, leave
+
+    store, rank, world_size = next(rendezvous("env://"))
+    answers, kept = [], []
+    for number, job in enumerate(json.loads((folder / "jobs.json").read_text())):
+        ranks = Ranks(rank, world_size, PrefixStore(str(number), store))
+        ranks.announce()
+        with spoiled(job.get("spoil")), recorded() as record:
+            _train(ranks, job)
+        answers.append({name: value() if callable(value) else value for name, value in record.items()})
+        kept.append(record)  # a connection that is released may wait for ever
+        dist.destroy_process_group()
+    (folder / f"rank-{rank}.json").write_text(json.dumps(answers))
+    leave(0)
+
+
+def _train(ranks, job):
+    from gpt2tui.launch import drive, follow, new_run, resumed_run
+    from gpt2tui.preset.files import LoadedPreset
+    from gpt2tui.preset.schema import Preset
+    from gpt2tui.run.folder import Run
+    from gpt2tui.training.controls import Controls
+
+    if ranks.rank:
+        assert follow(ranks, Controls(), lambda: None) == 0
+        return
+    if job.get("resume"):
+        opening = resumed_run(Run(Path(job["run"])), (), job["resume"], ranks=ranks)
+    else:
+        loaded = LoadedPreset("tiny", Preset.model_validate_json(job["preset"]), ())
+        opening = new_run(loaded, Path(job["run"]), ranks=ranks)
+    for _ in drive(opening, Controls(), lambda message: None, "warn", ranks):
+        pass
+    ranks.end(0)
+
+
+@contextlib.contextmanager
+def recorded():
+    """The digest of each micro-batch of each step, and of the weights at the end."""
+    from gpt2tui.training.update import Update
+
+    begin, record = Update.begin, {"batches": []}
+
+    def recording(update, micro_batches, *rest):
+        record["batches"].append([_digest(tokens) for batch in micro_batches for tokens in batch])
+        record["weights"] = lambda: _digest(*(p.detach() for p in update.model.parameters()))
+        return begin(update, micro_batches, *rest)
+
+    Update.begin = recording
+    try:
+        yield record
+    finally:
+        Update.begin = begin
+
+
+@contextlib.contextmanager
+def spoiled(what):
+    """One thing wrong on purpose, which must make the comparison of runs fail."""
+    from gpt2tui.training import parallel, update
+    from gpt2tui.training.muon import orthogonalize
+
+    match what:
+        case None:
+            place = (update, "seed_generator", update.seed_generator)
+        case "unseeded dropout":
+            place = (update, "seed_generator", lambda device, seed: None)
+        case "sharded muon":
+
+            def of_shards(stack, dtype, ranks):
+                return torch.cat([orthogonalize(shard, dtype) for shard in stack.chunk(ranks.world_size, dim=1)], dim=1)
+
+            import torch
+
+            place = (parallel, "divided", of_shards)
+        case _:
+            raise ValueError(what)
+    module, name, value = place
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _digest(*tensors):
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

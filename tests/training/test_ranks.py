@@ -1,0 +1,138 @@
+"""One, two and four ranks train the same run: real processes of torchrun, connected by gloo."""
+
+import itertools
+import json
+
+import pytest
+
+from gpt2tui.launch import drive, new_run, resumed_run
+from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.run import checkpoint
+from gpt2tui.run.events import Evaluated, Event, Step
+from gpt2tui.run.events_file import read_events
+from gpt2tui.run.folder import Run
+from gpt2tui.training.controls import Controls
+from tests import tiny_runs
+from tests.training.rank_processes import recorded, trained_by
+
+pytestmark = pytest.mark.slow
+
+STEPS = 50
+SETTINGS = (
+    "model.dropout=0.2", "training.gradient_accumulation=4", f"training.num_iterations={STEPS}",
+    "training.eval_frequency=25", "training.checkpoint_frequency=25", "sampling.max_length=2",
+    "schedule.warmup_iterations=10",
+)  # fmt: skip
+
+
+def preset(folder, *overrides):
+    return tiny_runs.preset(folder, *SETTINGS, *overrides)
+
+
+def job(folder, name, *overrides, **more):
+    return {"run": str(folder / name), "preset": preset(folder, *overrides).model_dump_json(), **more}
+
+
+def alone(opening):
+    """The events of one rank, and the digests of its batches."""
+    with recorded() as record:
+        events = [event for event in drive(opening, Controls()) if isinstance(event, Event)]
+    return events, record["batches"]
+
+
+def new(folder, name, *overrides):
+    return new_run(LoadedPreset("tiny", preset(folder, *overrides), ()), folder / name)
+
+
+def losses(events):
+    """Of each step and evaluation, in order."""
+    return [
+        (e.step, e.train_loss if isinstance(e, Step) else e.val_loss) for e in events if isinstance(e, Step | Evaluated)
+    ]
+
+
+def furthest(some, others):
+    """The largest difference between the losses of two runs."""
+    assert [step for step, _ in some] == [step for step, _ in others]
+    return max(abs(a - b) for (_, a), (_, b) in zip(some, others, strict=True))
+
+
+def of_run(folder, name):
+    return losses(read_events(Run(folder / name).events_file))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RUNS", "CACHE", "CONFIG"):
+            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def references(folder):
+    """The losses of one rank by optimizer, and the digests of its batches."""
+    found = {}
+    for name in ("adamw", "muon"):
+        events, batches = alone(new(folder, f"alone-{name}", f"optimizer.name={name}"))
+        found[name] = losses(events), batches
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(folder, references):
+    """What two ranks say of each job; their runs are in the folder by the jobs' names."""
+    jobs = {
+        "adamw": job(folder, "adamw"),
+        "muon": job(folder, "muon", "optimizer.name=muon"),
+        "unseeded": job(folder, "unseeded", spoil="unseeded dropout"),
+        "sharded": job(folder, "sharded", "optimizer.name=muon", spoil="sharded muon"),
+        "half": job(folder, "half", "training.num_iterations=25", "schedule.name=constant"),
+        "rest": {"run": str(folder / "half"), "resume": ["training.num_iterations=50"]},
+        "whole": job(folder, "whole", "schedule.name=constant"),
+    }
+    return dict(zip(jobs, trained_by(2, list(jobs.values()), folder / "two"), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_ranks_train_the_run_of_one(folder, references, two, optimizer):
+    expected, batches = references[optimizer]
+    assert furthest(of_run(folder, optimizer), expected) < 1e-5
+    for step, micro_batches in enumerate(batches):
+        assert list(itertools.chain(*(rank["batches"][step] for rank in two[optimizer]))) == micro_batches
+    assert len(batches) == STEPS
+    first, second = two[optimizer]
+    assert first["weights"] == second["weights"]
+
+
+def test_dropout_that_is_not_seeded_gives_another_run(folder, references, two):
+    assert furthest(of_run(folder, "unseeded"), references["adamw"][0]) > 1e-3
+
+
+def test_muon_over_shards_of_matrices_gives_another_run(folder, references, two):
+    assert furthest(of_run(folder, "sharded"), references["muon"][0]) > 1e-3
+
+
+def test_two_ranks_resume_bit_for_bit(folder, two):
+    whole, resumed = of_run(folder, "whole"), of_run(folder, "half")
+    assert [loss for loss in whole if loss[0] > 26] == [loss for loss in resumed if loss[0] > 26]
+    assert {rank["weights"] for name in ("whole", "rest") for rank in two[name]} == {two["whole"][0]["weights"]}
+
+
+def test_one_rank_resumes_what_two_have_saved(folder, two):
+    """From the same checkpoint with the same data order; the form of the checkpoint says nothing of ranks."""
+    run, saved = Run(folder / "whole"), checkpoint.at(folder / "whole" / "checkpoints", 25)
+    events, _ = alone(resumed_run(run, resume_from=saved, branch=folder / "branch"))
+    assert furthest(losses(events), [loss for loss in of_run(folder, "whole") if loss[0] > 25]) < 1e-5
+    names = [set(json.loads((folder / name / "checkpoints" / "step-00000050" / "MANIFEST.json").read_text())["files"])
+             for name in ("whole", "alone-adamw")]  # fmt: skip
+    assert names[0] == names[1]
+
+
+def test_four_ranks_train_the_run_of_one(folder, references):
+    (answers,) = trained_by(4, [job(folder, "four")], folder / "by-four")
+    expected, batches = references["adamw"]
+    assert furthest(of_run(folder, "four"), expected) < 1e-5
+    assert [list(itertools.chain(*(rank["batches"][step] for rank in answers))) for step in range(STEPS)] == batches
+    assert len({rank["weights"] for rank in answers}) == 1
