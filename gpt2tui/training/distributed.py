@@ -14,6 +14,7 @@ import platform
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -32,6 +33,7 @@ Command = Literal["step", "wait", "evaluate", "end"]
 COMMANDS: tuple[Command, ...] = ("step", "wait", "evaluate", "end")
 T = TypeVar("T")
 POLL_SECONDS = 0.1
+SECONDS_TO_COME = 600.0
 SECONDS_TO_NOTICE = 5.0
 """Once a rank has lost the connection, the others lose it within this time, or do not answer any more."""
 CONNECTION_ERRORS = ("gloo", "Connection closed by peer", "Connection reset by peer", "Timed out waiting", "NCCL")
@@ -55,20 +57,19 @@ class Failure:
 class Ranks:
     """This process among those that train a run. Without arguments it is the only one, and nothing is exchanged."""
 
-    def __init__(self, rank: int = 0, world_size: int = 1, store: Store | None = None) -> None:
+    def __init__(
+        self, rank: int = 0, world_size: int = 1, store: Store | None = None, processes: Sequence[str] = ()
+    ) -> None:
+        """`processes` has the id and the machine of each rank's process, as `meet` has found them."""
         self.rank = rank
         self.world_size = world_size
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0")) if world_size > 1 else 0
         self.stopped_by: tuple[int, int] | None = None
         """The rank that got a signal to stop, and the signal's number; known on every rank after `exchange`."""
         self._store = store
+        self._processes = processes
 
     # ---- before the first step
-
-    def announce(self) -> None:
-        """Tells the other ranks which process this is."""
-        if self._store is not None:
-            self._store.set(f"process/{self.rank}", f"{os.getpid()} {platform.node()}")
 
     def assign(self, assignment: dict[str, Any], timeout: float, *, on_gpu: bool) -> None:
         """Rank 0 tells the others what to train; then all are connected. An exchange takes at most `timeout` s."""
@@ -205,8 +206,8 @@ class Ranks:
     def _killed(self) -> Iterator[Failure]:
         """The ranks on this machine whose process is gone or stopped; tells the other machines of it."""
         assert self._store is not None
-        for rank in range(self.world_size):
-            pid, _, host = self._store.get(f"process/{rank}").decode().partition(" ")
+        for rank, process in enumerate(self._processes):
+            pid, host, _ = process.split(" ")
             if rank == self.rank or host != platform.node():
                 continue
             try:
@@ -252,7 +253,10 @@ def _disconnect() -> None:
 
 
 def join() -> Ranks:
-    """This process among those of torchrun, or alone. Raises UsageError where torchrun's variables are incomplete."""
+    """This process among those of torchrun, or alone; waits for the others.
+
+    Raises UsageError where torchrun's variables are incomplete, ResourceError when a rank does not come.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Ranks()
@@ -260,9 +264,40 @@ def join() -> Ranks:
         store, rank, world_size = next(rendezvous("env://"))
     except ValueError as error:
         raise UsageError(f"WORLD_SIZE = {world_size} is set, but {error}; torchrun sets all of them") from error
-    ranks = Ranks(rank, world_size, store)
-    ranks.announce()
-    return ranks
+    return meet(store, rank, world_size)
+
+
+def meet(store: Store, rank: int, world_size: int) -> Ranks:
+    """Waits until all ranks have come to this store. Raises ResourceError when one does not.
+
+    torchrun may keep the store when it restarts the ranks, so each process has a name of its own, and rank 0 writes
+    down which processes it has met.
+    """
+    name, end = f"{os.getpid()} {platform.node()} {uuid.uuid4()}", time.monotonic() + SECONDS_TO_COME
+    if rank == 0:
+        session = uuid.uuid4().hex
+        store.set("session", session)
+        names = [name]
+        for other in range(1, world_size):
+            while not store.check([f"{session}/came/{other}"]):
+                if time.monotonic() > end:
+                    raise ResourceError(f"rank {other} of {world_size} has not started within {SECONDS_TO_COME:.0f} s")
+                time.sleep(POLL_SECONDS)
+            names.append(store.get(f"{session}/came/{other}").decode())
+        store.set(f"{session}/met", json.dumps(names))
+        return Ranks(rank, world_size, PrefixStore(session, store), names)
+    answered = ""
+    while time.monotonic() < end:
+        session = store.get("session").decode() if store.check(["session"]) else ""
+        if session and session != answered:  # the first one may be that of a rank 0 that is gone
+            store.set(f"{session}/came/{rank}", name)
+            answered = session
+        if session and store.check([f"{session}/met"]):
+            names = json.loads(store.get(f"{session}/met"))
+            if names[rank] == name:
+                return Ranks(rank, world_size, PrefixStore(session, store), names)
+        time.sleep(POLL_SECONDS)
+    raise ResourceError(f"rank 0 has not started within {SECONDS_TO_COME:.0f} s")
 
 
 def leave(exit_code: int) -> NoReturn:

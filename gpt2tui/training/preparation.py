@@ -210,7 +210,7 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
         parameters=state.preset.model.parameter_count(),
         trained_parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
         tokens_per_step=state.preset.tokens_per_step,
-        device=device_name(state.device),
+        device=_device(state),
         precision=state.precision,
         precision_reason=state.precision_reason,
         compile_reason=state.compile_reason,
@@ -251,12 +251,18 @@ def write_new_run(
 
 def _choices(state: TrainingState) -> dict[str, Any]:
     return {
-        "device": device_name(state.device),
+        "device": _device(state),
         "precision": state.precision,
         "precision_reason": state.precision_reason,
         "compile_reason": state.compile_reason,
         "threads": torch.get_num_threads(),
     }
+
+
+def _device(state: TrainingState) -> str:
+    """`cpu`, or `4 x NVIDIA H100` where several ranks train."""
+    name, count = device_name(state.device), state.update.ranks.world_size
+    return name if count == 1 else f"{count} x {name}"
 
 
 def write_resumed_run(run: runs.Run, state: TrainingState, command: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,27 +16,47 @@ ROOT = Path(__file__).parent.parent.parent
 LIMIT = 240  # seconds
 
 
-def torchrun(count, *words, log, restarts=0, environment=None):
+def torchrun(count, *words, log, restarts=0, nodes=("--standalone",)):
     """Starts `python -m gpt2tui` or another module with `count` ranks; stdout and stderr go to the file `log`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *nodes, f"--nproc-per-node={count}"]
     command += [f"--max-restarts={restarts}", "-m", *words]
-    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with log.open("wb") as file:
         return subprocess.Popen(command, cwd=log.parent, stdout=file, stderr=file, env={**os.environ, **settings})
 
 
-def trained_by(count, jobs, folder):
-    """Trains each job, {"run", "preset" (JSON), "spoil", "resume"}, with `count` ranks.
+def trained_by(count, jobs, folder, nodes=1):
+    """Trains each job, {"run", "preset" (JSON), "spoil", "resume"}, with `count` ranks, on `nodes` torchruns.
 
     Returns for each what its ranks say: {"batches": digests of a step's tokens, "weights": digest of the weights}.
     """
     folder.mkdir(exist_ok=True)
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    log = folder / "log.txt"
-    process = torchrun(count, "tests.training.rank_processes", str(folder), log=log)
-    assert process.wait(LIMIT) == 0, log.read_text()
+    words, log = ("tests.training.rank_processes", str(folder)), folder / "log.txt"
+    if nodes == 1:
+        processes = [torchrun(count, *words, log=log)]
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            place = f"127.0.0.1:{free.getsockname()[1]}"
+        meeting = (f"--nnodes={nodes}", "--rdzv-backend=c10d", "--rdzv-id=test", f"--rdzv-endpoint={place}")
+        meeting += ("--local-addr=127.0.0.1",)
+        processes = [
+            torchrun(count // nodes, *words, log=log.with_name(f"node-{node}.txt"), nodes=meeting)
+            for node in range(nodes)
+        ]
+    try:
+        assert [process.wait(LIMIT) for process in processes] == [0] * nodes, _logs(folder)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
     answers = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(count)]
     return list(zip(*answers, strict=True))
+
+
+def _logs(folder):
+    return "\n".join(path.read_text() for path in sorted(folder.glob("*.txt")))
 
 
 def _main(folder):
@@ -43,13 +64,12 @@ def _main(folder):
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    from gpt2tui.training.distributed import Ranks, leave
+    from gpt2tui.training.distributed import leave, meet
 
     store, rank, world_size = next(rendezvous("env://"))
     answers, kept = [], []
     for number, job in enumerate(json.loads((folder / "jobs.json").read_text())):
-        ranks = Ranks(rank, world_size, PrefixStore(str(number), store))
-        ranks.announce()
+        ranks = meet(PrefixStore(str(number), store), rank, world_size)
         with spoiled(job.get("spoil")), recorded() as record:
             _train(ranks, job)
         answers.append({name: value() if callable(value) else value for name, value in record.items()})

@@ -1,6 +1,8 @@
 """Ranks: what one process alone does of it, and what is refused; real ranks are in test_ranks.py."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from gpt2tui.launch import check_ranks, new_run, resumed_run
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import folder as runs
 from gpt2tui.training import distributed
-from gpt2tui.training.distributed import Failure, LostRankError, Ranks, is_connection_error
+from gpt2tui.training.distributed import Failure, LostRankError, Ranks, is_connection_error, meet
 from tests import tiny_runs
 
 
@@ -69,8 +71,6 @@ def test_the_rank_that_has_said_why_it_failed_is_named(monkeypatch):
     monkeypatch.setattr(distributed, "SECONDS_TO_NOTICE", 0.3)
     store = HashStore()
     two = [Ranks(rank, 3, store) for rank in range(3)]
-    for ranks in two:
-        ranks.announce()
     lost = RuntimeError("[pair.cc:554] gloo: Connection closed by peer")
     silent = two[0].explained(lost)
     assert isinstance(silent, LostRankError)
@@ -81,6 +81,25 @@ def test_the_rank_that_has_said_why_it_failed_is_named(monkeypatch):
     assert [ranks.is_reporter(named[0].failure) for ranks in two] == [True, False, False]
     bug = ValueError("gloo")
     assert two[0].explained(bug) is bug
+
+
+def test_ranks_that_torchrun_restarts_meet_in_the_store_of_the_first_ones():
+    store = HashStore()
+
+    def met():
+        with ThreadPoolExecutor(3) as pool:
+            others = [pool.submit(meet, store, rank, 3) for rank in (1, 2)]
+            time.sleep(0.3)  # they have answered the session that is there: none, or that of the first ones
+            return [pool.submit(meet, store, 0, 3), *others]
+
+    first, again = ([future.result() for future in met()] for _ in range(2))
+    for ranks in (first, again):
+        ranks[0].report("has failed", 6)
+        assert [next(r._failures(), None) is not None for r in ranks] == [True] * 3
+        assert len({str(r._processes) for r in ranks}) == 1
+        if ranks is first:
+            assert next(again[0]._failures(), None) is None
+    assert first[0]._processes != again[0]._processes
 
 
 @pytest.mark.parametrize(

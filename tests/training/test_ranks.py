@@ -136,3 +136,10 @@ def test_four_ranks_train_the_run_of_one(folder, references):
     assert furthest(of_run(folder, "four"), expected) < 1e-5
     assert [list(itertools.chain(*(rank["batches"][step] for rank in answers))) for step in range(STEPS)] == batches
     assert len({rank["weights"] for rank in answers}) == 1
+
+
+def test_two_nodes_train_the_run_of_one(folder, references):
+    """Two torchruns that find each other by their own rendezvous, here on one machine."""
+    (answers,) = trained_by(2, [job(folder, "nodes")], folder / "by-nodes", nodes=2)
+    assert furthest(of_run(folder, "nodes"), references["adamw"][0]) < 1e-5
+    assert answers[0]["weights"] == answers[1]["weights"]
