@@ -133,7 +133,7 @@ def drive(
 
     started = time.monotonic()
     with opening as opened, obeying(opened.run, controls):
-        opened = _with_fit_checked(opened, fit_check)
+        opened = _with_fit_checked(opened, fit_check, 1 if ranks is None else ranks.world_size)
         yield opened
         weights = opened.tokenizer_folder()
         tokenizer = None if weights is None else of_model(weights)
@@ -235,7 +235,7 @@ def _until_stopped(
     return None
 
 
-def _with_fit_checked(opened: OpenedRun, fit_check: FitCheck) -> OpenedRun:
+def _with_fit_checked(opened: OpenedRun, fit_check: FitCheck, ranks: int) -> OpenedRun:
     """The run, with a notice when it may not fit. Raises DoesNotFitError as `fit_check` says."""
     from gpt2tui.training.memory_check import check_fit
 
@@ -243,7 +243,7 @@ def _with_fit_checked(opened: OpenedRun, fit_check: FitCheck) -> OpenedRun:
     resumed_in_place = saved is not None and saved.folder.parent == run.checkpoints
     existing = sum(1 for _ in run.checkpoints.glob("step-*")) if resumed_in_place else 0
     try:
-        check_fit(opened.loaded.preset, run.folder, existing)
+        check_fit(opened.loaded.preset, run.folder, existing, ranks)
     except DoesNotFitError as error:
         if fit_check == "ask" or (fit_check == "refuse" and not error.close):
             raise

@@ -302,8 +302,13 @@ class EvaluationTable(Table):
 class DistributedTable(Table):
     """Several devices that train one run, started by torchrun; without torchrun it has no effect."""
 
-    strategy: Literal["auto", "ddp"] = "auto"
-    """How the network is spread over the devices. ddp: each has all of it, and they exchange gradients. auto is ddp."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How the network is spread over the devices. ddp: each has all of it, and they exchange gradients. fsdp: each has
+    a share of the weights, gradients and moments, for networks that do not fit into one device. auto is ddp."""
+
+    reshard_after_forward: bool = True
+    """With fsdp: release each block after the forward pass and gather it again for the backward pass, which takes time
+    instead of memory."""
 
     timeout: float = Field(default=600.0, ge=1.0, le=86_400.0, json_schema_extra={"unit": "seconds"})
     """How long the devices wait for one that does not answer, before the run ends on all of them."""
@@ -415,6 +420,11 @@ class Preset(Table):
         return self.with_vocab_size(size).model.parameter_count() if size else None
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether each of several ranks keeps only a share of the network (FSDP)."""
+        return self.distributed is not None and self.distributed.strategy == "fsdp"
+
+    @property
     def rank_timeout(self) -> float:
         """How long ranks wait for each other, in seconds."""
         return (self.distributed or DistributedTable()).timeout
@@ -495,6 +505,10 @@ class Preset(Table):
             found += self._lora_inconsistencies(self.lora)
         if self.evaluation is not None:
             found += self.evaluation.inconsistencies(data)
+        if self.is_sharded and self.lora is not None:
+            add("distributed.strategy", "adapters are small, so fsdp saves nothing; choose ddp", "lora")
+        if self.is_sharded and t.precision == "fp16":
+            add("distributed.strategy", "fsdp cannot scale the loss as fp16 needs; choose bf16", "training.precision")
         if self.tracking.wandb != "disabled":
             for name, message in self.tracking.refused_by_wandb():
                 add(f"tracking.{name}", message, "tracking.wandb")

@@ -29,8 +29,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError, first_line
 
-Command = Literal["step", "wait", "evaluate", "end"]
-COMMANDS: tuple[Command, ...] = ("step", "wait", "evaluate", "end")
+Command = Literal["step", "wait", "evaluate", "gather", "end"]
+COMMANDS: tuple[Command, ...] = ("step", "wait", "evaluate", "gather", "end")
 T = TypeVar("T")
 POLL_SECONDS = 0.1
 SECONDS_TO_COME = 600.0
@@ -298,6 +298,22 @@ def meet(store: Store, rank: int, world_size: int) -> Ranks:
                 return Ranks(rank, world_size, PrefixStore(session, store), names)
         time.sleep(POLL_SECONDS)
     raise ResourceError(f"rank 0 has not started within {SECONDS_TO_COME:.0f} s")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which each rank has a share (FSDP), whole, on its device; all ranks call it. Others as they are."""
+    gather = getattr(tensor, "full_tensor", None)  # DTensor takes seconds to import
+    return tensor if gather is None else gather()
+
+
+def share_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """This rank's share of a whole tensor, where it has a share of `like`; else the tensor."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
 
 
 def leave(exit_code: int) -> NoReturn:

@@ -11,10 +11,12 @@ import torch
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.device import choose_device, choose_precision
 from gpt2tui.errors import DoesNotFitError
+from gpt2tui.estimate import count_parameters
 from gpt2tui.memory_advice import advice_for_memory, step_memory
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.host_memory import free_bytes
 from gpt2tui.system.numbers import byte_size
+from gpt2tui.training.rank_costs import sharded_memory
 
 CLOSE = 0.85
 """A run that needs more than this share of what is free may not fit: the estimate is within about 15 %."""
@@ -50,22 +52,24 @@ class Need:
         )
 
 
-def check_fit(preset: Preset, run_folder: Path, saved_checkpoints: int = 0) -> None:
+def check_fit(preset: Preset, run_folder: Path, saved_checkpoints: int = 0, ranks: int = 1) -> None:
     """Raises DoesNotFitError where a run needs more than CLOSE of what is free of memory or disk.
 
-    A vocabulary that is not known yet is assumed to be small. `saved_checkpoints` are in the run's folder already.
+    It is that of one of `ranks`. A vocabulary that is not known yet is assumed to be small. `saved_checkpoints` are in
+    the run's folder already.
     """
     device = choose_device(preset.training.device)
     full = preset.with_vocab_size(preset.known_vocab_size or ASSUMED_CHAR_VOCAB_SIZE)
-    needs = [memory_need(full, device), disk_need(full, run_folder, saved_checkpoints)]
+    needs = [memory_need(full, device, ranks), disk_need(full, run_folder, saved_checkpoints)]
     if large := [need for need in needs if need.share > CLOSE]:
         raise DoesNotFitError("\n".join(map(str, large)), close=all(need.share <= 1 for need in large))
 
 
-def memory_need(preset: Preset, device: torch.device) -> Need:
+def memory_need(preset: Preset, device: torch.device, ranks: int = 1) -> Need:
     """The memory that a training step takes on its device; `preset` has its vocab_size."""
     precision, free = choose_precision(preset, device), free_bytes_on(device)
     needed = step_memory(preset, precision, on_host=device.type != "cuda")
+    needed = sharded_memory(needed, preset, count_parameters(preset.model).token_embedding, ranks)
     advice = advice_for_memory(preset, precision, free, on_host=device.type != "cuda")
     return Need(f"memory on {device}", dataclasses.asdict(needed), free, advice)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt2tui.preset.schema import OptimizerTable
+from gpt2tui.training.distributed import share_of
 from gpt2tui.training.muon import Muon
 
 WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")
@@ -15,7 +16,7 @@ WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")
 class Optimizers:
     """The optimizers of a run as one: learning rates, step, and state as named tensors."""
 
-    def __init__(self, model: nn.Module, table: OptimizerTable) -> None:
+    def __init__(self, model: nn.Module, table: OptimizerTable, muon: type[Muon] = Muon) -> None:
         """Splits the parameters of `model`, wrapped or not, by the preset's [optimizer] table.
 
         Muon takes the matrices in the blocks, AdamW everything else. What is frozen is left out.
@@ -43,8 +44,8 @@ class Optimizers:
         ]
         """Each optimizer with its peak learning rate."""
         if hidden:
-            muon = Muon(hidden, lr=table.muon_lr, weight_decay=table.weight_decay, momentum=table.muon_momentum)
-            self.all.append((muon, table.muon_lr))
+            of_blocks = muon(hidden, lr=table.muon_lr, weight_decay=table.weight_decay, momentum=table.muon_momentum)
+            self.all.append((of_blocks, table.muon_lr))
 
     def set_learning_rate(self, factor: float) -> float:
         """Sets the rate of each to `factor` times its peak; returns AdamW's."""
@@ -95,8 +96,9 @@ class Optimizers:
         for optimizer, name, parameter in self._named_parameters():
             found = {key: tensors[f"{name}.{key}"] for key in _state_keys(optimizer)}
             optimizer.state[parameter] = {
-                key: tensor.to(parameter.device, copy=True)  # the step counter too: fused optimizers keep it there
-                for key, tensor in found.items()
+                # The step counter too: fused optimizers keep it there.
+                key: copied if key == "step" else share_of(copied, parameter)
+                for key, copied in ((key, tensor.to(parameter.device, copy=True)) for key, tensor in found.items())
             }
 
     def _expected_state(self) -> list[tuple[str, torch.Size]]:

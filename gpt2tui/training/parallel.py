@@ -1,7 +1,7 @@
 """The network spread over ranks, from outside: it knows nothing of them.
 
-The order: weights, then adapters, then torch.compile (`compilation`), then DDP around all of it. Muon's matrices are
-divided among the ranks.
+The order: weights, then adapters, then torch.compile (`compilation`), then DDP around all of it; or without compilation
+FSDP2 (`sharding`), block by block. Muon's matrices are divided among the ranks.
 """
 
 import itertools
@@ -14,24 +14,43 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gpt2tui.data.batches import evaluation_batches
+from gpt2tui.data.batches import IGNORED, evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.evaluation.validation import ValidationLoss, validation_loss
 from gpt2tui.evaluation.worst_windows import WorstWindows
-from gpt2tui.preset.schema import Preset
-from gpt2tui.training.distributed import Ranks
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.preset.schema import DistributedTable, Preset
+from gpt2tui.training.distributed import Ranks, whole
 from gpt2tui.training.muon import Muon, orthogonalize
+from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.update import Update
 
 
-def replicate(update: Update, ranks: Ranks) -> None:
-    """Gives each rank the whole network (DDP); gradients are averaged while the backward pass runs.
+def spread(update: Update, preset: Preset, ranks: Ranks) -> None:
+    """Spreads the network over the ranks, as [distributed] strategy says; "auto" is "ddp".
 
-    Call it before the first step, when the forward pass is compiled.
+    Call it before the first step, when the forward pass is compiled, and before the optimizers have moments.
     """
     if ranks.world_size == 1:
         return
     update.ranks = ranks
+    if preset.is_sharded:
+        from gpt2tui.training.sharding import ShardedMuon, shard, without_exchange
+
+        table = preset.distributed or DistributedTable()
+        shard(update.model, ranks.world_size, reshard_after_forward=table.reshard_after_forward)
+        update.optimizers = Optimizers(update.model, preset.optimizer, ShardedMuon)
+        update.no_sync = lambda: without_exchange(update.model)
+        update.is_sharded = True
+    else:
+        _replicate(update)
+    for optimizer, _ in update.optimizers.all:
+        if isinstance(optimizer, Muon):
+            optimizer.orthogonalize = lambda stack, dtype: divided(stack, dtype, ranks)
+
+
+def _replicate(update: Update) -> None:
+    """Gives each rank the whole network (DDP); gradients are averaged while the backward pass runs."""
     assert isinstance(update.forward, nn.Module), "compiled or not, the forward pass is a module"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has another name from torch 2.13 on
@@ -42,9 +61,15 @@ def replicate(update: Update, ranks: Ranks) -> None:
             gradient_as_bucket_view=True,
         )
     update.forward, update.no_sync = wrapped, wrapped.no_sync
-    for optimizer, _ in update.optimizers.all:
-        if isinstance(optimizer, Muon):
-            optimizer.orthogonalize = lambda stack, dtype: divided(stack, dtype, ranks)
+
+
+def whole_copy(model: GPT2) -> GPT2:
+    """A network that is divided among ranks, whole, for generation; all ranks call it."""
+    state = {name: whole(tensor.detach()) for name, tensor in model.state_dict().items()}
+    with torch.device("meta"):
+        copy = GPT2(model.config)
+    copy.load_state_dict(state, assign=True)
+    return copy.eval()
 
 
 def divided(stack: Tensor, dtype: torch.dtype, ranks: Ranks) -> Tensor:
@@ -82,6 +107,9 @@ def divided_validation_loss(
         if ranks.decided(stopping()):
             return None
         own = batch[ranks.rank : ranks.rank + 1]
+        if update.is_sharded and not own:  # the others need this rank's share of the weights
+            inputs, targets = batch[0]
+            own = [(inputs, torch.full_like(targets, IGNORED))]
         loss = validation_loss(
             update.model, own, lengths, update.precision, with_accuracy=with_accuracy, observer=windows
         )

@@ -13,7 +13,14 @@ from gpt2tui.data import tokenizers
 from gpt2tui.data.batches import StreamBatches, open_batches
 from gpt2tui.data.local_files import local_file_hashes
 from gpt2tui.data.token_store import StageProgress, TokenizedCorpus
-from gpt2tui.device import choose_compilation, choose_device, choose_precision, device_name, precision_reason
+from gpt2tui.device import (
+    Compilation,
+    choose_compilation,
+    choose_device,
+    choose_precision,
+    device_name,
+    precision_reason,
+)
 from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.lora import load_adapter_tensors
@@ -29,7 +36,7 @@ from gpt2tui.system.files import open_regular, replace_text
 from gpt2tui.training.compilation import compiled
 from gpt2tui.training.distributed import Ranks
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
-from gpt2tui.training.parallel import replicate
+from gpt2tui.training.parallel import spread
 from gpt2tui.training.preflight import try_shapes
 from gpt2tui.training.starting import StartingWeights
 from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
@@ -91,8 +98,8 @@ def _new(
     origin = None if start_from is None else start_from.origin
     batches = open_batches(corpus, preset.training, ranks.rank, ranks.world_size)
     state = TrainingState(preset, device, precision, reason, batches, update, origin=origin, time_budget=time_budget)
-    yield from _try_first_steps(state, corpus, tried)
-    replicate(update, ranks)
+    yield from _try_first_steps(state, corpus, tried, preset.is_sharded and ranks.world_size > 1)
+    spread(update, preset, ranks)
     return state
 
 
@@ -100,13 +107,23 @@ def _is_worth_a_trial(preset: Preset, device: torch.device) -> bool:
     return memory_need(preset, device).share >= WORTH_A_TRIAL
 
 
-def _try_first_steps(state: TrainingState, corpus: TokenizedCorpus, tried: bool) -> Iterator[StageProgress]:
-    """Compiles the forward pass if the preset says so, and tries the first steps where memory may be too small."""
+def _try_first_steps(
+    state: TrainingState, corpus: TokenizedCorpus, tried: bool, sharded: bool
+) -> Iterator[StageProgress]:
+    """Compiles the forward pass if the preset says so, and tries the first steps where memory may be too small.
+
+    Neither where the network will be `sharded`.
+    """
     training, budget = state.preset.training, state.time_budget
     asked = state.preset
     if budget is not None:  # what a resumed run must decide in the same way
         asked = asked.with_training(num_iterations=budget.most_iterations, time_budget=budget.seconds)
     choice = choose_compilation(asked, state.device)
+    if sharded:
+        choice, tried = (
+            Compilation(False, "with FSDP each block is gathered by itself, and the code is not compiled"),
+            False,
+        )
     state.compile_reason, notices = choice.reason, [choice.note]
     if choice.wanted and not state.done:
         yield StageProgress("compiling the network, which takes up to a minute")
@@ -184,8 +201,9 @@ def _resumed(
         evaluations_without_improvement=numbers.get("evaluations_without_improvement", 0) if same_sample else 0,
         saved_step=saved.step,
     )
-    yield from _try_first_steps(state, corpus, tried)  # before the moments are there, which it would change
-    replicate(update, ranks)
+    sharded = preset.is_sharded and ranks.world_size > 1
+    yield from _try_first_steps(state, corpus, tried, sharded)  # before the moments are there, which it would change
+    spread(update, preset, ranks)
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
     notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
     restore_training_state(tensors, update.optimizers)

@@ -24,6 +24,7 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint, Origin, Parent
 from gpt2tui.run.events import StopRule
 from gpt2tui.training import schedules
+from gpt2tui.training.distributed import whole
 from gpt2tui.training.optimizers import Optimizers
 from gpt2tui.training.saving import Snapshot
 from gpt2tui.training.time_budget import NUMBERS, TimeBudget
@@ -138,10 +139,12 @@ def validation_sample(preset: Preset) -> str:
 def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
     """What is trained of the weights and the training state, on their device; not copies.
 
-    Weights have their published names, adapters those of PEFT.
+    Where each rank has a share of them, all ranks call it, and they are whole copies on the CPU. Weights have their
+    published names, adapters those of PEFT.
     """
     if state.preset.lora is None:
-        published = published_views(state.model.state_dict(), state.preset.model)
+        weights_of_run = {name: _on_host(tensor) for name, tensor in state.model.state_dict().items()}
+        published = published_views(weights_of_run, state.preset.model)
     else:
         published = adapter_tensors(state.model)
     weights = {MODEL + name: tensor for name, tensor in published.items()}
@@ -192,7 +195,13 @@ def snapshot(
 
 def training_state_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
     """Optimizer moments by name; not copies. Nothing else needs saving: what is random follows from seed and step."""
-    return {OPTIMIZER + name: tensor for name, tensor in optimizers.state_tensors().items()}
+    return {OPTIMIZER + name: _on_host(tensor) for name, tensor in optimizers.state_tensors().items()}
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """A tensor that is divided among ranks, whole and on the CPU; others as they are."""
+    gathered = whole(tensor)
+    return tensor if gathered is tensor else gathered.cpu()
 
 
 def restore_training_state(tensors: Mapping[str, Tensor], optimizers: Optimizers) -> None:

@@ -4,8 +4,8 @@ from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.evaluation.worst_windows import WorstWindows
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.distributed import Ranks
-from gpt2tui.training.parallel import divided_validation_loss
-from gpt2tui.training.state import TrainingState
+from gpt2tui.training.parallel import divided_validation_loss, whole_copy
+from gpt2tui.training.state import TrainingState, tensors_to_save
 from gpt2tui.training.step_meter import StepMeter
 
 
@@ -27,5 +27,9 @@ def take_part(state: TrainingState, corpus: TokenizedCorpus, ranks: Ranks, contr
             case "evaluate":
                 windows = WorstWindows()
                 divided_validation_loss(state.update, corpus, state.preset, ranks, lambda: False, bool(number), windows)
+            case "gather" if number:  # with moments, for a checkpoint
+                tensors_to_save(state)
+            case "gather":
+                whole_copy(state.model)
             case "end":
                 return int(number)

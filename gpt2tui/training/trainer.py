@@ -46,7 +46,7 @@ from gpt2tui.training.controls import Controls, Decision
 from gpt2tui.training.distributed import Ranks, signal_name
 from gpt2tui.training.failures import expected_failure
 from gpt2tui.training.live_copy import copy_weights
-from gpt2tui.training.parallel import divided_validation_loss
+from gpt2tui.training.parallel import divided_validation_loss, whole_copy
 from gpt2tui.training.preparation import (
     change_num_iterations,
     prepare,
@@ -331,7 +331,7 @@ class Trainer:
         evaluating = _due(self.step, training.eval_frequency)
         sampling = evaluating if training.sample_frequency is None else _due(self.step, training.sample_frequency)
         saving = _due(self.step, training.checkpoint_frequency)
-        if training.checkpoint_frequency and not self.saver.buffers.reserved:
+        if training.checkpoint_frequency and not self.saver.buffers.reserved and not self.state.update.is_sharded:
             self.saver.buffers.reserve(tensors_to_save(self.state))
         if not (evaluating or sampling or saving):
             return
@@ -440,7 +440,7 @@ class Trainer:
         windows, self._worst = self._worst, None
         if windows is None:  # the evaluation was stopped
             return None
-        passages = windows.passages(self.model, self.corpus.tokenizer, self.state.precision)
+        passages = windows.passages(self._network(), self.corpus.tokenizer, self.state.precision)
         try:
             write_worst_passages(self.run, WorstPassages(self.step, whole, passages))
         except OSError as error:
@@ -483,9 +483,16 @@ class Trainer:
             metrics=metrics,
         )
 
+    def _network(self) -> GPT2:
+        """The network for what this rank does alone: whole, where each rank has a share of it."""
+        if not self.state.update.is_sharded:
+            return self.model
+        self.ranks.tell("gather", False)
+        return whole_copy(self.model)
+
     def _text_model(self) -> TextModel:
         length = self.preset.training.sequence_length
-        return TextModel(self.model, self.corpus.tokenizer, self.run.name, length, template=self.corpus.template)
+        return TextModel(self._network(), self.corpus.tokenizer, self.run.name, length, template=self.corpus.template)
 
     def _validation_loss(self, whole: bool, with_accuracy: bool, windows: WorstWindows) -> ValidationLoss | None:
         state, preset = self.state, self.preset
@@ -518,8 +525,11 @@ class Trainer:
         if self.state.saved_step == self.step:
             return
         started = time.perf_counter()
+        is_sharded = self.state.update.is_sharded
+        if is_sharded:
+            self.ranks.tell("gather", True)
         tensors = tensors_to_save(self.state)
-        copies = self.saver.buffers.copy(tensors)
+        copies = tensors if is_sharded else self.saver.buffers.copy(tensors)
         self.saver.begin(snapshot(self.state, copies or tensors, self.corpus, self.preset_name), started)
         self.state.saved_step = self.step
         if must or copies is None:

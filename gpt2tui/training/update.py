@@ -16,7 +16,7 @@ from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.lora import add_adapters, scale_of
 from gpt2tui.model.nf4 import quantize_matrices
 from gpt2tui.preset.schema import Preset
-from gpt2tui.training.distributed import Ranks
+from gpt2tui.training.distributed import Ranks, whole
 from gpt2tui.training.optimizers import Optimizers
 
 MASK = 2**64 - 1
@@ -82,6 +82,8 @@ class Update:
         """The context for every micro-batch of a step but the last, so that ranks exchange gradients once per step."""
         self.ranks = Ranks()
         """The processes that share the micro-batches of a step."""
+        self.is_sharded = False
+        """Whether each rank has only a share of the weights, gradients and moments."""
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self.async_metrics = device.type == "cuda"
         """Whether the caller should begin the next update before it reads metrics, so that the device never idles."""
@@ -161,7 +163,7 @@ class Update:
         if self.scaler is not None:
             for optimizer, _ in self.optimizers.all:
                 self.scaler.unscale_(optimizer)
-        return torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None])
+        return whole(torch.nn.utils.get_total_norm([p.grad for p in self._trained if p.grad is not None]))
 
     def _clip(self, norm: Tensor) -> None:
         """Scales a gradient of this norm down to `grad_clip`, unless that is 0."""

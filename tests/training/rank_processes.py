@@ -102,13 +102,14 @@ def _train(ranks, job):
 @contextlib.contextmanager
 def recorded():
     """The digest of each micro-batch of each step, and of the weights at the end."""
+    from gpt2tui.training.distributed import whole
     from gpt2tui.training.update import Update
 
     begin, record = Update.begin, {"batches": []}
 
     def recording(update, micro_batches, *rest):
         record["batches"].append([_digest(tokens) for batch in micro_batches for tokens in batch])
-        record["weights"] = lambda: _digest(*(p.detach() for p in update.model.parameters()))
+        record["weights"] = lambda: _digest(*(whole(p.detach()) for p in update.model.parameters()))
         return begin(update, micro_batches, *rest)
 
     Update.begin = recording
@@ -120,7 +121,10 @@ def recorded():
 
 @contextlib.contextmanager
 def spoiled(what):
-    """One thing wrong on purpose, which must make the comparison of runs fail."""
+    """One thing wrong on purpose, or done otherwise."""
+    import torch
+
+    from gpt2tui.model import cpu
     from gpt2tui.training import parallel, update
     from gpt2tui.training.muon import orthogonalize
 
@@ -134,9 +138,21 @@ def spoiled(what):
             def of_shards(stack, dtype, ranks):
                 return torch.cat([orthogonalize(shard, dtype) for shard in stack.chunk(ranks.world_size, dim=1)], dim=1)
 
-            import torch
-
             place = (parallel, "divided", of_shards)
+        case "untied head":
+
+            def with_a_head_of_its_own(tokens, weight):
+                return torch.nn.functional.embedding(tokens, weight), weight.detach()
+
+            place = (cpu, "tied_embedding", with_a_head_of_its_own)
+        case "late metrics":  # as on a GPU; nothing is wrong
+            begin = update.Update.begin
+
+            def begin_late(self, *arguments):
+                self.async_metrics = True
+                return begin(self, *arguments)
+
+            place = (update.Update, "begin", begin_late)
         case _:
             raise ValueError(what)
     module, name, value = place

@@ -132,9 +132,22 @@ def test_dry_run_says_what_each_rank_does(tmp_path, capsys, optimizer):
     assert shares["muon_bytes"] == (3 / 4 * 4 * (2 * 12 * 16 * 16) if optimizer == "muon" else 0)
     assert shares["traffic_bytes"] == shares["gradient_bytes"] + shares["muon_bytes"]
     assert main(["train", "default", *sets, "--dry-run", "--ranks", "4"]) == 0
-    assert "2 micro-batches of 64 tokens in a step" in capsys.readouterr().out
+    assert "4 (ddp), each with 2 micro-batches of a step, 64 tokens" in capsys.readouterr().out
     assert main(["train", "default", *sets, "--dry-run", "--ranks", "3"]) == 2
     assert "cannot be divided among 3 ranks" in capsys.readouterr().err
+
+
+def test_with_fsdp_each_rank_has_a_share_of_the_moments_and_sends_its_weights(tmp_path, capsys):
+    sizes = ("training.gradient_accumulation=8", "distributed.strategy=fsdp")
+    sets = [word for option in tiny_runs.options(tmp_path, *sizes) for word in ("--set", option)]
+    assert main(["train", "default", *sets, "--dry-run", "--ranks", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    shares, parameters = found["ranks"], found["estimate"]["parameters"]["total"]
+    assert shares["memory"]["optimizer"] == 8 * parameters / 4
+    assert shares["memory"]["activations"] == found["estimate"]["memory"]["activations"]
+    assert shares["weight_bytes"] == 2 * 2 * 3 / 4 * 4 * parameters  # forward and backward of two micro-batches
+    assert shares["gradient_bytes"] == 3 / 4 * 4 * parameters
+    assert shares["muon_bytes"] == 0
 
 
 def test_ranks_are_pretended_by_a_dry_run_only(tmp_path, capsys):
