@@ -302,6 +302,8 @@ class RunReader:
         self.listing = RunListing()
         self._screen = screen
         self._busy: set[str] = set()
+        self._part_waits = False
+        """Whether a part of the list has been posted that the screen has not shown yet."""
 
     @property
     def busy(self) -> bool:
@@ -321,6 +323,7 @@ class RunReader:
     def store(self, message: Listed | ContentsRead) -> None:
         """Stores what was read."""
         if isinstance(message, Listed):
+            self._part_waits = False
             if message.complete:
                 self._busy.discard("listing")
             self.library.take_rows(message.rows, message.seconds)
@@ -341,7 +344,9 @@ class RunReader:
     def _list(self, here: Path | None) -> None:
         started = time.monotonic()
         for rows, complete in self.listing.read_in_parts(here, PART_SECONDS):
-            self._screen.post_message(Listed(rows, time.monotonic() - started, complete))
+            if complete or not self._part_waits:  # or parts would come faster than they are shown
+                self._part_waits = not complete
+                self._screen.post_message(Listed(rows, time.monotonic() - started, complete))
 
     def _read(self, row: RunRow) -> None:
         started = time.monotonic()

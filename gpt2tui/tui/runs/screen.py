@@ -1,6 +1,5 @@
 """The Runs screen: the table of all runs, their curves and details, and what can be done with a run."""
 
-import contextlib
 from typing import ClassVar
 
 from textual import on, work
@@ -206,8 +205,11 @@ class RunsScreen(ModeScreen):
 
     def _show_rows(self, point: str = "") -> None:
         query, all_rows = self.query_one("#filter", Input).value, self._rows
-        with contextlib.suppress(UsageError):  # `_filter_changed` shows it
+        wrong = ""
+        try:
             self._filter = RunFilter(query)
+        except UsageError as error:  # the filter before it stays
+            wrong = sanitize(str(error), keep_newlines=False)
         rows = [row for row in all_rows if self._filter.matches(row)]
         opened = {row.sweep for row in rows} if query else self._opened
         colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
@@ -216,7 +218,7 @@ class RunsScreen(ModeScreen):
         title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "loading"
         if self._marks:
             title += f" · {len(self._marks)} marked"
-        self.table.border_title = Content(title)
+        self.table.border_title = Content.styled(wrong, "$text-warning") if wrong else Content(title)
         label = next(column.label for column in COLUMNS if column.key == self._sort[0])
         self.table.border_subtitle = Content(f"by {label} {'▼' if self._sort[1] else '▲'} · s S sort")
 
@@ -353,10 +355,6 @@ class RunsScreen(ModeScreen):
     def _filter_changed(self, event: Input.Changed) -> None:
         event.stop()
         self._show_rows()
-        try:
-            RunFilter(event.value)
-        except UsageError as error:  # the filter before it stays
-            self.table.border_title = Content.styled(sanitize(str(error), keep_newlines=False), "$text-warning")
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self, event: Input.Submitted) -> None:

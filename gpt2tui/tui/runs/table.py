@@ -11,6 +11,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable
+from textual.widgets.data_table import RowKey
 
 from gpt2tui.run import query
 from gpt2tui.system.numbers import byte_size, compact, duration, learning_rate, steps_of
@@ -203,6 +204,8 @@ class RunTable(DataTable[Text]):
         self._columns: Sequence[str] = USUAL
         self._layout: list[tuple[Column, int]] = []
         self._pointed: str | None = None
+        self._drawn: dict[str, tuple[RunRow, str | None]] = {}
+        """Each row and its mark, as the table has them."""
 
     @property
     def rows_shown(self) -> Sequence[RunRow]:
@@ -236,9 +239,12 @@ class RunTable(DataTable[Text]):
         names = [row.name for row in self._rows]
         same = layout == self._layout and names == [key.value for key in self.rows]
         self._layout = layout
+        drawn, self._drawn = self._drawn, {row.name: (row, self._marks.get(row.name)) for row in self._rows}
         if same:
             self._relabel()
             for row in self._rows:
+                if drawn.get(row.name) == self._drawn[row.name]:
+                    continue  # a thousand rows take seconds
                 for column, width in layout:
                     self.update_cell(row.name, column.key, self._cell(row, column, width))
             if target in names:
@@ -257,6 +263,10 @@ class RunTable(DataTable[Text]):
             self.call_after_refresh(self.move_cursor)  # to where it is: scrolled into view
         self._post_pointed()
 
+    def _update_dimensions(self, new_rows: Iterable[RowKey]) -> None:
+        """Measures no cells, which takes a second for a thousand runs: all columns have their widths."""
+        super()._update_dimensions(())
+
     def _relabel(self) -> None:
         """The header again, for another sort order."""
         for column, width in self._layout:
@@ -274,16 +284,14 @@ class RunTable(DataTable[Text]):
         return text
 
     def _cell(self, row: RunRow, column: Column, width: int) -> Text:
-        text = Text(column.text(row), no_wrap=True)
+        shown = column.text(row)
         if column is NAME:
             colour = self._marks.get(row.name)
-            name = shorten_middle(column.text(row), max(1, width - len(MARK) - 1))
-            text = Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", name, no_wrap=True)
-        elif column.key == "state":
-            text.stylize(self._colour(SIGNS[row.state][1]))
-        if column.numeric:
-            text.align("right", width)
-        return text
+            name = shorten_middle(shown, max(1, width - len(MARK) - 1))
+            return Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", name, no_wrap=True)
+        if column.key == "state":
+            return Text(shown, self._colour(SIGNS[row.state][1]), no_wrap=True)
+        return Text(shown.rjust(width) if column.numeric else shown, no_wrap=True)
 
     def _colour(self, name: str) -> str:
         """A theme colour for rich."""
