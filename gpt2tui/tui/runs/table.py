@@ -204,8 +204,8 @@ class RunTable(DataTable[Text]):
         self._columns: Sequence[str] = USUAL
         self._layout: list[tuple[Column, int]] = []
         self._pointed: str | None = None
-        self._drawn: dict[str, tuple[RunRow, str | None]] = {}
-        """Each row and its mark, as the table has them."""
+        self._drawn: dict[str, tuple[RunRow, str | None, str]] = {}
+        """Each row with its mark and the theme, as the table has drawn them."""
 
     @property
     def rows_shown(self) -> Sequence[RunRow]:
@@ -239,7 +239,8 @@ class RunTable(DataTable[Text]):
         names = [row.name for row in self._rows]
         same = layout == self._layout and names == [key.value for key in self.rows]
         self._layout = layout
-        drawn, self._drawn = self._drawn, {row.name: (row, self._marks.get(row.name)) for row in self._rows}
+        drawn, theme = self._drawn, self.app.theme
+        self._drawn = {row.name: (row, self._marks.get(row.name), theme) for row in self._rows}
         if same:
             self._relabel()
             for row in self._rows:

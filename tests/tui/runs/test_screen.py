@@ -81,6 +81,21 @@ def test_the_list_follows_the_disk_while_in_front_and_the_cursor_stays_on_its_ru
     drive(script)
 
 
+def test_rows_that_stay_as_they_are_get_the_colours_of_another_theme():
+    run = write_run("2026-01-01-000000-a")
+
+    async def script(app, pilot):
+        def colour():
+            return str(app.table.get_cell(run.name, "state").style)
+
+        dark = colour()
+        app.theme = "textual-light"
+        app.screen._read_list()
+        await settle(pilot, lambda: colour() != dark)
+
+    drive(script)
+
+
 def test_the_filter_needs_every_word_and_escape_ends_it():
     write_run("2026-01-01-000000-small")
     write_run("2026-01-02-000000-small", ending="failed")
