@@ -186,6 +186,7 @@ def test_it_trains_in_any_thread_and_stops_from_another(tiny):
     assert left(training.run) == (5, "stopped")
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_in_the_middle_saves_first(tmp_path, tiny):
     script = tmp_path / "script.py"
     script.write_text(f"""

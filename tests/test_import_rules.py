@@ -22,6 +22,7 @@ def imported_by(code):
     )
 
 
+@pytest.mark.slow
 def test_the_engine_needs_no_screen():
     names = imported_by("import gpt2tui.training.trainer, gpt2tui.commands.train, gpt2tui.tracking.console")
     assert not names & SCREEN

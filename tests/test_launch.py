@@ -27,6 +27,7 @@ def events_of(stream):
     return [emitted for emitted in stream if isinstance(emitted, Event)]
 
 
+@pytest.mark.slow
 def test_the_emitted_events_are_those_in_the_file(tmp_path):
     session = TrainingSession()
     session.start(launch(tmp_path))

@@ -33,6 +33,7 @@ def program(folder, *words, **environment):
     )
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_where_the_users_modules_come_first(folder):
     done = program(folder, "-m", "gpt2tui", "--headless", "--preset", "tiny.toml", PYTHONPATH=".")
     assert done.returncode == 0, done.stdout[-500:] + done.stderr
@@ -40,6 +41,7 @@ def test_the_command_line_trains_where_the_users_modules_come_first(folder):
     assert "was imported" in done.stderr  # the check sees what it looks for
 
 
+@pytest.mark.slow
 def test_modules_that_are_named_like_libraries_are_not_taken_for_them(folder):
     for name in LIBRARIES:
         (folder / f"{name}.py").write_text(f'raise SystemExit("the {name}.py of the user was imported")')
@@ -47,6 +49,7 @@ def test_modules_that_are_named_like_libraries_are_not_taken_for_them(folder):
     assert done.returncode == 0, done.stdout[-500:] + done.stderr
 
 
+@pytest.mark.slow
 def test_a_script_beside_a_model_py_trains_and_loads(folder):
     script = """
 import gpt2tui

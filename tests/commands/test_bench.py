@@ -54,6 +54,7 @@ def document(tmp_path_factory):
     return json.loads(output.getvalue())  # all of stdout is one document
 
 
+@pytest.mark.slow
 def test_json_has_its_keys_and_null_for_what_is_not_known(document):
     assert set(document) == {"machine", "seconds", "presets"}
     known = document["machine"]
@@ -100,6 +101,7 @@ def test_the_text_report_has_the_same_numbers_with_units(document, capsys):
     assert "MFU" not in shown  # a CPU's peak is not known
 
 
+@pytest.mark.slow
 def test_all_candidates_compute_the_same_loss_from_the_same_weights(document):
     first_losses = [row["first_loss"] for row in document["presets"][0]["train"]["rows"]]
     assert first_losses[0] == pytest.approx(first_losses[1], abs=1e-4)
@@ -234,6 +236,7 @@ def test_a_busy_machine_is_noted(monkeypatch):
     assert others.cores() == pytest.approx(1.0, abs=0.3)  # ten seconds of work in ten seconds
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups to interrupt")
 def test_interrupt_ends_cleanly_and_leaves_no_process():
     process = subprocess.Popen(

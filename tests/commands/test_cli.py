@@ -203,6 +203,7 @@ def test_a_signal_finishes_the_step_and_saves_and_gives_its_exit_code(tmp_path, 
     assert steps == [last + 1, last + 2], again.stderr
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_path):
     run = tmp_path / "run"
     process = start(
@@ -224,6 +225,7 @@ def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_
     assert checkpoint.problems_in(run / "checkpoints") == []
 
 
+@pytest.mark.slow
 def test_a_run_is_held_by_its_process_and_once_that_is_killed_it_is_crashed_and_resumes(tmp_path):
     run = tmp_path / "run"
     arguments = [*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run]
@@ -292,6 +294,7 @@ def test_a_failed_resume_leaves_the_run_what_it_was(tmp_path):
     assert (run / "events.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
     deaf = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
     process = subprocess.Popen(
@@ -521,6 +524,7 @@ def test_the_tab_key_offers_preset_names(tmp_path):
     assert "small" in answer.read_text()
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_beside_the_run(tmp_path):
     run = tmp_path / "run"
     result = gpt2tui(*train_arguments(tmp_path, "tracking.wandb=offline"), "--run-dir", run)

@@ -83,6 +83,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_command_prints_what_a_terminal_obeys(hostile, capsys):
     def check(command):

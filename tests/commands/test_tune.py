@@ -202,6 +202,7 @@ def test_a_wrong_setting_is_said_before_the_preset_is_printed(base, tmp_path, ca
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_second_run_on_prompts_and_answers_keeps_the_template_of_the_first(base, tmp_path, capsys):
     path = rows_file(tmp_path, QUESTIONS)
     settings = ("training.num_iterations=1", "training.sequence_length=16", "schedule.warmup_iterations=0")

@@ -76,6 +76,7 @@ def test_tokens_are_the_documents_each_followed_by_end_of_text(tokenizer, folder
     assert isinstance(corpus.train, np.memmap)
 
 
+@pytest.mark.slow
 def test_token_ids_take_two_bytes_where_they_fit_and_four_where_not(folder, tmp_path, cache):
     assert run(preset(folder, "gpt2"), cache)[0].train.dtype == np.uint16
     many = "".join(map(chr, [*range(0x100, 0xD800), *range(0xE000, 0x1A000)]))
@@ -157,6 +158,7 @@ def test_batches_of_any_size_give_the_same_store(folder, cache, tmp_path, monkey
     assert done[-1] == whole.train_bytes
 
 
+@pytest.mark.slow
 def test_only_a_batch_of_text_is_in_memory_at_once(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(store_building, "BATCH_CHARACTERS", 1 << 20)
     path = write(tmp_path / "big.txt", "some words in a line\n" * 400_000)

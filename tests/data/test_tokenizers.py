@@ -230,6 +230,7 @@ def test_auto_tokenizer_gives_our_tokens(kind, tmp_path):
         assert theirs.decode(ours.encode(text)) == ours.decode(ours.encode(text))
 
 
+@pytest.mark.slow
 def test_published_vocab_json_and_merges_txt_give_the_published_tokens(tmp_path):
     from transformers import GPT2Tokenizer
 

@@ -184,6 +184,7 @@ def generated_documents(count):
         )
 
 
+@pytest.mark.slow
 def test_scores_of_50_documents_equal_the_harness(tmp_path):
     reason = "lm_eval is not installed, so the scores of 50 documents were NOT compared with lm-evaluation-harness"
     harness = pytest.importorskip("lm_eval.models.huggingface", reason=reason, exc_type=ImportError)

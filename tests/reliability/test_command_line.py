@@ -61,6 +61,7 @@ def outcome(arguments):
             return end.code
 
 
+@pytest.mark.slow
 def test_no_command_line_ends_in_a_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-folder").mkdir()

@@ -67,6 +67,7 @@ def resumed_at(loaded, run):
     return next(event.step for event in events if isinstance(event, RunStarted))
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_where_it_reported_and_ends_with_the_same_weights(tmp_path, monkeypatch):
     loaded = loaded_preset(tmp_path)
     started = time.monotonic()

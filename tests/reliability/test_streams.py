@@ -17,6 +17,7 @@ def exit_code(arguments, redirection):
     return subprocess.run(command, stdin=subprocess.DEVNULL, timeout=120).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["gone", "full"])
 def test_a_run_trains_to_its_end_whatever_stderr_is(tmp_path, stream):
     settings = tiny_runs.options(tmp_path, "training.num_iterations=4")

@@ -333,6 +333,7 @@ WandbTracker(preset("online"), Path(sys.argv[1]), close_timeout=0.2).close()
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_offline_run_can_be_read_back_with_what_was_logged(tmp_path):
     from . import wandb_file
 

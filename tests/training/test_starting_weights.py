@@ -135,6 +135,7 @@ def test_a_changed_weight_would_be_noticed(tmp_path):
         assert (logits - theirs(tokens).logits).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_vocabulary_with_added_tokens_is_trained_with(tmp_path):
     folder = tmp_path / "model"
     theirs = their_model(folder, vocab_size=50260, eos_token_id=50256)

@@ -62,6 +62,7 @@ async def with_the_estimate(app, pilot):
     await at_rest(app, pilot, "Estimate")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "themes", [pytest.param(SOME_THEMES, id="some"), pytest.param(THEMES, id="all", marks=pytest.mark.slow)]
 )

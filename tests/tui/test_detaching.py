@@ -90,6 +90,7 @@ def stays_in_the_workbench(training, reason):
     return asyncio.run(test())
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_train_leaves_the_user_in_the_workbench_with_the_reason(monkeypatch):
     program = "import sys; print('no room'); sys.exit(6)"
     monkeypatch.setattr(detaching, "COMMAND", (sys.executable, "-c", program))
@@ -97,6 +98,7 @@ def test_a_process_that_cannot_train_leaves_the_user_in_the_workbench_with_the_r
     assert not stays_in_the_workbench(FakeTraining(), "no room")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_saved_leaves_the_user_in_the_workbench(monkeypatch):
     class Failing(FakeTraining):
         def __call__(self, launch, controls):

@@ -103,6 +103,7 @@ def hostile_preset():
     return path
 
 
+@pytest.mark.slow
 def test_the_runs_screen_shows_it_as_text():
     hostile_run()
     write_run("2026-01-01-000000-a")
@@ -120,6 +121,7 @@ def test_the_runs_screen_shows_it_as_text():
     drive(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(120, 36), (30, 8)])
 def test_the_train_screen_shows_it_as_text(size):
     run = hostile_run()
@@ -134,6 +136,7 @@ def test_the_train_screen_shows_it_as_text(size):
     drive(story, size=size)
 
 
+@pytest.mark.slow
 def test_the_presets_screen_shows_it_as_text():
     hostile_preset()
 
@@ -184,6 +187,7 @@ def test_dialogs_notices_and_the_palette_show_it_as_text():
     drive(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["presets", "train", "chat", "runs"])
 def test_pasted_text_is_harmless_in_every_input_and_in_the_palette(mode):
     write_run("2026-01-01-000000-a")
@@ -225,6 +229,7 @@ def test_a_training_that_fails_with_it_is_a_dialog():
     drive(story, FakeTraining(fails=DataError(HOSTILE)))
 
 
+@pytest.mark.slow
 def test_the_check_sees_what_it_looks_for():
     """The control: the same text shown without care is found, and the filter is the last to stop it."""
 

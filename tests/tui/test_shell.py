@@ -209,6 +209,7 @@ def test_without_a_training_quit_leaves_at_once():
     assert drive(story).return_code == 0
 
 
+@pytest.mark.slow
 def test_with_a_training_quit_asks_and_keep_training_keeps_it_running():
     async def story(app, pilot):
         app.start_training(small())

@@ -50,6 +50,7 @@ def test_train(check, size):
     check("train", size, story, "1.604")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_presets(check, size):
     async def story(app, pilot):

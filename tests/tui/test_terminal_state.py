@@ -154,6 +154,7 @@ def test_a_terminal_that_is_closed_saves_too(terminal, controlling):
     assert len(saved()) == 1
 
 
+@pytest.mark.slow
 def test_a_screen_that_crashes_saves_says_so_and_ends_with_one(terminal):
     screen = terminal(extra=CRASHING)
     assert screen.exit_code() == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from textual.app import App
 from textual.events import Resize
 from textual.geometry import Size
@@ -17,6 +18,7 @@ from tests.tui.looking import until
 from tests.tui.plain_workbench import first_mode
 
 
+@pytest.mark.slow
 def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
     path = user_folder() / "mine.toml"
     preset_files.save(preset_files.load(["test"], ["data.tokenizer=byte"]).preset, path)

@@ -3,12 +3,15 @@
 import asyncio
 import time
 
+import pytest
+
 from gpt2tui.tui.chat.engine import load_checkpoint
 from tests.tiny_runs import trainer
 from tests.tui.fake_chat import ChatApp
 from tests.tui.plain_workbench import first_mode
 
 
+@pytest.mark.slow
 def test_a_saved_checkpoint_continues_a_prompt_with_alternatives_and_scores_a_text(tmp_path):
     for _ in trainer(tmp_path).train():
         pass

@@ -28,6 +28,7 @@ def said(app):
     return " ".join(notification.message for notification in app._notifications)
 
 
+@pytest.mark.slow
 def test_merge_writes_one_model_with_the_logits_of_base_and_adapter(tmp_path, monkeypatch):
     peft = pytest.importorskip("peft")
     base, to = tmp_path / "base", tmp_path / "merged"

@@ -34,6 +34,7 @@ def test_without_any_model_it_says_what_to_do(tmp_path, monkeypatch):
     driven(tmp_path, story)
 
 
+@pytest.mark.slow
 def test_two_models_answer_side_by_side_with_the_same_seed(tmp_path):
     loaded = []
 
@@ -130,6 +131,7 @@ def test_a_model_that_cannot_be_loaded_is_a_dialog_and_the_chat_continues(tmp_pa
     driven(tmp_path, story, load=load)
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_while_it_writes_keeps_what_it_wrote(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
@@ -234,6 +236,7 @@ def test_live_weights_that_never_come_can_be_stopped_or_end_with_the_training(tm
     driven(tmp_path, story, session=session)
 
 
+@pytest.mark.slow
 def test_another_mode_opens_the_chat_with_a_checkpoint(tmp_path):
     async def story(pilot, screen):
         screen.select_model("/runs/small/step-600")

@@ -84,6 +84,7 @@ def test_what_is_typed_behind_the_key_to_the_prompt_goes_to_the_prompt(tmp_path)
     driven(tmp_path, story, load=short())
 
 
+@pytest.mark.slow
 def test_what_is_typed_while_the_screen_is_being_made_goes_to_the_prompt(tmp_path):
     app = ChatApp(tmp_path, load=short())
     app.MODES |= dict.fromkeys(("presets", "train", "runs"), Screen)
@@ -109,6 +110,7 @@ def test_what_is_typed_while_the_screen_is_being_made_goes_to_the_prompt(tmp_pat
     asyncio.run(drive())
 
 
+@pytest.mark.slow
 def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
     gate = threading.Event()
 
@@ -174,6 +176,7 @@ def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
     assert ended.wait(60)
 
 
+@pytest.mark.slow
 def test_regenerate_takes_the_same_prompt_with_the_next_seed(tmp_path):
     async def story(pilot, screen):
         await pilot.press(*"Once", "enter")
@@ -243,6 +246,7 @@ def test_a_loss_near_that_of_a_uniform_distribution_is_noted(tmp_path):
     driven(tmp_path, story, load=lambda reference: FakeModel(reference, ends_after=20, odds=1 / 4096))
 
 
+@pytest.mark.slow
 def test_the_heat_map_shows_five_alternatives_under_the_cursor(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
@@ -322,6 +326,7 @@ def test_copy_takes_the_last_text_without_terminal_escape_sequences(tmp_path):
     assert "\x1b" not in copied
 
 
+@pytest.mark.slow
 def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_path):
     path = tmp_path / "chat.md"
 
@@ -427,6 +432,7 @@ def test_a_model_with_a_template_of_its_own_answers_in_it_by_itself(tmp_path):
     driven(tmp_path, story, load=lambda reference: model)
 
 
+@pytest.mark.slow
 def test_sliders_take_a_models_own_settings_until_the_user_moves_one(tmp_path):
     async def story(pilot, screen):
         models = screen.query_one("ModelList")
@@ -445,6 +451,7 @@ def test_sliders_take_a_models_own_settings_until_the_user_moves_one(tmp_path):
     driven(tmp_path, story)
 
 
+@pytest.mark.slow
 def test_every_size_works_and_can_change_at_any_time(tmp_path):
     async def story(pilot, screen):
         for number, size in enumerate([(10, 3), (120, 36), (80, 24), (40, 12), (20, 5)]):

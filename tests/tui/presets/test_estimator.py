@@ -58,8 +58,12 @@ def test_a_vocabulary_that_depends_on_the_corpus_makes_the_count_approximate():
 
 
 def test_too_little_memory_is_shown_with_advice():
-    small = Found(DeviceSpeed("a GPU", "bf16", 1e14, None, 1_000_000, None))
-    assert "lower batch_size" in text(device=small).replace("\n", " ")
+    for free, advice in (
+        (150_000_000, "choose training.batch_size = 4 and"),
+        (1_000_000, "lower model.n_embd, model.n_layer"),
+    ):
+        small = Found(DeviceSpeed("a GPU", "bf16", 1e14, None, free, None))
+        assert advice in text(device=small).replace("\n", " ")
 
 
 def test_a_time_budget_limits_the_estimated_time():

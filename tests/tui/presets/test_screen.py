@@ -43,6 +43,7 @@ def test_the_form_has_a_field_for_every_setting(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_shown_below_its_field_and_prevents_saving_and_training(monkeypatch):
     async def script(app, pilot):
         own_preset("mine", "[model]\nn_layer = 2\n")
@@ -61,6 +62,7 @@ def test_a_mistake_is_shown_below_its_field_and_prevents_saving_and_training(mon
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_what_was_saved(monkeypatch):
     async def script(app, pilot):
         own_preset("mine", "[model]\nn_layer = 2\n")
@@ -77,6 +79,7 @@ def test_the_command_line_trains_what_was_saved(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_unsaved_changes_are_trained_as_they_are(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "training.num_iterations", "500")
@@ -105,6 +108,7 @@ def test_a_shipped_preset_is_saved_under_another_name(monkeypatch):
     assert (shipped_folder() / "small.toml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_undo_and_redo_show_in_the_form(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "model.n_layer", "11")
@@ -146,6 +150,7 @@ def test_choices_and_switches_by_key_and_mouse(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_focused_field_is_explained_with_its_override(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "data.source", "my texts")
@@ -171,6 +176,7 @@ def test_edits_stay_while_another_preset_is_shown(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_filter_narrows_the_list_and_escape_ends_it(monkeypatch):
     async def script(app, pilot):
         await pilot.press("slash", *"124")
@@ -197,6 +203,7 @@ def test_saving_keeps_comments_and_asks_nothing(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_saving_asks_before_it_removes_unknown_keys(monkeypatch):
     async def script(app, pilot):
         path = own_preset("mine", "[model]\nn_layer = 2\nlayers = 3\n")
@@ -226,6 +233,7 @@ def test_a_change_on_disk_is_reloaded_where_nothing_is_unsaved(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keys", "layers"), [(("enter",), "4"), (("tab", "enter"), "11")])
 def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch, keys, layers):
     async def script(app, pilot):
@@ -242,6 +250,7 @@ def test_a_change_on_disk_is_asked_about_where_something_is_unsaved(monkeypatch,
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_duplicate_rename_delete(monkeypatch):
     async def script(app, pilot):
         await pilot.press("d")
@@ -278,6 +287,7 @@ def test_a_shipped_preset_is_neither_renamed_nor_deleted(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch):
     async def script(app, pilot):
         app.presets.action_duplicate()
@@ -297,6 +307,7 @@ def test_the_difference_is_shown_from_the_saved_and_from_the_shipped(monkeypatch
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypatch):
     evil = r'"\u001b]52;c;aGk=\u0007[/red][b]\u202e"'
 
@@ -333,6 +344,7 @@ def test_the_preset_of_the_command_line_opens_with_its_overrides_unsaved(monkeyp
     drive(script, monkeypatch, app=app)
 
 
+@pytest.mark.slow
 def test_the_last_preset_is_opened_again(monkeypatch):
     async def first(app, pilot):
         await pilot.press("down")
@@ -378,6 +390,7 @@ def test_no_device_is_measured_while_a_training_runs(monkeypatch):
     drive(script, monkeypatch, app=app, measure=measure)
 
 
+@pytest.mark.slow
 def test_a_measurement_during_a_training_is_repeated(monkeypatch):
     measured = []
     poisoned = replace(SPEED, flops_per_second_achievable=1.0)
@@ -397,6 +410,7 @@ def test_a_measurement_during_a_training_is_repeated(monkeypatch):
     drive(script, monkeypatch, app=app, measure=measure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (20, 5), (1, 1)])
 def test_it_fits_every_terminal(monkeypatch, size):
     async def script(app, pilot):
@@ -412,6 +426,7 @@ def test_it_fits_every_terminal(monkeypatch, size):
     drive(script, monkeypatch, size=size)
 
 
+@pytest.mark.slow
 def test_pages_go_from_table_to_table(monkeypatch):
     async def script(app, pilot):
         app.query_one(PresetForm).focus_field("model.n_layer")
@@ -425,6 +440,7 @@ def test_pages_go_from_table_to_table(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_an_optional_table_is_a_switch_and_its_fields_are_there_with_it(monkeypatch, extra_table):  # noqa: F811
     async def script(app, pilot):
         rank = app.form.field("extra.rank")
@@ -451,6 +467,7 @@ def test_an_optional_table_is_a_switch_and_its_fields_are_there_with_it(monkeypa
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["w", "d", "r"])
 def test_a_shipped_preset_is_overridden_only_after_a_question(monkeypatch, key):
     async def script(app, pilot):
@@ -474,6 +491,7 @@ def test_a_shipped_preset_is_overridden_only_after_a_question(monkeypatch, key):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_escape_at_the_question_about_a_shipped_name_saves_nothing(monkeypatch):
     async def script(app, pilot):
         await pilot.press("w")
@@ -488,6 +506,7 @@ def test_escape_at_the_question_about_a_shipped_name_saves_nothing(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_description_is_left_as_every_other_field(monkeypatch):
     async def script(app, pilot):
         before = app.editor("description").text
@@ -504,6 +523,7 @@ def test_the_description_is_left_as_every_other_field(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_small_is_first_then_all_from_small_to_large(monkeypatch):
     async def script(app, pilot):
         await until(pilot, lambda: all(row.size for row in app.presets.open_presets.rows() if row.shipped))
@@ -528,6 +548,7 @@ def test_after_a_deletion_the_neighbour_is_shown(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_and_is_deleted_leaves_the_list(monkeypatch):
     async def script(app, pilot):
         path = own_preset("broken", "[oh\n")
@@ -541,6 +562,7 @@ def test_a_file_that_cannot_be_read_and_is_deleted_leaves_the_list(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_settings_without_effect_are_dimmed_and_say_why(monkeypatch):
     async def script(app, pilot):
         await open_preset(app, pilot, "default")
@@ -565,6 +587,7 @@ def test_settings_without_effect_are_dimmed_and_say_why(monkeypatch):
     drive(script, monkeypatch, size=(120, 60))
 
 
+@pytest.mark.slow
 def test_a_wide_form_has_two_columns_and_a_small_one_shows_its_fields(monkeypatch):
     async def wide(app, pilot):
         left, right = app.editor("model.n_layer").region, app.editor("training.batch_size").region

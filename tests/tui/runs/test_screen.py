@@ -96,6 +96,7 @@ def test_rows_that_stay_as_they_are_get_the_colours_of_another_theme():
     drive(script)
 
 
+@pytest.mark.slow
 def test_the_filter_needs_every_word_and_escape_ends_it():
     write_run("2026-01-01-000000-small")
     write_run("2026-01-02-000000-small", ending="failed")
@@ -227,6 +228,7 @@ def test_resume_says_why_not():
     drive(script)
 
 
+@pytest.mark.slow
 def test_enter_watches_and_o_opens_the_chat():
     run = write_run("2026-01-01-000000-a", checkpoints=(50,))
 
@@ -345,6 +347,7 @@ def test_without_a_run_it_says_how_to_get_one():
     drive(script)
 
 
+@pytest.mark.slow
 def test_every_size_down_to_20_by_5_and_every_resize_is_drawn():
     for number in range(12):
         write_run(f"2026-01-{number + 1:02}-000000-a-rather-long-name-of-a-preset-{number}")
@@ -446,6 +449,7 @@ def test_a_resume_asked_for_is_given_up_when_the_cursor_moves_on(read):
     drive(script)
 
 
+@pytest.mark.slow
 def test_sorting_shows_the_top_of_the_list():
     for day in range(1, 29):
         write_run(f"2026-01-{day:02}-000000-a")
@@ -460,6 +464,7 @@ def test_sorting_shows_the_top_of_the_list():
     drive(script)
 
 
+@pytest.mark.slow
 def test_marked_runs_are_deleted_after_one_question_and_the_cursor_goes_to_a_neighbour():
     for day in range(1, 13):
         write_run(f"2026-01-{day:02}-000000-{'old' if day < 11 else 'new'}")

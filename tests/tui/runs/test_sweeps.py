@@ -67,6 +67,7 @@ def test_a_sweep_is_drawn_and_ranked_with_the_best_run_first():
     drive(script)
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_name_in_two_sweeps_are_told_apart():
     write_sweep(a=30, b=50)
     write_sweep("2026-01-03-000000-rates", a=40, b=60)

@@ -134,6 +134,7 @@ def test_every_plot_comes_to_show_all_of_a_run():
     run(test())
 
 
+@pytest.mark.slow
 def test_keys_change_the_plots():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -227,6 +228,7 @@ def test_space_pauses_and_resumes_and_the_footer_says_so():
     run(test())
 
 
+@pytest.mark.slow
 def test_checkpoint_evaluate_and_write_are_asked_for():
     async def test():
         training = StoryTraining()
@@ -374,6 +376,7 @@ def test_samples_travel_in_time():
     run(test())
 
 
+@pytest.mark.slow
 def test_on_a_wide_screen_two_samples_are_beside_each_other():
     async def test():
         async with workbench(StoryTraining(), size=(160, 50)) as (app, pilot):
@@ -456,6 +459,7 @@ def test_the_log_can_be_filtered():
     run(test())
 
 
+@pytest.mark.slow
 def test_the_worst_passages_of_the_run_are_a_page():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -574,6 +578,7 @@ def test_escape_goes_back_from_an_attached_run_to_the_training_of_this_process()
     run(test())
 
 
+@pytest.mark.slow
 def test_the_run_shown_last_comes_back_at_the_next_start():
     async def test():
         other = write_run("2026-01-01-000000-other", steps=20, ending="stopped", checkpoints=(20,))
@@ -639,6 +644,7 @@ def test_a_divergence_offers_half_the_learning_rate():
 SIZES = [(120, 36), (100, 30), (99, 29), (80, 24), (60, 16), (59, 15), (40, 10), (20, 5), (5, 2), (1, 1), (200, 60)]
 
 
+@pytest.mark.slow
 def test_every_size_can_be_shown_and_resized_to():
     async def test():
         async with workbench(StoryTraining(), size=(1, 1)) as (app, pilot):
