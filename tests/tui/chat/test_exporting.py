@@ -15,13 +15,18 @@ from tests.tui.chat_story import driven, short
 from tests.tui.looking import until
 
 
+async def opened(pilot, dialog):
+    """Waits until such a dialog takes keys."""
+    await until(pilot, lambda: isinstance(pilot.app.screen, dialog) and pilot.app.focused is not None)
+
+
 async def choose(pilot, screen, number):
     """Once a model is chosen, opens the list of formats and takes the line of that number."""
     await until(pilot, lambda: screen.chosen.first is not None)
     await pilot.press("escape", "x")
-    await until(pilot, lambda: isinstance(pilot.app.screen, FormatDialog))
+    await opened(pilot, FormatDialog)
     await pilot.press(*["down"] * number, "enter")
-    await until(pilot, lambda: isinstance(pilot.app.screen, TextDialog))
+    await opened(pilot, TextDialog)
 
 
 def said(app):
