@@ -39,9 +39,7 @@ def commands():
 def trained(tmp_path_factory):
     """A run of 600 steps with checkpoints every 200, in a folder of runs."""
     folder = tmp_path_factory.mktemp("documents")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RUNS", "CACHE", "CONFIG"):
-            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+    with tiny_runs.folders_in(folder):
         options = tiny_runs.options(folder, "training.num_iterations=600", "training.checkpoint_frequency=200")
         sets = [word for option in [*options, "training.eval_frequency=200"] for word in ("--set", option)]
         run = folder / "runs" / RUN

@@ -1,7 +1,10 @@
 """A model of a few thousand parameters on a text of a few thousand bytes: a whole run in a second."""
 
+import contextlib
 import random
 from dataclasses import replace
+
+import pytest
 
 from gpt2tui.data.token_store import prepare
 from gpt2tui.errors import DivergedError
@@ -33,6 +36,15 @@ SETTINGS = (
     "schedule.warmup_iterations=3",
     "optimizer.lr=0.01",
 )
+
+
+@contextlib.contextmanager
+def folders_in(folder):
+    """Runs, cache and configuration in `folder`, for fixtures that several tests share; yields its MonkeyPatch."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RUNS", "CACHE", "CONFIG"):
+            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+        yield patch
 
 
 def corpus_file(folder):

@@ -43,7 +43,8 @@ _NOT_COMMANDS = {
 _NOT_OPTIONS = {
     **dict.fromkeys(
         ("devices", "gpus", "num-gpus", "nproc-per-node", "num-processes"),
-        "a run trains on one device, chosen with training.device=cuda:1",
+        "one process trains on one device, chosen with training.device=cuda:1; several share a run under torchrun: "
+        "torchrun --standalone --nproc-per-node=N -m gpt2tui train PRESET",
     ),
     **dict.fromkeys(
         ("epochs", "num-epochs", "num-train-epochs"),
@@ -141,8 +142,6 @@ def unknown_option(top: Parser, parser: Parser, words: Sequence[str], at: int) -
     else:
         rest = words[at + 1 :]
     before = words[:at]
-    from gpt2tui.preset.settings import optional_tables
-
     exact, near = _settings_like(name.lstrip("-")) if "--set" in parser.options else ([], [])
     options = difflib.get_close_matches(name[:50], [o for o in parser.options if o.startswith("--")], n=1, cutoff=0.75)
     if not exact and not options and name.lstrip("-") in _NOT_OPTIONS:
@@ -152,6 +151,8 @@ def unknown_option(top: Parser, parser: Parser, words: Sequence[str], at: int) -
         return f"there is no option {shown}; did you mean {command_text([*before, options[0], *given, *rest])}?"
     if exact or near:
         choices = [[key] for key in exact[:2]] or [near]
+        from gpt2tui.preset.settings import optional_tables
+
         tables = optional_tables()
         texts = [[f"{key}={value or ('true' if key in tables else 'VALUE')}" for key in keys] for keys in choices]
         commands = " or ".join(command_text(_with_settings(top, parser, before, text, rest)) for text in texts)

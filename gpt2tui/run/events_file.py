@@ -76,7 +76,7 @@ def read_events(path: Path) -> Iterator[Event]:
     incomplete, foreign or of another version are skipped. Reads the file twice, in constant memory. Raises OSError when
     it cannot be read.
     """
-    with _open(path) as file:
+    with open_events(path) as file:
         restarts = [event.step for event in _events(file) if isinstance(event, RunStarted)]
         end = file.tell()
         file.seek(0)
@@ -101,7 +101,7 @@ def follow_events(path: Path, stop: threading.Event, poll_seconds: float = 0.25,
     while not path.exists():
         if stop.wait(poll_seconds):
             return
-    with _open(path) as file:
+    with open_events(path) as file:
         file.seek(start)
         rest = b""
         while True:
@@ -129,7 +129,8 @@ def parse_line(line: bytes) -> Event | None:
     return event if event and isinstance(getattr(event, "step", 0), int) else None
 
 
-def _open(path: Path) -> BinaryIO:
+def open_events(path: Path) -> BinaryIO:
+    """The file to read from, which must be a regular one. Raises OSError."""
     return open(open_regular(path), "rb")  # noqa: PTH123 a descriptor
 
 

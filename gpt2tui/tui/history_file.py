@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gpt2tui.run.events import VERSION, Event, RunStarted, Step
-from gpt2tui.run.events_file import LONGEST_LINE, parse_line, read_events
-from gpt2tui.system.files import open_regular
+from gpt2tui.run.events_file import LONGEST_LINE, open_events, parse_line, read_events
 from gpt2tui.tui.history import RunHistory
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def history_of(path: Path, grad_clip: float | None = None) -> RunHistory:
 def preview_of(path: Path, grad_clip: float | None = None) -> RunHistory:
     """The history by the first event and some of the steps, evenly over a long file. Raises OSError."""
     found: list[Event] = []
-    with open(open_regular(path), "rb") as file:  # noqa: PTH123 a descriptor
+    with open_events(path) as file:
         size = os.fstat(file.fileno()).st_size
         if first := parse_line(file.readline(LONGEST_LINE)):
             found.append(first)
@@ -80,7 +79,7 @@ def read_into(
     `add` gets all events but most of the steps, and adds them to the history. Stops at a start of the run at the time
     `before` or later. Raises OSError.
     """
-    with open(open_regular(path), "rb") as file:  # noqa: PTH123 a descriptor
+    with open_events(path) as file:
         end = os.fstat(file.fileno()).st_size
         for block in _blocks(file, max(0, end - _TAIL)):
             if stopped():

@@ -18,9 +18,7 @@ from tests import tiny_runs
 def run(tmp_path_factory):
     """A trained run in a folder whose names must not be published."""
     folder = tmp_path_factory.mktemp("secret")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RUNS", "CACHE", "CONFIG"):
-            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+    with tiny_runs.folders_in(folder) as patch:
         preset = folder / "alice-preset.toml"
         preset.write_text('extends = "default"\n')
         sets = [word for option in tiny_runs.options(folder) for word in ("--set", option)]

@@ -21,9 +21,7 @@ from tests import tiny_runs
 def trained(tmp_path_factory):
     """A finished tiny run in a folder of runs."""
     folder = tmp_path_factory.mktemp("worst")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RUNS", "CACHE", "CONFIG"):
-            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+    with tiny_runs.folders_in(folder):
         trainer = tiny_runs.trainer(folder, run=runs.create("tiny"))
         events = list(trainer.train())
     return trainer, events

@@ -39,9 +39,7 @@ def trained(folder, *overrides):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RUNS", "CACHE", "CONFIG"):
-            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+    with tiny_runs.folders_in(folder):
         return trained(folder, ALL)
 
 

@@ -64,9 +64,7 @@ def of_run(folder, name):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RUNS", "CACHE", "CONFIG"):
-            patch.setenv(f"GPT2TUI_{name}", str(folder / name.lower()))
+    with tiny_runs.folders_in(folder):
         yield folder
 
 
