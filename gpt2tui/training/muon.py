@@ -1,8 +1,8 @@
 """Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before they move the weights."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from gpt2tui.device import bf16_is_native
 # The quintic of Newton and Schulz whose slope at zero is steepest (Jordan et al. 2024, the Muon post).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
-STACKED = (
-    2**24
-)  # elements per stack: small matrices are faster when they are orthogonalised together, large ones are not
+STACKED = 2**24
+"""Elements per stack: small matrices are faster when they are orthogonalised together, large ones are not."""
+
+T = TypeVar("T")
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
@@ -105,7 +106,7 @@ class Muon(torch.optim.Muon):
                     matrix.weight.mul_(1 - group["lr"] * group["weight_decay"] * moves)
                     matrix.weight.add_(update, alpha=-group["lr"] * matrix.scale)
 
-    def _stacks(self, group: dict[str, Any]) -> Iterator[list[_Matrix]]:
+    def _stacks(self, group: dict[str, Any]) -> Iterator[Sequence[_Matrix]]:
         """The matrices of a group in stacks of one shape, none much larger than STACKED."""
         by_shape: dict[torch.Size, list[_Matrix]] = {}
         for parameter in group["params"]:
@@ -116,20 +117,40 @@ class Muon(torch.optim.Muon):
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
             for matrix in _matrices(parameter, state["momentum_buffer"]):
                 by_shape.setdefault(matrix.weight.shape, []).append(matrix)
-        for shape, matrices in by_shape.items():
-            together = max(1, STACKED // shape.numel())
-            for start in range(0, len(matrices), together):
-                yield matrices[start : start + together]
+        yield from in_stacks(by_shape)
+
+
+def in_stacks(by_shape: Mapping[torch.Size, Sequence[T]]) -> Iterator[Sequence[T]]:
+    """What has the same shape together, as much as has about STACKED numbers."""
+    for shape, same in by_shape.items():
+        together = max(1, STACKED // shape.numel())
+        for start in range(0, len(same), together):
+            yield same[start : start + together]
+
+
+def matrices_in(tensor: Tensor) -> list[Tensor]:
+    """Views of the matrices in a parameter (rows, columns), three in a fused qkv, transposed where they are tall."""
+    count = _count(tensor)
+    tall = tensor.size(0) // count > tensor.size(1)
+    return [matrix.mT if tall else matrix for matrix in tensor.chunk(count)]
+
+
+def scale_of(parameter: Tensor) -> float:
+    """The factor of an orthogonal update for the matrices in a parameter: larger where they are tall."""
+    return math.sqrt(max(1.0, parameter.size(0) / _count(parameter) / parameter.size(1)))
+
+
+def _count(parameter: Tensor) -> int:
+    """A fused qkv of shape (3C, C) is three matrices."""
+    rows, columns = parameter.shape
+    return 3 if rows == 3 * columns else 1
 
 
 def _matrices(parameter: Tensor, momentum: Tensor) -> Iterator[_Matrix]:
-    rows, columns = parameter.shape
-    count = 3 if rows == 3 * columns else 1
-    scale = math.sqrt(max(1.0, rows / count / columns))
-    tall = rows // count > columns
-    for views in zip(*(t.chunk(count) for t in (parameter, parameter.grad, momentum)), strict=True):  # type: ignore[union-attr]
-        weight, gradient, buffer = (view.mT if tall else view for view in views)
-        yield _Matrix(weight, gradient, buffer, scale)
+    assert parameter.grad is not None
+    parts = (matrices_in(tensor) for tensor in (parameter, parameter.grad, momentum))
+    for weight, gradient, buffer in zip(*parts, strict=True):
+        yield _Matrix(weight, gradient, buffer, scale_of(parameter))
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

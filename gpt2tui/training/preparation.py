@@ -98,8 +98,7 @@ def _new(
     origin = None if start_from is None else start_from.origin
     batches = open_batches(corpus, preset.training, ranks.rank, ranks.world_size)
     state = TrainingState(preset, device, precision, reason, batches, update, origin=origin, time_budget=time_budget)
-    yield from _try_first_steps(state, corpus, tried, preset.is_sharded and ranks.world_size > 1)
-    spread(update, preset, ranks)
+    yield from _make_ready(state, corpus, tried, ranks)
     return state
 
 
@@ -107,23 +106,20 @@ def _is_worth_a_trial(preset: Preset, device: torch.device) -> bool:
     return memory_need(preset, device).share >= WORTH_A_TRIAL
 
 
-def _try_first_steps(
-    state: TrainingState, corpus: TokenizedCorpus, tried: bool, sharded: bool
-) -> Iterator[StageProgress]:
-    """Compiles the forward pass if the preset says so, and tries the first steps where memory may be too small.
+def _make_ready(state: TrainingState, corpus: TokenizedCorpus, tried: bool, ranks: Ranks) -> Iterator[StageProgress]:
+    """Compiles the forward pass if the preset says so, tries the first steps where memory may be too small, and spreads
+    the network over the ranks.
 
-    Neither where the network will be `sharded`.
+    The first two not where each rank will have a share of the network.
     """
     training, budget = state.preset.training, state.time_budget
     asked = state.preset
     if budget is not None:  # what a resumed run must decide in the same way
         asked = asked.with_training(num_iterations=budget.most_iterations, time_budget=budget.seconds)
     choice = choose_compilation(asked, state.device)
-    if sharded:
-        choice, tried = (
-            Compilation(False, "with FSDP each block is gathered by itself, and the code is not compiled"),
-            False,
-        )
+    if state.preset.is_sharded and ranks.world_size > 1:
+        choice = Compilation(False, "with FSDP each block is gathered by itself, and the code is not compiled")
+        tried = False
     state.compile_reason, notices = choice.reason, [choice.note]
     if choice.wanted and not state.done:
         yield StageProgress("compiling the network, which takes up to a minute")
@@ -136,6 +132,7 @@ def _try_first_steps(
         started = time.monotonic()
         yield from try_shapes(state.update, state.preset, corpus.tokenizer)
         state.trial_seconds = time.monotonic() - started
+    spread(state.update, state.preset, ranks)
 
 
 def _load_adapter(saved: Checkpoint, network: GPT2) -> None:
@@ -201,9 +198,7 @@ def _resumed(
         evaluations_without_improvement=numbers.get("evaluations_without_improvement", 0) if same_sample else 0,
         saved_step=saved.step,
     )
-    sharded = preset.is_sharded and ranks.world_size > 1
-    yield from _try_first_steps(state, corpus, tried, sharded)  # before the moments are there, which it would change
-    spread(update, preset, ranks)
+    yield from _make_ready(state, corpus, tried, ranks)  # before the moments are there, which it would change
     tensors = checkpoint.load_tensors(saved.folder / "training_state.safetensors")
     notices = [f"{problem}; {saved.folder.name} is used" for problem in saved.skipped]
     restore_training_state(tensors, update.optimizers)

@@ -5,8 +5,7 @@ parameter, and the last layer norm. Imported only where it is asked for: DTensor
 """
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -56,23 +55,20 @@ class ShardedMuon(Muon):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
-                together = max(1, muon.STACKED // shape.numel())
-                for start in range(0, len(parameters), together):
-                    self._update(parameters[start : start + together], group, found_inf, moves)
+            for parameters in muon.in_stacks(by_shape):
+                self._update(parameters, group, found_inf, moves)
 
     def _update(
-        self, parameters: list[DTensor], group: dict[str, Any], found_inf: Tensor | None, moves: float | Tensor
+        self, parameters: Sequence[DTensor], group: dict[str, Any], found_inf: Tensor | None, moves: float | Tensor
     ) -> None:
         """Updates parameters of one shape."""
         updates = [self._moved_momentum(parameter, group["momentum"], found_inf) for parameter in parameters]
-        stack = torch.stack([matrix for update in updates for matrix in _matrices(update)])
+        stack = torch.stack([matrix for update in updates for matrix in muon.matrices_in(update)])
         orthogonal = self.orthogonalize(stack, muon.product_dtype(stack.device)).to(stack.dtype)
         places = iter(orthogonal.unbind())
-        rows, columns = parameters[0].shape
-        scale = math.sqrt(max(1.0, rows / _count(parameters[0]) / columns))
+        scale = muon.scale_of(parameters[0])
         for parameter, update in zip(parameters, updates, strict=True):
-            for matrix in _matrices(update):
+            for matrix in muon.matrices_in(update):
                 matrix.copy_(next(places))
             replicated = DTensor.from_local(update, parameter.device_mesh, [Replicate()], run_check=False)
             own = replicated.redistribute(placements=parameter.placements).to_local()
@@ -98,16 +94,3 @@ class ShardedMuon(Muon):
             stride=parameter.stride(),
         )
         return update.full_tensor()
-
-
-def _count(parameter: Tensor) -> int:
-    """A fused qkv of shape (3C, C) is three matrices."""
-    rows, columns = parameter.shape
-    return 3 if rows == 3 * columns else 1
-
-
-def _matrices(tensor: Tensor) -> list[Tensor]:
-    """Views of the matrices in a parameter, transposed where they are tall."""
-    count = _count(tensor)
-    tall = tensor.size(0) // count > tensor.size(1)
-    return [matrix.mT if tall else matrix for matrix in tensor.chunk(count)]
