@@ -238,7 +238,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def load_tensors(path: Path) -> dict[str, "Tensor"]:
-    """The named tensors of a safetensors file, on the CPU. Raises CheckpointError."""
+    """The named tensors of a safetensors file, on the CPU. Raises CheckpointError, or that memory does not suffice."""
     from safetensors import SafetensorError
     from safetensors.torch import load, load_file
 
@@ -246,7 +246,10 @@ def load_tensors(path: Path) -> dict[str, "Tensor"]:
         _check_header(path)
         # The library opens no path that is not UTF-8.
         return load_file(path) if is_utf8(path) else load(path.read_bytes())
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        if "allocate memory" in str(error):
+            raise
+        # A RuntimeError: torch cannot map the file, as when it was deleted after its header was read.
         raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
 
 

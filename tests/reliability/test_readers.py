@@ -8,8 +8,11 @@ import signal
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from gpt2tui.__main__ import main
+from gpt2tui.errors import CheckpointError
 from gpt2tui.launch import drive, new_run
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
@@ -46,6 +49,16 @@ def saving_run(tmp_path):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_checkpoint_deleted_while_its_weights_are_opened_is_an_error_of_reading(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    assert set(checkpoint.load_tensors(path)) == {"a"}
+    check_header = checkpoint._check_header
+    monkeypatch.setattr(checkpoint, "_check_header", lambda path: (check_header(path), path.unlink()))
+    with pytest.raises(CheckpointError, match="No such file"):
+        checkpoint.load_tensors(path)
 
 
 @pytest.mark.timeout(300 if READS <= 20 else 0)
