@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpt2tui.errors import CheckpointError, PresetError, UsageError, first_line
 from gpt2tui.model.cpu import tune_for_cpu
-from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import GPT2, network_without_weights
 from gpt2tui.model.huggingface import from_published
 from gpt2tui.model.lora import merge, scale_in
 from gpt2tui.model.nf4 import round_matrices
@@ -134,8 +134,7 @@ def _load_full(folder: Path) -> GPT2:
         config, state = from_published(tensors, checkpoint.read_json(folder / "config.json"))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder} does not hold a GPT-2: {error}") from error
-    with torch.device("meta"):
-        model = tune_for_cpu(GPT2(config))
+    model = tune_for_cpu(network_without_weights(config))
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True)
     return model

@@ -14,10 +14,12 @@ Shapes: B sequences, T tokens each, C = n_embd, V = vocab_size, H = n_head, D = 
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gpt2tui.model.config import INITIAL_STD, LAYER_NORM_EPSILON, GPT2Config
 from gpt2tui.model.kv_cache import KVCache
@@ -178,3 +180,19 @@ class GPT2(nn.Module):
         if targets is None:
             return self.logits(hidden)
         return linear_cross_entropy(hidden, self.wte.weight, targets, reduction)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """`normal_` leaves a tensor as it is: on the meta device it would first import torch's compiler, for a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def network_without_weights(config: GPT2Config) -> GPT2:
+    """A network on the meta device, of shapes alone: for `load_state_dict(assign=True)`, or for `to_empty` and that."""
+    with torch.device("meta"), _NothingDrawn():
+        return GPT2(config)

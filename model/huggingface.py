@@ -5,6 +5,7 @@ The published checkpoints come from TensorFlow code whose linear layers ("Conv1D
 weight is the embedding and is not stored twice.
 """
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt2tui.model.config import GPT2Config
-from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import network_without_weights
 from gpt2tui.model.published_config import config_from_published, shortened
 
 PREFIX = "transformer."
@@ -91,10 +92,10 @@ def from_published(
     return config, {name: _transposed(name, found[name]).float().contiguous() for name in ours}
 
 
-def _shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=4)  # each checkpoint asks
+def _shapes(config: GPT2Config) -> Mapping[str, tuple[int, ...]]:
     """Our parameters, by name. All blocks are alike, so one is laid out."""
-    with torch.device("meta"):
-        network = GPT2(config.model_copy(update={"n_layer": 1})).state_dict()
+    network = network_without_weights(config.model_copy(update={"n_layer": 1})).state_dict()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, parameter in network.items():
         blocks = range(config.n_layer) if name.startswith("h.0.") else range(1)

@@ -14,7 +14,7 @@ from gpt2tui.errors import CheckpointError, UsageError, first_line
 from gpt2tui.export.onnx_graph import LOGITS, MASK, POSITIONS, TOKENS, past_names, present_names
 from gpt2tui.generation import TextModel
 from gpt2tui.model.config import GPT2Config
-from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import network_without_weights
 from gpt2tui.model.kv_cache import KVCache
 from gpt2tui.preset.schema import SamplingTable
 
@@ -165,8 +165,7 @@ def load(path: Path, device: str = "auto") -> TextModel:
         raise CheckpointError(
             f"{path.parent}: its tokenizer has {tokenizer.vocab_size} tokens, its model {network.config.vocab_size}"
         )
-    with torch.device("meta"):  # the shape alone
-        shape = GPT2(network.config).eval()
+    shape = network_without_weights(network.config).eval()
     return TextModel(
         shape,
         tokenizer,

@@ -18,7 +18,7 @@ from gpt2tui.data.batches import IGNORED, evaluation_batches
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.evaluation.validation import ValidationLoss, validation_loss
 from gpt2tui.evaluation.worst_windows import WorstWindows
-from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import GPT2, network_without_weights
 from gpt2tui.preset.schema import DistributedTable, Preset
 from gpt2tui.training.distributed import Ranks, whole
 from gpt2tui.training.muon import Muon, orthogonalize
@@ -66,8 +66,7 @@ def _replicate(update: Update) -> None:
 def whole_copy(model: GPT2) -> GPT2:
     """A network that is divided among ranks, whole, for generation; all ranks call it."""
     state = {name: whole(tensor.detach()) for name, tensor in model.state_dict().items()}
-    with torch.device("meta"):
-        copy = GPT2(model.config)
+    copy = network_without_weights(model.config)
     copy.load_state_dict(state, assign=True)
     return copy.eval()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gpt2tui.device import Precision, autocast
 from gpt2tui.errors import DivergedError
 from gpt2tui.model.cpu import tune_for_cpu
-from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import GPT2, network_without_weights
 from gpt2tui.model.lora import add_adapters, scale_of
 from gpt2tui.model.nf4 import quantize_matrices
 from gpt2tui.preset.schema import Preset
@@ -218,8 +218,7 @@ def fresh_update(
     if weights is None:
         network = GPT2(preset.model)
     else:
-        with torch.device("meta"):
-            network = GPT2(preset.model)
+        network = network_without_weights(preset.model)
         if is_quantized:
             network.load_state_dict({name: weights.pop(name) for name in list(weights)}, assign=True)
         else:

@@ -4,8 +4,6 @@ import math
 import sys
 
 import pytest
-from nltk.translate.bleu_score import corpus_bleu
-from nltk.util import ngrams
 
 from gpt2tui.errors import UsageError
 from gpt2tui.evaluation.text_scores import GROUPS, MEANINGS, distinct, repetition, require_packages, text_scores
@@ -35,11 +33,15 @@ def test_rouge_does_not_stem():
 
 
 def test_bleu_equals_nltks_over_several_documents():
+    from nltk.translate.bleu_score import corpus_bleu  # slow to import
+
     expected = corpus_bleu([[text.split()] for text in REFERENCES], [text.split() for text in WRITTEN])
     assert text_scores(WRITTEN, REFERENCES, ["bleu"]).metrics["bleu"] == pytest.approx(100 * expected)
 
 
 def test_variety_and_repetition():
+    from nltk.util import ngrams
+
     words = [text.split() for text in ["a b c d a b c d", "x y z", "a a a a a a"]]
     for n in (1, 2):
         every = [gram for each in words for gram in ngrams(each, n)]

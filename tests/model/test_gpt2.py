@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gpt2tui.model.config import GPT2Config
-from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.gpt2 import GPT2, network_without_weights
 
 
 def small(**changes):
@@ -31,8 +31,7 @@ def _seed():
 )
 def test_published_sizes_have_the_published_number_of_parameters(n_embd, n_layer, n_head, published):
     config = GPT2Config(vocab_size=50257, n_embd=n_embd, n_layer=n_layer, n_head=n_head)
-    with torch.device("meta"):
-        model = GPT2(config)
+    model = network_without_weights(config)
     assert model.num_parameters == published == config.parameter_count()
 
 
@@ -64,9 +63,15 @@ def test_initialisation_is_the_papers():
             assert abs(parameter.mean().item()) < 5 * std / math.sqrt(parameter.numel()), name
 
 
-def test_model_made_on_the_meta_device_is_initialised_like_any_other():
-    with torch.device("meta"):
-        model = GPT2(small())
+def test_a_network_without_weights_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    model = network_without_weights(small())
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_without_weights_is_initialised_like_any_other():
+    model = network_without_weights(small())
     model.to_empty(device="cpu")
     torch.manual_seed(3)
     model.init_weights()

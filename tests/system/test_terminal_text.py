@@ -7,22 +7,26 @@ import pytest
 
 from gpt2tui.system.terminal_text import drop_controls, sanitize
 
-EVERY_CHARACTER = [chr(code) for code in range(sys.maxunicode + 1)]
 JOINERS = "\u200c\u200d"
 # Format characters that are visible: Unicode's Prepended_Concatenation_Mark.
 VISIBLE_SIGNS = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
+@pytest.fixture(scope="module")
+def every_character():
+    return "".join(map(chr, range(sys.maxunicode + 1)))
+
+
 @pytest.mark.parametrize("keep_newlines", [True, False])
-def test_no_code_point_leaves_a_control_behind(keep_newlines):
-    left = set(sanitize("".join(EVERY_CHARACTER), keep_newlines))
+def test_no_code_point_leaves_a_control_behind(every_character, keep_newlines):
+    left = set(sanitize(every_character, keep_newlines))
     allowed = {"\n", "\t"} if keep_newlines else set()
     assert {c for c in left if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}} == allowed
 
 
-def test_of_format_characters_only_joiners_and_visible_signs_are_left():
-    left = {c for c in sanitize("".join(EVERY_CHARACTER)) if unicodedata.category(c) == "Cf"}
+def test_of_format_characters_only_joiners_and_visible_signs_are_left(every_character):
+    left = {c for c in sanitize(every_character) if unicodedata.category(c) == "Cf"}
     assert left == set(JOINERS + VISIBLE_SIGNS)
 
 
@@ -30,24 +34,23 @@ def test_bidirectional_controls_go():
     assert sanitize(f"access{BIDI_CONTROLS}granted") == "accessgranted"
 
 
-def test_every_other_character_stays_itself():
+def test_every_other_character_stays_itself(every_character):
     touched = {"Cc", "Cs", "Cf", "Zl", "Zp", "Cn"}  # some code points are reserved for format characters
-    for character in EVERY_CHARACTER:
+    for character in every_character:
         if unicodedata.category(character) not in touched and not 0xE0000 <= ord(character) <= 0xE0FFF:
             assert sanitize(character) == character, ascii(character)
 
 
-def test_dropping_takes_what_sanitize_would_touch_and_nothing_else():
-    untouched = "".join(c for c in EVERY_CHARACTER if sanitize(c, keep_newlines=False) == c)
-    assert drop_controls("".join(EVERY_CHARACTER)) == untouched
+def test_dropping_takes_what_sanitize_would_touch_and_nothing_else(every_character):
+    untouched = "".join(c for c in every_character if sanitize(c, keep_newlines=False) == c)
+    assert drop_controls(every_character) == untouched
 
 
-def test_sanitizing_twice_changes_nothing_more():
-    text = "".join(EVERY_CHARACTER)
+def test_sanitizing_twice_changes_nothing_more(every_character):
     for keep_newlines in (True, False):
-        once = sanitize(text, keep_newlines)
+        once = sanitize(every_character, keep_newlines)
         assert sanitize(once, keep_newlines) == once
-        assert len(once) <= len(text)
+        assert len(once) <= len(every_character)
 
 
 def test_c0_controls_and_delete_become_their_pictures():
@@ -62,8 +65,8 @@ def test_newlines_and_tabs_stay_only_when_asked():
     assert sanitize("a\r\nb\u2028c\u2029d\x85e") == "a␍\nb␤c␤d\ufffde"
 
 
-def test_one_line_stays_one_line_for_python_too():
-    assert len(sanitize("".join(EVERY_CHARACTER), keep_newlines=False).splitlines()) == 1
+def test_one_line_stays_one_line_for_python_too(every_character):
+    assert len(sanitize(every_character, keep_newlines=False).splitlines()) == 1
 
 
 def test_clipboard_and_title_sequences_are_dead():
