@@ -298,16 +298,17 @@ def new_run(
     divide the preset's steps.
     """
     from gpt2tui.run import folder as runs
-    from gpt2tui.training.starting import resolve
 
     _check_processes(loaded.preset, ranks)
     if name is not None:
         runs.check_name(name)
-    check_device(loaded.preset)
-    loaded, start_from = resolve(loaded)
-    loaded = replace(loaded, preset=with_absolute_source(loaded.preset))
-    run = runs.create(name or loaded.name, folder)
+    run = runs.create(name or loaded.name, folder)  # what is wrong with it is said before torch is imported
     with _begun(run):
+        from gpt2tui.training.starting import resolve
+
+        check_device(loaded.preset)
+        loaded, start_from = resolve(loaded)
+        loaded = replace(loaded, preset=with_absolute_source(loaded.preset))
         yield OpenedRun(run, loaded, notices=start_from.notices if start_from else (), start_from=start_from)
 
 
@@ -376,12 +377,15 @@ def resumed_run(
     from gpt2tui.preset.files import load_frozen
     from gpt2tui.run import checkpoint
     from gpt2tui.run import folder as runs
-    from gpt2tui.training.resuming import rate_jump, resumed_preset
-    from gpt2tui.training.starting import resolve
 
     with contextlib.ExitStack() as stack:
         if branch is None:
             stack.enter_context(runs.locked(run))
+        # torch is imported after the lock: that a run is in use is said at once.
+        from gpt2tui.training.resuming import rate_jump, resumed_preset
+        from gpt2tui.training.starting import resolve
+
+        if branch is None:
             checkpoint.remove_leftovers(run.checkpoints)
             if resume_from is not None and not resume_from.folder.name.startswith("step-"):
                 raise UsageError(

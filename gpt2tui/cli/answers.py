@@ -29,6 +29,11 @@ _SYNONYMS = {
     "mv": "rename",
     "kill": "stop",
 }
+# Names of other programs for options of ours.
+_OTHER_OPTIONS = {
+    **dict.fromkeys(("max-new-tokens", "max-tokens", "n-predict", "num-tokens"), "max-length"),
+    **dict.fromkeys(("n", "num-return-sequences"), "num-samples"),
+}
 _NOT_COMMANDS = {
     "chat": "chat in the workbench (gpt2tui, then its Chat screen), or generate here: gpt2tui sample latest",
     "finetune": "train a model further with gpt2tui tune FOLDER_OR_FILE, or with the preset of that name: gpt2tui "
@@ -50,6 +55,8 @@ _NOT_OPTIONS = {
         ("epochs", "num-epochs", "num-train-epochs"),
         "the length of a run is counted in steps, training.num_iterations; --dry-run says how often the text is read",
     ),
+    **dict.fromkeys(("reverse", "desc", "descending"), "to list the largest first: --sort -KEY"),
+    "pdf": "a picture of curves is --png FILE or --svg FILE",
     **dict.fromkeys(
         ("data", "data-dir", "dataset", "train-file"),
         "the text is a setting, data.source=FOLDER_OR_FILE, and the first word of gpt2tui tune",
@@ -143,7 +150,14 @@ def unknown_option(top: Parser, parser: Parser, words: Sequence[str], at: int) -
         rest = words[at + 1 :]
     before = words[:at]
     exact, near = _settings_like(name.lstrip("-")) if "--set" in parser.options else ([], [])
-    options = difflib.get_close_matches(name[:50], [o for o in parser.options if o.startswith("--")], n=1, cutoff=0.75)
+    long = [option for option in parser.options if option.startswith("--")]
+    wanted = f"--{_OTHER_OPTIONS.get(name.lstrip('-'), name.lstrip('-'))}"
+    options = [option for option in long if option == wanted or (len(wanted) > 3 and option.startswith(wanted))][:1]
+    options = options or difflib.get_close_matches(name[:50], long, n=1, cutoff=0.75)
+    if choice := next((o for o in long if name.lstrip("-") in (parser.options[o].choices or ())), None):
+        return (
+            f"there is no option {shown}; write {command_text([*before, choice, name.lstrip('-'), *words[at + 1 :]])}"
+        )
     if not exact and not options and name.lstrip("-") in _NOT_OPTIONS:
         return f"there is no option {shown}; {_NOT_OPTIONS[name.lstrip('-')]}"
     if options and not exact:

@@ -1,7 +1,7 @@
 """The commands beside the training: their options, and the function that runs each."""
 
 from gpt2tui.cli.completion import presets_and_settings, run_names
-from gpt2tui.cli.parser import Parser, command_in
+from gpt2tui.cli.parser import Parser, command_in, decimal
 from gpt2tui.cli.training import add_preset_layers, add_set
 
 RUN = "a run: its folder, its name or the unique beginning of it, or latest"
@@ -42,7 +42,7 @@ def add_sample(top: Parser) -> None:
     )
     parser.add_argument(
         "--temperature",
-        type=float,
+        type=decimal,
         metavar="T",
         help="0 always takes the most probable token, 1 samples from the model's own distribution (default: the run's "
         "own, else 0.8)",
@@ -55,7 +55,7 @@ def add_sample(top: Parser) -> None:
     )
     parser.add_argument(
         "--top-p",
-        type=float,
+        type=decimal,
         metavar="P",
         help="sample only from the most probable tokens that together have probability P (default: the run's "
         "own, else 1)",
@@ -273,7 +273,7 @@ def add_bench(top: Parser) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=decimal,
         default=10.0,
         metavar="S",
         help="the time to measure each part and implementation for, without warm-up; at least 3 rounds (default: 10)",

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from gpt2tui.system.terminal_text import printable_value
+
 _NUMBER = re.compile(r"-\.?\d.*")
 
 
@@ -40,9 +42,7 @@ class Parser(argparse.ArgumentParser):
         if self._subparsers_action is None:
             is_top = " " not in self.prog
             title, metavar = ("commands", "COMMAND") if is_top else ("actions", "ACTION")
-            self._subparsers_action = self.add_subparsers(
-                title=title, metavar=metavar, required=not is_top, prog=self.prog
-            )
+            self._subparsers_action = self.add_subparsers(title=title, metavar=metavar, prog=self.prog)
         parser: Parser = self._subparsers_action.add_parser(name, **settings)
         return parser
 
@@ -54,6 +54,15 @@ class Parser(argparse.ArgumentParser):
     def takes_value(self, option: str) -> bool:
         """Whether a known option is followed by its value, as `--resume` is in `--resume runs`."""
         return option in self.options and self.options[option].nargs != 0
+
+
+def decimal(text: str) -> float:
+    """The number in a text, for an option. Raises ArgumentTypeError."""
+    try:
+        return float(text)
+    except ValueError:
+        hint = f"; write {text.replace(',', '.')}" if re.fullmatch(r"-?\d*,\d+", text) else ""
+        raise argparse.ArgumentTypeError(f"{printable_value(text)} is not a number{hint}") from None
 
 
 def is_option(word: str) -> bool:

@@ -1,7 +1,7 @@
 """The commands of `gpt2tui runs`."""
 
 from gpt2tui.cli.completion import run_names
-from gpt2tui.cli.parser import Parser, command_in
+from gpt2tui.cli.parser import Parser, command_in, decimal
 
 RUN = "a run: its folder, its name or the unique beginning of it, or latest"
 CONTROLS = {
@@ -62,7 +62,7 @@ def add_runs(top: Parser) -> None:
         control.set_defaults(command=command_in("runs", "control_run"), request=control.prog.split()[-1])
         control.add_argument(
             "--timeout",
-            type=float,
+            type=decimal,
             default=60.0,
             metavar="S",
             help="how many seconds to wait for the answer (default: 60); a step, an evaluation or a sample is finished "

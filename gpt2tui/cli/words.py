@@ -44,6 +44,8 @@ def arranged(top: Parser, words: list[str]) -> list[str]:
                 parser.error(f"{name} needs a value")
             equals, value, at = "=", words[at], at + 1
         options.append(name + equals + value)
+    if parser.commands and parser is not top and not {"-h", "--help"} & {*options}:
+        parser.error(f"name an action: {', '.join(parser.commands)}")
     return [*path, *options, *others]
 
 

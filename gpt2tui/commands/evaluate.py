@@ -29,11 +29,14 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from gpt2tui.commands.sample import warn_of_skipped
+    from gpt2tui.run.model_lookup import check_reference
+
+    check_reference(options.checkpoint)  # before torch is imported
+    _check(options)
     from gpt2tui import generation
     from gpt2tui.commands.evaluate_tasks import evaluate_continuation, evaluate_known_answers, evaluate_tasks
-    from gpt2tui.commands.sample import warn_of_skipped
 
-    _check(options)
     if options.known_answers:
         return evaluate_known_answers(options)
     model = generation.load(options.checkpoint, options.device, precision="fp32")

@@ -5,6 +5,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2tui.commands.evaluated_corpus import open_evaluated_corpus, text_tokens
@@ -31,6 +32,8 @@ def chosen_tasks(names: list[str]) -> "list[Task]":
         if name not in ALL_TASKS:
             near = difflib.get_close_matches(name[:50], ALL_TASKS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"the tasks are {', '.join(ALL_TASKS)}"
+            if Path(name).exists():
+                hint = f"a text to measure is --text {printable(name, 200)}"
             raise UsageError(f"there is no task {printable(name, 60)}; {hint}")
     if {COMPLETIONS.name, CONTINUATION.name} & set(names):
         require_packages(GROUPS)

@@ -10,8 +10,7 @@ from gpt2tui.system.terminal_text import print_on_stderr, sanitize
 
 def export(options: argparse.Namespace) -> int:
     """Writes the export, prints its path, and on stderr how it was verified."""
-    from gpt2tui.export import huggingface, writing
-    from gpt2tui.run.model_lookup import HUB_ID
+    from gpt2tui.run.model_lookup import HUB_ID, check_reference
 
     if options.push is not None and options.format != "huggingface":
         raise UsageError("--push uploads the format huggingface")
@@ -20,6 +19,9 @@ def export(options: argparse.Namespace) -> int:
     if options.dry_run and options.push is None:
         raise UsageError("--dry-run belongs to --push: it lists what would be uploaded")
     to = Path(options.to).expanduser()
+    check_reference(options.checkpoint)
+    from gpt2tui.export import huggingface, writing
+
     model = writing.load_for_export(options.checkpoint, merge=options.merge)
     exported = writing.export(model, options.format, to, options.dtype, print_on_stderr)
     if options.json:

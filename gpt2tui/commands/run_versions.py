@@ -199,6 +199,9 @@ def export_numbers(options: argparse.Namespace) -> int:
 
     The CSV has a row for each step that has any; empty where a number is not known.
     """
+    for name in options.runs:
+        if options.csv and name.lower().endswith(".csv"):
+            raise UsageError(f"--csv prints the numbers; to write them into a file: --csv --to {printable(name)}")
     found = list(dict.fromkeys(runs.find(name) for name in options.runs))
     kinds = [kind for kind in ("csv", "png", "svg") if getattr(options, kind)]
     if len(kinds) != 1:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
 def sample(options: argparse.Namespace) -> int:
     """Prints each text while it is generated, or all of them as JSON; text n, counted from 0, has the seed + n."""
-    from gpt2tui import generation
     from gpt2tui.commands.tables import print_json
-    from gpt2tui.export import onnx_runtime
+    from gpt2tui.run.model_lookup import check_reference
 
     if options.prompt is not None and options.text is not None:
         raise UsageError("the prompt is either TEXT or --prompt TEXT")
@@ -26,7 +25,11 @@ def sample(options: argparse.Namespace) -> int:
         options.prompt = sys.stdin.read()
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
-    sampling_settings(SamplingTable(), options)  # reports wrong options before a large model is loaded
+    sampling_settings(SamplingTable(), options)  # reports wrong options before torch is imported
+    check_reference(options.checkpoint)
+    from gpt2tui import generation
+    from gpt2tui.export import onnx_runtime
+
     if onnx_file := onnx_runtime.file_in(options.checkpoint):
         if options.precision != "auto":
             raise UsageError("--precision is of a checkpoint; an ONNX file has a precision of its own")
@@ -46,7 +49,7 @@ def sample(options: argparse.Namespace) -> int:
         print(sanitize(template.asked(settings.prompt) if template else settings.prompt), end="", flush=True)
         for piece in model.stream(model.prompt_tokens(settings.prompt) if template else settings.prompt, settings):
             print(sanitize(piece.text), end="", flush=True)
-        print()
+        print(flush=True)  # before the line on stderr
     note = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"
     note = ", in onnxruntime" if onnx_file else note
     print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{note}")

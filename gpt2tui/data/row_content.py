@@ -12,6 +12,7 @@ from typing import Any
 
 from gpt2tui.errors import DataError
 from gpt2tui.preset.schema import DataTable
+from gpt2tui.system.terminal_text import printable
 
 Turn = tuple[str, str]
 """A prompt and its answer."""
@@ -25,7 +26,10 @@ PAIRS = (
     ("input", "output"),
 )
 """Names that columns of prompts and answers often have."""
-MESSAGES = "messages"
+CONVERSATIONS = ("messages", "conversations")
+"""Names that columns of conversations often have."""
+_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
+MOST_LISTED, LONGEST_NAME = 20, 40  # of columns in a message
 
 
 class RowContent(ABC):
@@ -81,7 +85,7 @@ class PromptColumns(RowContent):
 
 
 class MessagesColumn(RowContent):
-    """A column of conversations in the common form: lists of {"role": ..., "content": ...}.
+    """A column of conversations: lists of {"role": ..., "content": ...}, or of ShareGPT's {"from": ..., "value": ...}.
 
     What the user says until the assistant answers is one prompt, and what a system message says is put before the next
     one, with an empty line between. In a file of text, as .csv, a conversation is JSON.
@@ -119,6 +123,9 @@ class MessagesColumn(RowContent):
 
 def _message(message: Any) -> Turn:
     """The role and the content of a message."""
+    if isinstance(message, dict) and {"from", "value"} <= message.keys():
+        role = message["from"]
+        message = {"role": _ROLES.get(role, role) if isinstance(role, str) else role, "content": message["value"]}
     if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
         form = (
             f"an object with {', '.join(map(str, message)) or 'nothing'}" if isinstance(message, dict) else "no object"
@@ -157,7 +164,7 @@ def columns_of_examples(columns: Collection[str]) -> dict[str, str] | None:
     for prompt, completion in PAIRS:
         if prompt in columns and completion in columns:
             return {"prompt_column": prompt, "completion_column": completion}
-    return {"messages_column": MESSAGES} if MESSAGES in columns else None
+    return next(({"messages_column": name} for name in CONVERSATIONS if name in columns), None)
 
 
 def missing_column(where: str, column: str, content: RowContent, columns: Collection[str]) -> DataError:
@@ -167,10 +174,17 @@ def missing_column(where: str, column: str, content: RowContent, columns: Collec
     if nearest:
         hint = f"; did you mean {nearest[0]}?"
     elif examples:
-        hint = "; for prompts and answers set " + " and ".join(f"data.{key} = {name}" for key, name in examples.items())
+        hint = "; for prompts and answers set " + " and ".join(f"data.{key}={name}" for key, name in examples.items())
+    elif any(len(name) > LONGEST_NAME or name.isdecimal() for name in columns):
+        hint = (
+            f"; these look like values: if the file has no header, write the names of its columns, such as {column}, "
+            "into a new first line"
+        )
     else:
         hint = f"; set {content.setting} to {'columns of it' if len(content.columns) > 1 else 'one of them'}"
-    return DataError(f"{where} has no column {column}; it has {', '.join(columns) or 'none'}{hint}")
+    listed = ", ".join(printable(name, LONGEST_NAME) for name in list(columns)[:MOST_LISTED])
+    more = f" and {len(columns) - MOST_LISTED} more" if len(columns) > MOST_LISTED else ""
+    return DataError(f"{where} has no column {column}; it has {listed or 'none'}{more}{hint}")
 
 
 def left_out_notice(name: str, content: RowContent, rows: int, left_out: int, where: str) -> str:

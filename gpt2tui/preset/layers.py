@@ -289,6 +289,8 @@ def _parse_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[Key, int]]:
         reason = str(error)[: position.start()] if position else str(error)
         is_bare_text = re.search(r"=\s*[~./\w]", text.split("\n")[line - 1]) and reason.startswith("Invalid value")
         hint = "write texts in quotes" if is_bare_text else ""
+        if path.suffix != ".toml":
+            hint = _as_a_text(path)
         raise _unreadable(path, f"not TOML: {printable(reason, 200)}", hint, line) from None
     except ValueError:  # Python refuses to read integers of thousands of digits
         raise _unreadable(path, "holds a number too long to read") from None
@@ -297,9 +299,7 @@ def _parse_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[Key, int]]:
 def _read_text(path: Path) -> str:
     try:
         if path.is_dir():
-            raise _unreadable(
-                path, "this is a folder", f"a preset is a .toml file; a text is data.source={printable(path)}"
-            )
+            raise _unreadable(path, "this is a folder", _as_a_text(path))
         if not path.exists():
             raise missing_file(path)
         if not path.is_file():  # a pipe or a device could block or never end
@@ -309,12 +309,18 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise _unreadable(path, f"cannot be read: {error.strerror or error}") from error
     if len(content) > MAX_BYTES:
-        raise _unreadable(path, f"larger than {MAX_BYTES // 1024} KiB, which no preset is")
+        raise _unreadable(path, f"larger than {MAX_BYTES // 1024} KiB, which no preset is", _as_a_text(path))
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise _unreadable(path, "not UTF-8 text", "save the file as UTF-8", line) from None
+        hint = "save the file as UTF-8" if path.suffix == ".toml" else _as_a_text(path)
+        raise _unreadable(path, "not UTF-8 text", hint, line) from None
+
+
+def _as_a_text(path: Path) -> str:
+    """The hint for what is no preset but probably the text to train on."""
+    return f"a preset is a .toml file; a text to train on is a setting, data.source={printable(path)}"
 
 
 def _unreadable(path: Path, message: str, suggestion: str = "", line: int | None = None) -> PresetError:

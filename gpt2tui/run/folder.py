@@ -344,7 +344,8 @@ def find(reference: str) -> Run:
         raise UsageError(f"{len(matching)} runs have names that begin with {reference}: {listed}; write more of it")
     near = get_close_matches(reference, names, n=3, cutoff=0.4)
     near_short = [names[short.index(name)] for name in get_close_matches(reference, short, n=3, cutoff=0.6)]
-    near = list(dict.fromkeys([*near_short, *near]))[:3]
+    latest = get_close_matches(reference, [LATEST] if known else [], cutoff=0.7)
+    near = list(dict.fromkeys([*latest, *near_short, *near]))[:3]
     if near:
         hint = f"; did you mean {' or '.join(near)}?"
     else:

@@ -53,6 +53,12 @@ def find_here(reference: str, *, verified: bool = True) -> ModelFolder | None:
         raise CheckpointError(f"there is no model {printable(reference, 200)}: {error}") from None
 
 
+def check_reference(reference: str) -> None:
+    """Raises CheckpointError when a word means no model, without a look at weights; says nothing of files and ids."""
+    if not Path(os.path.expanduser(reference)).exists():  # noqa: PTH111
+        find_here(reference, verified=False)
+
+
 def _find_here(reference: str, check: checkpoint.Check) -> ModelFolder | None:
     path = Path(os.path.expanduser(reference))  # noqa: PTH111 does not raise for an unknown user
     if path.is_file():  # the user named the weights instead of their folder

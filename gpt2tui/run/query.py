@@ -17,8 +17,19 @@ from gpt2tui.run.folder import Run
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.terminal_text import printable, printable_value
 
-SHORT_NAMES = {"run": "name", "val": "val_loss", "best": "best_val_loss", "loss": "val_loss", "tokens": "tokens_seen"}
-"""Names of columns beside those of the fields of RunSummary."""
+SHORT_NAMES = {
+    "run": "name",
+    "val": "val_loss",
+    "best": "best_val_loss",
+    "loss": "val_loss",
+    "tokens": "tokens_seen",
+    "time": "seconds",
+    "disk": "bytes",
+    "bits/byte": "bits_per_byte",
+    "best val loss": "best_val_loss",
+    "ratio to xz": "xz_ratio",
+}
+"""Names of columns, the titles of the tables among them, beside those of the fields of RunSummary."""
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,

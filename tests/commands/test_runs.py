@@ -75,9 +75,9 @@ def test_runs_are_sorted_and_unknown_values_come_last(three, key, names, capsys)
 
 
 def test_columns_may_be_settings(three, capsys):
-    assert main(["runs", "list", "--columns", "run,lr,best_val_loss,optimizer.name,started"]) == 0
+    assert main(["runs", "list", "--columns", "run,lr,best_val_loss,optimizer.name,started,time,disk"]) == 0
     header, first, _, third = capsys.readouterr().out.splitlines()
-    assert header.split() == ["run", "optimizer.lr", "best_val_loss", "optimizer.name", "started"]
+    assert header.split() == ["run", "optimizer.lr", "best_val_loss", "optimizer.name", "started", "seconds", "bytes"]
     name, lr, best, optimizer, *_ = first.split()
     assert (name, lr, best, optimizer) == ("2026-01-01-000000-a", "0.001", f"{loss_at(20) + 0.1:.4f}", "adamw")
     assert third.split()[0].endswith("-c")

@@ -4,12 +4,14 @@ import contextlib
 import io
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from gpt2tui.cli import build_parser, parse
-from gpt2tui.errors import PresetError, UsageError
+from gpt2tui.commands.evaluate_tasks import chosen_tasks
+from gpt2tui.errors import CheckpointError, PresetError, UsageError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import settings
 
@@ -67,6 +69,15 @@ def answers(text):
         ("train small optimizer.lr= 3", None),
         ("sample latest --length 5", "gpt2tui sample latest --max-length 5"),
         ("sample latest --top_q 5", "gpt2tui sample latest --top-p 5"),
+        ("sample latest --temp 1", "gpt2tui sample latest --temperature 1"),
+        ("sample latest --max_new_tokens 5", "gpt2tui sample latest --max-length 5"),
+        ("export latest --onnx --to x", "gpt2tui export latest --format onnx --to x"),
+        ("train test --steps 10", "gpt2tui train test training.num_iterations=10"),
+        ("runs list --reverse", "--sort -KEY"),
+        ("runs export latest --pdf", "--png FILE or --svg FILE"),
+        ("runs", "name an action: list, show, "),
+        ("presets --jso", "no option --jso"),
+        ("sample latest --temperature 0,8", '"0,8" is not a number; write 0.8'),
         ("runs list --sorted val", "gpt2tui runs list --sort val"),
         ("--devices 2", "training.device=cuda:1"),
         ("train small --gpus 8", "training.device=cuda:1"),
@@ -111,8 +122,35 @@ def test_the_words_of_other_programs_for_fine_tuning_are_answered(words, answer,
     assert answer in capsys.readouterr().err
 
 
+def test_a_text_in_place_of_a_preset_is_answered_with_the_setting(tmp_path):
+    for name, content in (("mine.txt", "The quick brown fox.\n"), ("long.txt", "a" * 40_000), ("latin.csv", "caf\xe9")):
+        path = tmp_path / name
+        path.write_text(content, encoding="latin-1")
+        with pytest.raises(PresetError, match=rf"data\.source=.*{name}"):
+            preset_files.load(["small", str(path)])
+
+
+def test_a_text_or_a_table_in_place_of_a_task_or_run_is_answered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"--text mine\.txt"):
+        chosen_tasks(["mine.txt"])
+    options = parse(["runs", "export", "latest", "--csv", "c.csv"])
+    with pytest.raises(UsageError, match=r"--csv --to c\.csv"):
+        options.command(options)
+
+
+@pytest.mark.parametrize("words", [["sample"], ["eval"], ["export", "--to", "x"]])
+def test_a_name_that_means_no_model_is_refused_before_torch_is_imported(words, monkeypatch):
+    for name in ("generation", "export.writing", "export.onnx_runtime"):
+        monkeypatch.setitem(sys.modules, f"gpt2tui.{name}", None)  # importing it is an error
+    options = parse([*words[:1], "smal", *words[1:]])
+    with pytest.raises(CheckpointError, match="there is no run smal"):
+        options.command(options)
+
+
 def test_a_folder_in_place_of_a_preset_is_a_text():
-    with pytest.raises(PresetError, match=r"a text is data\.source="):
+    with pytest.raises(PresetError, match=r"a text to train on is a setting, data\.source="):
         preset_files.load(["small", str(Path(__file__).parent)])
 
 

@@ -122,13 +122,22 @@ def test_messages_become_turns(kind, tmp_path):
     assert both(found) == TURNS
 
 
+def test_messages_in_sharegpts_form_become_the_same_turns(tmp_path):
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    rows = [{"m": [{"from": names[m["role"]], "value": m["content"]} for m in each]} for each in CONVERSATIONS]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    assert both(open_corpus(DataTable(source=str(path), messages_column="m"))) == TURNS
+
+
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
         (
-            [{"from": "human", "value": "x"}],
-            "rows.jsonl:1 has in column m a message that is an object with from, value",
+            [{"user": "human", "text": "x"}],
+            "rows.jsonl:1 has in column m a message that is an object with user, text",
         ),
+        ([{"from": "bing", "value": "x"}], "a message of the role 'bing'; roles are system, user and assistant"),
+        ([{"from": [], "value": "x"}], "a message of the role []; roles are system, user and assistant"),
         ([{"role": "tool", "content": "x"}], "a message of the role 'tool'; roles are system, user and assistant"),
         ([{"role": "user", "content": [1]}], "a message whose content is list, not text"),
         ("text", "text that is not a list of"),
@@ -154,10 +163,18 @@ def test_a_missing_column_is_named_with_those_that_are_there(kind, wrong, settin
 
 def test_text_that_is_missing_beside_prompts_and_answers_hints_at_their_settings(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", [{"instruction": "ab", "output": "c"}])
-    with pytest.raises(DataError, match=r"set data.prompt_column = instruction and data.completion_column = output"):
+    with pytest.raises(DataError, match=r"set data.prompt_column=instruction and data.completion_column=output"):
         list(open_corpus(DataTable(source=str(path))).documents("train"))
-    path = write_rows(tmp_path / "chat.jsonl", [{"messages": CONVERSATIONS[1]}])
-    with pytest.raises(DataError, match=r"set data.messages_column = messages"):
+    for name in ("messages", "conversations"):
+        path = write_rows(tmp_path / f"{name}.jsonl", [{name: CONVERSATIONS[1]}])
+        with pytest.raises(DataError, match=f"set data.messages_column={name}"):
+            list(open_corpus(DataTable(source=str(path))).documents("train"))
+
+
+def test_a_table_without_a_header_is_answered(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("0,the lazy dog climbs over the hills and the children sing a song\n1,another line\n")
+    with pytest.raises(DataError, match=r"it has 0, the lazy dog .*… *; these look like values: .*such as text, into"):
         list(open_corpus(DataTable(source=str(path))).documents("train"))
 
 

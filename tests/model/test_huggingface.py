@@ -182,7 +182,7 @@ def test_a_config_with_more_layers_than_there_are_is_one_short_sentence(n_layer,
     def no_model(config):
         raise AssertionError("a model of that size is not to be laid out")
 
-    monkeypatch.setattr("gpt2tui.model.huggingface.GPT2", no_model)
+    monkeypatch.setattr("gpt2tui.model.huggingface._shapes", no_model)
     with pytest.raises(ValueError, match=f"n_layer.*{n_layer}") as error:
         from_published(tensors, config_json | {"n_layer": n_layer})
     assert len(str(error.value)) < 200

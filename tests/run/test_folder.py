@@ -142,6 +142,8 @@ def test_a_run_is_found_by_name_and_by_path_and_a_wrong_name_gets_the_nearest():
     assert runs.find(str(run.folder)).folder.samefile(run.folder)
     with pytest.raises(UsageError, match=f"did you mean {run.name}"):
         runs.find(run.name[:-1] + "x")
+    with pytest.raises(UsageError, match="did you mean latest"):
+        runs.find("lastest")
 
 
 def test_a_run_that_still_prepares_its_data_is_held_too(tmp_path):
