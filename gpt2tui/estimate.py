@@ -256,7 +256,9 @@ def count_memory(
         weight_copies=0 if precision == "fp32" else size * matrices,
         gradients=4 * trained,
         optimizer=moments,
-        activations=activation_bytes(config, B, T, size, on_cpu=on_host),
+        activations=activation_bytes(
+            config, B, T, size, on_cpu=on_host, checkpointed=preset.training.activation_checkpointing
+        ),
         temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host)
         + (4 * C * C * (4 if size == 4 else 4 + size) if nf4 else 0),
         loss=loss_bytes(
@@ -276,7 +278,13 @@ def count_memory(
 
 
 def activation_bytes(
-    config: GPT2Config, batch_size: int, sequence_length: int, size: int, *, on_cpu: bool = True
+    config: GPT2Config,
+    batch_size: int,
+    sequence_length: int,
+    size: int,
+    *,
+    on_cpu: bool = True,
+    checkpointed: bool = False,
 ) -> int:
     """Bytes kept for the backward pass, numbers in products having `size` bytes.
 
@@ -289,6 +297,8 @@ def activation_bytes(
     Dropout on a GPU keeps a mask of one byte a number, 2 C a layer and C behind the embedding. A CPU keeps the factors
     themselves, and has no attention with dropout that does without the matrix: q, k and v in fp32, the softmax, the
     factors and their product are kept, three matrices of T x T fp32 numbers a head.
+
+    With activation checkpointing one block at a time has all of this, and the others only their inputs, in fp32.
     """
     C, T = config.n_embd, sequence_length
     tokens = batch_size * T
@@ -299,7 +309,19 @@ def activation_bytes(
     elif config.dropout:
         per_layer += 2 * C
         outside += C
-    return tokens * (config.n_layer * per_layer + outside)
+    of_blocks = per_layer + (config.n_layer - 1) * C * 4 if checkpointed else config.n_layer * per_layer
+    return tokens * (of_blocks + outside)
+
+
+def recomputed_flops_per_token(preset: Preset) -> float:
+    """FLOPs of activation checkpointing beyond those of `flops_per_token`: the forward pass of the blocks once more.
+
+    But for the last product of each, of 4 C C weights, which no gradient needs.
+    """
+    if not preset.training.activation_checkpointing:
+        return 0.0
+    parts, L, C = count_parameters(preset.model), preset.model.n_layer, preset.model.n_embd
+    return float(2 * (parts.attention + parts.mlp - 4 * L * C * C) + 4 * L * C * preset.training.sequence_length)
 
 
 def temporary_bytes(
@@ -370,6 +392,7 @@ def _step_seconds(
     """
     if device is None or not device.flops_per_second_achievable:
         return None
+    flops += recomputed_flops_per_token(preset.with_vocab_size(config.vocab_size or 0)) * preset.tokens_per_step
     seconds = flops / device.flops_per_second_achievable / world_size
     if device.memory_bytes_per_second:
         B, T, V = preset.training.batch_size, preset.training.sequence_length, config.vocab_size or 0

@@ -56,6 +56,12 @@ def change_for_memory(preset: Preset, precision: "Precision", free: int, *, on_h
             f"choose training.batch_size = {size} and training.gradient_accumulation = {sequences // size}, "
             "which train the same"
         )
+    recomputed = preset.with_training(batch_size=1, activation_checkpointing=True)
+    if not training.activation_checkpointing and needed(recomputed) <= free:
+        return (
+            "choose training.activation_checkpointing = true, training.batch_size = 1 and "
+            f"training.gradient_accumulation = {sequences}, which train the same in more time"
+        )
     lengths = (training.sequence_length >> by for by in range(1, training.sequence_length.bit_length()))
     shorter = (preset.with_training(batch_size=1, sequence_length=length) for length in lengths)
     if (fitting := next((changed for changed in shorter if needed(changed) <= free), None)) is not None:

@@ -29,6 +29,7 @@ from gpt2tui.estimate import (
     loss_bytes,
     memory_text,
     muon_flops,
+    recomputed_flops_per_token,
     report_lines,
 )
 from gpt2tui.memory_advice import change_of
@@ -40,6 +41,7 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.system import device_speed
 from gpt2tui.system.device_speed import DeviceSpeed, peak_flops
 from gpt2tui.system.numbers import byte_size
+from gpt2tui.training.activation_checkpointing import checkpoint_activations
 from gpt2tui.training.muon import orthogonalize
 
 GPU = DeviceSpeed("a GPU", "bf16", flops_per_second_achievable=1e14, peak_flops=2e14, memory_free_bytes=10**12)
@@ -95,8 +97,25 @@ def test_flops_of_muon_are_those_of_its_products(precision):
     assert muon_flops(preset_of(model=SMALL), precision) == 0
 
 
-def bytes_kept_for_backward(config, batch_size, sequence_length, precision):
-    model, kept = GPT2(config), {}
+def test_flops_of_activation_checkpointing_are_those_that_torch_counts_besides():
+    plain = preset_of(model=SMALL | {"bias": False}, training={"sequence_length": 64}).with_vocab_size(100)
+    tokens, counted = torch.zeros(2, 64, dtype=torch.long), []
+    for model in (GPT2(plain.model), checkpoint_activations(GPT2(plain.model))):
+        with (
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            model(tokens).sum().backward()
+        counted.append(counter.get_total_flops() / tokens.numel())
+    again = plain.with_training(activation_checkpointing=True)
+    assert counted[1] - counted[0] == recomputed_flops_per_token(again)
+    assert recomputed_flops_per_token(plain) == 0
+    seconds = [estimate(p, vocab_size=100, train_tokens=None, device=GPU).seconds for p in (plain, again)]
+    assert 1.1 < seconds[1] / seconds[0] < 4 / 3
+
+
+def bytes_kept_for_backward(config, batch_size, sequence_length, precision, change=lambda model: model):
+    model, kept = change(GPT2(config)), {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def keep(tensor):
@@ -118,6 +137,23 @@ def test_activations_are_what_autograd_keeps(precision, size, dropout):
     config = GPT2Config(**SMALL, vocab_size=100, dropout=dropout)
     kept = bytes_kept_for_backward(config, 8, 64, precision)
     assert activation_bytes(config, 8, 64, size) == pytest.approx(kept, rel=0.03)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("bf16", 2)])
+def test_with_activation_checkpointing_one_block_has_activations_and_the_others_their_inputs(precision, size, dropout):
+    config, tokens = GPT2Config(**SMALL, vocab_size=100, dropout=dropout), 8 * 64
+    kept = bytes_kept_for_backward(config, 8, 64, precision, checkpoint_activations)
+    deeper = config.model_copy(update={"n_layer": config.n_layer + 1})
+    block = activation_bytes(deeper, 8, 64, size) - activation_bytes(config, 8, 64, size)
+    found = activation_bytes(config, 8, 64, size, checkpointed=True)
+    assert found == pytest.approx(kept + block - tokens * 32 * 4, rel=0.03)
+    preset = preset_of(model={**SMALL, "dropout": dropout}, training={"precision": precision})
+    memory = [
+        estimate(p, vocab_size=100, train_tokens=None, device=None).memory.activations
+        for p in (preset, preset.with_training(activation_checkpointing=True))
+    ]
+    assert memory[1] < memory[0]
 
 
 def test_memory_by_hand():
@@ -162,10 +198,17 @@ def test_the_memory_stands_beside_what_the_process_can_have():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_memory_is_within_15_percent_of_the_peak_of_a_run(dropout):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.dropout=0.0", "training.batch_size=64"),
+        ("model.dropout=0.2", "training.batch_size=64"),
+        ("model.dropout=0.2", "training.batch_size=96", "training.activation_checkpointing=true"),
+    ],
+)
+def test_memory_is_within_15_percent_of_the_peak_of_a_run(settings):
     script = Path(__file__).parent / "benchmarks" / "estimates.py"
-    settings = [f"model.dropout={dropout}", "training.batch_size=64", "training.precision=fp32"]
+    settings = [*settings, "training.precision=fp32"]
     overrides = [argument for setting in settings for argument in ("--set", setting)]
     ran = subprocess.run([sys.executable, script, "test", *overrides], capture_output=True, text=True, check=True)
     measured = json.loads(ran.stdout)

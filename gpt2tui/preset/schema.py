@@ -225,6 +225,10 @@ class TrainingTable(Table):
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether to compile the model with torch.compile; auto compiles long runs on GPUs, and on CPUs in bf16."""
 
+    activation_checkpointing: bool = False
+    """Whether to keep only the input of each block and compute the rest again for the backward pass: much less memory,
+    about a third more time, the same losses."""
+
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
     """The device to train on: auto (the first of cuda, mps, cpu that is available), cpu, cuda, cuda:1, mps."""
 

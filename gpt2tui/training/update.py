@@ -16,6 +16,7 @@ from gpt2tui.model.gpt2 import GPT2, network_without_weights
 from gpt2tui.model.lora import add_adapters, scale_of
 from gpt2tui.model.nf4 import quantize_matrices
 from gpt2tui.preset.schema import Preset
+from gpt2tui.training.activation_checkpointing import checkpoint_activations
 from gpt2tui.training.distributed import Ranks, whole
 from gpt2tui.training.optimizers import Optimizers
 
@@ -232,4 +233,6 @@ def fresh_update(
     if lora := preset.lora:
         scale = scale_of(lora.alpha, lora.rank, lora.use_rslora)
         add_adapters(model, rank=lora.rank, scale=scale, dropout=lora.dropout, targets=lora.targets)
+    if preset.training.activation_checkpointing:
+        checkpoint_activations(model)
     return Update(model, Optimizers(model, preset.optimizer), device, precision, preset.training.seed)

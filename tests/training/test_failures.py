@@ -51,7 +51,8 @@ def test_what_should_fit_is_tried_with_half_the_batch(tmp_path):
 
 
 def test_one_sequence_that_does_not_fit_has_to_become_shorter(tmp_path):
-    preset = large_batch(tmp_path).with_training(batch_size=1, gradient_accumulation=1)
+    one = {"batch_size": 1, "gradient_accumulation": 1, "activation_checkpointing": True}
+    preset = large_batch(tmp_path).with_training(**one)
     assert "lower training.sequence_length" in advice_for_memory(preset, "fp32", needed(preset).total - 1)
 
 

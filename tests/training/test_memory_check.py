@@ -89,6 +89,16 @@ def test_a_sequence_length_that_is_advised_fits(tmp_path):
     )
 
 
+def test_activation_checkpointing_that_is_advised_fits(tmp_path):
+    settings = ("model.n_layer=8", "model.n_positions=256", "training.sequence_length=256")
+    preset = tiny_runs.preset(tmp_path, "model.vocab_size=257", *settings)
+    recomputed = preset.with_training(activation_checkpointing=True, batch_size=1, gradient_accumulation=2)
+    advice = advice_for_memory(preset, "fp32", needed(recomputed))
+    assert "activation_checkpointing = true, training.batch_size = 1 and training.gradient_accumulation = 2" in advice
+    assert needed(recomputed) < needed(preset.with_training(batch_size=1))
+    assert "activation_checkpointing" not in advice_for_memory(recomputed, "fp32", needed(recomputed) - 1)
+
+
 def test_a_disk_without_room_for_the_checkpoints_is_refused(tmp_path, monkeypatch):
     preset = tiny_runs.preset(tmp_path, *LARGE, "training.checkpoint_frequency=1", "training.num_iterations=100")
     size = checkpoint_bytes(preset)

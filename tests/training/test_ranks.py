@@ -84,6 +84,7 @@ def two(folder, references):
     jobs = {
         "adamw": job(folder, "adamw"),
         "muon": job(folder, "muon", "optimizer.name=muon"),
+        "checkpointed": job(folder, "checkpointed", "training.activation_checkpointing=true"),
         "unseeded": job(folder, "unseeded", spoil="unseeded dropout"),
         "sharded": job(folder, "sharded", "optimizer.name=muon", spoil="sharded muon"),
         "half": job(folder, "half", "training.num_iterations=25", "schedule.name=constant"),
@@ -102,6 +103,11 @@ def test_two_ranks_train_the_run_of_one(folder, references, two, optimizer):
     assert len(batches) == STEPS
     first, second = two[optimizer]
     assert first["weights"] == second["weights"]
+
+
+def test_with_activation_checkpointing_the_run_is_bit_for_bit_the_same(folder, two):
+    assert of_run(folder, "checkpointed") == of_run(folder, "adamw")
+    assert two["checkpointed"][0]["weights"] == two["adamw"][0]["weights"]
 
 
 def test_dropout_that_is_not_seeded_gives_another_run(folder, references, two):

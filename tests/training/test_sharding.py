@@ -20,6 +20,7 @@ def two(folder, references):  # noqa: F811
     jobs = {
         "adamw": job(folder, "adamw", SHARDED),
         "muon": job(folder, "muon", SHARDED, MUON),
+        "checkpointed": job(folder, "checkpointed", SHARDED, "training.activation_checkpointing=true"),
         "late": job(folder, "late", SHARDED, MUON, spoil="late metrics"),
         "shards": job(folder, "shards", SHARDED, MUON, spoil="sharded muon"),
         "untied": job(folder, "untied", SHARDED, spoil="untied head"),
@@ -38,6 +39,12 @@ def test_two_ranks_with_shares_of_the_weights_train_the_run_of_one(folder, refer
     first, second = two[name]
     assert [a + b for a, b in zip(first["batches"], second["batches"], strict=True)] == batches
     assert first["weights"] == second["weights"]
+
+
+@pytest.mark.slow
+def test_with_activation_checkpointing_the_run_is_bit_for_bit_the_same(folder, two):  # noqa: F811
+    assert of_run(folder, "checkpointed") == of_run(folder, "adamw")
+    assert two["checkpointed"][0]["weights"] == two["adamw"][0]["weights"]
 
 
 @pytest.mark.slow

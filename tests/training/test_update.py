@@ -1,10 +1,12 @@
 """One update: what is averaged, what moves, and that nothing does after a gradient that is not finite."""
 
 import contextlib
+import functools
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from gpt2tui.errors import DivergedError
 from gpt2tui.model import loss as loss_module
@@ -268,3 +270,33 @@ def test_seeds_of_micro_batches_differ():
     seeds = [micro_batch_seed(s, i, m) for s in (0, 1, 2**63 - 1) for i in range(40) for m in range(40)]
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)  # the CPU's generator reads 32 bits
     assert micro_batch_seed(1337, 0, 0) == micro_batch_seed(1337, 0, 0) < 2**64
+
+
+# ---- activation checkpointing
+
+
+def losses_of_five_steps(*overrides):
+    update = new_update("model.dropout=0.2", "training.batch_size=2", *overrides)
+    two = [[batch(seed=2 * step), batch(seed=2 * step + 1)] for step in range(5)]
+    return [update.run(micro_batches, step).train_loss for step, micro_batches in enumerate(two)]
+
+
+CHECKPOINTED = "training.activation_checkpointing=true"
+
+
+def test_losses_are_bit_for_bit_the_same_with_activation_checkpointing():
+    assert losses_of_five_steps(CHECKPOINTED) == losses_of_five_steps()
+
+
+def test_a_recomputation_that_drops_something_else_gives_other_losses(monkeypatch):
+    careless = functools.partial(checkpoint, preserve_rng_state=False)
+    monkeypatch.setattr("gpt2tui.training.activation_checkpointing.checkpoint", careless)
+    same, other = losses_of_five_steps(), losses_of_five_steps(CHECKPOINTED)
+    assert other[0] == same[0]  # before the first backward pass
+    assert max(abs(a - b) for a, b in zip(same, other, strict=True)) > 1e-4
+
+
+def test_adapters_are_trained_with_activation_checkpointing():
+    """The input of the first block needs no gradient there, and dropout is on the adapters' inputs too."""
+    lora = ("model.init_from=someone/gpt2", "optimizer.name=adamw", "lora.rank=2", "lora.dropout=0.3")
+    assert losses_of_five_steps(*lora, CHECKPOINTED) == losses_of_five_steps(*lora)
