@@ -14,6 +14,7 @@ from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision, seconds_between, time_mark
+from gpt2tui.training.distributed import Ranks
 from gpt2tui.training.schedules import learning_rate_factor
 from gpt2tui.training.update import AsyncStepMetrics, fresh_update
 
@@ -53,8 +54,8 @@ def training_candidate(job: Job) -> ReadyCandidate:
     return {**facts, "first_loss": losses[0]}, steps_for
 
 
-def benchmark_batches(job: Job) -> Batches:
-    """Batches of the prepared tokens, or of random ones, in the preset's order."""
+def benchmark_batches(job: Job, ranks: Ranks | None = None) -> Batches:
+    """Batches of the prepared tokens, or of random ones, in the preset's order; of several ranks, those of this one."""
     t = job.preset.training
     tokens: npt.NDArray[np.unsignedinteger]
     if job.tokens is not None:
@@ -68,6 +69,8 @@ def benchmark_batches(job: Job) -> Batches:
         batch_size=t.batch_size,
         gradient_accumulation=t.gradient_accumulation,
         sequence_length=t.sequence_length,
+        rank=ranks.rank if ranks else 0,
+        world_size=ranks.world_size if ranks else 1,
     )
 
 

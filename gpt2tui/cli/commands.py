@@ -2,7 +2,7 @@
 
 from gpt2tui.cli.completion import presets_and_settings, run_names
 from gpt2tui.cli.parser import Parser, command_in, decimal
-from gpt2tui.cli.training import add_preset_layers, add_set
+from gpt2tui.cli.training import add_preset_layers, add_set, at_least_one
 
 RUN = "a run: its folder, its name or the unique beginning of it, or latest"
 CHECKPOINT = (
@@ -266,10 +266,16 @@ def add_bench(top: Parser) -> None:
     )
     parser.add_argument(
         "--parts",
-        default="train,generate,tokenize,data",
         metavar="PART,...",
         help="what to measure: train, generate, tokenize, data (the share of a step spent on reading its batch); "
         "default: all",
+    )
+    parser.add_argument(
+        "--ranks",
+        type=at_least_one,
+        metavar="N",
+        help="measure instead the training steps of 1 to N processes, which torchrun starts on this machine, and the "
+        "share of communication in them",
     )
     parser.add_argument(
         "--seconds",

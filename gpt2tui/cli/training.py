@@ -95,7 +95,7 @@ def add_training_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--ranks",
-        type=_count,
+        type=at_least_one,
         metavar="N",
         help="with --dry-run: the share of each of N processes of torchrun, and what they send each other",
     )
@@ -125,20 +125,21 @@ def add_sweep_options(parser: Parser) -> None:
     sweep.completer = setting_keys  # type: ignore[attr-defined]
     parser.add_argument(
         "--sweep-random",
-        type=_count,
+        type=at_least_one,
         metavar="N",
         help="train N runs with values drawn at random from those of --sweep; other ones with another --seed",
     )
     parser.add_argument(
         "--seeds",
-        type=_count,
+        type=at_least_one,
         metavar="N",
         help="train each configuration N times, with training.seed and those after it, and compare them",
     )
-    parser.add_argument("--jobs", type=_count, metavar="N", help="train N runs of a sweep at once (default 1)")
+    parser.add_argument("--jobs", type=at_least_one, metavar="N", help="train N runs of a sweep at once (default 1)")
 
 
-def _count(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """A whole number above 0, of the command line. Raises ArgumentTypeError."""
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{printable_value(text)} is not a whole number of at least 1")
     return int(text)

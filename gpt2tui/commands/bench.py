@@ -12,6 +12,7 @@ from typing import Any
 from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
+from gpt2tui.system.terminal_text import print_on_stderr
 
 DEFAULT_PRESET = "small"
 PARTS = ("train", "generate", "tokenize", "data")
@@ -19,7 +20,7 @@ PARTS = ("train", "generate", "tokenize", "data")
 
 def bench(options: argparse.Namespace) -> int:
     """Measures each preset and prints the results. Returns 0, or 6 when nothing could be measured."""
-    parts = _parts(options.parts)
+    parts = _parts(options)
     if not (math.isfinite(options.seconds) and options.seconds > 0):
         raise UsageError("--seconds must be a number above 0")
     if "transformers" in options.against and importlib.util.find_spec("transformers") is None:
@@ -29,6 +30,7 @@ def bench(options: argparse.Namespace) -> int:
     with _exit_on_interrupt():
         from gpt2tui.benchmark import machine
         from gpt2tui.benchmark.measure import measure
+        from gpt2tui.benchmark.ranks import measure_ranks
         from gpt2tui.benchmark.subject import resolve
         from gpt2tui.commands import bench_report as report
         from gpt2tui.commands.tables import print_json
@@ -36,13 +38,17 @@ def bench(options: argparse.Namespace) -> int:
     documents: list[dict[str, Any]] = []
     for subject in sorted(map(resolve, loaded), key=lambda each: each.facts["parameters"]):
         described = machine.describe(subject.device)
-        document: dict[str, Any] = {**subject.facts, **dict.fromkeys(PARTS)}
+        document: dict[str, Any] = {**subject.facts, **dict.fromkeys((*PARTS, "ranks"))}
         documents.append(document)
         if not options.json:
             if len(documents) == 1:
                 report.print_machine(described)
             report.print_subject(document)
         others = machine.OtherPrograms()
+        if options.ranks:
+            document["ranks"] = measure_ranks(subject, options.ranks, options.seconds, print_on_stderr)
+            if not options.json:
+                report.print_part("ranks", document["ranks"])
         for part, document[part] in measure(subject, parts, options.against, options.seconds):
             if not options.json:
                 report.print_part(part, document[part])
@@ -72,13 +78,21 @@ def _exit_on_interrupt() -> Iterator[None]:
 
 def _has_results(document: dict[str, Any]) -> bool:
     """Whether any part was measured for gpt2tui itself, the first row of each table."""
-    results = [document[part] for part in PARTS if document[part] and not document[part]["skipped"]]
+    results = [document[part] for part in (*PARTS, "ranks") if document[part] and not document[part]["skipped"]]
     return any("rows" not in result or result["rows"][0]["count"] for result in results)
 
 
-def _parts(text: str) -> list[str]:
-    """The parts to measure, in the order of the report. Raises UsageError naming unknown ones."""
-    requested = [part.strip() for part in text.split(",") if part.strip()]
+def _parts(options: argparse.Namespace) -> list[str]:
+    """The parts to measure, in the order of the report; none of them with --ranks. Raises UsageError for others."""
+    if options.ranks:
+        if options.parts or options.against or options.all:
+            raise UsageError(
+                "--ranks measures the training steps of one preset; leave out --parts, --against and --all"
+            )
+        return []
+    requested = list(PARTS)
+    if options.parts is not None:
+        requested = [part.strip() for part in options.parts.split(",") if part.strip()]
     unknown = [part for part in requested if part not in PARTS]
     if unknown or not requested:
         problem = f"{', '.join(map(repr, unknown))} is not a part" if unknown else "no part is named"

@@ -12,7 +12,7 @@ LEGEND = {
     "transformers": "GPT2LMHeadModel with its defaults: fp32, not compiled, its own loss and generate(), torch's AdamW",
     "transformers-best": "GPT2LMHeadModel with our precision, compiled if ours is, fused AdamW",
 }
-TITLES = {"train": "training", "generate": "generation", "tokenize": "tokenization", "data": "data"}
+TITLES = {"train": "training", "generate": "generation", "tokenize": "tokenization", "data": "data", "ranks": "ranks"}
 Row = Mapping[str, Any]
 Cell = tuple[str, Callable[[Row], str | None]]
 
@@ -48,6 +48,9 @@ def print_part(part: str, result: Row) -> None:
     elif part == "data":
         share = f"{_number(result['ms']['median'])} ms, {exact_percent(result['percent_of_step'] / 100)} of a step"
         _print_line(f"  data: reading a step's batch takes {share}")
+    elif part == "ranks":
+        _print_line(f"  training over ranks ({result['strategy']}; ms/step of the slowest rank: median, percentiles)")
+        _table(result["rows"], _RANKS)
     elif part == "tokenize":
         text = f"{result['text']}, {byte_size(result['text_bytes'])}, {compact(result['tokens'])} tokens"
         _print_line(f"  tokenization with {result['tokenizer']}, vocabulary of {result['vocab_size']:,} ({text})")
@@ -75,9 +78,9 @@ def _table(rows: Sequence[Row], cells: Sequence[Cell]) -> None:
     if known:
         row_values = zip(*([value or "" for value in values] for _, values in known), strict=True)
         print_table([Column(header, right=bool(header)) for header, _ in known], list(row_values))
-    notes = {f"{row['candidate']} failed: {row['failed']}": None for row in rows if row["failed"]}
+    notes = {f"{_name(row)} failed: {row['failed']}": None for row in rows if row["failed"]}
     notes |= {f"{row['candidate']}: {row['note']}": None for row in rows if row.get("note")}
-    notes |= {f"{row['candidate']}: {LEGEND[row['candidate']]}": None for row in rows if row["candidate"] in LEGEND}
+    notes |= {f"{row['candidate']}: {LEGEND[row['candidate']]}": None for row in rows if _name(row) in LEGEND}
     for note in notes:
         _print_line(f"    {note}")
 
@@ -114,6 +117,27 @@ _GENERATION: list[Cell] = [
     ("first token ms", lambda row: _number(row["ms_to_first_token"])),
     *_MEMORY,
 ]
+
+
+_RANKS: list[Cell] = [
+    ("", lambda row: "    " + _name(row)),
+    ("tokens/s", lambda row: _number(row["tokens_per_second"])),
+    ("speed-up", lambda row: None if row["speedup"] is None else f"{row['speedup']:.2f}x"),
+    ("ms/step", lambda row: _number(row["ms"]["median"])),
+    ("p10 ms", lambda row: _number(row["ms"]["p10"])),
+    ("p90 ms", lambda row: _number(row["ms"]["p90"])),
+    (
+        "communication",
+        lambda row: None if row["communication_percent"] is None else f"{row['communication_percent']:.0f} %",
+    ),
+    ("steps", lambda row: f"{row['count']:,}"),
+    ("threads each", lambda row: str(row["threads"])),
+]
+
+
+def _name(row: Row) -> str:
+    """The candidate, or the number of ranks."""
+    return row["candidate"] if "candidate" in row else counted(row["ranks"], "rank")
 
 
 def _number(value: float | None) -> str | None:

@@ -73,14 +73,20 @@ def whole_copy(model: GPT2) -> GPT2:
 
 def divided(stack: Tensor, dtype: torch.dtype, ranks: Ranks) -> Tensor:
     """`orthogonalize` of a stack (n, rows, columns), the same on every rank: each takes a share of whole matrices."""
+    part = own_part(stack, dtype, ranks)
+    parts = [torch.empty_like(part) for _ in range(ranks.world_size)]
+    dist.all_gather(parts, part)
+    return torch.cat(parts)[: len(stack)]
+
+
+def own_part(stack: Tensor, dtype: torch.dtype, ranks: Ranks) -> Tensor:
+    """This rank's share of `divided`, (n / ranks rounded up, rows, columns); zeros where it has fewer matrices."""
     share = -(-len(stack) // ranks.world_size)
     own = stack[ranks.rank * share : (ranks.rank + 1) * share]
     part = torch.zeros((share, *stack.shape[1:]), dtype=dtype, device=stack.device)
     if len(own):
         part[: len(own)] = orthogonalize(own, dtype)
-    parts = [torch.empty_like(part) for _ in range(ranks.world_size)]
-    dist.all_gather(parts, part)
-    return torch.cat(parts)[: len(stack)]
+    return part
 
 
 def divided_validation_loss(

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from gpt2tui.__main__ import main
-from gpt2tui.benchmark import machine, measure, subject
+from gpt2tui.benchmark import machine, measure, ranks, subject
 from gpt2tui.benchmark.generation import generation_candidate
 from gpt2tui.benchmark.job import CandidateResult, Job, Round
 from gpt2tui.benchmark.measure import candidates, data_share, milliseconds, speed_ratio
+from gpt2tui.benchmark.ranks import Timings
 from gpt2tui.benchmark.training import training_candidate
 from gpt2tui.benchmark.workers import in_one_line, take_turns
 from gpt2tui.commands import bench_report
@@ -188,6 +189,8 @@ def test_writing_is_counted_in_tokens_of_all_texts(bench, sampling, monkeypatch)
         (["--parts", ","], "--parts: no part is named"),
         (["--seconds", "nan"], "--seconds must be a number above 0"),
         (["--all", "--preset", "small"], "leave out --all or --preset"),
+        (["--ranks", "2", "--parts", "train"], "leave out --parts, --against and --all"),
+        (["--ranks", "3", "--set", "training.gradient_accumulation=4"], "cannot be divided among 3 ranks"),
         (["--against", "transformers"], "pip install transformers"),
     ],
 )
@@ -225,6 +228,44 @@ def test_candidates_of_a_part():
     assert candidates("train", both, "fp32") == ["gpt2tui", "nanogpt", "transformers", "transformers-best"]
     assert candidates("generate", both, "fp32") == ["gpt2tui", "transformers"]
     assert candidates("generate", both, "bf16") == ["gpt2tui", "transformers", "transformers-best"]
+
+
+# ---- several ranks
+
+
+def a_subject(*overrides):
+    loaded = preset_files.load(["default"], [*tiny_runs.SETTINGS, "training.gradient_accumulation=4", *overrides])
+    return subject.resolve(loaded)
+
+
+def test_the_share_of_communication_is_what_a_step_takes_longer_than_the_work_alone(monkeypatch, capsys):
+    measured = {1: Timings([0.4, 0.4, 0.5], [], 2), 2: Timings([0.2, 0.25, 0.3], [0.2, 0.1, 0.3], 1), 4: "rank 3: no"}
+    monkeypatch.setattr(ranks, "measured_by", lambda subject, count, seconds: measured[count])
+    found = ranks.measure_ranks(a_subject(), 4, 1.0, lambda line: None)  # 3 ranks do not divide 4 micro-batches
+    one, two, four = found["rows"]
+    assert (one["ranks"], one["speedup"], one["communication_percent"], one["threads"]) == (1, 1.0, None, 2)
+    assert two["communication_percent"] == pytest.approx(100 * (1 - 0.2 / 0.25))
+    assert two["speedup"] == pytest.approx(0.4 / 0.25)
+    assert two["tokens_per_second"] == pytest.approx(4 * 2 * 16 / 0.25)
+    assert (four["failed"], four["count"], four["ms"]["median"], four["speedup"]) == ("rank 3: no", 0, None, None)
+    bench_report.print_part("ranks", found)
+    shown = capsys.readouterr().out
+    assert re.search(r"2 ranks +512 +1\.60x +250 +210 +290 +20 % +3 +1\n", shown)
+    assert "4 ranks failed: rank 3: no" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [("optimizer.name=muon",), ("distributed.strategy=fsdp",)])
+def test_ranks_are_processes_that_torchrun_starts(bench, settings):
+    words = [word for setting in ("training.gradient_accumulation=2", *settings) for word in ("--set", setting)]
+    code, document, errors = bench("--preset", "default", *TINY, *words, "--ranks", "2", "--seconds", "0.5")
+    assert code == 0, errors
+    one, two = document["presets"][0]["ranks"]["rows"]
+    assert (one["ranks"], two["ranks"], one["failed"], two["failed"]) == (1, 2, None, None)
+    assert min(one["count"], two["count"]) >= 3
+    assert 0 <= two["communication_percent"] < 100
+    assert two["ms_without_exchange"] > 0
+    assert one["ms_without_exchange"] is None
 
 
 def test_a_busy_machine_is_noted(monkeypatch):
