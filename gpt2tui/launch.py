@@ -89,6 +89,8 @@ class OpenedRun:
     """Warnings about the resume."""
     start_from: "StartingWeights | None" = None
     """The weights that a new run starts from; None for random ones."""
+    torchrun: int | None = None
+    """The process of torchrun that trains it in a session of its own; None where this process trains it."""
 
     def tokenizer_folder(self) -> Path | None:
         """Where the tokenizer is that comes with the weights; None where it is made from the preset."""

@@ -304,7 +304,11 @@ class EvaluationTable(Table):
 
 
 class DistributedTable(Table):
-    """Several devices that train one run, started by torchrun; without torchrun it has no effect."""
+    """Several devices that train one run, each with a process that torchrun starts."""
+
+    ranks: int | None = Field(default=None, ge=1, le=1024, json_schema_extra={"unit": "processes"})
+    """How many processes of torchrun the workbench trains with, on this machine; they share gradient_accumulation. Left
+    out: one for each GPU. Without the workbench it is torchrun's --nproc-per-node that counts."""
 
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How the network is spread over the devices. ddp: each has all of it, and they exchange gradients. fsdp: each has

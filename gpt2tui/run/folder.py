@@ -28,6 +28,8 @@ from gpt2tui.system.terminal_text import printable_value
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
+OUTPUT = "output.log"
+"""What a process that trains without the workbench prints, where the workbench has started it."""
 LATEST = "latest"
 SWEEP_FILE = "sweep.json"
 """In a folder of runs that are one sweep; these are named FOLDER/RUN."""
@@ -135,8 +137,8 @@ def check_name(name: str) -> str:
 def create(preset_name: str, folder: Path | None = None) -> Run:
     """Creates a run folder: `folder`, or `<runs>/<date>-<time>-<preset name>`.
 
-    `folder` may contain an empty folder of checkpoints and a lock, and the files of a process that was killed before
-    training began. Raises UsageError when it contains anything else, ResourceError when it cannot be created.
+    `folder` may contain an empty folder of checkpoints, a lock and OUTPUT, and the files of a process that was killed
+    before training began. Raises UsageError when it contains anything else, ResourceError when it cannot be created.
     """
     try:
         if folder is not None:
@@ -170,8 +172,8 @@ def _create_in(folder: Path) -> Run:
     found = (run.creation.found if run.creation else None) or frozenset()
     if CHECKPOINTS in found and any(run.checkpoints.iterdir()):
         raise UsageError(f"--run-dir {folder} holds checkpoints of something that is not a run; choose another")
-    ours = {LOCK, CHECKPOINTS}
-    if ours <= found and not (run.events_file.exists() and run.events_file.stat().st_size):
+    ours = {LOCK, CHECKPOINTS, OUTPUT}
+    if {LOCK, CHECKPOINTS} <= found and not (run.events_file.exists() and run.events_file.stat().st_size):
         ours.update(BEFORE_INFO)  # a process was killed there while it prepared the run
     if not found <= ours:
         raise UsageError(f"--run-dir {folder} is not empty, and what is in it is not a run; choose another")

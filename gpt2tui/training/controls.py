@@ -53,6 +53,13 @@ class Controls:
         self._copies: deque[Future[TextModel]] = deque()
         self._factors: deque[float] = deque()
         self._ended = False
+        self.left = False
+        """Whether the training, which other processes do, continues without this one."""
+
+    def leave(self) -> None:
+        """Let the processes that train continue without this one, which only watches them."""
+        self.left = True
+        self._wake.put(None)
 
     def stop(self, signal_number: int = 0) -> None:
         """Finish the step, save a checkpoint and end the run."""

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 0.25
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+HANGUP = 128 + 1
+"""The exit code after SIGHUP: the terminal is gone, and only what has a session of its own trains on."""
 log = logging.getLogger(__name__)
 
 
@@ -229,6 +231,8 @@ class WorkbenchApp(App[int]):
         if self._leaving is not None and exit_code == 0:
             self.exit(return_code=self._leaving)
             return
+        if exit_code == HANGUP and self._leave_ranks(exit_code):
+            return
         self._leaving = exit_code
         self.session.stop()
         if not self.session.active:
@@ -248,9 +252,10 @@ class WorkbenchApp(App[int]):
             text = "Leaving cancels the preparation. Nothing has been trained yet."
             self._ask_to_leave("Preparation in progress", text, "Cancel and leave", "Keep preparing")
         elif self.session.state in TRAINING:
-            text = (
-                "Leaving stops it and saves a checkpoint, from which it can be resumed.\n"
+            text = "Leaving stops it and saves a checkpoint, from which it can be resumed.\n" + (
                 "Left running, it is resumed at once by a process without a screen."
+                if self.session.torchrun is None
+                else "Left running, its ranks train on without a screen."
             )
             self._ask_to_leave("Training in progress", text, "Stop and save", LEAVE_RUNNING, "Keep training")
         elif self.session.active:
@@ -267,12 +272,24 @@ class WorkbenchApp(App[int]):
         def act(answer: str | None) -> None:
             if answer in QuitDialog.LEAVING:
                 self.leave()
+            elif answer == LEAVE_RUNNING and self._leave_ranks(0):
+                return
             elif answer == LEAVE_RUNNING and self.session.state in TRAINING:
                 self._detaching = True
                 self.session.stop()
                 self.notify("Saving a checkpoint, from which another process trains on", timeout=30, markup=False)
 
         self.push_screen(dialog, act)
+
+    def _leave_ranks(self, exit_code: int) -> bool:
+        """Ends the program, and says how to come back to the ranks that train on; False where there are none."""
+        from gpt2tui.tui.detaching import farewell
+
+        run, torchrun = self.session.run, self.session.torchrun
+        if run is None or torchrun is None or not self.session.leave():
+            return False
+        self.exit(return_code=exit_code, message=farewell(run, torchrun))
+        return True
 
     @work(group="detach")
     async def _leave_running(self, run: "Run") -> None:

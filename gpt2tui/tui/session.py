@@ -71,7 +71,13 @@ class _Ended:
 
 
 def training_stream(launch: Launch, controls: Controls) -> Iterator[Emitted]:
-    """Trains in the thread that iterates."""
+    """Trains in the thread that iterates, or over several ranks in processes of torchrun."""
+    from gpt2tui.tui.over_ranks import ranks_of, train_over_ranks
+
+    ranks = ranks_of(launch.loaded.preset)
+    if ranks > 1:
+        yield from train_over_ranks(launch, controls, ranks)
+        return
     load_torch()
     yield from drive(launch.open(), controls, fit_check="warn" if launch.force else "ask")
 
@@ -87,6 +93,8 @@ class TrainingSession:
         self.preparation: StageProgress | None = None
         self.progress = RunProgress()
         self.failure: Failure | None = None
+        self.torchrun: int | None = None
+        """The process of torchrun that trains, in a session of its own; None where this process does."""
         self._stream = stream
         self._controls = Controls()
         self._queue: deque[Emitted | _Ended] = deque()
@@ -120,6 +128,7 @@ class TrainingSession:
         self.preparation = None
         self.progress = RunProgress()
         self.failure = None
+        self.torchrun = None
         self._ending = None
         self._controls = Controls()
         self._queue = deque()
@@ -148,6 +157,14 @@ class TrainingSession:
             self.state = "cancelling" if self.state in ("preparing", "cancelling") else "saving"
             self._controls.stop()
 
+    def leave(self) -> bool:
+        """Lets a training over several ranks continue without this process; False where there is none to leave."""
+        if self.torchrun is None or self.state not in TRAINING:
+            return False
+        self._controls.leave()
+        self.state = "idle"
+        return True
+
     def request(self, what: Request) -> bool:
         """Asks for a checkpoint, an evaluation or a sample after this step; False without a training."""
         if self.state not in TRAINING:
@@ -156,8 +173,8 @@ class TrainingSession:
         return True
 
     def change_learning_rate(self, factor: float) -> bool:
-        """Multiplies the preset's schedule by `factor` from the next step on; False without a training."""
-        if self.state not in TRAINING:
+        """Multiplies the preset's schedule by `factor` from the next step on; False where no training here can."""
+        if self.state not in TRAINING or self.torchrun is not None:
             return False
         self._controls.change_learning_rate(factor)
         return True
@@ -207,7 +224,7 @@ class TrainingSession:
                 ended = True
                 self._apply_end(emitted.error)
             elif isinstance(emitted, OpenedRun):
-                opened, self.run = emitted, emitted.run
+                opened, self.run, self.torchrun = emitted, emitted.run, emitted.torchrun
             else:
                 preparation = self.preparation = emitted
         changed, self._state_reported = ended or self.state != self._state_reported, self.state

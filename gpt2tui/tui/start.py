@@ -95,6 +95,8 @@ def _in_a_browser() -> bool:
 def _watch_for_hangup(session: "TrainingSession") -> None:
     """When the terminal or the page's server is gone, stops the training, saves a checkpoint and ends the process.
 
+    A training over several ranks, which has a session of its own, continues.
+
     SIGHUP is not enough: only a controlling terminal sends one, and Textual, whose writing thread dies with the
     terminal, soon blocks its event loop on a full queue, where no signal is handled any more.
     """
@@ -106,7 +108,8 @@ def _watch_for_hangup(session: "TrainingSession") -> None:
     def watch() -> None:
         while not poller.poll(POLL_MILLISECONDS):
             pass
-        session.stop()
+        if not session.leave():
+            session.stop()
         session.join(timeout=None)
         time.sleep(ENDING_SECONDS)  # time for the app to end by itself, where it still can
         os._exit(128 + signal.SIGHUP)

@@ -13,10 +13,11 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run import requests
 from gpt2tui.run.events import RunFinished, RunStarted, Step
 from gpt2tui.run.events_file import read_events
+from gpt2tui.run.folder import OUTPUT
 from gpt2tui.run.summary import summarize
 from gpt2tui.tui import detaching
 from gpt2tui.tui.app import QuitDialog, WorkbenchApp
-from gpt2tui.tui.detaching import OUTPUT, train_in_background
+from gpt2tui.tui.detaching import train_in_background
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
 from tests.test_launch import launch
@@ -107,7 +108,7 @@ def test_a_checkpoint_that_cannot_be_saved_leaves_the_user_in_the_workbench(monk
                     raise ResourceError("the disk is full")
                 yield item
 
-    monkeypatch.setattr(detaching, "_started", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr(detaching, "started_beside", lambda *_: pytest.fail("a process was started"))
     stays_in_the_workbench(Failing(), "the disk is full")
 
 

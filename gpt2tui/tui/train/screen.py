@@ -447,8 +447,9 @@ class TrainScreen(ModeScreen):
         self.app.push_screen(LearningRateDialog(self.view), self._answer_learning_rate)
 
     def _answer_learning_rate(self, answer: str | None) -> None:
-        if answer is not None:
-            self.workbench.session.change_learning_rate(float(answer))
+        if answer is not None and not self.workbench.session.change_learning_rate(float(answer)):
+            text = "only a run in one process changes it while it trains: stop this one, and resume it with another"
+            self.notify(f"{text} optimizer.lr", severity="warning", markup=False)
 
     def action_log_y(self) -> None:
         """Switches the loss axis between logarithmic and linear."""
