@@ -670,7 +670,7 @@ def test_a_saved_preset_has_the_permissions_of_any_new_file(tmp_path):
 
 def test_a_preset_too_large_to_be_read_again_is_neither_loaded_nor_saved(write, tmp_path):
     preset = Preset.model_validate({"sampling": {"prompt": "x" * 40_000}})
-    with pytest.raises(PresetError, match="40,"):
+    with pytest.raises(PresetError, match=r"would have 4\d,\d{3} bytes"):
         preset_files.save(preset, tmp_path / "large.toml")
     write("a.toml", f'[sampling]\nprompt = "{"p" * 30_000}"\n')
     write("b.toml", f'description = "{"d" * 9_000}"\n')

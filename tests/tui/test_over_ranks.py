@@ -88,6 +88,7 @@ def ranks(tmp_path, monkeypatch):
     will()
     monkeypatch.setenv("ANSWERS", str(tmp_path / "answers.json"))
     monkeypatch.setattr(over_ranks, "TORCHRUN", (sys.executable, "-c", RANKS))
+    monkeypatch.setattr(over_ranks, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(memory_check, "free_bytes", lambda: 10**12)
     yield will
     for process in psutil.Process().children():
@@ -280,6 +281,8 @@ def test_the_workbench_trains_over_two_ranks_that_train_on_when_it_is_left(tmp_p
         while summarize(run).step <= left_at:
             assert time.monotonic() < end
             time.sleep(0.05)
+        assert "has saved checkpoints/step-" in requests.ask(run, "checkpoint", 120)
+        assert "val loss" in requests.ask(run, "evaluate", 120)
     finally:
         assert "has stopped after step" in requests.ask(run, "stop", 120)
     assert [e.reason for e in read_events(run.events_file) if isinstance(e, RunFinished)] == ["stopped"]

@@ -1,10 +1,18 @@
 """The facts of a run beside its curves."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from gpt2tui.tui.runs.details import _run_facts
+from gpt2tui.run.events import STOP_RULES, RunFinished
+from gpt2tui.run.summary import summarize
+from gpt2tui.tracking.narration import run_finished
+from gpt2tui.tracking.run_progress import RunProgress
+from gpt2tui.tui.runs.details import _facts, _run_facts
+from gpt2tui.tui.runs.library import RunRow
+from tests.tui.fake_runs import append, write_run
 
 
 def facts(info):
@@ -30,3 +38,13 @@ def test_the_weights_that_a_run_started_from_are_named():
 def test_a_run_without_or_with_a_wrong_origin_has_no_such_line(origin):
     assert "from" not in facts({"origin": origin})
     assert "from" not in facts({})
+
+
+@pytest.mark.parametrize(("rule", "sentence"), STOP_RULES.items())
+def test_the_rule_that_has_ended_a_run_is_named_here_and_in_the_console(rule, sentence):
+    run, ending = write_run("a"), RunFinished(step=20, best_val_loss=2.0, seconds=4.0, reason=rule)
+    append(run, ending)
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(_facts(RunRow(run, summarize(run)), None))
+    assert sentence in shown.file.getvalue()
+    assert sentence in "\n".join(line.plain for line in run_finished(ending, RunProgress()))
