@@ -6,6 +6,7 @@ As a program, under torchrun, it trains each job of a JSON file in turn; each ra
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
 import subprocess
@@ -105,10 +106,11 @@ def recorded():
     from gpt2tui.training.distributed import whole
     from gpt2tui.training.update import Update
 
-    begin, record = Update.begin, {"batches": []}
+    begin, record = Update.begin, {"batches": [], "scales": []}
 
     def recording(update, micro_batches, *rest):
         record["batches"].append([_digest(tokens) for batch in micro_batches for tokens in batch])
+        record["scales"].append(None if update.scaler is None else update.scaler.get_scale())
         record["weights"] = lambda: _digest(*(whole(p.detach()) for p in update.model.parameters()))
         return begin(update, micro_batches, *rest)
 
@@ -153,6 +155,21 @@ def spoiled(what):
                 return begin(self, *arguments)
 
             place = (update.Update, "begin", begin_late)
+        case "overflow on rank 1":
+            begin_whole = update.Update.begin
+
+            def begin_scaled(self, micro_batches, iteration, *rest):
+                if self.scaler is None:
+                    self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+                if iteration == 5 and self.ranks.rank == 1:
+                    hook = self.model.wte.weight.register_hook(lambda gradient: gradient * math.inf)
+                    try:
+                        return begin_whole(self, micro_batches, iteration, *rest)
+                    finally:
+                        hook.remove()
+                return begin_whole(self, micro_batches, iteration, *rest)
+
+            place = (update.Update, "begin", begin_scaled)
         case _:
             raise ValueError(what)
     module, name, value = place

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import math
 
 import pytest
 
+from gpt2tui.generation import load
 from gpt2tui.launch import drive, new_run, resumed_run
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import checkpoint
@@ -85,6 +87,7 @@ def two(folder, references):
         "adamw": job(folder, "adamw"),
         "muon": job(folder, "muon", "optimizer.name=muon"),
         "checkpointed": job(folder, "checkpointed", "training.activation_checkpointing=true"),
+        "overflow": job(folder, "overflow", spoil="overflow on rank 1"),
         "unseeded": job(folder, "unseeded", spoil="unseeded dropout"),
         "sharded": job(folder, "sharded", "optimizer.name=muon", spoil="sharded muon"),
         "half": job(folder, "half", "training.num_iterations=25", "schedule.name=constant"),
@@ -103,6 +106,25 @@ def test_two_ranks_train_the_run_of_one(folder, references, two, optimizer):
     assert len(batches) == STEPS
     first, second = two[optimizer]
     assert first["weights"] == second["weights"]
+
+
+def test_a_gradient_that_overflows_on_one_rank_is_left_out_by_all(folder, two):
+    first, second = two["overflow"]
+    assert first["scales"] == second["scales"]
+    assert first["scales"][1:8] == [1024] * 5 + [512] * 2  # before each step; the sixth has overflowed
+    assert first["weights"] == second["weights"] != two["adamw"][0]["weights"]
+    norms = [event.grad_norm for event in read_events(Run(folder / "overflow").events_file) if isinstance(event, Step)]
+    finite = [norm is not None and math.isfinite(norm) for norm in norms]
+    assert finite == [number != 5 for number in range(STEPS)]
+
+
+def test_the_norm_of_the_gradient_is_that_of_one_rank(folder, references, two):
+    def norms(name):
+        return [e.grad_norm for e in read_events(Run(folder / name).events_file) if isinstance(e, Step)]
+
+    for optimizer in ("adamw", "muon"):
+        assert norms(optimizer) == pytest.approx(norms(f"alone-{optimizer}"), rel=1e-3)
+        assert max(norms(optimizer)) > 1  # what grad_clip allows
 
 
 def test_with_activation_checkpointing_the_run_is_bit_for_bit_the_same(folder, two):
@@ -134,12 +156,28 @@ def test_one_rank_resumes_what_two_have_saved(folder, two):
     assert names[0] == names[1]
 
 
-def test_four_ranks_train_the_run_of_one(folder, references):
-    (answers,) = trained_by(4, [job(folder, "four")], folder / "by-four")
-    expected, batches = references["adamw"]
-    assert furthest(of_run(folder, "four"), expected) < 1e-5
+FOUR = {
+    "four-adamw": (),
+    "four-muon": ("optimizer.name=muon",),
+    "four-shares-adamw": ("distributed.strategy=fsdp",),
+    "four-shares-muon": ("optimizer.name=muon", "distributed.strategy=fsdp"),
+}
+
+
+@pytest.fixture(scope="module")
+def four(folder):
+    jobs = [job(folder, name, *settings) for name, settings in FOUR.items()]
+    return dict(zip(FOUR, trained_by(4, jobs, folder / "by-four"), strict=True))
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_four_ranks_train_the_run_of_one(folder, references, four, name):
+    expected, batches = references[name.rpartition("-")[2]]
+    answers = four[name]
+    assert furthest(of_run(folder, name), expected) < 1e-5
     assert [list(itertools.chain(*(rank["batches"][step] for rank in answers))) for step in range(STEPS)] == batches
     assert len({rank["weights"] for rank in answers}) == 1
+    assert load(str(folder / name)).model.config.n_layer == 2  # by one process, as on a laptop
 
 
 def test_two_nodes_train_the_run_of_one(folder, references):
