@@ -16,6 +16,7 @@ from gpt2tui.errors import (
     OUT_OF_THREADS,
     CheckpointError,
     DoesNotFitError,
+    Gpt2TuiError,
     ResourceError,
     UsageError,
     is_out_of_threads,
@@ -198,6 +199,8 @@ def follow(ranks: "Ranks", controls: Controls, ready: Callable[[], None]) -> int
     from gpt2tui.run.folder import Run
     from gpt2tui.run.manifest import inspect
     from gpt2tui.system.files import cache_folder
+    from gpt2tui.training.distributed import is_connection_error
+    from gpt2tui.training.failures import expected_failure
     from gpt2tui.training.preparation import prepare as prepare_state
     from gpt2tui.training.starting import resolve
     from gpt2tui.training.taking_part import take_part
@@ -210,9 +213,17 @@ def follow(ranks: "Ranks", controls: Controls, ready: Callable[[], None]) -> int
     weights = opened.tokenizer_folder()
     corpus = _result_of(prepare(loaded.preset, cache_folder(), None if weights is None else of_model(weights)))
     preset = loaded.preset.with_vocab_size(loaded.preset.model.vocab_size or corpus.tokenizer.vocab_size)
-    state = _result_of(prepare_state(opened.run, preset, corpus, saved, start_from, ranks))
-    ready()
-    return take_part(state, corpus, ranks, controls)
+    state = None
+    try:
+        state = _result_of(prepare_state(opened.run, preset, corpus, saved, start_from, ranks))
+        ready()
+        return take_part(state, corpus, ranks, controls)
+    except Exception as error:
+        expected = isinstance(error, Gpt2TuiError) or is_connection_error(error)
+        failure = None if expected else expected_failure(error, opened.run, preset, corpus, state)
+        if failure is None:
+            raise
+        raise failure from error
 
 
 def _result_of(preparation: "Generator[StageProgress, None, Prepared]") -> Prepared:

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.slow
 class Started:
     """A run of two ranks that would take hours, with a checkpoint every five steps."""
 
-    def __init__(self, folder, *overrides, restarts=0):
+    def __init__(self, folder, *overrides, restarts=0, program="gpt2tui"):
         self.run, self.log = Run(folder / "run"), folder / "log.txt"
         settings = tiny_runs.options(
             folder, "training.gradient_accumulation=2", "training.num_iterations=1000000", "training.eval_frequency=0",
             "training.checkpoint_frequency=5", "schedule.name=constant", *overrides,
         )  # fmt: skip
-        words = ["gpt2tui", "--headless", "--preset", "default", "--run-dir", str(self.run.folder)]
+        words = [program, "--headless", "--preset", "default", "--run-dir", str(self.run.folder)]
         words += [word for setting in settings for word in ("--set", setting)]
         self.process = torchrun(2, *words, log=self.log, restarts=restarts)
 
@@ -102,6 +102,19 @@ def test_when_a_rank_is_killed_the_other_one_ends_and_names_it(start, victim):
     checkpoint.newest(run.run.checkpoints)
     if victim:
         assert f"rank {victim} was killed" in of(RunFailed, run.events())[0].message
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_rank_is_out_of_memory_one_message_names_it(start, monkeypatch, victim):
+    monkeypatch.setenv("OUT_OF_MEMORY", str(victim))
+    run = start(program="tests.training.rank_without_memory")
+    text = run.end()
+    (message,) = messages(text)
+    where = "" if victim == 0 else "rank 1 has failed: "  # rank 0 speaks of itself
+    assert message.startswith(f"gpt2tui: {where}out of memory on cpu at step 7: ")
+    assert "in begin_or_fail" not in text  # no traceback of ours; torchrun prints its own
+    assert "out of memory" in of(RunFailed, run.events())[0].message
+    assert checkpoint.newest(run.run.checkpoints).step == 5
 
 
 def test_when_a_rank_hangs_the_other_one_ends_after_the_timeout(start):
