@@ -104,20 +104,39 @@ def test_when_a_rank_is_killed_the_other_one_ends_and_names_it(start, victim):
         assert f"rank {victim} was killed" in of(RunFailed, run.events())[0].message
 
 
+@pytest.fixture
+def troubled(start, monkeypatch):
+    """Starts two ranks, of which one gets into trouble in step 8; a rank that waits for the other does so for 5 s."""
+
+    def new(trouble, victim):
+        monkeypatch.setenv("TROUBLE", trouble)
+        monkeypatch.setenv("TROUBLED_RANK", str(victim))
+        return start("distributed.timeout=5", program="tests.training.rank_in_trouble")
+
+    return new
+
+
 @pytest.mark.parametrize("victim", [0, 1])
-def test_when_a_rank_is_out_of_memory_one_message_names_it(start, monkeypatch, victim):
-    monkeypatch.setenv("OUT_OF_MEMORY", str(victim))
-    run = start(program="tests.training.rank_without_memory")
+def test_when_a_rank_is_out_of_memory_one_message_names_it(troubled, victim):
+    run = troubled("out of memory", victim)
     text = run.end()
     (message,) = messages(text)
     where = "" if victim == 0 else "rank 1 has failed: "  # rank 0 speaks of itself
     assert message.startswith(f"gpt2tui: {where}out of memory on cpu at step 7: ")
-    assert "in begin_or_fail" not in text  # no traceback of ours; torchrun prints its own
+    assert "in begin_in_trouble" not in text  # no traceback of ours; torchrun prints its own
     assert "out of memory" in of(RunFailed, run.events())[0].message
     assert checkpoint.newest(run.run.checkpoints).step == 5
 
 
-def test_when_a_rank_hangs_the_other_one_ends_after_the_timeout(start):
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_waits_for_ever_is_named_and_ended(troubled, victim):
+    run = troubled("hangs", victim)
+    (message,) = messages(run.end())
+    assert message.startswith(f"gpt2tui: rank {victim} does not answer (")
+    assert checkpoint.newest(run.run.checkpoints).step == 5
+
+
+def test_when_a_rank_is_stopped_the_other_one_ends_after_the_timeout(start):
     run = start("distributed.timeout=5")
     run.until(saved)
     run.rank(1).suspend()
