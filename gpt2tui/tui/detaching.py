@@ -1,6 +1,7 @@
 """Moves a training out of the workbench: a process of its own resumes it from its newest checkpoint."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from gpt2tui.errors import Gpt2TuiError, ResourceError, UsageError
 from gpt2tui.run.folder import OUTPUT, Run
 from gpt2tui.run.summary import summarize
-from gpt2tui.system.files import open_regular
+from gpt2tui.system.files import open_regular, runs_folder
 from gpt2tui.system.terminal_text import printable
 
 COMMAND = (sys.executable, "-P", "-m", "gpt2tui", "--headless", "--log-format", "text", "--force", "--resume")
@@ -39,9 +40,11 @@ def train_in_background(run: Run, poll_seconds: float = 0.1) -> str:
 
 def farewell(run: Run, pid: int) -> str:
     """What to tell the user who leaves a run that this process trains."""
+    is_found_by_name = run.folder.resolve() == (runs_folder() / run.name).resolve()
+    reference = run.name if is_found_by_name else shlex.quote(printable(run.folder.absolute()))
     return (
         f"{run.name} trains on in process {pid}; {OUTPUT} in its folder has its output\n"
-        f"come back: gpt2tui attach {run.name}\nend it: gpt2tui runs stop {run.name}"
+        f"come back: gpt2tui attach {reference}\nend it: gpt2tui runs stop {reference}"
     )
 
 

@@ -13,11 +13,11 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run import requests
 from gpt2tui.run.events import RunFinished, RunStarted, Step
 from gpt2tui.run.events_file import read_events
-from gpt2tui.run.folder import OUTPUT
+from gpt2tui.run.folder import OUTPUT, Run
 from gpt2tui.run.summary import summarize
 from gpt2tui.tui import detaching
 from gpt2tui.tui.app import QuitDialog, WorkbenchApp
-from gpt2tui.tui.detaching import train_in_background
+from gpt2tui.tui.detaching import farewell, train_in_background
 from gpt2tui.tui.session import TrainingSession
 from gpt2tui.tui.widgets.dialogs import ErrorDialog
 from tests.test_launch import launch
@@ -115,6 +115,13 @@ def test_a_checkpoint_that_cannot_be_saved_leaves_the_user_in_the_workbench(monk
 def test_a_run_that_has_all_its_steps_is_not_resumed():
     with pytest.raises(UsageError, match="is finished"):
         train_in_background(write_run("a"))
+
+
+def test_a_run_outside_of_the_runs_folder_is_named_by_its_folder(tmp_path):
+    found = [farewell(Run(folder), 7).splitlines()[1:] for folder in (runs.runs_folder() / "a", tmp_path / "my run")]
+    elsewhere = f"'{tmp_path}/my run'"
+    assert found[0] == ["come back: gpt2tui attach a", "end it: gpt2tui runs stop a"]
+    assert found[1] == [f"come back: gpt2tui attach {elsewhere}", f"end it: gpt2tui runs stop {elsewhere}"]
 
 
 def test_the_output_goes_through_no_link(tmp_path, monkeypatch):
