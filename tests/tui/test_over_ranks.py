@@ -31,6 +31,8 @@ from gpt2tui.tui.over_ranks import ranks_of, train_over_ranks
 from gpt2tui.tui.session import TrainingSession
 from tests import tiny_runs
 from tests.tracking import event_samples
+from tests.tui.fake_training import FakeTraining
+from tests.tui.fake_training import launch as fake_launch
 from tests.tui.looking import until
 from tests.tui.plain_workbench import first_mode
 
@@ -156,6 +158,34 @@ def test_a_run_that_is_left_trains_on(tmp_path, ranks):
     assert list(watched.stream) == []
     assert runs.is_locked(opened.run)
     assert psutil.Process(opened.torchrun).is_running()
+
+
+def test_a_session_leaves_what_has_processes_of_its_own(tmp_path, ranks):
+    """As when the terminal is gone; what this process trains is stopped instead."""
+    session = TrainingSession(lambda launch, controls: train_over_ranks(launch, controls, 2))
+    session.start(launch(tmp_path))
+    end = time.monotonic() + SECONDS
+    while session.progress.step < 1:
+        assert time.monotonic() < end
+        session.drain()
+        time.sleep(0.01)
+    assert not session.change_learning_rate(0.5)
+    assert session.leave()
+    session.stop()  # asks nothing of them any more
+    assert session.join(SECONDS)
+    assert not session.active
+    assert psutil.Process(session.torchrun).is_running()
+    assert not (session.run.folder / requests.FOLDER).exists()
+
+    here = TrainingSession(FakeTraining())
+    here.start(fake_launch())
+    while here.progress.step < 1:
+        assert time.monotonic() < end
+        here.drain()
+        time.sleep(0.01)
+    assert not here.leave()
+    here.stop()
+    assert here.join(SECONDS)
 
 
 def test_a_resumed_run_shows_its_new_events_only(tmp_path, ranks):
