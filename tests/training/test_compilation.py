@@ -7,6 +7,7 @@ from gpt2tui import device as rules
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset import files as preset_files
+from gpt2tui.training.activation_checkpointing import checkpoint_activations
 from gpt2tui.training.compilation import compiled
 
 SHAPE = (2, 8)
@@ -173,3 +174,18 @@ def test_a_second_run_of_the_process_may_have_another_shape(network):
     for shape in (SHAPE, (3, 5)):
         assert compiled(network, shape, "fp32")[1] is None
         assert not breaks
+
+
+@pytest.mark.slow
+def test_compiled_activation_checkpointing_drops_the_same_again():
+    """With one dropout in the forward pass and another in its recomputation the gradients would be others."""
+    found = []
+    for change in (lambda network: network, checkpoint_activations):
+        torch.manual_seed(0)
+        network = change(GPT2(GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=8, vocab_size=50, dropout=0.2)))
+        forward, note = compiled(network, SHAPE, "fp32")
+        assert note is None
+        batch = torch.randint(0, 50, (2, *SHAPE), generator=torch.Generator().manual_seed(2))
+        torch.manual_seed(1)
+        found.append(loss_and_gradients(forward, network, *batch))
+    assert largest_error(*found) < TOLERANCE
