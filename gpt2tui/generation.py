@@ -221,11 +221,17 @@ class TextModel:
         return Continuation(prompt, "".join(p.text for p in pieces), count, seconds, count / seconds, first)
 
 
-def load(reference: str, device: str = "auto", precision: DecodingPrecision = "auto", gpu: GpuUse = "all") -> TextModel:
+def load(
+    reference: str,
+    device: str = "auto",
+    precision: DecodingPrecision = "auto",
+    gpu: GpuUse = "all",
+    texts: int = 1,
+) -> TextModel:
     """Loads what a CHECKPOINT argument means: see `model_files.find`.
 
     `precision` is that of the weights while a text is generated: see `decoder_of`. A model that `gpu` does not allow
-    on a CUDA device is loaded on the CPU, and its `placement_note` says so.
+    on a CUDA device, where it is to read `texts` at once, is loaded on the CPU, and its `placement_note` says so.
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2, ResourceError when memory does not
     suffice.
     """
@@ -234,7 +240,7 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
         found = find(reference)
         folder, saved = found.folder, found.saved
         try:
-            return _load(folder, saved, chosen_device, precision, gpu)
+            return _load(folder, saved, chosen_device, precision, gpu, texts)
         except (CheckpointError, OSError):
             # A training may have deleted or replaced it meanwhile. If it is unchanged, the error is real.
             if saved is None or checkpoint.is_unchanged(saved):
@@ -251,13 +257,13 @@ def load(reference: str, device: str = "auto", precision: DecodingPrecision = "a
 
 
 def _load(
-    folder: Path, saved: Checkpoint | None, device: torch.device, precision: DecodingPrecision, gpu: GpuUse
+    folder: Path, saved: Checkpoint | None, device: torch.device, precision: DecodingPrecision, gpu: GpuUse, texts: int
 ) -> TextModel:
     preset = preset_files.load_frozen(folder / "preset.toml") if saved else None
     model = load_model(folder)
     described = description_folder(folder)
     context_length = _context_length(described, model, preset)
-    allowed = allowed_device(model, device, gpu)
+    allowed = allowed_device(model, device, gpu, texts)
     note = None if allowed == device else ON_CPU_BESIDE_TRAINING
     model = model.to(allowed).eval()
     tokenizer = tokenizers.load(described)
@@ -282,26 +288,26 @@ def _context_length(folder: Path, model: GPT2, preset: Preset | None) -> int:
     return model.config.n_positions if trained is None else trained
 
 
-def allowed_device(model: GPT2, device: torch.device, gpu: GpuUse) -> torch.device:
+def allowed_device(model: GPT2, device: torch.device, gpu: GpuUse, texts: int = 1) -> torch.device:
     """`device`, or the CPU where that is a CUDA device on which `gpu` allows no model of this size."""
     if device.type != "cuda" or gpu == "all":
         return device
     if gpu == "spare":
         # What torch holds and does not use now is left to the training's next step.
         free, _ = torch.cuda.mem_get_info(device)
-        if bytes_needed(model) <= SHARE_OF_FREE_MEMORY * free:
+        if bytes_needed(model, texts) <= SHARE_OF_FREE_MEMORY * free:
             return device
     return torch.device("cpu")
 
 
-def bytes_needed(model: GPT2) -> int:
-    """Memory for the weights and for one text of the model's whole context, of which a part may be read at once."""
+def bytes_needed(model: GPT2, texts: int = 1) -> int:
+    """Memory for the weights and for texts of the model's whole context, of which a part may be read at once."""
     config = model.config
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     keys_and_values = 2 * config.n_layer * config.n_positions * config.n_embd * 4
     hidden = config.n_positions * 12 * config.n_embd * 4  # of the widest block: residual, qkv, MLP before and after
     logits = 3 * POSITIONS_AT_ONCE * model.wte.num_embeddings * 4  # logits, their softmax, and what is sorted
-    return weights + keys_and_values + hidden + logits
+    return weights + texts * (keys_and_values + hidden + logits)
 
 
 def decoder_of(model: GPT2, precision: DecodingPrecision) -> Decoder | None:

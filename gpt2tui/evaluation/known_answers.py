@@ -10,6 +10,7 @@ import numpy as np
 
 from gpt2tui.errors import DataError
 from gpt2tui.evaluation.perplexity import strided_windows, window_batches
+from gpt2tui.evaluation.report import Watcher
 from gpt2tui.evaluation.task_files import task_rows
 from gpt2tui.evaluation.tasks import TASKS, Row, Task, TaskResult
 from gpt2tui.evaluation.validation import validation_loss
@@ -70,7 +71,7 @@ def known_answers() -> list[KnownAnswer]:
     return answers
 
 
-def compare(model: "TextModel", data: str | None, precision: "Precision") -> Iterator[Comparison]:
+def compare(model: "TextModel", data: str | None, precision: "Precision", watcher: Watcher) -> Iterator[Comparison]:
     """The published numbers of this model's size beside the measured ones; each task is measured once.
 
     `data` is a folder with the tasks' files, else each comes from the Hugging Face Hub. A task whose data is missing
@@ -93,7 +94,7 @@ def compare(model: "TextModel", data: str | None, precision: "Precision") -> Ite
         key = tuple(str(wanted.get(name)) for name in ("task", "splits", "context", "stride"))
         if key not in results:
             try:
-                results[key] = _measured(model, wanted, data, precision)
+                results[key] = _measured(model, wanted, data, precision, watcher)
             except DataError as error:
                 results[key] = str(error)
         yield _judged(answer, results[key])
@@ -111,17 +112,21 @@ def _judged(answer: KnownAnswer, result: TaskResult | str) -> Comparison:
     return Comparison(answer, value, result.documents, "agrees" if agrees else "differs")
 
 
-def _measured(model: "TextModel", wanted: dict[str, Any], data: str | None, precision: "Precision") -> TaskResult:
+def _measured(
+    model: "TextModel", wanted: dict[str, Any], data: str | None, precision: "Precision", watcher: Watcher
+) -> TaskResult:
     """Raises DataError when the task's data is missing or not in its layout."""
     if wanted["task"] in TASKS:
         task = TASKS[wanted["task"]]
-        return task.measure(model, task_rows(task, data)[1], precision)
+        rows = watcher.over(task_rows(task, data)[1], f"rows of {task.name}")
+        return task.measure(model, rows, precision)
     task = replace(WIKITEXT_2, splits=tuple(wanted.get("splits", WIKITEXT_2.splits)))
-    return joined_perplexity(model, task_rows(task, data)[1], wanted["context"], wanted["stride"], precision)
+    rows = task_rows(task, data)[1]
+    return joined_perplexity(model, rows, wanted["context"], wanted["stride"], precision, watcher)
 
 
 def joined_perplexity(
-    model: "TextModel", rows: Iterable[Row], context: int, stride: int, precision: "Precision"
+    model: "TextModel", rows: Iterable[Row], context: int, stride: int, precision: "Precision", watcher: Watcher
 ) -> TaskResult:
     """Perplexity per token of lines joined by two newlines to one text, in windows as transformers cuts them.
 
@@ -138,7 +143,7 @@ def joined_perplexity(
         return TaskResult(0, {}, {})
     context = min(context, model.model.config.n_positions)
     windows = strided_windows(len(ids), context, min(stride, context))
-    batches = window_batches(np.asarray(ids), windows, WINDOWS_AT_ONCE)
+    batches = window_batches(np.asarray(ids), watcher.over(windows, "windows of WikiText"), WINDOWS_AT_ONCE)
     loss = validation_loss(model.model, batches, model.tokenizer.token_bytes(), precision)
     return TaskResult(1, {"token_perplexity": loss.perplexity}, {})
 
@@ -150,5 +155,5 @@ WIKITEXT_2 = Task(
     ("test",),
     "Salesforce/wikitext:wikitext-2-raw-v1",
     {"token_perplexity": "per token of the model's tokenizer"},
-    lambda model, rows, precision: joined_perplexity(model, rows, 1024, 1024, precision),
+    lambda model, rows, precision: joined_perplexity(model, rows, 1024, 1024, precision, Watcher()),
 )

@@ -172,8 +172,8 @@ def test_a_copy_for_which_there_is_no_room_is_not_tried(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("free", "place"), [(0.5, "cpu"), (4.0, "cuda")])
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_gpu_without_room_leaves_the_copy_to_the_cpu(monkeypatch, free, place, trained):
-    monkeypatch.setattr(generation, "bytes_needed", lambda model: 1000)
-    monkeypatch.setattr(live_copy, "bytes_needed", lambda model: 1000)
+    monkeypatch.setattr(generation, "bytes_needed", lambda model, texts=1: 1000)
+    monkeypatch.setattr(live_copy, "bytes_needed", lambda model, texts=1: 1000)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000 * free, 10**9))
     on_gpu = SimpleNamespace(wte=SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda"))))
     state = SimpleNamespace(model=on_gpu, step=3 + trained, first_step=3)

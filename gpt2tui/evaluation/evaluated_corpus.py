@@ -1,11 +1,11 @@
 """The text that a model is evaluated on: of its own corpus, that of `--source`, or the file of `--text`."""
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2tui.errors import DataError, UsageError
-from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr
+from gpt2tui.evaluation.report import Watcher
+from gpt2tui.evaluation.request import EvaluationRequest
 
 if TYPE_CHECKING:
     from gpt2tui.data.corpus import Corpus, Split
@@ -23,44 +23,44 @@ class EvaluatedCorpus(NamedTuple):
     is_own: bool | None
 
 
-def open_evaluated_corpus(options: argparse.Namespace, model: "TextModel") -> EvaluatedCorpus:
+def open_evaluated_corpus(request: EvaluationRequest, model: "TextModel", watcher: Watcher) -> EvaluatedCorpus:
     """Opens the corpus, and warns of one that the model was not trained with.
 
-    Raises UsageError where neither the model nor the command names a corpus, DataError for a split that it lacks.
+    Raises UsageError where neither the model nor the request names a corpus, DataError for a split that it lacks.
     """
     from gpt2tui.data.corpora import hash_content, open_corpus
 
-    table = _data_table(options, model)
-    for done, _ in hash_content(table):
+    table = _data_table(request, model)
+    for done, _ in watcher.over(hash_content(table), "blocks hashed"):
         if not done:
-            print_on_stderr(f"hashing {table.source}")
+            watcher.say(f"hashing {table.source}")
     corpus = open_corpus(table)
-    if options.split == "test" and not corpus.has_test:
+    if request.split == "test" and not corpus.has_test:
         raise DataError(f"{table.source} has no test split; measure with --split validation")
     splits: list[Split] = ["validation", "test"] if corpus.has_test else ["validation"]
-    if options.split is not None:
-        splits = [options.split]
+    if request.split is not None:
+        splits = [request.split]
     is_own = _is_own_corpus(model, corpus)
     if is_own is False:
-        report_on_stderr(
+        watcher.warn(
             f"{table.source} is not the text that {model.source} was trained with (the fingerprints differ): these are "
             "not its validation and test losses, and it may have been trained on parts of this text"
         )
     return EvaluatedCorpus(table.source, corpus, splits, is_own)
 
 
-def _data_table(options: argparse.Namespace, model: "TextModel") -> "DataTable":
-    """The corpus to measure on. Raises UsageError where neither the model nor the command names one."""
+def _data_table(request: EvaluationRequest, model: "TextModel") -> "DataTable":
+    """The corpus to measure on. Raises UsageError where neither the model nor the request names one."""
     from gpt2tui.preset import files as preset_files
     from gpt2tui.preset.schema import DataTable
 
     is_imported = model.saved is not None and model.saved.data_fingerprint == ""
     preset = preset_files.load_frozen(model.saved.folder / "preset.toml") if model.saved and not is_imported else None
-    if preset is None and options.source is None:
+    if preset is None and request.source is None:
         raise UsageError(
             f"{model.source} does not record what it was trained on; name a corpus with --source, or a file with --text"
         )
-    changes = {"source": options.source, "text_column": options.text_column}
+    changes = {"source": request.source, "text_column": request.text_column}
     table = preset.data if preset else DataTable()
     return table.model_copy(update={key: value for key, value in changes.items() if value is not None})
 
@@ -75,12 +75,12 @@ def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:
     return None if not fingerprint else bool(fingerprint == corpus.fingerprint)
 
 
-def text_tokens(path: str, model: "TextModel") -> "Tokens":
+def text_tokens(path: str, model: "TextModel", watcher: Watcher) -> "Tokens":
     """The tokens of a text file, read as one document. Raises DataError where there are none to predict."""
     from gpt2tui.data.file_reading import blocks
 
     if model.saved is not None:
-        report_on_stderr(
+        watcher.warn(
             f"{path} is not compared with the text that {model.source} was trained with: this is not its "
             "validation loss, and it may have been trained on parts of this text"
         )
