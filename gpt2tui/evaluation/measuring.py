@@ -27,6 +27,7 @@ def _measure(request: EvaluationRequest, watcher: Watcher, gpu: "GpuUse") -> Rep
 
     def loaded() -> "TextModel":
         model = load(request.checkpoint, request.device, "fp32", gpu, TEXTS_AT_ONCE)
+        watcher.loaded(model)
         if model.placement_note:
             watcher.warn(f"{model.source} is measured {model.placement_note}")
         return model

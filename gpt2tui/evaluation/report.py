@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gpt2tui.errors import Gpt2TuiError
+
+if TYPE_CHECKING:
+    from gpt2tui.generation import TextModel
 
 Item = TypeVar("Item")
 
@@ -32,6 +35,9 @@ class Report:
 
 class Watcher:
     """Watches an evaluation; this one shows nothing."""
+
+    def loaded(self, model: "TextModel") -> None:
+        """Sees the model before it is measured."""
 
     def say(self, text: str) -> None:
         """Shows what is done next."""

@@ -75,7 +75,7 @@ class SteadyScreen(Screen[Result]):
 
 
 class ModeScreen(SteadyScreen[None]):
-    """The screen of one of the four modes. keys.toml names its actions `presets.save` and so on."""
+    """The screen of one of the four modes, or a page over it. keys.toml names its actions `presets.save` and so on."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         cls.BINDINGS = named_bindings(cls.__name__.removesuffix("Screen").lower(), cls.BINDINGS)

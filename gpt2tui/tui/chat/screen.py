@@ -37,6 +37,7 @@ from gpt2tui.tui.chat.engine import (
     conversation,
     load_ahead,
 )
+from gpt2tui.tui.chat.evaluating import EvaluateScreen
 from gpt2tui.tui.chat.exporting import ExportEnded, ExportProgress
 from gpt2tui.tui.chat.model_list import ModelList, ModelPicker
 from gpt2tui.tui.chat.models import LIVE, ModelChoice, SelectedModels
@@ -87,6 +88,13 @@ class ChatScreen(ModeScreen):
         # Handled before other keys: what is typed after it belongs in the prompt.
         Binding("i", "focus_prompt", "Write", show=False, priority=True),
         Binding("o", "open", "Open", tooltip="A folder in Hugging Face GPT-2 form, or a Hub id", show=False),
+        Binding(
+            "e",
+            "evaluate",
+            "Evaluate",
+            tooltip="Measure the chosen model: perplexity, tasks, known answers",
+            show=False,
+        ),
         Binding("x", "export", "Export", tooltip="The chosen model for another program", show=False),
         Binding("slash", "filter", "Filter the models", key_display="/", show=False),
         Binding("ctrl+l", "clear", "Clear", tooltip="Remove the transcript", show=False),
@@ -493,7 +501,15 @@ class ChatScreen(ModeScreen):
         if path is not None:
             self._say(f"saved {path}")
 
-    # ---- export
+    # ---- evaluation and export
+
+    def action_evaluate(self) -> None:
+        """Opens the Evaluate page for the chosen model."""
+        choice = self.chosen.first
+        if choice is None or choice.reference is None:
+            self._say("choose a saved model to measure; live weights are saved as a checkpoint first", "warning")
+            return
+        self.app.push_screen(EvaluateScreen(choice, self._models))
 
     @work(exit_on_error=False)
     async def action_export(self) -> None:

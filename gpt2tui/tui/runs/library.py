@@ -2,9 +2,6 @@
 
 import itertools
 import math
-import os
-import shlex
-import subprocess
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +24,7 @@ from gpt2tui.run.folder import Run
 from gpt2tui.run.state import ACTIVE, RunState
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.files import open_regular, runs_folder
+from gpt2tui.system.shell import shell_line
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.history_file import history_of, is_long, preview_of
 
@@ -378,28 +376,6 @@ def resume_command(run: Run) -> str:
 def longer_command(row: RunRow) -> str:
     """The command that resumes a finished run for as many steps again."""
     return f"{resume_command(row.run)} --set training.num_iterations={2 * row.summary.step}"
-
-
-def shell_line(words: list[str]) -> str:
-    """The words as one line for the platform's shell; pasted, it can do nothing but run that command."""
-    if os.name == "nt":
-        return subprocess.list2cmdline(words)
-    return " ".join(map(_quoted, words))
-
-
-def _quoted(word: str) -> str:
-    """`word` for a POSIX shell. Pasted control characters take effect even inside quotes."""
-    if word.isprintable():
-        return shlex.quote(word)
-    escaped = "".join(
-        f"\\{character}"
-        if character in "\\'"
-        else character
-        if character.isprintable()
-        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
-        for character in word
-    )
-    return f"$'{escaped}'"
 
 
 def _free_folder(folder: Path) -> Path:

@@ -8,7 +8,8 @@ import pytest
 from gpt2tui.cli import build_parser
 from gpt2tui.preset.files import check, load
 from gpt2tui.run.folder import Run
-from gpt2tui.tui.runs.library import repeat_command, resume_command, shell_line
+from gpt2tui.system.shell import shell_line
+from gpt2tui.tui.runs.library import repeat_command, resume_command
 from tests.tui.fake_runs import write_run
 
 
