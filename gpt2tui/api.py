@@ -251,7 +251,7 @@ class TrainingRun:
         return checkpoint.saved_in(run_folders.Run(self.folder).checkpoints)
 
     def row(self) -> dict[str, Any]:
-        """State, progress and losses by name, then every setting by its dotted key; None is unknown or left out.
+        """State, progress, losses and metrics by name, then every setting by its dotted key; None is unknown or unset.
 
         Losses are in nats per token, times in seconds. A run whose preset cannot be read has no settings.
         """
@@ -265,11 +265,13 @@ class TrainingRun:
         return read_events(run_folders.Run(self.folder).events_file)
 
     def curve(self) -> list[dict[str, Any]]:
-        """A row for each step: its loss and speed, and the validation loss where it was evaluated, else None.
+        """A row for each step: its loss and speed, and what was measured where it was evaluated, else None.
 
-        `val_loss` is over the fixed sample; the last evaluation, over the whole validation text, is in `events`.
+        `val_loss` is over the fixed sample; the last evaluation, over the whole validation text, is in `events`. The
+        metrics of `[evaluation]` have the names that they have in the events.
         """
         rows: dict[int, dict[str, Any]] = {}
+        measured: dict[str, None] = {}  # names in their order
         columns = ("train_loss", "learning_rate", "tokens_seen", "tokens_per_second")
         for event in self.events():
             if isinstance(event, Step):
@@ -280,8 +282,9 @@ class TrainingRun:
                     "bits_per_byte": None,
                 }
             elif isinstance(event, Evaluated) and not event.whole and event.step in rows:
-                rows[event.step] |= {"val_loss": event.val_loss, "bits_per_byte": event.bits_per_byte}
-        return list(rows.values())
+                rows[event.step] |= {"val_loss": event.val_loss, "bits_per_byte": event.bits_per_byte, **event.metrics}
+                measured |= dict.fromkeys(event.metrics)
+        return [{**row, **{name: row.get(name) for name in measured}} for row in rows.values()]
 
 
 # ---- models

@@ -41,7 +41,8 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
     with tiny_runs.folders_in(folder):
         options = tiny_runs.options(folder, "training.num_iterations=600", "training.checkpoint_frequency=200")
-        sets = [word for option in [*options, "training.eval_frequency=200"] for word in ("--set", option)]
+        options += ["training.eval_frequency=200", 'evaluation.metrics=["accuracy"]']
+        sets = [word for option in options for word in ("--set", option)]
         run = folder / "runs" / RUN
         assert main(["train", "default", *sets, "--run-dir", str(run)]) == 0
     return folder

@@ -102,6 +102,11 @@ def add_runs(top: Parser) -> None:
         "--png", metavar="FILE", help="draw the losses of one or more runs into a new file (needs the extra figures)"
     )
     exporting.add_argument("--svg", metavar="FILE", help="the same as vectors")
+    exporting.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="draw this metric of the evaluations instead of the losses, as accuracy or bleu ([evaluation] metrics)",
+    )
     for action in (tagging, descending):
         named = action.add_argument("checkpoint", metavar="RUN@STEP", help=CHECKPOINT)
         named.completer = run_names  # type: ignore[attr-defined]

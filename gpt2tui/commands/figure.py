@@ -4,6 +4,7 @@ Runs differ in the dashes and the markers of their lines, not only in colour, so
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.run import events
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
+from gpt2tui.system.terminal_text import printable
 from gpt2tui.tracking.run_progress import ExponentialAverage
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Curves:
     name: str
     train: list[tuple[int, float]]
     validation: list[tuple[int, float]]
+    """Or, of a metric, its value at each evaluation; there is then no `train`."""
 
 
 def require_matplotlib() -> None:
@@ -74,8 +77,27 @@ def curves_of(run: Run) -> Curves:
     return Curves(run.name, train, sorted(validation.items()))
 
 
-def draw(curves: Sequence[Curves]) -> "Figure":
-    """The figure; needs no screen and no global state of matplotlib."""
+def metric_of(run: Run, metric: str) -> Curves:
+    """A metric of the evaluations over the validation sample. Raises UsageError when the run has not measured it."""
+    found: dict[int, float] = {}
+    measured: set[str] = set()
+    try:
+        for event in read_events(run.events_file):
+            if isinstance(event, events.Evaluated) and not event.whole:
+                measured |= event.metrics.keys()
+                if math.isfinite(value := event.metrics.get(metric, math.nan)):
+                    found[event.step] = value
+    except OSError as error:
+        raise UsageError(f"{run.events_file} cannot be read: {error.strerror or error}") from error
+    if not found:
+        names = [name for name in events.METRICS if name in measured]
+        has = f"it has {', '.join(names)}" if names else "[evaluation] metrics names what a run measures"
+        raise UsageError(f"{run.name} has not measured {printable(metric, 40)}; {has}")
+    return Curves(run.name, [], sorted(found.items()))
+
+
+def draw(curves: Sequence[Curves], metric: str | None = None) -> "Figure":
+    """The figure, of the losses or of a metric; needs no screen and no global state of matplotlib."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -85,7 +107,8 @@ def draw(curves: Sequence[Curves]) -> "Figure":
     for each, (dashes, marker, colour) in zip(curves, styles, strict=False):
         prefix = "" if len(curves) == 1 else f"{each.name}: "
         label = f"{prefix}training" + ("" if len(each.train) <= FEW_POINTS else " (smoothed)")
-        axes.plot(*_columns(each.train), linestyle=dashes, color=colour, linewidth=1.2, label=label)
+        if each.train:
+            axes.plot(*_columns(each.train), linestyle=dashes, color=colour, linewidth=1.2, label=label)
         if each.validation:
             axes.plot(
                 *_columns(each.validation),
@@ -95,10 +118,10 @@ def draw(curves: Sequence[Curves]) -> "Figure":
                 markerfacecolor="white",
                 color=colour,
                 linewidth=0.8,
-                label=f"{prefix}validation",
+                label=each.name if metric else f"{prefix}validation",
             )
     axes.set_xlabel("step (updates of the weights)")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel(metric or "loss (nats per token)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(alpha=0.3)
@@ -110,15 +133,15 @@ def draw(curves: Sequence[Curves]) -> "Figure":
     return figure
 
 
-def write_figure(runs: Sequence[Run], path: Path, kind: str) -> None:
-    """Draws the runs into a new file of this kind, png or svg.
+def write_figure(runs: Sequence[Run], path: Path, kind: str, metric: str | None = None) -> None:
+    """Draws the losses or a metric of the runs into a new file of this kind, png or svg.
 
-    Raises UsageError for a file that exists or runs without steps, ResourceError when it cannot be written.
+    Raises UsageError for a file that exists or runs without steps or the metric, ResourceError when it is not written.
     """
     require_matplotlib()
     import matplotlib
 
-    figure = draw([curves_of(run) for run in runs])
+    figure = draw([metric_of(run, metric) if metric else curves_of(run) for run in runs], metric)
     try:
         # A text in an SVG stays text, and the same runs give the same file.
         with path.open("xb") as file, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpt2tui"}):

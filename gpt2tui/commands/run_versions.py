@@ -210,11 +210,13 @@ def export_numbers(options: argparse.Namespace) -> int:
         if options.to is not None:
             raise UsageError(f"--to goes with --csv; --{kinds[0]} has its own file")
         path = Path(options.png or options.svg)
-        write_figure(found, path, kinds[0])
+        write_figure(found, path, kinds[0], options.metric)
         print_on_stderr(f"wrote {path}")
         return 0
     if len(found) > 1:
         raise UsageError("--csv prints one run; --png and --svg draw several in one picture")
+    if options.metric is not None:
+        raise UsageError("--metric goes with --png and --svg; the CSV has all metrics")
     rows = list(_rows(found[0]))
     if options.to is None:
         _write(rows, sys.stdout)

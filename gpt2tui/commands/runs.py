@@ -13,7 +13,7 @@ from gpt2tui.errors import Gpt2TuiError, ResourceError, RunLockedError, UsageErr
 from gpt2tui.preset.files import load_frozen
 from gpt2tui.run import aliases, checkpoint, notes, query, requests, tidying
 from gpt2tui.run import folder as runs
-from gpt2tui.run.events import STOP_RULES, SettingsChanged, change_line
+from gpt2tui.run.events import METRICS, STOP_RULES, SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.requests import NotTakenError
 from gpt2tui.run.summary import RunSummary, summarize
@@ -94,8 +94,9 @@ def compare_runs(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"runs": [run.summary.as_dict() for run in found], "differences": different})
         return 0
-    columns = [Column(""), *(Column(run.summary.name, right=True) for run in found)]
-    numbers = [(key, *(_cell(key, run.value(key)) for run in found)) for key in COMPARED]
+    columns = [Column(""), *(Column(run.summary.name, folds=True, right=True) for run in found)]
+    measured = [name for name in METRICS if any(run.value(name) is not None for run in found)]
+    numbers = [(key, *(_cell(key, run.value(key)) for run in found)) for key in (*COMPARED, *measured)]
     print_table(columns, [*numbers, *((key, *(_cell(key, value) for value in row)) for key, row in different.items())])
     return 0
 

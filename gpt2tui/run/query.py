@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from gpt2tui.errors import Gpt2TuiError, UsageError
 from gpt2tui.preset.files import load_frozen
 from gpt2tui.preset.settings import flat, settings
+from gpt2tui.run.events import METRICS
 from gpt2tui.run.folder import Run
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.terminal_text import printable, printable_value
@@ -27,9 +28,9 @@ SHORT_NAMES = {
     "disk": "bytes",
     "bits/byte": "bits_per_byte",
     "best val loss": "best_val_loss",
-    "ratio to xz": "xz_ratio",
 }
-"""Names of columns, the titles of the tables among them, beside those of the fields of RunSummary."""
+"""Names of columns, the titles of the tables among them, beside those of the fields of RunSummary and the
+metrics."""
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
@@ -68,7 +69,7 @@ class QueriedRun:
 
     def value(self, key: str) -> Any:
         """The value of a column or setting, as `full_key` returns its key; None where it is not known."""
-        return self.settings.get(key) if "." in key else getattr(self.summary, key)
+        return self.settings.get(key) if "." in key else self.summary.value(key)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def full_key(name: str) -> str:
     """
     wanted = name.replace("-", "_")
     wanted = SHORT_NAMES.get(wanted, wanted)
-    columns = [field.name for field in fields(RunSummary)]
+    columns = [*(field.name for field in fields(RunSummary) if field.name != "metrics"), *METRICS]
     keys = [setting.key for setting in settings() if "." in setting.key]
     if wanted in columns or wanted in keys:
         return wanted

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class RunSummary:
     bits_per_byte: float | None = None
     xz_bits_per_byte: float | None = None
     xz_after_training_bits_per_byte: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict, hash=False)
+    """Those of `events.METRICS` that the last evaluation has measured."""
     checkpoints: int = 0
     bytes: int = 0
     reason: str | None = None
@@ -52,8 +54,13 @@ class RunSummary:
         return xz_comparison(self.bits_per_byte, self.xz_bits_per_byte, self.xz_after_training_bits_per_byte)
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
+        """The JSON form, with each metric under its name."""
+        record = asdict(self)
+        return {**record, **record.pop("metrics")}
+
+    def value(self, key: str) -> Any:
+        """The value of a field, or of a metric by its name; None where it is not known."""
+        return self.metrics.get(key) if key in events.METRICS else getattr(self, key)
 
 
 def summarize(run: Run) -> RunSummary:
@@ -145,6 +152,7 @@ def _read(run: Run) -> RunSummary:
         bits_per_byte=_known(evaluations[-1].bits_per_byte) if evaluations else None,
         xz_bits_per_byte=started.xz_bits_per_byte if started else None,
         xz_after_training_bits_per_byte=started.xz_after_training_bits_per_byte if started else None,
+        metrics={name: _known(value) for name, value in evaluations[-1].metrics.items()} if evaluations else {},
         checkpoints=len(checkpoint.saved_in(run.checkpoints)),
         bytes=_bytes_in(run.folder),
         reason=reason,

@@ -1,9 +1,10 @@
 """The figures of runs, the same on the Train and the Runs screen: curves, reference lines, marks, the scale of y."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from gpt2tui.run.events import METRICS
 from gpt2tui.tui.history import RunHistory, Series, converted
 from gpt2tui.tui.widgets.plot_axes import byte_label, tick_label
 from gpt2tui.tui.widgets.plot_drawing import Figure, Line, Points, Reference, Style, VerticalMark, XUnit
@@ -57,6 +58,17 @@ LEARNING_RATE = Curve("learning rate", lambda history: history.learning_rate, fr
 GRAD_NORM = Curve("gradient norm", lambda history: history.grad_norm, noisy=True, log=True)
 SPEED = Curve("tokens/s", lambda history: history.tokens_per_second, noisy=True, from_zero=True)
 CURVES = (TRAIN_LOSS, VAL_LOSS, BITS_PER_BYTE, LEARNING_RATE, GRAD_NORM, SPEED)
+
+
+def metric_curve(name: str) -> Curve:
+    """The curve of a metric of the evaluations."""
+    return Curve(name, lambda history: history.metrics.get(name, Series()), marked=True)
+
+
+def measured_in(histories: Iterable[RunHistory]) -> tuple[str, ...]:
+    """The metrics that any of the runs has measured, in the order of METRICS."""
+    found = {name for history in histories for name, series in history.metrics.items() if len(series)}
+    return tuple(name for name in METRICS if name in found)
 
 
 @dataclass(frozen=True)

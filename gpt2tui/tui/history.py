@@ -197,6 +197,8 @@ class RunHistory:
         self.train_loss = Series()
         self.val_loss = Series()
         self.bits_per_byte = Series()
+        self.metrics: dict[str, Series] = {}
+        """Of the evaluations, by the names that they have in the events."""
         self.learning_rate = Series()
         self.grad_norm = Series()
         self.tokens_per_second = Series()
@@ -261,7 +263,7 @@ class RunHistory:
         return [
             self.train_loss, self.val_loss, self.bits_per_byte, self.learning_rate, self.grad_norm,
             self.tokens_per_second, self.device_memory, self.device_memory_reserved, self.host_memory,
-            self.tokens_seen, self.seconds,
+            self.tokens_seen, self.seconds, *self.metrics.values(),
         ]  # fmt: skip
 
     @property
@@ -380,6 +382,8 @@ class RunHistory:
             # The loss over all validation text is not comparable with that over eval_tokens tokens.
             self.val_loss.add(event.step, event.val_loss)
             self.bits_per_byte.add(event.step, event.bits_per_byte)
+            for name, value in event.metrics.items():
+                self.metrics.setdefault(name, Series()).add(event.step, value)
             if event.best:
                 self._bests.append(event)
         self.evaluation = event

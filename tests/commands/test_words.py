@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpt2tui.cli import build_parser, parse
-from gpt2tui.evaluation.request import chosen_tasks
 from gpt2tui.errors import CheckpointError, PresetError, UsageError
+from gpt2tui.evaluation.request import chosen_tasks
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import settings
 

@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import math
+import shutil
 
 import pytest
 
+import gpt2tui
 from gpt2tui import launch
 from gpt2tui.__main__ import main
+from gpt2tui.commands.figure import draw, metric_of
 from gpt2tui.errors import PresetError, UsageError
 from gpt2tui.evaluation.text_scores import GROUPS
 from gpt2tui.preset import files as preset_files
@@ -18,8 +21,12 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.events_file import JsonLines
 from gpt2tui.tracking import narration
 from gpt2tui.tracking.run_progress import RunProgress
+from gpt2tui.tui.figures import NamedRun, Options, curve_figure, measured_in, metric_curve
+from gpt2tui.tui.history import RunHistory
+from gpt2tui.tui.history_file import history_of
 from tests import tiny_runs
 from tests.tracking import event_samples
+from tests.tui.fake_runs import write_run
 
 ALL = f"evaluation.metrics={json.dumps(list(EVALUATION_METRICS))}"
 
@@ -70,6 +77,52 @@ def test_the_accuracy_is_that_of_eval(measured, capsys):
     expected = json.loads(capsys.readouterr().out)["splits"]["validation"]["accuracy"]
     (whole,) = [event for event in emitted if event.name == "evaluated" and event.whole]
     assert whole.metrics["accuracy"] == pytest.approx(expected)
+
+
+def test_they_are_in_the_curve_the_table_and_the_comparison(measured, capsys, monkeypatch):
+    run, emitted = measured
+    monkeypatch.setenv("GPT2TUI_RUNS", str(run.folder.parent))
+    samples = {event.step: event.metrics for event in emitted if event.name == "evaluated" and not event.whole}
+    curve = gpt2tui.find_run(run.folder).curve()
+    assert all(set(events.METRICS) <= row.keys() for row in curve)  # each row has each column
+    assert {row["step"]: row["accuracy"] for row in curve if row["accuracy"] is not None} == {
+        step: metrics["accuracy"] for step, metrics in samples.items()
+    }
+    (whole,) = [event for event in emitted if event.name == "evaluated" and event.whole]
+    assert gpt2tui.find_run(run.folder).row()["accuracy"] == whole.metrics["accuracy"]
+    assert main(["runs", "list", "--filter", "accuracy>0", "--columns", "name,accuracy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": run.name, "accuracy": whole.metrics["accuracy"]}]
+    other = write_run("other")
+    assert main(["runs", "compare", run.name, other.name]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("accuracy")]
+    assert line.split() == ["accuracy", f"{whole.metrics['accuracy']:.6g}"]  # the other has not measured it
+    shutil.rmtree(other.folder)
+
+
+def test_a_metric_is_a_curve_of_the_plots_and_the_picture(measured, tmp_path, capsys):
+    run, emitted = measured
+    samples = [event for event in emitted if event.name == "evaluated" and not event.whole]
+    points = [(event.step, event.metrics["accuracy"]) for event in samples]
+    history = history_of(run.events_file)
+    assert measured_in([history, RunHistory()]) == tuple(
+        name for name in events.METRICS if any(math.isfinite(event.metrics[name]) for event in samples)
+    )
+    figure = curve_figure(metric_curve("accuracy"), [NamedRun("a", history)], Options(), "")
+    assert [line.points for line in figure.lines] == [points]
+    curves = metric_of(run, "accuracy")
+    (axes,) = draw([curves], "accuracy").axes
+    (line,) = axes.get_lines()
+    assert list(zip(*line.get_data(), strict=True)) == curves.validation == points
+    assert axes.get_ylabel() == "accuracy"
+    assert main(["runs", "export", str(run.folder), "--svg", str(tmp_path / "a.svg"), "--metric", "accuracy"]) == 0
+    assert main(["runs", "export", str(run.folder), "--svg", str(tmp_path / "b.svg"), "--metric", "acuracy"]) == 2
+    assert "has not measured acuracy; it has accuracy, bleu" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_resume_forgets_the_metrics_after_its_step():
+    evaluated = [event_samples.evaluated(step, metrics={"bleu": float(step)}) for step in (4, 8)]
+    resumed = event_samples.run_started(step=4)
+    assert RunHistory.of([*evaluated, resumed]).metrics["bleu"].points() == [(4, 4.0)]
 
 
 def test_they_are_in_the_manifest_the_csv_and_the_console(measured, capsys):

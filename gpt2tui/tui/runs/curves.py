@@ -5,7 +5,16 @@ from dataclasses import replace
 
 from textual.content import Content
 
-from gpt2tui.tui.figures import CURVES, TRAIN_LOSS, NamedRun, Options, curve_figure, loss_figure
+from gpt2tui.tui.figures import (
+    CURVES,
+    TRAIN_LOSS,
+    NamedRun,
+    Options,
+    curve_figure,
+    loss_figure,
+    measured_in,
+    metric_curve,
+)
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.runs.library import RunRow
 from gpt2tui.tui.runs.sweeps import MOST_DRAWN, SweepRow
@@ -14,11 +23,14 @@ from gpt2tui.tui.widgets.mode_bar import short_name
 
 
 class CurvesPlot(LinePlot):
-    """Shows one of CURVES for the runs given to `show_runs`; for a single run, train and val loss together."""
+    """Shows one of CURVES, or a metric that a run has measured, for the runs given to `show_runs`.
+
+    For a single run, training and validation loss are drawn together.
+    """
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._curve = 0
+        self._curve = TRAIN_LOSS
         self._options = Options()
         self._runs: Sequence[tuple[str, RunHistory, str]] = ()
         self._expected = 0
@@ -30,12 +42,16 @@ class CurvesPlot(LinePlot):
 
     def next_curve(self, by: int) -> None:
         """Shows the curve `by` places further."""
-        self._curve = (self._curve + by) % len(CURVES)
+        metrics = measured_in(history for _, history, _ in self._runs)
+        curves = [*CURVES, *map(metric_curve, metrics)]
+        names = [curve.name for curve in curves]
+        at = names.index(self._curve.name) if self._curve.name in names else 0
+        self._curve = curves[(at + by) % len(curves)]
         self._draw_curves()
 
     def toggle_log(self) -> None:
         """Switches between a logarithmic and a linear axis, for the curves that may have either."""
-        if CURVES[self._curve].log:
+        if self._curve.log:
             self._options = replace(self._options, log_y=not self.figure.log_y)
             self._draw_curves()
 
@@ -45,7 +61,7 @@ class CurvesPlot(LinePlot):
         self._draw_curves()
 
     def _draw_curves(self) -> None:
-        curve, options = CURVES[self._curve], self._options
+        curve, options = self._curve, self._options
         empty = "no run" if not self._expected else f"no {curve.name} yet" if self._runs else "loading"
         sweeps = {name.rpartition("/")[0] for name, _, _ in self._runs}
         names = [name.rpartition("/")[2] if len(sweeps) == 1 else name for name, _, _ in self._runs]

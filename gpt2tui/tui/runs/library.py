@@ -85,7 +85,7 @@ class RunRow:
 
     def value(self, key: str) -> Any:
         """The value of a column or setting, as `query.full_key` returns its key; None where it is not known."""
-        return self.settings.get(key) if "." in key else getattr(self.summary, key)
+        return self.settings.get(key) if "." in key else self.summary.value(key)
 
     @property
     def long(self) -> bool:

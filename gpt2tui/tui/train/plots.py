@@ -7,6 +7,7 @@ from typing import Literal
 from textual.content import Content
 from textual.style import Style
 
+from gpt2tui.evaluation.text_scores import MEANINGS
 from gpt2tui.tui.figures import (
     GRAD_NORM,
     LEARNING_RATE,
@@ -16,6 +17,7 @@ from gpt2tui.tui.figures import (
     curve_figure,
     loss_figure,
     memory_figure,
+    metric_curve,
 )
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.train.view import DisplayedRun
@@ -35,6 +37,8 @@ DEFINITIONS = {
     "grad": f"The gradient norm of each step before clipping (faint), and smoothed. {EDGE_SIGNS}",
     "tok/s": f"Tokens trained per second, from the time of each step alone (faint), and smoothed. {EDGE_SIGNS}",
     "memory": "GPU memory that torch has allocated and reserved.",
+    "accuracy": "At each evaluation the share of the validation tokens that were the single most probable one.",
+    **{name: f"Of the continued windows of an evaluation: {meaning}." for name, meaning in MEANINGS.items()},
 }
 
 _CURVES = {"lr": LEARNING_RATE, "grad": GRAD_NORM, "tok/s": SPEED}
@@ -44,7 +48,8 @@ Room = Literal["grid", "all", "one", "low", "none"]
 class TrainPlots:
     """With room, the loss over all LOWER_PLOTS side by side ("grid") or one of them ("all"); otherwise one of PLOTS.
 
-    Beside them the memory of a GPU. `plot_of` returns the widget of a place: "main", one of LOWER_PLACES, "memory".
+    A metric that the run's evaluations measure is one more of either; side by side it takes the last place. Beside
+    them the memory of a GPU. `plot_of` returns the widget of a place: "main", one of LOWER_PLACES, "memory".
     """
 
     def __init__(self, plot_of: Callable[[str], LinePlot]) -> None:
@@ -53,6 +58,10 @@ class TrainPlots:
         self.main = "loss"
         """What the main plot shows where there is room for only one."""
         self.lower = "lr"
+        self.last = LOWER_PLOTS[-1]
+        """What the last of the plots side by side shows."""
+        self.measured: tuple[str, ...] = ()
+        """The metrics that the run on show has measured."""
         self.room: Room = "none"
         self.with_memory = False
         """Whether the run on show trains on a device with its own memory."""
@@ -107,44 +116,70 @@ class TrainPlots:
     def next_plot(self, by: int) -> None:
         """The plot `by` places after the one that is shown."""
         if self.room == "all":
-            self.lower = neighbour(LOWER_PLOTS, self.lower, by)
-        elif self.room != "grid":
-            self.main = neighbour(self._tabs("main"), self.main, by)
+            self.lower = neighbour((*LOWER_PLOTS, *self.measured), self.lower, by)
+        elif self.room == "grid":
+            self.last = neighbour(self._last_plots, self.last, by)
+        else:
+            base = PLOTS if self.with_memory else PLOTS[:-1]
+            self.main = neighbour((*base, *self.measured), self.main, by)
 
     def choose(self, plot: str) -> None:
         """Shows a plot by name, where it has a place."""
-        if self.room in ("one", "low", "none") and plot in PLOTS:
+        if self.room in ("one", "low", "none") and plot in (*PLOTS, *self.measured):
             self.main = plot
-        elif plot in LOWER_PLOTS:
+        elif self.room == "grid" and plot in self._last_plots:
+            self.last = plot
+        elif plot in (*LOWER_PLOTS, *self.measured):
             self.lower = plot
+
+    @property
+    def _last_plots(self) -> tuple[str, ...]:
+        return (LOWER_PLOTS[-1], *self.measured)
+
+    def forget_unmeasured(self, measured: tuple[str, ...]) -> None:
+        """Takes the metrics of the run on show; a plot of one that it has not measured gives way to the first."""
+        if measured == self.measured:
+            return
+        self.measured = measured
+        known = (*PLOTS, *measured)
+        self.main, self.lower = (
+            plot if plot in known else first for plot, first in ((self.main, PLOTS[0]), (self.lower, LOWER_PLOTS[0]))
+        )
+        self.last = self.last if self.last in known else LOWER_PLOTS[-1]
 
     def _draw(self, place: str, view: DisplayedRun, note: str) -> None:
         plot = self._plot_in(place)
         self._versions[place] = view.version
         widget = self._plot_of(place)
         widget.figure = figure(plot, view, self.options, self.compared)
-        widget.set_title(self._title(place, plot, widget.figure, note), DEFINITIONS[plot])
+        widget.set_title(self._title(place, plot, widget.figure, note), DEFINITIONS.get(plot, ""))
 
     def _plot_in(self, place: str) -> str:
         if place == "memory":
             return "memory"
         if place == "main":
             return "loss" if self.room in ("grid", "all") else self.main
-        return LOWER_PLOTS[LOWER_PLACES.index(place)] if self.room == "grid" else self.lower
+        if self.room != "grid":
+            return self.lower
+        return self.last if place == LOWER_PLACES[-1] else LOWER_PLOTS[LOWER_PLACES.index(place)]
 
-    def _tabs(self, place: str) -> tuple[str, ...]:
+    def _tabs(self, place: str, plot: str) -> tuple[str, ...]:
+        """The plots of a place, of the metrics the one that is shown, else the first."""
+        metrics = (plot,) if plot in self.measured else self.measured[:1]
+        if self.room == "grid":
+            return (LOWER_PLOTS[-1], *metrics)
         if place != "main":
-            return LOWER_PLOTS
-        return PLOTS if self.with_memory else PLOTS[:-1]
+            return (*LOWER_PLOTS, *metrics)
+        return (*(PLOTS if self.with_memory else PLOTS[:-1]), *metrics)
 
     def _title(self, place: str, plot: str, drawn: Figure, note: str) -> Content:
         if place == "memory":
             return Content("GPU memory")
-        if self.room == "grid" and place != "main":
+        if self.room == "grid" and place != "main" and not (self.measured and place == LOWER_PLACES[-1]):
             return Content(_CURVES[plot].name)
         if place == "main" and self.room in ("grid", "all"):
             return Content(loss_title(drawn, self.options))
-        tabs = Content(" │ ").join(_tab(name, name == plot) for name in self._tabs(place))
+        tabs = Content(" │ ").join(_tab(name, name == plot) for name in self._tabs(place, plot))
         hint = note if place == "main" and note else "[ ] cycle"
         if self.room == "low":
             hint = "t samples, log"
@@ -159,7 +194,7 @@ def _tab(plot: str, shown: bool) -> Content:
 
 
 def figure(plot: str, view: DisplayedRun, options: Options, compared: NamedRun | None = None) -> Figure:
-    """The figure of one of `PLOTS`."""
+    """The figure of one of `PLOTS`, or of a metric."""
     run = NamedRun("", view.history)
     if compared and view.run and compared.name == view.run.name:
         compared = None
@@ -168,7 +203,7 @@ def figure(plot: str, view: DisplayedRun, options: Options, compared: NamedRun |
         return loss_figure(run, compared, vocab_size, options, view.waiting)
     if plot == "memory":
         return memory_figure(view.history, options, view.waiting)
-    curve = _CURVES[plot]
+    curve = _CURVES.get(plot) or metric_curve(plot)
     runs = [replace(run, name=curve.name)]
     if compared:
         runs.insert(0, compared)

@@ -23,6 +23,7 @@ from gpt2tui.run.worst_passages import read_worst_passages
 from gpt2tui.system.numbers import steps_of
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen
+from gpt2tui.tui.figures import measured_in
 from gpt2tui.tui.messages import (
     PreparationAdvanced,
     RunAttached,
@@ -300,6 +301,7 @@ class TrainScreen(ModeScreen):
 
     def _make_room(self) -> None:
         """The memory has a plot where a device has its own; elsewhere the number says it all."""
+        self.plots.forget_unmeasured(measured_in([self.view.history]))
         self.plots.with_memory = len(self.view.history.device_memory) > 0
         self.set_class(self.plots.with_memory, "-device-memory")
 
