@@ -4,12 +4,12 @@ import argparse
 from typing import Any
 
 from gpt2tui.commands.tables import Column, plain, print_json, print_table
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import CheckpointError, UsageError
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.worst_passages import WorstPassages, read_worst_passages
 from gpt2tui.system.styled_output import StyledConsole
-from gpt2tui.system.terminal_text import print_on_stderr, printable
+from gpt2tui.system.terminal_text import print_on_stderr, printable, report_on_stderr
 from gpt2tui.tracking.heat_map import SURPRISING, expectation, heat_map
 
 WIDTH = 78
@@ -56,9 +56,13 @@ def _follow(options: argparse.Namespace, run: runs.Run, worst: WorstPassages) ->
     found: list[dict[str, Any]] = []
     for saved in checkpoint.saved_in(run.checkpoints):
         print_on_stderr(f"step {saved.step:,}")
-        model = generation.load(str(saved.folder), precision="fp32")
+        try:
+            model = generation.load(str(saved.folder), precision="fp32")
+        except CheckpointError as error:  # as when the training has deleted it meanwhile
+            report_on_stderr(f"step {saved.step:,} is left out: {error}")
+            continue
         counted = [loss is not None for loss in passage.losses]
-        here = described(model.model, model.tokenizer, passage.tokens, counted)
+        (here,) = described(model.model, model.tokenizer, [(passage.tokens, counted)])
         written = "".join(piece.text for piece in model.stream(passage.tokens[:half], sampling))
         found.append({"step": saved.step, "loss": here.loss, "val_loss": saved.val_loss, "continuation": written})
     if not found:

@@ -8,8 +8,11 @@ import torch
 import transformers
 from rich.console import Console
 
+from gpt2tui import generation
 from gpt2tui.__main__ import main
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import CheckpointError, UsageError
+from gpt2tui.evaluation.perplexity import padded_batch
+from gpt2tui.evaluation.worst_windows import WorstWindows, described
 from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from gpt2tui.run.worst_passages import MOST, Passage, WorstPassages, read_worst_passages, write_worst_passages
@@ -54,6 +57,24 @@ def test_they_are_those_with_the_highest_loss_by_transformers(trained):
         likeliest = trainer.corpus.tokenizer.decode
         assert passage.expected == [None, *(likeliest([token]) for token in logits.argmax(-1).tolist())]
     assert not [event for event in events if event.name == "warning"]
+
+
+def test_windows_of_several_lengths_are_read_as_one_batch_and_described_as_each_alone(trained, monkeypatch):
+    trainer = trained[0]
+    text = [int(token) for token in trainer.corpus.validation]
+    windows = [(text[:17], [False] + [True] * 16), (text[20:26], [False] * 3 + [True] * 3), (text[40:49], [True] * 9)]
+    alone = [described(trainer.model, trainer.corpus.tokenizer, [window])[0] for window in windows]
+    found = WorstWindows()
+    inputs, targets = padded_batch([tokens for tokens, _ in windows], [16, 3, 8])
+    found.add(inputs, targets, torch.where(targets >= 0, torch.tensor([3.0, 1.0, 2.0])[:, None], 0.0))
+    batches, hidden = [], trainer.model.hidden
+    monkeypatch.setattr(trainer.model, "hidden", lambda inputs: batches.append(inputs.shape) or hidden(inputs))
+    together = found.passages(trainer.model, trainer.corpus.tokenizer, "fp32")
+    assert batches == [(3, 16)]
+    for passage, expected in zip(together, [alone[0], alone[2], alone[1]], strict=True):
+        assert (passage.tokens, passage.texts, passage.expected) == (expected.tokens, expected.texts, expected.expected)
+        assert passage.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert passage.losses == [None if loss is None else pytest.approx(loss, abs=2e-4) for loss in expected.losses]
 
 
 def test_the_file_is_small(trained):
@@ -105,6 +126,21 @@ def test_as_json_and_over_all_checkpoints(trained, capsys):
     assert followed["checkpoints"][0]["loss"] > followed["checkpoints"][-1]["loss"]  # it has learned
     assert main(["runs", "show", str(run.folder), "--worst", "--passage", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3
+
+
+def test_a_checkpoint_that_cannot_be_read_is_left_out_of_those_that_are_followed(trained, monkeypatch, capsys):
+    load = generation.load
+
+    def failing(reference, **options):
+        if reference.endswith("8"):
+            raise CheckpointError("step 8 is gone")
+        return load(reference, **options)
+
+    monkeypatch.setattr(generation, "load", failing)
+    assert main(["runs", "show", str(trained[0].run.folder), "--worst", "--passage", "1", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [each["step"] for each in json.loads(captured.out)["checkpoints"]] == [4, 12]
+    assert "step 8 is left out: step 8 is gone" in captured.err
 
 
 @pytest.mark.parametrize(
