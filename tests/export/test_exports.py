@@ -70,15 +70,29 @@ def test_a_transposed_matrix_is_found_in_the_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("export_format", "to"), [("safetensors", "model.safetensors"), ("huggingface", "model")])
-@pytest.mark.parametrize("dtype", TYPES)
-def test_a_transposed_matrix_is_found_in_the_logits(tmp_path, monkeypatch, export_format, to, dtype):
+@pytest.mark.parametrize(
+    ("to", "dtype"), [*(("model.safetensors", dtype) for dtype in TYPES), ("model", "fp32"), ("model", "bf16")]
+)
+@pytest.mark.parametrize("wrong", ["transposed", "permuted"])
+def test_wrong_weights_of_a_barely_trained_model_are_found_in_its_small_logits(tmp_path, monkeypatch, to, dtype, wrong):
+    export_format = "safetensors" if to.endswith("safetensors") else "huggingface"
     published = weights._published
-    name = "transformer.h.1.attn.c_proj.weight"
-    monkeypatch.setattr(weights, "_published", lambda *arguments: transposed(published(*arguments), name))
+
+    def changed(*arguments):
+        tensors = published(*arguments)
+        if wrong == "transposed":
+            return transposed(tensors, "transformer.h.1.attn.c_proj.weight")
+        rows = torch.arange(TOKENS + 1)
+        rows[[97, 98]] = rows[[98, 97]]
+        return tensors | {"transformer.wte.weight": tensors["transformer.wte.weight"][rows]}
+
+    model = text_model(std=0.05)
+    if to != "model":
+        export(model, export_format, tmp_path / f"right-{to}", dtype)
+    monkeypatch.setattr(weights, "_published", changed)
     with pytest.raises(CheckpointError, match="logits differ"):
-        export(text_model(), export_format, tmp_path / to, dtype)
-    assert list(tmp_path.iterdir()) == []
+        export(model, export_format, tmp_path / to, dtype)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith("right-")]
 
 
 def test_weights_too_large_for_fp16_are_refused(tmp_path):
@@ -190,16 +204,19 @@ def test_a_tokenizer_that_llama_cpp_lacks_is_refused(gguf, tmp_path, kind, reaso
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_transposed_matrix_in_a_gguf_is_found(gguf, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_transposed_matrix_in_a_gguf_is_found(gguf, tmp_path, monkeypatch, dtype):
     arrays = gguf_export._arrays
+    model = text_model(std=0.05)
+    export(model, "gguf", tmp_path / "right.gguf", dtype)
 
     def wrong(model):
         return {name: a.T.copy() if name == "blk.0.attn_output.weight" else a for name, a in arrays(model).items()}
 
     monkeypatch.setattr(gguf_export, "_arrays", wrong)
     with pytest.raises(CheckpointError, match="in numpy its logits differ"):
-        export(text_model(), "gguf", tmp_path / "model.gguf")
-    assert list(tmp_path.iterdir()) == []
+        export(model, "gguf", tmp_path / "model.gguf", dtype)
+    assert [path.name for path in tmp_path.iterdir()] == ["right.gguf"]
 
 
 def test_a_permuted_vocabulary_in_a_gguf_is_found(gguf, tmp_path, monkeypatch):

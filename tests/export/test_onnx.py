@@ -107,20 +107,21 @@ def test_a_text_in_parts_equals_transformers(exported, network, parts):
 # ---- negative controls
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "int8"])
-def test_a_transposed_matrix_is_found(tmp_path, monkeypatch, dtype):
+@pytest.mark.parametrize(("export_format", "dtype"), [("onnx", "fp32"), ("onnx", "int8"), ("tensorrt", "fp32")])
+def test_a_transposed_matrix_is_found(tmp_path, monkeypatch, export_format, dtype):
     views, name = onnx_graph.published_views, f"{PREFIX}h.1.attn.c_proj.weight"
     monkeypatch.setattr(onnx_graph, "published_views", lambda *arguments: transposed(views(*arguments), name))
     with pytest.raises(CheckpointError, match=r"in onnxruntime .* its logits differ"):
-        export(text_model(), "onnx", tmp_path / "model", dtype)
+        export(text_model(), export_format, tmp_path / "model", dtype)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_permuted_vocabulary_is_found(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("export_format", "dtype"), [("onnx", "fp32"), ("onnx", "int8"), ("tensorrt", "fp32")])
+def test_a_permuted_vocabulary_is_found(tmp_path, monkeypatch, export_format, dtype):
     save = tokenizer_files.save
     monkeypatch.setattr(onnx_export.tokenizer_files, "save", lambda kind, *rest: save(swapped(kind), *rest))
     with pytest.raises(CheckpointError, match="is not the model's: 4 tokens differ"):
-        export(text_model(), "onnx", tmp_path / "model")
+        export(text_model(), export_format, tmp_path / "model", dtype)
     assert list(tmp_path.iterdir()) == []
 
 
