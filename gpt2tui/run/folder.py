@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 from gpt2tui import version
 from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run import checkpoint
-from gpt2tui.run.aliases import find_alias
+from gpt2tui.run.aliases import find_alias, read_aliases
 from gpt2tui.system.files import free_name, open_regular, replace_text, runs_folder, without_home
 from gpt2tui.system.numbers import as_json
-from gpt2tui.system.terminal_text import printable_value
+from gpt2tui.system.terminal_text import printable, printable_value
 
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
@@ -376,16 +376,30 @@ def find_with_checkpoint(
         return find(str(folder.parent.parent)), check(folder)
     try:
         return find(reference), None
-    except UsageError:
+    except UsageError as error:
         name, at, step = reference.rpartition("@")
-        if not at or not (step in ("best", LATEST) or step.isdecimal()):
+        if not at:
             raise
+        if not (step in ("best", LATEST) or step.isdecimal()):
+            raise (_no_step(name, step) or error) from None
     if not name:
         raise UsageError(f"{reference} names no run; write RUN@{step}, for example {LATEST}@{step}")
     run = find(name)
     if step == "best":
         return run, checkpoint.best(run.checkpoints, check)
     return run, None if step == LATEST else checkpoint.at(run.checkpoints, int(step), check)
+
+
+def _no_step(name: str, step: str) -> UsageError | None:
+    """What is wrong with RUN@`step` where that is no step; None where the run does not exist either."""
+    try:
+        run = find(name)
+    except UsageError:
+        return None
+    tag = f"; the tag is written @{step}" if step in {alias.name for alias in read_aliases()} else ""
+    return UsageError(
+        f"{printable(step, 60)} is no checkpoint of {run.name}: after @ stands a step, best or {LATEST}{tag}"
+    )
 
 
 def resume_point(run: Run) -> checkpoint.Checkpoint | None:
