@@ -17,6 +17,7 @@ from gpt2tui.export import huggingface, verification, weights
 from gpt2tui.export.verification import GREEDY_TOKENS
 from gpt2tui.export.writing import export
 from gpt2tui.model.huggingface import to_published
+from gpt2tui.preset.schema import SamplingTable
 from tests.export.models import TOKENS, text_model, tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -188,6 +189,29 @@ def test_transformers_reads_the_gguf(gguf, tmp_path):
         torch.testing.assert_close(theirs(PROMPT[None]).logits[0], logits(model), rtol=0, atol=1e-4)
     tokens = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="model.gguf")
     assert tokens("it's the fox")["input_ids"] == model.tokenizer.encode("it's the fox")
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_llama_cpp_splits_a_text_alike_and_writes_the_same(gguf, tmp_path, dtype):
+    reason = "cyllama is not installed, so no GGUF was opened in llama.cpp"
+    llama = pytest.importorskip("cyllama.llama.llama_cpp", reason=reason, exc_type=ImportError)
+    model, text = text_model(context=24), "the fox it's"
+    export(model, "gguf", tmp_path / "model.gguf", dtype)
+    theirs = llama.LlamaModel(str(tmp_path / "model.gguf"), llama.LlamaModelParams())
+    tokens = list(theirs.get_vocab().tokenize(text, False, False))
+    assert tokens == model.tokenizer.encode(text)
+    settings = llama.LlamaContextParams()
+    settings.n_ctx = settings.n_batch = settings.n_ubatch = 24
+    context = llama.LlamaContext(theirs, settings)
+    sampler = llama.LlamaSampler(llama.LlamaSamplerChainParams())
+    sampler.add_greedy()
+    expected = [piece.token for piece in model.stream(tokens, SamplingTable(temperature=0.0, max_length=12))]
+    written = []
+    for _ in expected:
+        context.kv_cache_clear()
+        context.decode(llama.llama_batch_get_one([*tokens, *written]))
+        written.append(sampler.sample(context, -1))
+    assert written == [token for token in expected if token >= 0]
 
 
 @pytest.mark.parametrize(
