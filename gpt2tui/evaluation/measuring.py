@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpt2tui.errors import DataError, UsageError
+from gpt2tui.device import is_out_of_memory
+from gpt2tui.errors import DataError, ResourceError, UsageError, first_line
 from gpt2tui.evaluation.loss_report import corpus_report, text_report
 from gpt2tui.evaluation.report import Report, Watcher
 from gpt2tui.evaluation.request import EvaluationRequest
@@ -20,6 +21,13 @@ def measure(request: EvaluationRequest, watcher: Watcher, gpu: "GpuUse" = "all")
         return _measure(request, watcher, gpu)
     except DataError as error:  # which names the setting of a preset
         raise DataError(str(error).replace("data.text_column", "--text-column")) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            f"out of memory while measuring {request.checkpoint} ({first_line(error)[:200]}); measure it on the CPU "
+            "with --device cpu, or its text with less --context"
+        ) from error
 
 
 def _measure(request: EvaluationRequest, watcher: Watcher, gpu: "GpuUse") -> Report:

@@ -248,6 +248,18 @@ def test_windows_that_cannot_be_are_usage_errors(random_model, tmp_path, capsys,
     assert message in capsys.readouterr().err
 
 
+def test_too_little_memory_is_a_resource_error(random_model, tmp_path, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr("gpt2tui.evaluation.loss_report.validation_loss", full)
+    (tmp_path / "text.txt").write_text("some text")
+    assert main(["eval", str(random_model), "--text", str(tmp_path / "text.txt")]) == 6
+    assert "Tried to allocate 2 GiB); measure it on the CPU with --device cpu" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_a_text_of_one_token_is_a_data_error(random_model, tmp_path, capsys):
     file = tmp_path / "text.txt"
     file.write_text("a")

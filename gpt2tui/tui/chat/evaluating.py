@@ -276,4 +276,4 @@ def rendered(report: Report, warnings: Iterable[str] = ()) -> Group:
         table.add_row(*(Text(sanitize(cell)) for cell in row))
     texts = [Text(sanitize(line)) for line in report.lines]
     notes = [Text(sanitize(note), "dim") for note in report.notes]
-    return Group(*(Text(sanitize(warning), "yellow") for warning in warnings), *texts, table, *notes)
+    return Group(*(Text(sanitize(f"warning: {warning}"), "bold") for warning in warnings), *texts, table, *notes)
