@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
@@ -10,10 +11,9 @@ from typing import Any
 
 from gpt2tui.errors import Gpt2TuiError
 from gpt2tui.run import checkpoint, events
-from gpt2tui.run.events_file import LONGEST_LINE
+from gpt2tui.run.events_file import lines_but_steps, parse_line
 from gpt2tui.run.folder import Run, is_locked, is_of_this_machine
 from gpt2tui.run.state import RunState, state_at, state_at_end
-from gpt2tui.system.files import open_regular
 from gpt2tui.system.numbers import xz_comparison
 
 
@@ -73,29 +73,22 @@ def summarize(run: Run) -> RunSummary:
 
 
 def _read(run: Run) -> RunSummary:
-    """Only the last of many step events is parsed, so that long runs list quickly."""
     started: events.RunStarted | None = None
     last_step: events.Step | None = None
-    last_line = ""
     evaluations: list[events.Evaluated] = []
     ending: events.RunFinished | events.RunFailed | None = None
     paused = False
     best_val_loss: float | None = None
     first_time: float | None = None
     last_time: float | None = None
-    sessions: list[_Session] = []
-    for line in _lines(run.events_file):
-        if '"event": "step"' in line:
-            last_line = line
-            continue
-        event = events.parse(line)
+    seconds: float | None = None
+    for event in _events(run.events_file):
         if isinstance(event, events.RunStarted):
-            if sessions:
-                last_step = sessions[-1].add_last_step(last_line) or last_step
-            sessions.append(_Session(event.time, event.time))
-            last_line = ""
+            seconds, last_time = seconds or 0.0, event.time
             started, ending, best_val_loss, paused = event, None, event.best_val_loss, False
             evaluations = [e for e in evaluations if e.step <= event.step]
+        elif isinstance(event, events.Step):
+            last_step = event
         elif isinstance(event, events.NumIterationsChanged) and started is not None:
             started = replace(started, num_iterations=event.num_iterations)
         elif isinstance(event, events.Evaluated):
@@ -106,14 +99,10 @@ def _read(run: Run) -> RunSummary:
         elif isinstance(event, events.RunFinished | events.RunFailed):
             ending = event
             best_val_loss = event.best_val_loss if isinstance(event, events.RunFinished) else best_val_loss
-        if event is not None:
-            first_time = first_time or event.time
-            last_time = event.time
-            if sessions:
-                sessions[-1].end = event.time
-    if sessions:
-        last_step = sessions[-1].add_last_step(last_line) or last_step
-        last_time = max(last_time or 0.0, sessions[-1].end)
+        first_time = first_time or event.time
+        if seconds is not None and last_time is not None:  # the time between two sessions does not count
+            seconds += max(0.0, event.time - last_time)
+        last_time = max(event.time, last_time or 0.0)
     message = ending.message if isinstance(ending, events.RunFailed) else None
     reason = None
     if isinstance(ending, events.RunFinished):
@@ -141,7 +130,7 @@ def _read(run: Run) -> RunSummary:
         state=state,
         started=first_time,
         last_event=last_time,
-        seconds=sum(session.end - session.start for session in sessions) if sessions else None,
+        seconds=seconds,
         step=last_step.step if last_step else 0,
         num_iterations=started.num_iterations if started else None,
         parameters=started.parameters if started else None,
@@ -160,30 +149,43 @@ def _read(run: Run) -> RunSummary:
     )
 
 
-@dataclass
-class _Session:
-    """From one RunStarted to the last event before the next; the time between two sessions does not count."""
-
-    start: float
-    end: float
-
-    def add_last_step(self, line: str) -> events.Step | None:
-        """Adds the line of the session's last step, if there is one; returns the step."""
-        step = events.parse(line) if line else None
-        if not isinstance(step, events.Step):
-            return None
-        self.end = max(self.end, step.time)
-        return step
+_LAST_COUNTS = {
+    kind.name.encode()
+    for kind in (events.Step, events.Evaluated, events.Sampled, events.CheckpointSaved, events.Warned)
+}
+_KIND = re.compile(rb'"event": "(\w+)"')
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        descriptor = open_regular(path)
-    except FileNotFoundError:
-        return
-    with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 a descriptor
-        while line := file.readline(LONGEST_LINE):
-            yield line
+def _events(path: Path) -> Iterator[events.Event]:
+    """The events in the file, but of steps, evaluations and the like only those that count: to parse all takes long.
+
+    These are the last ones before each other event, and of the evaluations before a start the last that it has not
+    taken back.
+    """
+    waiting: dict[bytes, bytes] = {}
+    evaluations: list[bytes] = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in lines_but_steps(path):
+            kind = found[1] if (found := _KIND.search(line)) else b""
+            if kind in _LAST_COUNTS and line.rstrip().endswith(b"}"):
+                waiting.pop(kind, None)
+                waiting[kind] = line
+                if kind == b"evaluated":
+                    evaluations.append(line)
+                continue
+            event = parse_line(line)
+            if isinstance(event, events.RunStarted):
+                while evaluations:
+                    known = parse_line(evaluations[-1])
+                    if known and getattr(known, "step", 0) <= event.step:
+                        yield known
+                        break
+                    evaluations.pop()
+            yield from filter(None, map(parse_line, waiting.values()))
+            waiting.clear()
+            if event:
+                yield event
+        yield from filter(None, map(parse_line, waiting.values()))
 
 
 def _known(value: float) -> float | None:

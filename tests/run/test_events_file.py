@@ -14,7 +14,7 @@ import pytest
 from gpt2tui.errors import ResourceError
 from gpt2tui.run import events_file
 from gpt2tui.run.events import RunFailed, RunFinished, RunStarted, Step, Warned
-from gpt2tui.run.events_file import JsonLines, follow_events, read_events
+from gpt2tui.run.events_file import JsonLines, follow_events, lines_but_steps, parse_line, read_events
 from tests.tracking import event_samples as sample
 
 REPOSITORY = Path(__file__).parents[2]
@@ -326,6 +326,20 @@ def test_a_full_disk_under_stdout_is_one_line():
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 2
     assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 20])
+def test_of_steps_in_a_row_only_the_last_is_kept_wherever_the_blocks_end(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(events_file, "_CHUNK", chunk)
+    path = tmp_path / "events.jsonl"
+    steps = [sample.step(number) for number in (1, 2, 3)]
+    write(path, sample.run_started(), *steps[:2], sample.evaluated(2), sample.sampled(2), steps[2])
+    kept = [(event.name, event.step) for line in lines_but_steps(path) if (event := parse_line(line))]
+    between_blocks = ("step", 1)  # at the end of a block a step may be the last
+    assert [each for each in kept if each != between_blocks] == [
+        ("run_started", 0), ("step", 2), ("evaluated", 2), ("sampled", 2), ("step", 3),
+    ]  # fmt: skip
+    assert (between_blocks in kept) == (chunk < 1000)
 
 
 def test_a_line_without_an_end_is_read_in_pieces_and_skipped(tmp_path, monkeypatch):

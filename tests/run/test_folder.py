@@ -384,3 +384,10 @@ def test_a_torn_last_line_does_not_hide_the_run():
     summary = summarize(run)
     assert summary.state == "crashed"
     assert json.dumps(summary.as_dict())
+
+
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_a_torn_last_step_does_not_hide_the_one_before(cut):
+    run = started_run("tiny", *BEGINNING)
+    run.events_file.write_text(run.events_file.read_text() + event_samples.step(4).as_json()[:-cut])
+    assert summarize(run).step == 3
