@@ -34,11 +34,6 @@ PINNED = {
         "textual",
         "a key event that a screen posts on arrives behind keys typed later; only here is it passed on in order",
     ),
-    ("gpt2tui.tui.runs.table", "_update_dimensions"): (
-        "textual.widgets:DataTable",
-        "textual",
-        "it measures every cell, which takes a second for a thousand runs, though all columns have fixed widths",
-    ),
     ("gpt2tui.tui.widgets.key_footer", "textual.widgets._footer"): (
         "textual.widgets._footer:FooterKey",
         "textual",

@@ -17,6 +17,7 @@ from gpt2tui.run.events import METRICS, STOP_RULES, SettingsChanged, change_line
 from gpt2tui.run.events_file import read_events
 from gpt2tui.run.requests import NotTakenError
 from gpt2tui.run.summary import RunSummary, summarize
+from gpt2tui.run.summary_cache import SummaryCache
 from gpt2tui.system.files import runs_folder
 from gpt2tui.system.numbers import byte_size, compact, duration, steps_of
 from gpt2tui.system.styled_output import StyledConsole
@@ -31,7 +32,9 @@ def list_runs(options: argparse.Namespace) -> int:
     keys = [query.full_key(name.strip()) for name in options.columns.split(",")] if options.columns else []
     if options.sort:
         query.full_key(options.sort.removeprefix("-"))
-    every = [query.QueriedRun.read(run) for run in runs.all_runs()]
+    cache = SummaryCache()
+    every = [query.QueriedRun(run, cache.summarized(run).summary) for run in runs.all_runs()]
+    cache.save()
     found = query.chosen(every, filters)
     if options.sort:
         found = query.in_order(found, options.sort)

@@ -47,7 +47,12 @@ class RunsApp(App[None]):
 
     def names(self):
         """The runs in the order of the table."""
-        return [key.value for key in self.table.rows]
+        return [row.name for row in self.table.rows_shown]
+
+    def cell(self, run, column):
+        """A cell of the table: pieces of text, each with its colour."""
+        row = next(row for row in self.table.rows_shown if row.name == run)
+        return next(self.table.cell(row, *each) for each in self.table._layout if each[0].key == column)
 
 
 async def settle(pilot, condition=lambda: True):

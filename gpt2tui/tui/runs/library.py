@@ -3,10 +3,9 @@
 import itertools
 import math
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,9 @@ from gpt2tui.run import folder as runs
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.run.folder import Run
 from gpt2tui.run.state import ACTIVE, RunState
-from gpt2tui.run.summary import RunSummary, summarize
-from gpt2tui.system.files import open_regular, runs_folder
+from gpt2tui.run.summary import RunSummary
+from gpt2tui.run.summary_cache import Signature, SummaryCache, signature
+from gpt2tui.system.files import runs_folder
 from gpt2tui.system.shell import shell_line
 from gpt2tui.tui.history import RunHistory
 from gpt2tui.tui.history_file import history_of, is_long, preview_of
@@ -68,9 +68,6 @@ def read_contents(row: "RunRow", preview: bool = False) -> RunContents:
     return contents
 
 
-Signature = tuple[object, ...]
-
-
 @dataclass(frozen=True)
 class RunRow:
     """A run as the table shows it; `here`: this process trains it."""
@@ -112,7 +109,7 @@ class RunRow:
         """The state of the run."""
         return self.summary.state
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its path in the runs folder, unique there; `Run.name` of a link is the name of where it leads."""
         return f"{self.sweep}/{self.run.folder.name}" if self.sweep else self.run.folder.name
@@ -142,6 +139,7 @@ class RunListing:
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[Signature, RunRow]] = {}
+        self._cache: SummaryCache | None = None
 
     def read(self, here: Path | None = None) -> list[RunRow]:
         """A row for each run; `here` is the folder of the run that this program trains. Raises nothing."""
@@ -149,8 +147,9 @@ class RunListing:
         return rows
 
     def read_in_parts(self, here: Path | None = None, seconds: float = math.inf) -> Iterator[tuple[list[RunRow], bool]]:
-        """The same rows, and after each `seconds` those so far, the others `loading`; True with the last list."""
+        """The rows and True; before, after `seconds`, twice that..., those so far and False, the others `loading`."""
         known, self._known = self._known, {}
+        self._cache = self._cache or SummaryCache()
         found = runs.all_runs()
         rows = [known[run.folder][1] if run.folder in known else _unread(run) for run in found]
         shown = time.monotonic()
@@ -158,17 +157,18 @@ class RunListing:
         for index, run in reversed(list(enumerate(found))):
             if time.monotonic() - shown > seconds:
                 yield list(rows), False
-                shown = time.monotonic()
-            signature = _signature(run)
+                shown, seconds = time.monotonic(), 2 * seconds
+            now = signature(run)
             before = known.get(run.folder)
-            same = before is not None and before[0] == signature
-            row = (
-                before[1]
-                if before and same
-                else RunRow(run, summarize(run), settings=_settings(run), sweep=_sweep(run))
-            )
-            rows[index] = row = replace(row, here=here is not None and run.folder.resolve() == here.resolve())
-            self._known[run.folder] = signature, row
+            if before and before[0] == now:
+                row = before[1]
+            else:
+                read = self._cache.summarized(run, now)
+                row = RunRow(run, read.summary, settings=read.settings, sweep=_sweep(run))
+            is_here = here is not None and run.folder.resolve() == here.resolve()
+            rows[index] = row = row if row.here == is_here else replace(row, here=is_here)
+            self._known[run.folder] = now, row
+        self._cache.save()
         yield rows, True
 
 
@@ -178,42 +178,13 @@ def _unread(run: Run) -> RunRow:
         started = run.preset_file.stat().st_mtime
     except OSError:
         started = None
-    return RunRow(run, RunSummary(run.name, str(run.folder), "loading", started=started), sweep=_sweep(run))
+    return RunRow(run, RunSummary(run.folder.name, str(run.folder), "loading", started=started), sweep=_sweep(run))
 
 
 def _sweep(run: Run) -> str:
     """The sweep that the run is listed in."""
     parent = run.folder.parent
     return "" if parent == runs_folder() else parent.name
-
-
-def _signature(run: Run) -> Signature:
-    """Equal as long as the summary would come out the same."""
-    return (
-        runs.is_locked(run),
-        *_stamp(run.events_file),
-        *_stamp(run.info_file),
-        *_stamp(run.preset_file),
-        *_stamp(run.checkpoints),
-    )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0)
-    return (status.st_size, status.st_mtime_ns)
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    """The settings of a run; without validation, which would take ten times as long."""
-    try:
-        with open(open_regular(run.preset_file), "rb") as file:  # noqa: PTH123 a descriptor
-            tables = tomllib.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {f"{name}.{key}": v for name, table in tables.items() if isinstance(table, dict) for key, v in table.items()}
 
 
 # ---- what has been read, and what to read next

@@ -344,7 +344,7 @@ class RunsScreen(ModeScreen):
         self._sort = (key, not self._sort[1] if key == self._sort[0] else column.descending)
         self.workbench.settings.remember("runs_sort", f"{key}:{'down' if self._sort[1] else 'up'}")
         self._show_rows()
-        self.table.move_cursor(row=0, animate=False)
+        self.table.action_scroll_home()
 
     def action_filter(self) -> None:
         """Opens the filter."""

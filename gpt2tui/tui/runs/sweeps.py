@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gpt2tui.run.folder import Run
@@ -26,7 +27,7 @@ class SweepRow(RunRow):
     open: bool = False
     """Whether its runs are listed below it."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The sweep's name."""
         return self.run.folder.name

@@ -1,17 +1,20 @@
 """The table of runs: one line each, as many columns as fit, sorted by one of them, some marked."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from rich.cells import cell_len
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size, Spacing
 from textual.message import Message
-from textual.widgets import DataTable
-from textual.widgets.data_table import RowKey
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
 
 from gpt2tui.run import query
 from gpt2tui.system.numbers import byte_size, compact, duration, learning_rate, steps_of
@@ -110,15 +113,23 @@ USUAL = ("state", "started", "preset", "lr", "batch", "step", "tokens", "best", 
 """The columns beside the name until others are chosen."""
 
 
+def cell_widths(row: RunRow) -> dict[str, int]:
+    """The cells that the text of each column has for this row."""
+    return {column.key: cell_len(column.text(row)) for column in COLUMNS}
+
+
 def fitting(
-    rows: Sequence[RunRow], width: int, sorted_by: str = "", columns: Sequence[str] = USUAL
+    widths: Collection[Mapping[str, int]], width: int, sorted_by: str = "", columns: Sequence[str] = USUAL
 ) -> list[tuple[Column, int]]:
-    """Those of the columns that fit into `width` cells, with widths: names are cut first, then columns left out."""
+    """Those of the columns that fit into `width` cells, with widths: names are cut first, then columns left out.
+
+    `widths` are the `cell_widths` of each row.
+    """
     chosen = [column for column in COLUMNS if column is NAME or column.key in columns]
     needed = {}
     for column in chosen:
         heading = cell_len(column.label) + (2 if column.key == sorted_by else 0)
-        needed[column.key] = max([heading, *(cell_len(column.text(row)) for row in rows)])
+        needed[column.key] = max([heading, *(each[column.key] for each in widths)])
     names = len(MARK) + 1 + needed["name"]
     shortest = min(names, NAME_WIDTH, max(SHORTEST_NAME, width // 3))
     while len(chosen) > 1 and shortest + 2 + sum(needed[c.key] + 2 for c in chosen[1:]) > width:
@@ -159,17 +170,51 @@ class RunFilter:
         return all(word in text for word in self._words) and all(c.holds(row) for c in self._conditions)
 
 
-class RunTable(DataTable[Text]):
-    """Shows the rows it is given; the cursor stays on its run when they change."""
+class RunTable(ScrollView, can_focus=True):
+    """Shows the rows it is given; the cursor stays on its run when they change. Only lines in view are drawn.
+
+    The header is its first line, which does not scroll.
+    """
+
+    ALLOW_SELECT = False
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j", "cursor_down", "Down", show=False),
-        Binding("k", "cursor_up", "Up", show=False),
-        Binding("g,home", "scroll_top", "First", show=False),
-        Binding("G,end", "scroll_bottom", "Last", show=False),
+        Binding("enter", "select_cursor", "Select", show=False),
+        Binding("down,j", "cursor(1)", "Down", show=False),
+        Binding("up,k", "cursor(-1)", "Up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("g,home,ctrl+home", "scroll_home", "First", show=False),
+        Binding("G,end,ctrl+end", "scroll_end", "Last", show=False),
         Binding("right,l", "open_sweep(True)", "Open a sweep", show=False),
         Binding("left,h", "open_sweep(False)", "Close a sweep", show=False),
     ]
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"run-table--header", "run-table--cursor", "run-table--hover"}
+
+    DEFAULT_CSS = """
+    RunTable {
+        height: auto; color: $foreground;
+        & > .run-table--header { text-style: bold; background: $panel; color: $foreground; }
+        & > .run-table--hover { background: $block-hover-background; }
+        & > .run-table--cursor {
+            background: $block-cursor-blurred-background; color: $block-cursor-blurred-foreground;
+            text-style: $block-cursor-blurred-text-style;
+        }
+        &:focus {
+            background-tint: $foreground 5%;
+            & > .run-table--header { background-tint: $foreground 5%; }
+            & > .run-table--cursor {
+                background: $block-cursor-background; color: $block-cursor-foreground;
+                text-style: $block-cursor-text-style;
+            }
+        }
+    }
+    """
+
+    cursor_row: reactive[int] = reactive(0)
+    hover_row: reactive[int | None] = reactive(None)
+    """The row under the mouse."""
 
     @dataclass
     class Pointed(Message):
@@ -197,15 +242,15 @@ class RunTable(DataTable[Text]):
         column: str
 
     def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id, cursor_type="row", zebra_stripes=False, cell_padding=1)
+        super().__init__(id=id)
         self._rows: list[RunRow] = []
         self._marks: dict[str, str] = {}
         self._sort: tuple[str, bool] = ("started", True)
         self._columns: Sequence[str] = USUAL
         self._layout: list[tuple[Column, int]] = []
         self._pointed: str | None = None
-        self._drawn: dict[str, tuple[RunRow, str | None, str]] = {}
-        """Each row with its mark and the theme, as the table has drawn them."""
+        self._widths: dict[str, tuple[RunRow, dict[str, int]]] = {}
+        """Each row with the widths of its cells: to measure a thousand rows takes a while."""
 
     @property
     def rows_shown(self) -> Sequence[RunRow]:
@@ -228,93 +273,122 @@ class RunTable(DataTable[Text]):
         """Shows these rows in this order; `marks` gives the marked runs' colours; `point` moves the cursor."""
         target = point or self._pointed
         self._rows, self._marks, self._sort, self._columns = list(rows), dict(marks), sort, columns
-        self._fill(target)
-
-    @property
-    def _room(self) -> int:
-        return self.scrollable_content_region.width or 80
-
-    def _fill(self, target: str | None) -> None:
-        layout = fitting(self._rows, self._room, self._sort[0], self._columns)
-        names = [row.name for row in self._rows]
-        same = layout == self._layout and names == [key.value for key in self.rows]
-        self._layout = layout
-        drawn, theme = self._drawn, self.app.theme
-        self._drawn = {row.name: (row, self._marks.get(row.name), theme) for row in self._rows}
-        if same:
-            self._relabel()
-            for row in self._rows:
-                if drawn.get(row.name) == self._drawn[row.name]:
-                    continue  # a thousand rows take seconds
-                for column, width in layout:
-                    self.update_cell(row.name, column.key, self._cell(row, column, width))
-            if target in names:
-                self.move_cursor(row=names.index(target), animate=False)
-        else:
-            old_row, old_scroll = self.cursor_row, self.scroll_y
-            with self.prevent(DataTable.RowHighlighted):
-                self.clear(columns=True)
-                for column, width in layout:
-                    self.add_column(self._header(column, width), key=column.key, width=width)
-                for row in self._rows:
-                    self.add_row(*(self._cell(row, column, width) for column, width in layout), key=row.name)
-                index = names.index(target) if target in names else min(old_row, len(names) - 1)
-                self.move_cursor(row=max(0, index), animate=False, scroll=False)
-            self.scroll_to(y=old_scroll, animate=False, immediate=True)
-            self.call_after_refresh(self.move_cursor)  # to where it is: scrolled into view
+        self._measure()
+        self.virtual_size = Size(0, len(rows) + 1)
+        names = [row.name for row in rows]
+        index = names.index(target) if target in names else self.cursor_row
+        before = self._pointed, self.cursor_row
+        with self.prevent(self.Pointed):
+            self.cursor_row = index
         self._post_pointed()
+        self.refresh()
+        if before != (self._pointed, self.cursor_row):  # else it may have been scrolled out of view on purpose
+            self.call_after_refresh(self._scroll_to_cursor)
 
-    def _update_dimensions(self, new_rows: Iterable[RowKey]) -> None:
-        """Measures no cells, which takes a second for a thousand runs: all columns have their widths."""
-        super()._update_dimensions(())
+    def _measure(self) -> None:
+        """Which columns fit, and how wide they are."""
+        known, self._widths = self._widths, {}
+        for row in self._rows:
+            before = known.get(row.name)
+            self._widths[row.name] = before if before and before[0] is row else (row, cell_widths(row))
+        room = self.scrollable_content_region.width or 80
+        self._layout = fitting([widths for _, widths in self._widths.values()], room, self._sort[0], self._columns)
 
-    def _relabel(self) -> None:
-        """The header again, for another sort order."""
-        for column, width in self._layout:
-            heading = next(c for key, c in self.columns.items() if key.value == column.key)
-            heading.label = self._header(column, width)
-        self.notify_style_update()  # drops the header as it was drawn
+    def on_resize(self) -> None:
+        """Other columns fit now."""
+        self._measure()
+        self.refresh()
 
-    def _header(self, column: Column, width: int) -> Text:
+    # ---- drawing
+
+    def render_line(self, y: int) -> Strip:
+        """The header, or a row."""
+        index = self.scroll_offset.y + y - 1
+        if y == 0:
+            base, cells = self.get_component_rich_style("run-table--header"), [self._header()]
+        elif index >= len(self._rows):
+            return Strip.blank(self.size.width, self.rich_style)
+        else:
+            row, base = self._rows[index], self.rich_style
+            cells = [self.cell(row, column, width) for column, width in self._layout]
+            if index in (self.cursor_row, self.hover_row):
+                name = "run-table--cursor" if index == self.cursor_row else "run-table--hover"
+                base = self.get_component_rich_style(name)
+        plain = y == 0 or index == self.cursor_row  # in one colour
+        segments = [
+            Segment(text, base if plain or not colour else base + Style.parse(colour))
+            for cell in cells
+            for text, colour in ((" ", ""), *cell, (" ", ""))
+        ]
+        return Strip(segments).adjust_cell_length(self.size.width, base)
+
+    def _header(self) -> list[tuple[str, str]]:
         key, descending = self._sort
-        text = Text(f"  {column.label}" if column is NAME else column.label, style="bold", no_wrap=True)
-        if column.key == key:
-            text.append(" ▼" if descending else " ▲")
-        if column.numeric:
-            text.align("right", width)
-        return text
+        headings = []
+        for column, width in self._layout:
+            text = "  " * (column is NAME) + column.label + ("" if column.key != key else " ▼" if descending else " ▲")
+            headings.append(_justified(text, column, width))
+        return [("  ".join(headings), "")]
 
-    def _cell(self, row: RunRow, column: Column, width: int) -> Text:
+    def cell(self, row: RunRow, column: Column, width: int) -> list[tuple[str, str]]:
+        """A cell as pieces of text with the colour of each, empty for the usual one."""
         shown = column.text(row)
         if column is NAME:
             colour = self._marks.get(row.name)
-            name = shorten_middle(shown, max(1, width - len(MARK) - 1))
-            return Text.assemble((f"{MARK} ", colour or "") if colour is not None else "  ", name, no_wrap=True)
-        if column.key == "state":
-            return Text(shown, self._colour(SIGNS[row.state][1]), no_wrap=True)
-        return Text(shown.rjust(width) if column.numeric else shown, no_wrap=True)
+            name = set_cell_size(shorten_middle(shown, max(1, width - len(MARK) - 1)), width - len(MARK) - 1)
+            return [("  " if colour is None else f"{MARK} ", colour or ""), (name, "")]
+        return [(_justified(shown, column, width), self._colour(SIGNS[row.state][1]) if column.key == "state" else "")]
 
     def _colour(self, name: str) -> str:
         """A theme colour for rich."""
         colour = self.app.theme_variables.get(name, "")
         return colour[:7] if colour.startswith("#") else ""
 
+    # ---- cursor
+
+    def validate_cursor_row(self, row: int) -> int:
+        """Inside of the table."""
+        return max(0, min(row, len(self._rows) - 1))
+
+    def watch_cursor_row(self) -> None:
+        """The cursor has moved."""
+        self.refresh()
+        row = self.pointed
+        if (row.name if row else None) != self._pointed:
+            self._post_pointed()
+
+    def watch_hover_row(self) -> None:
+        """The mouse has moved."""
+        self.refresh()
+
     def _post_pointed(self) -> None:
         row = self.pointed
         self._pointed = row.name if row else None
         self.post_message(self.Pointed(row))
 
-    def on_resize(self, event: events.Resize) -> None:
-        """Other columns fit now."""
-        if fitting(self._rows, self._room, self._sort[0], self._columns) != self._layout:
-            self._fill(self._pointed)
+    def _scroll_to_cursor(self) -> None:
+        line = Region(0, self.cursor_row + 1, 1, 1)
+        self.scroll_to_region(line, spacing=Spacing(1, 0, 0, 0), animate=False, force=True, x_axis=False)
 
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """The cursor has moved."""
-        event.stop()
-        row = self.pointed
-        if (row.name if row else None) != self._pointed:
-            self._post_pointed()
+    def _move_to(self, row: int) -> None:
+        self.cursor_row, self.hover_row = row, None
+        self._scroll_to_cursor()
+
+    def action_cursor(self, rows: int) -> None:
+        """Moves the cursor down, or up."""
+        self._move_to(self.cursor_row + rows)
+
+    def action_page(self, pages: int) -> None:
+        """Moves the cursor down by as many rows as are in view, or up."""
+        self._move_to(self.cursor_row + pages * max(1, self.scrollable_content_region.height - 1))
+
+    def action_scroll_home(self) -> None:
+        """Moves the cursor to the first row."""
+        self._move_to(0)
+
+    def action_scroll_end(self) -> None:
+        """Moves the cursor to the last row."""
+        self._move_to(len(self._rows) - 1)
 
     def action_select_cursor(self) -> None:
         """Enter."""
@@ -331,17 +405,42 @@ class RunTable(DataTable[Text]):
         if sweep:
             self.post_message(self.SweepOpened(sweep, open))
 
+    # ---- mouse
+
+    def _row_at(self, event: events.MouseEvent) -> int | None:
+        """The row at the mouse, -1 for the header."""
+        place = event.get_content_offset(self)
+        if place is None:
+            return None
+        row = self.scroll_offset.y + place.y - 1 if place.y else -1
+        return row if row < len(self._rows) else None
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Marks the row under the mouse."""
+        self.hover_row = self._row_at(event)
+
+    def on_leave(self) -> None:
+        """The mouse is elsewhere."""
+        self.hover_row = None
+
     def on_click(self, event: events.Click) -> None:
-        """A double click, on a line of the table."""
-        if event.chain == 2 and event.style.meta.get("row", -1) >= 0:
-            self.action_select_cursor()
+        """A click on a heading sorts by it, one on a row points at it, a double click chooses it."""
+        place, row = event.get_content_offset(self), self._row_at(event)
+        if place is None or row is None:
+            return
+        if row >= 0:
+            self._move_to(row)
+            if event.chain == 2:
+                self.action_select_cursor()
+            return
+        end = 0
+        for column, width in self._layout:
+            end += width + 2
+            if place.x < end:
+                self.post_message(self.SortAsked(column.key))
+                return
 
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """A single click only points."""
-        event.stop()
 
-    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """A click on a header sorts by it."""
-        event.stop()
-        if event.column_key.value:
-            self.post_message(self.SortAsked(event.column_key.value))
+def _justified(text: str, column: Column, width: int) -> str:
+    """The text in exactly `width` cells, numbers on the right."""
+    return set_cell_size(" " * max(0, width - cell_len(text)) * column.numeric + text, width)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from gpt2tui.errors import UsageError
-from gpt2tui.run import events
+from gpt2tui.run import events, summary_cache
 from gpt2tui.run import folder as runs
-from gpt2tui.tui.runs import library as library
+from gpt2tui.run.summary import summarize
 from gpt2tui.tui.runs.library import RunListing, read_contents
-from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, fitting, sort_rows
+from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, cell_widths, fitting, sort_rows
 from tests.tui.fake_runs import append, write_run
 
 
@@ -19,8 +19,8 @@ def states(rows):
 
 def test_only_a_run_that_changed_is_read_again(monkeypatch):
     a, _ = write_run("a"), write_run("b")
-    read, real = [], library.summarize
-    monkeypatch.setattr(library, "summarize", lambda run: read.append(run.name) or real(run))
+    read = []
+    monkeypatch.setattr(summary_cache, "summarize", lambda run: read.append(run.name) or summarize(run))
     listing = RunListing()
     listing.read()
     listing.read()
@@ -141,7 +141,7 @@ def test_a_long_list_is_shown_before_all_of_it_is_read():
 def test_columns_fit_and_the_name_never_goes(width):
     write_run("2026-01-01-000000-small")
     write_run("2026-01-01-000000-" + "n" * 80)
-    layout = fitting(RunListing().read(), width)
+    layout = fitting([cell_widths(row) for row in RunListing().read()], width)
     assert layout[0][0].key == "name"
     assert sum(cells + 2 for _, cells in layout) <= max(width, 6)
     if width == 300:

@@ -19,7 +19,7 @@ from tests.tui.runs_app import RunsApp, drive, settle
 
 
 def cell(app, run, column):
-    return app.table.get_cell(run, column).plain.strip()
+    return "".join(text for text, _ in app.cell(run, column)).strip()
 
 
 def legend(app):
@@ -86,7 +86,7 @@ def test_rows_that_stay_as_they_are_get_the_colours_of_another_theme():
 
     async def script(app, pilot):
         def colour():
-            return str(app.table.get_cell(run.name, "state").style)
+            return app.cell(run.name, "state")[0][1]
 
         dark = colour()
         app.theme = "textual-light"
@@ -551,3 +551,26 @@ def test_long_names_keep_their_beginning_and_their_end():
         assert shown.endswith("lr-3")
 
     drive(script, size=(80, 24))
+
+
+@pytest.mark.slow
+def test_a_long_list_draws_only_what_is_in_view_and_stays_scrolled_when_it_is_read_again(monkeypatch):
+    for number in range(40):
+        write_run(f"2026-01-01-{number:06}-a", steps=10, total=10)
+    drawn = []
+
+    async def script(app, pilot):
+        real, before = app.table.cell, app.table.cursor_row
+        monkeypatch.setattr(app.table, "cell", lambda row, *rest: drawn.append(row.name) or real(row, *rest))
+        app.table.scroll_to(y=20, animate=False)
+        await settle(pilot)
+        write_run("2025-01-01-000000-another")
+        app.screen._read_list()
+        await settle(pilot, lambda: len(app.names()) == 41)
+        assert (app.table.cursor_row, app.table.scroll_y) == (before, 20)
+        await pilot.press("end")
+        await settle(pilot)
+        assert app.table.scroll_y == 42 - app.table.size.height
+        assert 0 < len(set(drawn)) <= 41 - 20 + app.table.size.height < 41
+
+    drive(script)

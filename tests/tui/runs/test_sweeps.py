@@ -34,7 +34,7 @@ def test_a_sweep_is_one_row_that_opens_and_closes():
 
     async def script(app, pilot):
         assert app.names() == [RATES, "2026-01-01-000000-alone"]
-        assert "▸" in app.table.get_cell(RATES, "name").plain
+        assert "▸" in app.cell(RATES, "name")[1][0]
         assert "4 runs" in str(app.table.border_title)
         await pilot.press("up", "enter")
         await settle(pilot)
