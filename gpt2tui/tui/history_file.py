@@ -38,14 +38,17 @@ def is_long(path: Path) -> bool:
     return path.stat().st_size >= LONG
 
 
-def history_of(path: Path, grad_clip: float | None = None) -> RunHistory:
-    """The history in a file; an empty one where there is none. Raises OSError when it cannot be read."""
+def history_of(path: Path, grad_clip: float | None = None, stopped: Callable[[], bool] = lambda: False) -> RunHistory:
+    """The history in a file; an empty one where there is none. Raises OSError when it cannot be read.
+
+    A part of a long one once `stopped` says so.
+    """
     if not path.exists():
         return RunHistory(grad_clip)
     if not is_long(path):
         return RunHistory.of(read_events(path), grad_clip)
     history = RunHistory(grad_clip)
-    read_into(history, path, history.add)
+    read_into(history, path, history.add, stopped)
     return history
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,8 +44,8 @@ class RunContents:
     problems: list[str] = field(default_factory=list)
 
 
-def read_contents(row: "RunRow", preview: bool = False) -> RunContents:
-    """Reads the run, with `preview` only some of its steps.
+def read_contents(row: "RunRow", preview: bool = False, stopped: Callable[[], bool] = lambda: False) -> RunContents:
+    """Reads the run, with `preview` only some of its steps; not to its end once `stopped` says so.
 
     Raises nothing that a damaged or vanishing folder could cause.
     """
@@ -59,7 +60,7 @@ def read_contents(row: "RunRow", preview: bool = False) -> RunContents:
         contents.info = run.info()
         contents.checkpoints = checkpoint.saved_in(run.checkpoints)
         contents.problems += checkpoint.problems_in(run.checkpoints)
-        read = preview_of if preview else history_of
+        read = preview_of if preview else partial(history_of, stopped=stopped)
         contents.history = read(run.events_file, contents.history.grad_clip)
     except Gpt2TuiError as error:
         contents.problems.append(str(error))
@@ -201,6 +202,8 @@ class RunLibrary:
     def __init__(self) -> None:
         self.rows: list[RunRow] = []
         self._contents: dict[Path, RunContents] = {}
+        self._previews: set[Path] = set()
+        """The runs of which only a preview has been read."""
         self._list_rests_until = 0.0
         self._run_rests_until: dict[Path, float] = {}
 
@@ -214,9 +217,10 @@ class RunLibrary:
         self.rows = rows
         self._list_rests_until = time.monotonic() + REST * seconds
 
-    def take_contents(self, folder: Path, contents: RunContents, seconds: float) -> None:
+    def take_contents(self, folder: Path, contents: RunContents, seconds: float, complete: bool = True) -> None:
         """Stores the contents of a run; reading them took `seconds`."""
         self._contents.pop(folder, None)
+        (self._previews.discard if complete else self._previews.add)(folder)
         self._contents[folder] = contents
         self._run_rests_until[folder] = time.monotonic() + REST * seconds
         while len(self._contents) > MOST_CONTENTS:
@@ -232,7 +236,7 @@ class RunLibrary:
         now = time.monotonic()
         for row in wanted:
             known = self.contents(row)
-            if known is None:
+            if known is None or row.run.folder in self._previews:
                 return row
             if known.summary != row.summary and now >= self._run_rests_until.get(row.run.folder, 0.0):
                 return row
@@ -271,6 +275,8 @@ class RunReader:
         self.listing = RunListing()
         self._screen = screen
         self._busy: set[str] = set()
+        self._left = threading.Event()
+        """Set while the screen is not in front: no long run is read to its end then."""
         self._part_waits = False
         """Whether a part of the list has been posted that the screen has not shown yet."""
 
@@ -281,6 +287,7 @@ class RunReader:
 
     def list_runs(self, here: Path | None) -> None:
         """Reads the folder; `here` is the run that this process trains."""
+        self._left.clear()
         self._start("listing", partial(self._list, here))
 
     def read_first_of(self, wanted: Sequence[RunRow]) -> None:
@@ -288,6 +295,10 @@ class RunReader:
         row = self.library.next_to_read(wanted)
         if row is not None:
             self._start("reading", partial(self._read, row))
+
+    def stop(self) -> None:
+        """Leaves a long run half read, until the folder is read again: the next screen may read the same one."""
+        self._left.set()
 
     def store(self, message: Listed | ContentsRead) -> None:
         """Stores what was read."""
@@ -299,7 +310,7 @@ class RunReader:
         else:
             if message.complete:
                 self._busy.discard("reading")
-            self.library.take_contents(message.folder, message.contents, message.seconds)
+            self.library.take_contents(message.folder, message.contents, message.seconds, message.complete)
 
     def worker_failed(self, worker: Worker[Any]) -> None:
         """Allows the next worker of a group whose worker has failed."""
@@ -321,7 +332,10 @@ class RunReader:
         started = time.monotonic()
         if self.library.contents(row) is None and row.long:
             self._screen.post_message(ContentsRead(row.run.folder, read_contents(row, preview=True), 0.0, False))
-        contents = read_contents(row)
+        contents = read_contents(row, stopped=self._left.is_set)
+        if row.long and self._left.is_set():
+            self._busy.discard("reading")
+            return
         self._screen.post_message(ContentsRead(row.run.folder, contents, time.monotonic() - started))
 
 

@@ -134,6 +134,7 @@ class RunsScreen(ModeScreen):
 
     def on_screen_suspend(self) -> None:
         """Behind another mode: remember the run."""
+        self.reader.stop()
         if row := self.table.pointed:
             self.workbench.settings.remember("run", row.name)
 

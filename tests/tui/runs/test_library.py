@@ -1,6 +1,7 @@
 """Reading the runs folder: only what changed, and never an exception."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,8 @@ from gpt2tui.errors import UsageError
 from gpt2tui.run import events, summary_cache
 from gpt2tui.run import folder as runs
 from gpt2tui.run.summary import summarize
-from gpt2tui.tui.runs.library import RunListing, read_contents
+from gpt2tui.tui import history_file
+from gpt2tui.tui.runs.library import RunListing, RunReader, read_contents
 from gpt2tui.tui.runs.table import COLUMNS, USUAL, RunFilter, cell_widths, fitting, sort_rows
 from tests.tui.fake_runs import append, write_run
 
@@ -65,6 +67,26 @@ def test_contents_name_each_problem():
     assert [c.step for c in contents.checkpoints] == [100]
     assert len(contents.problems) == 2
     assert contents.history.step.step == 100
+
+
+def test_a_long_run_is_not_read_on_behind_another_screen_but_in_full_later(monkeypatch):
+    monkeypatch.setattr(history_file, "LONG", 0)
+    write_run("a")
+    (row,) = RunListing().read()
+    posted = []
+    screen = SimpleNamespace(is_attached=True, post_message=posted.append, run_worker=lambda work, **_: work())
+    reader = RunReader(screen)
+    reader.stop()
+    reader.read_first_of([row])
+    (preview,) = posted
+    reader.store(preview)
+    assert (preview.complete, reader.busy) == (False, False)
+    reader.list_runs(None)
+    reader.read_first_of([row])
+    assert posted[-1].complete
+    assert posted[-1].contents.history.logged == 110
+    reader.store(posted[-1])
+    assert reader.library.next_to_read([row]) is None
 
 
 def test_sorting_puts_unknown_values_last_in_both_directions():

@@ -414,7 +414,7 @@ def read(monkeypatch):
     """Nothing but the run under the cursor at first is read until this is set."""
     may, real = threading.Event(), library.read_contents
     first = iter([True])
-    monkeypatch.setattr(library, "read_contents", lambda row: (next(first, False) or may.wait(60)) and real(row))
+    monkeypatch.setattr(library, "read_contents", lambda row, **_: (next(first, False) or may.wait(60)) and real(row))
     return may
 
 
