@@ -41,6 +41,7 @@ from gpt2tui.tui.widgets.mode_bar import ModeBar
 
 REFRESH_SECONDS = 3.0
 LISTED_NAMES = 8  # of the runs that a question is about
+MANY = 16  # fewer runs leave room below them
 SETTLE_SECONDS = 0.12  # a cursor that moves on does not read every run it passes
 
 
@@ -214,6 +215,7 @@ class RunsScreen(ModeScreen):
         rows = [row for row in all_rows if self._filter.matches(row)]
         opened = {row.sweep for row in rows} if query else self._opened
         colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
+        self.set_class(len(rows) >= MANY, "-many")
         self.table.show(table_rows(rows, opened, *self._sort), colours, self._sort, point, self._columns)
         shown = f"{len(rows)} of {len(all_rows)}" if query else str(len(rows))
         title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "loading"
