@@ -1,11 +1,14 @@
 """Every theme can be read: the contrast of WCAG 2, computed from the cells as they are drawn."""
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 from textual.color import Color
 from textual.theme import BUILTIN_THEMES
 
+from gpt2tui.tui.app import WorkbenchApp
 from gpt2tui.tui.contrast import contrast
 from tests.tui.looking import screen_text, settled, until
 from tests.tui.still_life import arrange, at_rest, still_life
@@ -21,6 +24,15 @@ SOME_THEMES = ["textual-dark", "textual-light", "solarized-light"]
 def test_the_ratio_is_that_of_wcag(one, other, ratio):  # values of webaim.org/resources/contrastchecker
     assert contrast(Color.parse(one), Color.parse(other)) == pytest.approx(ratio, abs=0.01)
     assert contrast(Color.parse(other), Color.parse(one)) == pytest.approx(ratio, abs=0.01)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_scrollbars_are_seen(theme):
+    """They are areas, which nothing moves away from their background."""
+    share = int(re.search(r"scrollbar-color: \$foreground (\d+)%", Path(WorkbenchApp.CSS_PATH).read_text())[1]) / 100
+    colours = BUILTIN_THEMES[theme].to_color_system().generate()
+    background, foreground = Color.parse(colours["background"]), Color.parse(colours["foreground"])
+    assert contrast(background.blend(foreground, share), background) > 2.3
 
 
 def too_faint(app):

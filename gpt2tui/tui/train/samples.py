@@ -30,7 +30,7 @@ class SampleTimeline(Vertical):
     }
     SampleTimeline #steps { height: 1; padding: 0 1; text-wrap: nowrap; link-style: none; link-color: $text-muted; }
     SampleTimeline VerticalScroll { width: 1fr; scrollbar-size-vertical: 1; padding: 0 1; }
-    SampleTimeline #earlier { border-right: vkey $panel-lighten-2; display: none; }
+    SampleTimeline #earlier { border-right: solid $foreground 20%; display: none; }
     SampleTimeline.-two #earlier { display: block; }
     """
 
