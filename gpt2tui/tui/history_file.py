@@ -23,6 +23,8 @@ LONG = 8 << 20
 _BLOCK = 4 << 20
 _TAIL = 512 << 10  # read event by event: more than the steps of which averages and shares are taken
 _PREVIEW_STEPS = 1000
+PREVIEW_SECONDS = 0.5
+"""How long reading waits for the screen to draw a preview, which takes twice as long while a thread reads."""
 _OTHER = re.compile(rb'"event": "(?!step")')
 _STEP = b'"event": "step"'
 _STARTED = b'"event": "run_started"'

@@ -27,7 +27,7 @@ from gpt2tui.run.summary_cache import Signature, SummaryCache, signature
 from gpt2tui.system.files import runs_folder
 from gpt2tui.system.shell import shell_line
 from gpt2tui.tui.history import RunHistory
-from gpt2tui.tui.history_file import history_of, is_long, preview_of
+from gpt2tui.tui.history_file import PREVIEW_SECONDS, history_of, is_long, preview_of
 
 
 @dataclass
@@ -332,6 +332,7 @@ class RunReader:
         started = time.monotonic()
         if self.library.contents(row) is None and row.long:
             self._screen.post_message(ContentsRead(row.run.folder, read_contents(row, preview=True), 0.0, False))
+            self._left.wait(PREVIEW_SECONDS)
         contents = read_contents(row, stopped=self._left.is_set)
         if row.long and self._left.is_set():
             self._busy.discard("reading")

@@ -19,7 +19,7 @@ from gpt2tui.run.folder import Run, is_of_this_machine
 from gpt2tui.run.state import RunState, state_at_end
 from gpt2tui.system.host_memory import total_bytes
 from gpt2tui.tui.history import RunHistory
-from gpt2tui.tui.history_file import history_of, is_long, preview_of, read_into
+from gpt2tui.tui.history_file import PREVIEW_SECONDS, history_of, is_long, preview_of, read_into
 from gpt2tui.tui.train.view import DisplayedRun
 
 ELSEWHERE = "trained by another process"
@@ -264,6 +264,7 @@ def follow_run(run: Run, stop: threading.Event) -> Iterator[DisplayedRun | Event
         if is_long(run.events_file):
             preview = preview_of(run.events_file)
             yield DisplayedRun(attached=True, run=run, history=preview, complete=False)
+            stop.wait(PREVIEW_SECONDS)
         start = read_into(view.history, run.events_file, lambda event: view.add((event,)), stop.is_set)
     if stop.is_set():
         return
