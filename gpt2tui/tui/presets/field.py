@@ -42,11 +42,26 @@ OTHER, WRONG_CHOICE = "$foreground 60%", "$text-error strike"
 NAME, CHANGED, WRONG, HINT = "$foreground 80%", "$text-warning", "$text-error", "$foreground 45%"
 
 
+def choices_in_view(choices: Sequence[str], value: str, width: int) -> tuple[int, int]:
+    """The first choice that is drawn in `width` cells, and the end of them; the chosen one is among them."""
+    first = choices.index(value) if value in choices else 0
+    last, number = first + 1, len(choices)
+
+    def fits(first: int, last: int) -> bool:
+        return sum(len(choice) + 2 for choice in choices[first:last]) + (first > 0) + (last < number) <= width
+
+    while last < number and fits(first, last + 1):
+        last += 1
+    while first > 0 and fits(first - 1, last):
+        first -= 1
+    return first, last
+
+
 class Choice(Widget, can_focus=True):
     """A row of values, chosen with arrows, h and l, or the mouse. Any other value is shown first, in red."""
 
     DEFAULT_CSS = """
-    Choice { height: 1; width: auto; }
+    Choice { height: 1; width: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "step(-1)", "Previous value", show=False),
@@ -72,13 +87,22 @@ class Choice(Widget, can_focus=True):
         self.set_reactive(Choice.value, value)
 
     def render(self) -> Content:
-        """The values side by side."""
+        """The values side by side; where not all fit, those around the chosen one, with ‹ and › for the others."""
         chosen = CHOSEN_FOCUSED if self.has_focus else CHOSEN
         parts = []
         if self.value not in self.choices:
             parts.append(Content.styled(f" {sanitize(self.value, keep_newlines=False)} ", WRONG_CHOICE))
-        parts += [Content.styled(f" {choice} ", chosen if choice == self.value else OTHER) for choice in self.choices]
+        first, last = self._in_view
+        if first > 0:
+            parts.append(Content.styled("‹", OTHER))
+        parts += [Content.styled(f" {c} ", chosen if c == self.value else OTHER) for c in self.choices[first:last]]
+        if last < len(self.choices):
+            parts.append(Content.styled("›", OTHER))
         return Content("").join(parts)
+
+    @property
+    def _in_view(self) -> tuple[int, int]:
+        return choices_in_view(self.choices, self.value, self.size.width)
 
     def action_step(self, by: int) -> None:
         """Chooses the next or the previous value; at an end it stays."""
@@ -104,12 +128,18 @@ class Choice(Widget, can_focus=True):
             self.post_message(self.Changed(self, self.value))
 
     def on_click(self, event: events.Click) -> None:
-        """Chooses the value under the mouse."""
-        start = 0 if self.value in self.choices else len(self.value) + 2
-        for at, choice in enumerate(self.choices):
-            if start <= event.x < start + len(choice) + 2:
+        """Chooses the value under the mouse, or the next one at ‹ and ›."""
+        first, last = self._in_view
+        start = (0 if self.value in self.choices else len(self.value) + 2) + (first > 0)
+        if first > 0 and event.x == start - 1:
+            self.choose(first - 1)
+            return
+        for at in range(first, min(last + 1, len(self.choices))):
+            width = len(self.choices[at]) + 2 if at < last else 1
+            if start <= event.x < start + width:
                 self.choose(at)
-            start += len(choice) + 2
+                return
+            start += width
 
 
 class LongText(TextArea):
@@ -225,7 +255,7 @@ class SettingField(Widget):
         parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], colour + bold)]
         if self.kind == "number":
             room = self.size.width - LABEL_WIDTH - NUMBER_WIDTH - 1
-            hint = "not used" if self._unused else self._hint(room)
+            hint = ("not used" if room >= len("not used") else "") if self._unused else self._hint(room)
             parts += [Content(" " * (NUMBER_WIDTH + 1)), Content.styled(hint, HINT)]
         lines = [Content("").join(parts)] + [Content("")] * (self._editor_height - 1)
         lines += [Content(" " * LABEL_WIDTH) + Content.styled(line, WRONG) for line in self._lines]

@@ -6,7 +6,15 @@ import pytest
 
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import flat, settings
-from gpt2tui.tui.presets.field import as_override, complete_path, field_kind, parse_value, short_bounds, value_text
+from gpt2tui.tui.presets.field import (
+    as_override,
+    choices_in_view,
+    complete_path,
+    field_kind,
+    parse_value,
+    short_bounds,
+    value_text,
+)
 
 BY_KEY = {setting.key: setting for setting in settings()}
 
@@ -79,3 +87,22 @@ def test_paths_are_completed(tmp_path, monkeypatch):
     assert complete_path("texts/\x1b") is None
     assert complete_path("nowhere/a") is None
     assert complete_path("texts/*") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "shown"),
+    [
+        ("constant", 40, ["constant", "linear", "cosine", "wsd"]),
+        ("constant", 31, ["constant", "linear", "cosine", "wsd"]),
+        ("constant", 22, ["constant", "linear"]),
+        ("cosine", 22, ["linear", "cosine", "wsd"]),
+        ("cosine", 21, ["cosine", "wsd"]),
+        ("wsd", 22, ["linear", "cosine", "wsd"]),
+        ("wsd", 2, ["wsd"]),
+        ("unknown", 12, ["constant"]),
+    ],
+)
+def test_of_choices_that_do_not_fit_those_around_the_chosen_one_are_drawn(value, width, shown):
+    choices = ("constant", "linear", "cosine", "wsd")
+    first, last = choices_in_view(choices, value, width)
+    assert list(choices[first:last]) == shown

@@ -594,6 +594,15 @@ def test_a_wide_form_has_two_columns_and_a_small_one_shows_its_fields(monkeypatc
         assert right.x > left.right
         assert right.y < 50
         assert app.presets.query_one(PresetList).region.width > 24
+        schedule = app.editor("schedule.name")
+        schedule.focus()
+        await pilot.press("home")
+        await settled(pilot)
+        assert "linear ›" in screen_text(app)  # two more are out of view
+        await pilot.click(schedule, offset=(len(" constant  linear "), 0))
+        await settled(pilot)
+        assert schedule.value == "cosine"
+        assert "‹ linear  cosine  wsd" in screen_text(app)
 
     async def small(app, pilot):
         app.form.focus_field()
