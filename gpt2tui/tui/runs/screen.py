@@ -90,7 +90,7 @@ class RunsScreen(ModeScreen):
         self._filter = RunFilter("")
         self._to_resume: str | None = None
         self._differing = False
-        self._listed_before = False
+        self._listed_before = self._listed_all = False
 
     # ---- parts
 
@@ -169,6 +169,9 @@ class RunsScreen(ModeScreen):
         remembered = self.workbench.settings.run if first else ""
         self._opened.update(row.sweep for row in message.rows if row.sweep and row.name == remembered)
         self._show_rows(point=remembered)
+        if not (self.table.placed or self._listed_all):
+            self.table.cursor_row = 0  # runs that are read now may come first
+        self._listed_all = self._listed_all or message.complete
         self._read_needed()
 
     @on(ContentsRead)

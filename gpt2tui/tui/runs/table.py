@@ -249,6 +249,8 @@ class RunTable(ScrollView, can_focus=True):
         self._columns: Sequence[str] = USUAL
         self._layout: list[tuple[Column, int]] = []
         self._pointed: str | None = None
+        self.placed = False
+        """Whether the cursor has been put on a run, by the user or by `show`."""
         self._widths: dict[str, tuple[RunRow, dict[str, int]]] = {}
         """Each row with the widths of its cells: to measure a thousand rows takes a while."""
 
@@ -277,6 +279,7 @@ class RunTable(ScrollView, can_focus=True):
         self.virtual_size = Size(0, len(rows) + 1)
         names = [row.name for row in rows]
         index = names.index(target) if target in names else self.cursor_row
+        self.placed = self.placed or point in names
         before = self._pointed, self.cursor_row
         with self.prevent(self.Pointed):
             self.cursor_row = index
@@ -371,7 +374,7 @@ class RunTable(ScrollView, can_focus=True):
         self.scroll_to_region(line, spacing=Spacing(1, 0, 0, 0), animate=False, force=True, x_axis=False)
 
     def _move_to(self, row: int) -> None:
-        self.cursor_row, self.hover_row = row, None
+        self.cursor_row, self.hover_row, self.placed = row, None, True
         self._scroll_to_cursor()
 
     def action_cursor(self, rows: int) -> None:

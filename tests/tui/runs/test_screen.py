@@ -1,6 +1,7 @@
 """The Runs screen: what it lists, draws and compares, and what it asks of the workbench."""
 
 import json
+import os
 import threading
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
-from tests.tui.fake_runs import append, write_run
+from tests.tui.fake_runs import START, append, write_run
 from tests.tui.looking import screen_text
 from tests.tui.runs_app import RunsApp, drive, settle
 
@@ -77,6 +78,19 @@ def test_the_list_follows_the_disk_while_in_front_and_the_cursor_stays_on_its_ru
         await settle(pilot, lambda: len(app.names()) == 2)
         assert cell(app, run.name, "state") == "■ stopped"
         assert app.table.pointed.name == run.name
+
+    drive(script)
+
+
+def test_the_cursor_is_on_the_first_run_while_the_list_is_still_being_read(monkeypatch):
+    """The first part of the list has another order than all of it."""
+    for day in (1, 2, 3):
+        run = write_run(f"2026-01-0{day}-000000-a")
+        os.utime(run.preset_file, (START - day, START - day))
+    monkeypatch.setattr(library, "PART_SECONDS", -1)
+
+    async def script(app, pilot):
+        assert app.names()[0] == app.table.pointed.name == "2026-01-03-000000-a"
 
     drive(script)
 
