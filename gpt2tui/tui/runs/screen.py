@@ -218,7 +218,7 @@ class RunsScreen(ModeScreen):
         rows = [row for row in all_rows if self._filter.matches(row)]
         opened = {row.sweep for row in rows} if query else self._opened
         colours = {name: self._rich_colour(colour) for name, colour in self._marks.colours.items()}
-        self.set_class(len(rows) >= MANY, "-many")
+        self.set_class(len(all_rows) >= MANY, "-many")
         self.table.show(table_rows(rows, opened, *self._sort), colours, self._sort, point, self._columns)
         shown = f"{len(rows)} of {len(all_rows)}" if query else str(len(rows))
         title = f"{shown} run{'' if shown == '1' else 's'}" if self._listed_before else "loading"
