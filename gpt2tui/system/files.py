@@ -134,7 +134,7 @@ def runs_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Prepared tokens and trained tokenizers: GPT2TUI_CACHE, else the user's cache folder. Safe to delete."""
+    """Tokens, tokenizers and summaries of runs: GPT2TUI_CACHE, else the user's cache folder. Safe to delete."""
     return _folder_of_user("GPT2TUI_CACHE", user_cache_path)
 
 
