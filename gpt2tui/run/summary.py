@@ -56,7 +56,8 @@ class RunSummary:
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with each metric under its name."""
         record = asdict(self)
-        return {**record, **record.pop("metrics")}
+        metrics: dict[str, Any] = record.pop("metrics")
+        return {**record, **metrics}
 
     def value(self, key: str) -> Any:
         """The value of a field, or of a metric by its name; None where it is not known."""

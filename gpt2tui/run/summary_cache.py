@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def _head(text: str) -> str:
 
 
 def _as_json(run: SummarizedRun, now: Signature) -> list[Any]:
-    return [now, run.summary.as_dict(), run.settings]
+    return [now, asdict(run.summary), run.settings]
 
 
 def _from_json(run: Run, now: Signature, entry: Any) -> SummarizedRun | None:

@@ -135,3 +135,16 @@ def test_runs_list_reads_ended_runs_once(reads, capsys):
     assert main(["runs", "list", "--json"]) == 0
     assert capsys.readouterr().out == first
     assert reads == ["a"]
+
+
+def test_metrics_of_a_run_are_kept_and_listed_under_their_names(reads):
+    run = write_run("a", ending=None)
+    append(run, events.Evaluated(step=100, val_loss=2.0, perplexity=7.4, bits_per_byte=1.0, metrics={"accuracy": 0.25}))
+    append(run, events.RunFinished(step=100, best_val_loss=2.0, seconds=1.0))
+    (first,), (second,) = listed(run), listed(run)
+    assert reads == ["a"]
+    assert second == first
+    assert second.summary.metrics == {"accuracy": 0.25}
+    record = second.summary.as_dict()
+    assert record["accuracy"] == 0.25
+    assert "metrics" not in record
