@@ -345,11 +345,14 @@ def _begun(run: "Run") -> Iterator[None]:
 
 
 def with_absolute_source(preset: "Preset") -> "Preset":
-    """The preset as a run keeps it: the source no longer depends on the working folder, nor names the home folder."""
+    """The preset as a run keeps it: no source depends on the working folder any more, nor names the home folder."""
     from gpt2tui.preset import source as sources
 
-    source = sources.absolute(preset.data.source, Path.cwd())
-    return preset.with_source(sources.portable(source)) if sources.exists(source) else preset
+    def place(source: str) -> str:
+        found = sources.absolute(source, Path.cwd())
+        return sources.portable(found) if sources.exists(found) else source
+
+    return preset.with_sources(place)
 
 
 def check_device(preset: "Preset") -> None:

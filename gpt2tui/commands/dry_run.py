@@ -17,7 +17,7 @@ from gpt2tui.preset.files import LoadedPreset, dumps
 from gpt2tui.preset.starting_weights import local_folder
 from gpt2tui.run import folder as runs
 from gpt2tui.system.device_speed import DeviceSpeed, measure
-from gpt2tui.system.numbers import byte_size, compact, counted
+from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.training.rank_costs import rank_costs, rank_lines
 from gpt2tui.training.resuming import resumed_preset
@@ -46,7 +46,7 @@ def dry_run(options: argparse.Namespace) -> int:
                 "ranks": None if shares is None else {**asdict(shares), "traffic_bytes": shares.traffic_bytes},
                 "vocab_size": vocab_size,
                 "vocab_size_is_exact": known is not None,
-                "data": vars(data),
+                "data": asdict(data),
             }
         )
         return 0
@@ -58,6 +58,12 @@ def dry_run(options: argparse.Namespace) -> int:
         reference = sanitize(preset.model.init_from)
         print(f"weights     {reference} is not here yet: the shape below is the preset's, not theirs")
     print(f"corpus      {sanitize(data.source)}: {sanitize(data.state)}")
+    for part in data.mix:
+        tokens = ""
+        if part.train_tokens:
+            times = part.share * costs.tokens / part.train_tokens
+            tokens = f", {compact(part.train_tokens)} tokens, read {counted(times, 'time')}"
+        print(f"            {exact_percent(part.share)} {sanitize(part.source)}: {sanitize(part.state)}{tokens}")
     for line in report_lines(costs):
         print(line)
     if costs.is_too_large:

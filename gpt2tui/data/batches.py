@@ -1,14 +1,16 @@
 """The batch of a step is a pure function of (seed, step, rank), so a resumed run needs no saved position."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gpt2tui.data.examples import Mask
+from gpt2tui.data.joined_tokens import TokenSequence
+from gpt2tui.data.mix import SourceOrder
 from gpt2tui.data.token_store import TokenizedCorpus
 from gpt2tui.data.token_stream import TokenStream
 from gpt2tui.preset.schema import TrainingTable
@@ -16,26 +18,66 @@ from gpt2tui.preset.schema import TrainingTable
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, int64, shape (B, T) each; a target is the next token, or -1 where it does not count."""
 
+Window = tuple[npt.NDArray[Any], npt.NDArray[Any] | None]
+"""The tokens of a window, shape (T + 1,), and 1 for those that count in the loss; None: all do."""
+
 IGNORED = -1
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
-class Batches:
-    """Windows of sequence_length + 1 tokens in an order that each epoch shuffles anew, without replacement.
+class Windows:
+    """The windows of one text: sequence_length + 1 tokens each, in an order that each epoch shuffles anew.
 
     The first window of an epoch begins at a random offset, so a model does not always see a token at the same
-    position. A step may span the end of one epoch and the beginning of the next.
+    position. Raises ValueError when there are fewer than sequence_length + 1 tokens.
 
-    `gradient_accumulation` counts the micro-batches of all ranks; each rank takes a contiguous share of them, so the
-    step is the same for any number of ranks. Raises ValueError when they do not divide evenly, or when there are
-    fewer than sequence_length + 1 tokens.
-
-    With a `mask`, shape (tokens,), only targets where it is 1 count. The tokens are then laid into windows already
+    With a `mask`, of as many tokens, only targets where it is 1 count. The tokens are then laid into windows already
     (`data/examples.py`), and each window begins where one of those does, without an offset.
     """
 
     def __init__(
+        self, tokens: TokenSequence, *, seed: int, sequence_length: int, mask: TokenSequence | None = None
+    ) -> None:
+        if len(tokens) <= sequence_length:
+            raise ValueError(f"{len(tokens)} tokens are fewer than one window of {sequence_length} + 1")
+        self._tokens = tokens
+        self._mask = mask
+        self._sequence_length = sequence_length
+        self._seed = seed
+        # One window fewer than fits leaves room for the random offset of the first one.
+        room = len(tokens) - (1 if mask is not None else sequence_length)
+        self.per_epoch = max(1, room // sequence_length)
+        """The windows of an epoch."""
+        self._starts_of = lru_cache(maxsize=2)(self._starts)
+
+    def window(self, number: int) -> Window:
+        """The tokens of the window of this number, counted over all epochs, and which of them count."""
+        epoch, index = divmod(number, self.per_epoch)
+        start = int(self._starts_of(epoch)[index])
+        stop = start + self._sequence_length + 1
+        return self._tokens[start:stop], None if self._mask is None else self._mask[start:stop]
+
+    def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The first token of each window of an epoch, in shuffled order, shape (windows,)."""
+        keys = _random_numbers(self._seed, epoch, self.per_epoch + 1)
+        spare = len(self._tokens) - 1 - self.per_epoch * self._sequence_length
+        offset = 0 if self._mask is not None else int(keys[-1]) % (min(self._sequence_length - 1, spare) + 1)
+        order = np.argsort(keys[:-1], kind="stable")
+        return offset + order * self._sequence_length
+
+
+class Batches:
+    """The windows of a text, without replacement in each epoch (`Windows`); a step may span the end of one epoch and
+    the beginning of the next.
+
+    `gradient_accumulation` counts the micro-batches of all ranks; each rank takes a contiguous share of them, so the
+    step is the same for any number of ranks. Raises ValueError when they do not divide evenly, or when there are
+    fewer than sequence_length + 1 tokens.
+    """
+
+    def __init__(
         self,
-        tokens: npt.NDArray[np.unsignedinteger],
+        tokens: TokenSequence,
         *,
         seed: int,
         batch_size: int,
@@ -43,30 +85,22 @@ class Batches:
         sequence_length: int,
         rank: int = 0,
         world_size: int = 1,
-        mask: Mask | None = None,
+        mask: TokenSequence | None = None,
     ) -> None:
-        if len(tokens) <= sequence_length:
-            raise ValueError(f"{len(tokens)} tokens are fewer than one window of {sequence_length} + 1")
         self._shares = _shares(gradient_accumulation, rank, world_size)
-        self._tokens = tokens
-        self._mask = mask
         self._batch_size = batch_size
         self._sequence_length = sequence_length
         self._windows_per_step = batch_size * gradient_accumulation
-        self._seed = seed
-        # One window fewer than fits leaves room for the random offset of the first one.
-        room = len(tokens) - (1 if mask is not None else sequence_length)
-        self._windows = max(1, room // sequence_length)
-        self._starts_of = lru_cache(maxsize=2)(self._starts)
+        self._windows = Windows(tokens, seed=seed, sequence_length=sequence_length, mask=mask)
 
     @property
     def tokens_per_epoch(self) -> int:
         """The targets of one epoch."""
-        return self._windows * self._sequence_length
+        return self._windows.per_epoch * self._sequence_length
 
     def epoch_of(self, step: int) -> float:
         """The epochs completed before this step, a fraction included."""
-        return step * self._windows_per_step / self._windows
+        return step * self._windows_per_step / self._windows.per_epoch
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step, counted from 0."""
@@ -74,23 +108,64 @@ class Batches:
         return [self._batch(first + share * self._batch_size) for share in self._shares]
 
     def _batch(self, first: int) -> Batch:
-        T = self._sequence_length
-        epochs, indices = np.divmod(np.arange(first, first + self._batch_size), self._windows)
-        starts = [int(self._starts_of(int(epoch))[index]) for epoch, index in zip(epochs, indices, strict=True)]
-        windows = np.stack([self._tokens[start : start + T + 1] for start in starts])
-        x, y = _inputs_and_targets(windows)
-        if self._mask is not None:
-            counts = np.stack([self._mask[start + 1 : start + T + 1] for start in starts])
-            y[torch.from_numpy(counts == 0)] = IGNORED
+        windows = self._windows_at(range(first, first + self._batch_size))
+        x, y = _inputs_and_targets(np.stack([tokens for tokens, _ in windows]))
+        for row, (_, counts) in enumerate(windows):
+            if counts is not None:
+                y[row, torch.from_numpy(counts[1:] == 0)] = IGNORED
         return x, y
 
-    def _starts(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The first token of each window of an epoch, in shuffled order, shape (windows,)."""
-        keys = _random_numbers(self._seed, epoch, self._windows + 1)
-        spare = len(self._tokens) - 1 - self._windows * self._sequence_length
-        offset = 0 if self._mask is not None else int(keys[-1]) % (min(self._sequence_length - 1, spare) + 1)
-        order = np.argsort(keys[:-1], kind="stable")
-        return offset + order * self._sequence_length
+    def _windows_at(self, positions: range) -> list[Window]:
+        """The windows at these positions of the run."""
+        return [self._windows.window(position) for position in positions]
+
+
+class MixedBatches(Batches):
+    """Batches of several texts with weights: `SourceOrder` decides which text each window of the run is of.
+
+    The windows of each text come in the order of its own epochs; the first text's is that of a run over it alone.
+    `weights` are whole numbers. Raises ValueError as `Batches` does, for each text.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[tuple[TokenSequence, TokenSequence | None]],
+        weights: Sequence[int],
+        *,
+        seed: int,
+        batch_size: int,
+        gradient_accumulation: int,
+        sequence_length: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._shares = _shares(gradient_accumulation, rank, world_size)
+        self._batch_size = batch_size
+        self._sequence_length = sequence_length
+        self._windows_per_step = batch_size * gradient_accumulation
+        self._texts = [
+            Windows(tokens, seed=(seed + i * _GOLDEN) % 2**64, sequence_length=sequence_length, mask=mask)
+            for i, (tokens, mask) in enumerate(texts)
+        ]
+        self._order = SourceOrder(weights)
+        self._shares_of_texts = [weight / sum(weights) for weight in weights]
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """The targets of the run in which the first of the texts comes to its end."""
+        return int(self._sequence_length / max(self._epochs_per_window()))
+
+    def epoch_of(self, step: int) -> float:
+        """The epochs completed before this step, of the text that is read most often."""
+        return step * self._windows_per_step * max(self._epochs_per_window())
+
+    def _epochs_per_window(self) -> list[float]:
+        pairs = zip(self._shares_of_texts, self._texts, strict=True)
+        return [share / text.per_epoch for share, text in pairs]
+
+    def _windows_at(self, positions: range) -> list[Window]:
+        sources, numbers = self._order.of(np.array(positions, dtype=np.int64))
+        return [self._texts[source].window(int(number)) for source, number in zip(sources, numbers, strict=True)]
 
 
 class StreamBatches:
@@ -145,11 +220,11 @@ class StreamBatches:
 
 
 def evaluation_batches(
-    tokens: npt.NDArray[np.unsignedinteger],
+    tokens: TokenSequence,
     batch_size: int,
     sequence_length: int,
     eval_tokens: int | None,
-    mask: Mask | None = None,
+    mask: TokenSequence | None = None,
 ) -> Iterator[Batch]:
     """A fixed set of windows that do not overlap, spread evenly over the tokens: the same at each call.
 
@@ -170,7 +245,7 @@ def evaluation_batches(
         yield torch.stack([x for x, _ in windows]), torch.stack([y for _, y in windows])
 
 
-def _window(tokens: npt.NDArray[np.unsignedinteger], start: int, length: int, mask: Mask | None) -> Batch:
+def _window(tokens: TokenSequence, start: int, length: int, mask: TokenSequence | None) -> Batch:
     """Input and target of one window, shape (T,) each."""
     window = tokens[start : start + length + 1].astype(np.int64)
     missing = length + 1 - len(window)
@@ -208,7 +283,7 @@ def _random_numbers(seed: int, epoch: int, count: int) -> npt.NDArray[np.uint64]
     """
     with np.errstate(over="ignore"):
         start = _mix(_mix(np.array([seed], dtype=np.uint64)) + np.uint64(epoch))
-        return _mix(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        return _mix(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN))
 
 
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -224,6 +299,17 @@ def open_batches(
     if corpus.streaming:
         return StreamBatches(
             corpus.stream(),
+            batch_size=table.batch_size,
+            gradient_accumulation=table.gradient_accumulation,
+            sequence_length=table.sequence_length,
+            rank=rank,
+            world_size=world_size,
+        )
+    if corpus.mix:
+        return MixedBatches(
+            [(part.train, part.train_mask) for part in corpus.mix],
+            corpus.weights,
+            seed=table.seed,
             batch_size=table.batch_size,
             gradient_accumulation=table.gradient_accumulation,
             sequence_length=table.sequence_length,

@@ -1,6 +1,6 @@
 """What is known of a corpus before it is downloaded or prepared: for estimates, dry runs and the Presets screen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpt2tui.data import hub
 from gpt2tui.data.corpora import open_corpus
@@ -22,6 +22,10 @@ class DataState:
     state: str
     train_tokens: int | None = None
     vocab_size: int | None = None
+    share: float = 1.0
+    """Of the training sequences, those that are of this source."""
+    mix: "tuple[DataState, ...]" = ()
+    """The state of each source of a mix."""
 
 
 def check_data(loaded: LoadedPreset, window: int = 1) -> DataState:
@@ -31,6 +35,30 @@ def check_data(loaded: LoadedPreset, window: int = 1) -> DataState:
     shorter than `window` tokens. A shipped preset may name a file that the user has yet to download: then `state` says
     so and nothing is raised.
     """
+    preset = loaded.preset
+    if not preset.data.mix:
+        return _check_source(loaded, window)
+    prepared = find_prepared(preset, cache_folder())
+    total = sum(each.weight for each in preset.data.mix)
+    parts = []
+    for number, each in enumerate(preset.data.mix):
+        if prepared:
+            part = DataState(each.source, "prepared", len(prepared.mix[number].train))
+        else:
+            part = _check_source(replace(loaded, preset=preset.of_source(each.source)), window)
+        parts.append(replace(part, share=each.weight / total))
+    missing = next((f"{part.source}: {part.state}" for part in parts if part.state.startswith("not here")), None)
+    return DataState(
+        preset.data.source,
+        missing or ("prepared" if prepared else f"{len(parts)} sources, not all of them prepared"),
+        len(prepared.train) if prepared else None,
+        prepared.tokenizer.vocab_size if prepared else None,
+        mix=tuple(parts),
+    )
+
+
+def _check_source(loaded: LoadedPreset, window: int) -> DataState:
+    """`check_data` of a preset with one source."""
     preset = loaded.preset
     source, streaming = preset.data.source, preset.data.streaming
     if prepared := find_prepared(preset, cache_folder()):
@@ -42,7 +70,7 @@ def check_data(loaded: LoadedPreset, window: int = 1) -> DataState:
         corpus = open_corpus(preset.data)
     except DataError as error:
         shipped = [path for path in loaded.layers if path.parent == shipped_folder()]
-        if any(check(path).preset.data.source == source for path in shipped):
+        if any(source in check(path).preset.data.sources for path in shipped):
             return DataState(source, f"not here yet: {error}")
         raise
     # Examples fill up windows of their own, so there need only be some.

@@ -1,11 +1,10 @@
 """Building a token store: the tokenizer, the tokens of both splits, the description."""
 
-import hashlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt2tui.data import tokenizers, xz
+from gpt2tui.data import token_writing, tokenizers, xz
 from gpt2tui.data.corpus import Corpus, Split, TextPiece
 from gpt2tui.data.examples import ExampleCorpus, ExampleLayout, layout_notices
+from gpt2tui.data.token_writing import HashedFile, dtype_of, piece_batches, text_bytes_of, tokens_with_eot
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
 from gpt2tui.system.files import sync_file, sync_folder
@@ -25,8 +25,6 @@ META_FILE = "meta.json"
 BUILDING = ".building"
 MASK_SUFFIX = ".mask.bin"
 _SPLITS: tuple[Split, ...] = ("validation", "train")
-BATCH_CHARACTERS = 8 << 20
-"""The text in memory at once, whatever the size of the corpus."""
 POLL_SECONDS = 0.1
 
 
@@ -59,15 +57,15 @@ def build_store(
     building.mkdir()
     try:
         is_given = tokenizer is not None
-        tokenizer = tokenizer or (yield from _build_tokenizer(corpus, table, vocab_size))
+        tokenizer = tokenizer or (yield from build_tokenizer(corpus, table, vocab_size))
         if isinstance(corpus, ExampleCorpus):
             described = yield from _write_all_examples(building, corpus, tokenizer, window)
         else:
             described = yield from _write_text(building, corpus, table, tokenizer)
         tokenizers.save(tokenizer, building)
         meta = {"settings": settings, "fingerprint": corpus.fingerprint, **described}
-        size_notices = [] if is_given else _notices(tokenizer, table, vocab_size)
-        meta["notices"] = [*corpus.reading_notices(), *meta["notices"], *size_notices]
+        notices = [] if is_given else size_notices(tokenizer, table, vocab_size)
+        meta["notices"] = [*corpus.reading_notices(), *meta["notices"], *notices]
         (building / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
         sync_file(building / META_FILE)
         sync_folder(building)
@@ -78,9 +76,10 @@ def build_store(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _build_tokenizer(
+def build_tokenizer(
     corpus: Corpus, table: DataTable, vocab_size: int | None
 ) -> Generator[StageProgress, None, Tokenizer]:
+    """The tokenizer that a `[data]` table asks for, built in a thread."""
     read = 0
     closed = threading.Event()
 
@@ -132,40 +131,19 @@ def _write_all_examples(
     return {"splits": splits, "xz_bits_per_byte": None, "notices": layout_notices(layouts)}
 
 
-class _HashedFile:
-    """A file that is written in parts, and its description for meta.json."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._hashed = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, array: np.ndarray) -> None:
-        """Appends the numbers of an array as they lie in memory."""
-        self._file.write(array.data)
-        self._hashed.update(array.data)
-        self.bytes += array.nbytes
-
-    def close(self) -> dict[str, Any]:
-        """Waits until the file is on the disk."""
-        self._file.close()
-        sync_file(Path(self._file.name))
-        return {"bytes": self.bytes, "sha256": self._hashed.hexdigest()}
-
-
 def _write_split(
     building: Path, split: Split, pieces: Iterable[TextPiece], corpus: Corpus, tokenizer: Tokenizer
 ) -> Generator[StageProgress, None, dict[str, Any]]:
     """Writes the tokens of a split and returns its description for meta.json."""
-    stage, total, dtype = _stage(split), corpus.size(split), _dtype(tokenizer)
+    stage, total, dtype = _stage(split), corpus.size(split), dtype_of(tokenizer)
     tokens = text_bytes = documents = 0
     yield StageProgress(stage, 0, total)
-    file = _HashedFile(building / f"{split}.bin")
-    for batch in _piece_batches(pieces):
+    file = HashedFile(building / f"{split}.bin")
+    for batch in piece_batches(pieces):
         for piece in batch:
-            text_bytes += len(piece.text) if piece.text.isascii() else len(piece.text.encode())
+            text_bytes += text_bytes_of(piece)
             documents += piece.ends_document
-        written = np.concatenate(_tokens_with_eot(batch, tokenizer)).astype(dtype)
+        written = np.concatenate(tokens_with_eot(batch, tokenizer, os.cpu_count() or 1)).astype(dtype)
         file.write(written)
         tokens += len(written)
         yield StageProgress(stage, text_bytes, None if total is None else max(total, text_bytes))
@@ -180,8 +158,8 @@ def _write_split(
 
 def _write_examples(building: Path, layout: ExampleLayout) -> Generator[StageProgress, None, dict[str, Any]]:
     """Writes the tokens of a split of prompts and answers, and their mask, and returns their description."""
-    stage, total, dtype = _stage(layout.split), layout.corpus.size(layout.split), _dtype(layout.tokenizer)
-    file, mask_file = (_HashedFile(building / f"{layout.split}{suffix}") for suffix in (".bin", MASK_SUFFIX))
+    stage, total, dtype = _stage(layout.split), layout.corpus.size(layout.split), dtype_of(layout.tokenizer)
+    file, mask_file = (HashedFile(building / f"{layout.split}{suffix}") for suffix in (".bin", MASK_SUFFIX))
     counted = 0
     yield StageProgress(stage, 0, total)
     shown = 0
@@ -189,7 +167,7 @@ def _write_examples(building: Path, layout: ExampleLayout) -> Generator[StagePro
         file.write(tokens.astype(dtype))
         mask_file.write(mask)
         counted += int(mask.sum())
-        if layout.text_bytes - shown >= BATCH_CHARACTERS:
+        if layout.text_bytes - shown >= token_writing.BATCH_CHARACTERS:
             shown = layout.text_bytes
             yield StageProgress(stage, shown, None if total is None else max(total, shown))
     return {
@@ -207,44 +185,16 @@ def _stage(split: Split) -> str:
     return "tokenizing the validation text" if split == "validation" else "tokenizing the training text"
 
 
-def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
-    return np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32).newbyteorder("<")
-
-
-def _tokens_with_eot(pieces: Sequence[TextPiece], tokenizer: Tokenizer) -> list[Tokens]:
-    """The tokens of the pieces, encoded in parallel, and `<|endoftext|>` after each document."""
-    arrays = []
-    eot = np.array([tokenizer.eot], dtype=np.uint32)
-    encoded = tokenizer.encode_documents([piece.text for piece in pieces], threads=os.cpu_count() or 1)
-    for piece, ids in zip(pieces, encoded, strict=True):
-        arrays.append(ids)
-        if piece.ends_document:
-            arrays.append(eot)
-    return arrays
-
-
-def _piece_batches(pieces: Iterable[TextPiece]) -> Iterator[list[TextPiece]]:
-    batch: list[TextPiece] = []
-    characters = 0
-    for piece in pieces:
-        batch.append(piece)
-        characters += len(piece.text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
 def tokenize(pieces: Iterable[TextPiece], tokenizer: Tokenizer) -> Tokens:
     """The tokens of the pieces in memory, `<|endoftext|>` after each document, shape (tokens,)."""
     arrays: list[Tokens] = [np.empty(0, dtype=np.uint32)]
-    for batch in _piece_batches(pieces):
-        arrays += _tokens_with_eot(batch, tokenizer)
+    for batch in piece_batches(pieces):
+        arrays += tokens_with_eot(batch, tokenizer, os.cpu_count() or 1)
     return np.concatenate(arrays)
 
 
-def _notices(tokenizer: Tokenizer, table: DataTable, vocab_size: int | None) -> list[str]:
+def size_notices(tokenizer: Tokenizer, table: DataTable, vocab_size: int | None) -> list[str]:
+    """The notice that a corpus is too small for the vocabulary that was asked for, where it is."""
     wanted = vocab_size or DEFAULT_BPE_VOCAB_SIZE
     if table.tokenizer == "bpe" and tokenizer.vocab_size < wanted:
         return [

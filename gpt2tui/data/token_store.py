@@ -17,8 +17,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from gpt2tui.data import hub, tokenizer_files, tokenizers, xz
-from gpt2tui.data.corpora import hash_content, open_corpus
+from gpt2tui.data.corpora import MixedCorpus, hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
 from gpt2tui.data.examples import Mask
@@ -38,14 +38,16 @@ from gpt2tui.data.store_building import (
     POLL_SECONDS,
     StageProgress,
     build_store,
+    build_tokenizer,
+    size_notices,
     tokenize,
 )
-from gpt2tui.data.token_stream import TokenStream
+from gpt2tui.data.tokenized_corpus import TokenizedCorpus, mixed
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
+from gpt2tui.preset.mix import whole_weights
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, EXAMPLE_COLUMNS, DataTable, Preset
 from gpt2tui.preset.starting_weights import local_folder
-from gpt2tui.preset.template import Template
 from gpt2tui.system.files import read_json, replace_text, sha256
 from gpt2tui.system.host_memory import give_back_freed_memory
 from gpt2tui.system.threads import in_background
@@ -54,50 +56,11 @@ FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20
 """Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
 DOWNLOAD_POLL_SECONDS = 0.5
+_OF_THE_TEXT = ("bpe", "char")
+"""The tokenizers that are made from the training text."""
 XZ_AFTER_TRAINING = "xz_after_training_bits_per_byte"
 
 __all__ = ["StageProgress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize"]
-
-TokenArray = npt.NDArray[np.unsignedinteger]
-
-
-@dataclass(frozen=True)
-class TokenizedCorpus:
-    """A corpus ready for training. With streaming only the validation split is on disk, and `train` is empty."""
-
-    source: str
-    fingerprint: str
-    tokenizer: Tokenizer
-    train: TokenArray
-    validation: TokenArray
-    train_bytes: int
-    """UTF-8 bytes of the training text, `<|endoftext|>` not counted; 0 with streaming."""
-    validation_bytes: int
-    train_documents: int
-    validation_documents: int
-    xz_bits_per_byte: float | None
-    """The size of the validation text under `xz -9`, in bits per byte; None where it is too long to compress."""
-    xz_after_training_bits_per_byte: float | None
-    """What the validation text adds to `xz -9` of the training text, in bits per byte of it; see data/xz.py.
-
-    None where a text is too long to compress, with streaming, and from `find_prepared` for a store that no run has
-    opened since the figure exists.
-    """
-    notices: tuple[str, ...]
-    """Sentences to show the user, about fallbacks and a vocabulary smaller than asked for."""
-    streaming: bool
-    corpus: Corpus | None
-    """The source that `stream` reads; None where the store was opened without it."""
-    train_mask: Mask | None = None
-    """Of prompts and answers: 1 where a training token counts in the loss, shape (tokens,). None: all count."""
-    validation_mask: Mask | None = None
-    template: Template | None = None
-    """The template of prompts and answers; None for text."""
-
-    def stream(self) -> TokenStream:
-        """The training text as an endless stream of tokens, from its start."""
-        assert self.corpus is not None
-        return TokenStream(self.corpus, self.tokenizer)
 
 
 def prepare(
@@ -111,6 +74,66 @@ def prepare(
     vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed, no
     unfinished store is left.
     """
+    if preset.data.mix:
+        return (yield from _prepare_mix(preset, cache, tokenizer))
+    return (yield from _prepare_source(preset, cache, tokenizer))
+
+
+def _prepare_mix(
+    preset: Preset, cache: Path, tokenizer: Tokenizer | None
+) -> Generator[StageProgress, None, TokenizedCorpus]:
+    """Prepares each source of a mix with the same tokenizer."""
+    notices: list[str] = []
+    if tokenizer is None and preset.data.tokenizer in _OF_THE_TEXT:
+        tokenizer = yield from _tokenizer_of_mix(preset, cache)
+        notices = size_notices(tokenizer, preset.data, preset.model.vocab_size)
+    parts = []
+    for source in preset.data.sources:
+        parts.append((yield from _prepare_source(preset.of_source(source), cache, tokenizer)))
+    return _mixed(preset, parts, notices)
+
+
+def _mixed(preset: Preset, parts: Sequence[TokenizedCorpus], notices: Sequence[str] = ()) -> TokenizedCorpus:
+    corpus = mixed(parts, whole_weights([each.weight for each in preset.data.mix]), preset.training.sequence_length)
+    wanted, there = preset.training.eval_tokens, len(corpus.validation) - 1
+    if there < wanted:
+        notices = [
+            *notices,
+            f"the sources of the mix have validation text for {there:,} tokens in the proportions of the weights, and "
+            f"training.eval_tokens is {wanted:,}",
+        ]
+    return replace(corpus, notices=(*notices, *corpus.notices))
+
+
+def _tokenizer_of_mix(preset: Preset, cache: Path) -> Generator[StageProgress, None, Tokenizer]:
+    """The tokenizer made from the training texts of all sources; it is kept in the cache."""
+    corpora = []
+    for source in preset.data.sources:
+        corpora.append((yield from _open_corpus(preset.data.of_source(source))))
+    mix = MixedCorpus(corpora, [each.weight for each in preset.data.mix])
+    folder = _folder_of_tokenizer(preset, mix, cache)
+    with contextlib.suppress(CheckpointError):
+        return tokenizers.load(folder)
+    tokenizer = yield from build_tokenizer(mix, preset.data, preset.model.vocab_size)
+    building = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        building.mkdir(parents=True)
+        tokenizers.save(tokenizer, building)
+        building.rename(folder)
+    except OSError:  # another process was faster, or the cache is full: it is trained again the next time
+        shutil.rmtree(building, ignore_errors=True)
+    return tokenizer
+
+
+def _folder_of_tokenizer(preset: Preset, mix: MixedCorpus, cache: Path) -> Path:
+    settings = _settings(preset.data, preset.model.vocab_size)
+    return cache / "tokenizers" / _key(mix.fingerprint, settings)
+
+
+def _prepare_source(
+    preset: Preset, cache: Path, tokenizer: Tokenizer | None
+) -> Generator[StageProgress, None, TokenizedCorpus]:
+    """Opens or builds the store of a preset with one source."""
     table = preset.data
     corpus = yield from _open_corpus(table)
     for notice in corpus.notices:  # before the preparation, which may take long
@@ -171,11 +194,27 @@ def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
 
 def find_prepared(preset: Preset, cache: Path) -> TokenizedCorpus | None:
     """The store of a preset's corpus if it has been prepared; neither prepares nor uses the network."""
-    table, tokenizer = preset.data, None
+    tokenizer = None
     if preset.model.init_from is not None:
         tokenizer = _tokenizer_here(preset.model.init_from)
         if tokenizer is None:
             return None
+    if not preset.data.mix:
+        return _find_source(preset, cache, tokenizer)
+    if tokenizer is None and preset.data.tokenizer in _OF_THE_TEXT:
+        try:
+            mix = open_corpus(preset.data)
+            assert isinstance(mix, MixedCorpus)
+            tokenizer = tokenizers.load(_folder_of_tokenizer(preset, mix, cache))
+        except (DataError, CheckpointError):
+            return None
+    parts = [_find_source(preset.of_source(source), cache, tokenizer) for source in preset.data.sources]
+    found = [part for part in parts if part is not None]
+    return _mixed(preset, found) if len(found) == len(parts) else None
+
+
+def _find_source(preset: Preset, cache: Path, tokenizer: Tokenizer | None) -> TokenizedCorpus | None:
+    table = preset.data
     settings = {**_settings(table, preset.model.vocab_size, tokenizer), **_example_settings(preset)}
     if hub.is_remote(table.source):
         metas = (_read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
@@ -370,7 +409,7 @@ def _xz_after_training(opened: TokenizedCorpus) -> Generator[StageProgress, None
         give_back_freed_memory()  # compressing takes eleven times the text, which training would not use
 
 
-def _memory_mapped(path: Path, description: dict[str, Any] | None) -> TokenArray:
+def _memory_mapped(path: Path, description: dict[str, Any] | None) -> npt.NDArray[np.unsignedinteger]:
     if description is None or not description["tokens"]:
         return np.empty(0, dtype=np.uint16)
     return np.memmap(path, dtype=description["dtype"], mode="r")

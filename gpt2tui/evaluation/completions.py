@@ -17,7 +17,8 @@ from gpt2tui.evaluation.text_scores import GROUPS, MEANINGS, text_scores
 from gpt2tui.preset.schema import SamplingTable
 
 if TYPE_CHECKING:
-    from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
+    from gpt2tui.data.joined_tokens import TokenSequence
+    from gpt2tui.data.tokenizer_kinds import Tokenizer
     from gpt2tui.generation import TextModel
 
 CONTINUED_WINDOWS = 50
@@ -62,7 +63,7 @@ def scored(
 
 
 def halves(
-    tokens: "Tokens", length: int, count: int, tokenizer: "Tokenizer", longest: int = 1 << 20
+    tokens: "TokenSequence", length: int, count: int, tokenizer: "Tokenizer", longest: int = 1 << 20
 ) -> list[Continued]:
     """Up to `count` windows of `length` tokens, spread evenly over a text and the same each time.
 
@@ -120,7 +121,11 @@ ALL_TASKS: Mapping[str, Task] = {**TASKS, "completions": COMPLETIONS, "continuat
 
 
 def continuation_scores(
-    model: "TextModel", tokens: "Tokens", precision: Precision, groups: Collection[str], stopping: Callable[[], bool]
+    model: "TextModel",
+    tokens: "TokenSequence",
+    precision: Precision,
+    groups: Collection[str],
+    stopping: Callable[[], bool],
 ) -> dict[str, float]:
     """The scores of a training's evaluations: of 8 windows of the validation text, each continued by 64 tokens at most.
 

@@ -41,6 +41,8 @@ def open_evaluated_corpus(request: EvaluationRequest, model: "TextModel", watche
     if request.split is not None:
         splits = [request.split]
     is_own = _is_own_corpus(model, corpus)
+    if is_own is False and table.source in _sources_of(model):
+        is_own = None  # a source of a mix: its validation text may be used, which is not recorded by itself
     if is_own is False:
         watcher.warn(
             f"{table.source} is not the text that {model.source} was trained with (the fingerprints differ): these are "
@@ -60,9 +62,23 @@ def _data_table(request: EvaluationRequest, model: "TextModel") -> "DataTable":
         raise UsageError(
             f"{model.source} does not record what it was trained on; name a corpus with --source, or a file with --text"
         )
-    changes = {"source": request.source, "text_column": request.text_column}
     table = preset.data if preset else DataTable()
+    if table.mix and request.source is None:
+        raise UsageError(
+            f"{model.source} was trained on a mix; name one of its sources with --source: {', '.join(table.sources)}"
+        )
+    changes = {"source": request.source, "text_column": request.text_column}
+    table = table.of_source(request.source) if request.source else table
     return table.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+
+def _sources_of(model: "TextModel") -> list[str]:
+    """The sources of the mix that a model was trained on; none where it was not on one."""
+    from gpt2tui.preset import files as preset_files
+
+    if model.saved is None:
+        return []
+    return [each.source for each in preset_files.load_frozen(model.saved.folder / "preset.toml").data.mix]
 
 
 def _is_own_corpus(model: "TextModel", corpus: "Corpus") -> bool | None:

@@ -29,7 +29,7 @@ from gpt2tui.preset.layers import (
     setting_values,
     with_source_beside,
 )
-from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.schema import MIX, Preset
 from gpt2tui.preset.settings import Setting, flat, json_schema, optional_tables, settings, tables, with_table
 from gpt2tui.preset.starting_weights import INIT_FROM, with_starting_weights
 from gpt2tui.preset.validation import validate
@@ -266,6 +266,11 @@ def _edit_settings(document: Any, own: Layer, inherited: Mapping[str, Any], want
     for key, value in keys.items():
         base = inherited[".".join(key)]
         before = own[key].value if key in own else base
+        if key == ("data", "mix") and isinstance(before, list):
+            before = [{"weight": 1.0, **each} if isinstance(each, dict) else each for each in before]
+        if key == ("data", "source") and value == MIX:  # which needs not be written
+            _put(document, key, None)
+            continue
         if value is None and base is not None:
             value = LEFT_OUT
         if before != value or isinstance(before, bool) != isinstance(value, bool):

@@ -11,7 +11,7 @@ from typing import Any
 from gpt2tui.errors import Mistake, Place, PresetError
 from gpt2tui.preset import source as sources
 from gpt2tui.preset.catalog import find_base, missing_file, shipped_folder
-from gpt2tui.preset.schema import EXAMPLE_COLUMNS
+from gpt2tui.preset.schema import EXAMPLE_COLUMNS, MIX
 from gpt2tui.preset.settings import defaults, may_be_left_out, optional_tables, settings, with_table
 from gpt2tui.system.terminal_text import printable, printable_value
 
@@ -31,6 +31,8 @@ _DEPENDENT: tuple[tuple[Key, Key], ...] = (
     (("data", "source"), ("sampling", "prompt")),
 )
 """A setting, and one that is made for its value: with another value it is left out, unless it is set too."""
+_SOURCE, _MIX = ("data", "source"), ("data", "mix")
+"""A layer that names one of them has it instead of the other in the layers below."""
 _COLUMNS = (("text_column",), ("prompt_column", "completion_column"), ("messages_column",))
 """The columns of [data] that a layer names instead of those of another kind in the layers below it."""
 
@@ -165,6 +167,9 @@ def adapted(base: Layer, over: Layer) -> Layer:
         for cause, dependent in _DEPENDENT
         if cause in base and cause in over and base[cause].value != over[cause].value
     }
+    for one, other in ((_SOURCE, _MIX), (_MIX, _SOURCE)):
+        if one in over and other in base and over[one].value not in (None, MIX, []):
+            dropped |= {other, ("sampling", "prompt")}
     for columns in _COLUMNS:
         if any(over[key].value not in (None, LEFT_OUT) for name in columns if (key := ("data", name)) in over):
             dropped |= {("data", name) for other in _COLUMNS if other != columns for name in other}
@@ -192,6 +197,8 @@ def setting_values(layer: Layer) -> dict[str, Any]:
         sourced = layer.get(tuple(setting.key.split(".")))
         if sourced is not None and not setting.is_table:
             found[setting.key] = sourced.value
+    if found["data.mix"] and _SOURCE not in layer:
+        found["data.source"] = MIX
     if ("data", "text_column") not in layer and any(found[f"data.{name}"] for name in EXAMPLE_COLUMNS):
         found["data.text_column"] = None
     if ("training", "sequence_length") not in layer:
@@ -233,15 +240,29 @@ def with_source_beside(layer: Layer, path: Path) -> Layer:
     """The settings of a preset file, with a relative `data.source` relative to that file's folder.
 
     The same holds for a relative path in `model.init_from`. Unchanged in shipped presets, and where that folder has no
-    such path: then it is relative to the working folder.
+    such path: then it is relative to the working folder. So are the sources of a mix.
     """
     if path.is_relative_to(shipped_folder()):
         return layer
+    folder = path.absolute().parent
     for key in (("data", "source"), ("model", "init_from")):
         if key in layer and sources.is_path(layer[key].value):
-            source = sources.absolute(layer[key].value, path.absolute().parent)
-            layer = {**layer, key: replace(layer[key], value=source)} if sources.exists(source) else layer
+            layer = {**layer, key: replace(layer[key], value=_beside(layer[key].value, folder))}
+    if _MIX in layer and isinstance(layer[_MIX].value, list):
+        mix = [
+            {**each, "source": _beside(each["source"], folder)}
+            if isinstance(each, dict) and sources.is_path(each.get("source"))
+            else each
+            for each in layer[_MIX].value
+        ]
+        layer = {**layer, _MIX: replace(layer[_MIX], value=mix)}
     return layer
+
+
+def _beside(source: str, folder: Path) -> str:
+    """A path below the folder, where there is one."""
+    beside = sources.absolute(source, folder)
+    return beside if sources.exists(beside) else source
 
 
 def parse(path: Path, text: str) -> tuple[Layer, SourcedValue | None]:

@@ -5,11 +5,13 @@ its type, bounds, unit and docstring. Imports no torch.
 """
 
 import difflib
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gpt2tui.model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
+from gpt2tui.preset.mix import LONGEST_PERIOD, whole_weights
 from gpt2tui.preset.template import Template
 
 DEFAULT_BPE_VOCAB_SIZE = 4096
@@ -43,12 +45,27 @@ class ModelTable(GPT2Config):
         return GPT2Config(**self.model_dump(exclude={"init_from"}))
 
 
+MIX = "data.mix"
+"""The `data.source` of a corpus of several sources."""
+
+
+class MixedSource(Table):
+    """One of several sources of the training text."""
+
+    source: str = Field(min_length=1, max_length=4096)
+    """As data.source."""
+
+    weight: float = Field(default=1.0, gt=0.0, le=1e6)
+    """The source's share of the training sequences, relative to the weights of the others."""
+
+
 class DataTable(Table):
     """Where the text comes from and how it becomes tokens."""
 
     source: str = Field(default="python-stdlib", min_length=1, max_length=4096)
     """The corpus: python-stdlib, python-docstrings (prompts and answers), wikitext-103, wikitext-2,
-    hf:<id>[:<config>], or a file, folder or glob of text or rows. A relative path is relative to the preset's file."""
+    hf:<id>[:<config>], or a file, folder or glob of text or rows. A relative path is relative to the preset's file.
+    data.mix stands for the sources of [[data.mix]]."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
     """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in
@@ -86,6 +103,15 @@ class DataTable(Table):
     """Whether <|endoftext|> alone on a line or between documents divides a text file into documents; within a sentence
     or quotes it is text."""
 
+    mix: list[MixedSource] = Field(default=[], max_length=64)
+    """Several sources instead of one, each with its weight: the share of its sequences in the training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_mix(cls, values: Any) -> Any:
+        """Fills in the source of a mix."""
+        return {"source": MIX, **values} if isinstance(values, dict) and values.get("mix") else values
+
     @model_validator(mode="before")
     @classmethod
     def _read_text(cls, values: Any) -> Any:
@@ -93,6 +119,15 @@ class DataTable(Table):
         if not isinstance(values, dict) or any(values.get(name) for name in EXAMPLE_COLUMNS):
             return values
         return values if values.get("text_column") is not None else {**values, "text_column": "text"}
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources of the corpus: one, or those of the mix."""
+        return [each.source for each in self.mix] or [self.source]
+
+    def of_source(self, source: str) -> "DataTable":
+        """The same table for one source alone."""
+        return self.model_copy(update={"source": source, "mix": []})
 
     @property
     def has_examples(self) -> bool:
@@ -107,8 +142,8 @@ class DataTable(Table):
         return Template() if self.template is None else Template(self.template)
 
     def inconsistencies(self) -> list[Inconsistency]:
-        """The settings of prompts and answers that do not fit each other."""
-        found = []
+        """The settings of a mix, and of prompts and answers, that do not fit each other."""
+        found = self._mix_inconsistencies()
 
         def add(key: str, message: str, *partners: str) -> None:
             found.append(Inconsistency(key, message, partners))
@@ -140,6 +175,30 @@ class DataTable(Table):
                 "prompts and answers are laid into windows before training; leave out streaming",
                 next(name for name in EXAMPLE_COLUMNS if getattr(self, name)),
             )
+        return found
+
+    def _mix_inconsistencies(self) -> list[Inconsistency]:
+        found = []
+        if self.source == MIX and not self.mix:
+            found.append(Inconsistency("source", "it stands for the sources of [[data.mix]], and there are none", ()))
+        if not self.mix:
+            return found
+        if self.source != MIX:
+            found.append(Inconsistency("mix", "the corpus is either a source or a mix; leave out one", ("source",)))
+        if twice := [name for name in dict.fromkeys(self.sources) if self.sources.count(name) > 1]:
+            found.append(Inconsistency("mix", f"it names {twice[0][:200]} twice; add the weights up", ()))
+        if MIX in self.sources:
+            found.append(Inconsistency("mix", "a mix cannot be a source of itself", ()))
+        period = sum(whole_weights([each.weight for each in self.mix]))
+        if period > LONGEST_PERIOD:
+            message = (
+                f"as whole numbers the weights add up to {period:,}, and {LONGEST_PERIOD:,} is the most; round them, "
+                "or write 1 and 2 for thirds"
+            )
+            found.append(Inconsistency("mix", message, ()))
+        if self.streaming:
+            message = "the windows of a mix are taken from prepared tokens; leave out streaming"
+            found.append(Inconsistency("streaming", message, ("mix",)))
         return found
 
 
@@ -441,9 +500,17 @@ class Preset(Table):
         """The preset with the vocabulary size filled in, as a run stores it."""
         return self.model_copy(update={"model": self.model.model_copy(update={"vocab_size": vocab_size})})
 
-    def with_source(self, source: str) -> "Preset":
-        """The preset with another place of its corpus."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"source": source})})
+    def with_sources(self, place: Callable[[str], str]) -> "Preset":
+        """The preset with another place of its corpus: what `place` returns for the source, or each one of a mix."""
+        data = self.data
+        if data.mix:
+            mix = [each.model_copy(update={"source": place(each.source)}) for each in data.mix]
+            return self.model_copy(update={"data": data.model_copy(update={"mix": mix})})
+        return self.of_source(place(data.source))
+
+    def of_source(self, source: str) -> "Preset":
+        """The preset with one source alone as its corpus."""
+        return self.model_copy(update={"data": self.data.of_source(source)})
 
     def with_init_from(self, reference: str) -> "Preset":
         """The preset with another reference to the weights that it starts from."""

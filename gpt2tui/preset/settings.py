@@ -15,6 +15,9 @@ _TYPES = {
     "array": "list of texts",
 }
 
+LIST_OF_SOURCES = "list of sources"
+"""The type of data.mix: a list of tables, each with a source and a weight."""
+
 _LIMITS = {
     "exclusiveMinimum": "above",
     "minimum": "at least",
@@ -101,6 +104,8 @@ def flat(preset: Preset) -> dict[str, Any]:
         table, _, name = setting.key.rpartition(".")
         owner = getattr(preset, table) if table else preset
         value = getattr(owner, name) if owner is not None else None
+        if setting.type == LIST_OF_SOURCES and value is not None:
+            value = [each.model_dump() for each in value]
         values[setting.key] = value is not None if setting.is_table else value
     return values
 
@@ -184,7 +189,7 @@ def _walk(schema: dict[str, Any], table: dict[str, Any], prefix: str) -> Iterato
         else:
             yield Setting(
                 key=key,
-                type=_TYPES[described["type"]],
+                type=LIST_OF_SOURCES if "$ref" in described.get("items", {}) else _TYPES[described["type"]],
                 default=described.get("default"),
                 bounds=_bounds(described),
                 limits={word: described[word] for word in _LIMITS if word in described},

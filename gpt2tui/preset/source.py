@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-NAMED = ("python-stdlib", "python-docstrings", "wikitext-103", "wikitext-2")
+NAMED = ("python-stdlib", "python-docstrings", "wikitext-103", "wikitext-2", "data.mix")
 RUN_ANCESTORS = 3
 """How many folders above a run's are searched for its corpus: runs/NAME in a project has two."""
 

@@ -79,6 +79,8 @@ def _validate(layer: Layer, is_whole: bool) -> tuple[Preset | None, list[Mistake
 def _mistake_at(layer: Layer, location: Key, kind: str, value: Any) -> Mistake:
     """The mistake at a location in the schema; for an item of a list, the mistake is at the list."""
     place = _place(layer, location)
+    if location[:2] == ("data", "mix") and len(location) > 2:
+        return _mistake_in_mix(location, kind, value, place)
     if kind == "extra_forbidden":
         message, suggestion = _unknown_key(location, value)
         return Mistake(message, _dotted(_written_key(layer, location)), value, suggestion=suggestion, place=place)
@@ -90,6 +92,22 @@ def _mistake_at(layer: Layer, location: Key, kind: str, value: Any) -> Mistake:
             return Mistake(_not_allowed(setting, value), setting.key, value, setting.allowed, suggestion, place)
     message = f"{printable_value(value)} is not a table: its settings go under [{_dotted(location)}]"
     return Mistake(message, _dotted(location), value, "a table", place=place)
+
+
+def _mistake_in_mix(location: Key, kind: str, value: Any, place: Place) -> Mistake:
+    """The mistake at a part of a source of the mix: ("data", "mix", its number from 0, its key)."""
+    number, names = int(location[2]) + 1, location[3:]
+    if not names:
+        allowed = "a table with a source and a weight"
+    else:
+        allowed = "a number above 0 and at most 1,000,000" if names[0] == "weight" else "a text that names a corpus"
+    if kind == "missing":
+        return Mistake(f"source {number} of the mix names no corpus; write source = ...", "data.mix", place=place)
+    if kind == "extra_forbidden":
+        message, allowed = f"{_dotted(names)} of source {number}: there is no such key; it has source and weight", ""
+    else:
+        message = f"{printable_value(value)}{f' as {names[0]} of' if names else ' as'} source {number} is not {allowed}"
+    return Mistake(message, "data.mix", value, allowed, place=place)
 
 
 def _not_allowed(setting: Setting, value: Any) -> str:

@@ -94,6 +94,8 @@ def refusal(key: str, before: Preset, after: Preset) -> str | None:
     """Why a resumed run cannot change a setting; None where it can."""
     if key in CHANGEABLE:
         return None
+    if key == "data.mix" and [each.weight for each in before.data.mix] == [each.weight for each in after.data.mix]:
+        return None
     if key == "model.init_from":
         return "the run has started from its weights already"
     if key == "lora.quantize":
@@ -123,7 +125,7 @@ def effect(change: Difference, before: Preset, after: Preset, step: int) -> str:
     from_now = f"from step {step + 1} on"
     if key in MICRO_BATCHES:
         return f"{from_now}: the steps have the same windows as before"
-    if key == "data.source":
+    if key in ("data.source", "data.mix"):
         return "if it is the same text"
     if key in ("optimizer.muon_lr", "optimizer.muon_momentum") and after.optimizer.name != "muon":
         return f"no effect: optimizer.name is {after.optimizer.name}"
@@ -195,16 +197,21 @@ def set_later_checkpoints_aside(run: Run, step: int) -> list[str]:
 
 def with_source_found(preset: Preset, frozen: Preset, run: Run) -> tuple[Preset, tuple[str, ...]]:
     """The preset with the place of its corpus, and a notice where that was found somewhere else."""
-    source = preset.data.source
-    if source != frozen.data.source:
-        return preset.with_source(sources.portable(sources.absolute(source, Path.cwd()))), ()
-    if not sources.is_path(source) or sources.exists(source):
-        return preset, ()
-    moved = sources.find_moved(source, run.folder)
-    if moved is None:
-        return preset, ()
-    place = sources.portable(moved)
-    return preset.with_source(place), (f"{source} does not exist; {place} is used, if it is the same text",)
+    if preset.data.sources != frozen.data.sources:
+        return preset.with_sources(lambda source: sources.portable(sources.absolute(source, Path.cwd()))), ()
+    notices = []
+
+    def found(source: str) -> str:
+        if not sources.is_path(source) or sources.exists(source):
+            return source
+        moved = sources.find_moved(source, run.folder)
+        if moved is None:
+            return source
+        place = sources.portable(moved)
+        notices.append(f"{source} does not exist; {place} is used, if it is the same text")
+        return place
+
+    return preset.with_sources(found), tuple(notices)
 
 
 def _newest_preset(run: Run, saved: Checkpoint, frozen: Preset) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2tui.data import content_hashes, store_building, token_store, tokenizer_kinds, xz
+from gpt2tui.data import content_hashes, store_building, token_store, token_writing, tokenizer_kinds, xz
 from gpt2tui.data.corpus import TextPiece
 from gpt2tui.data.token_store import find_prepared, prepare, tokenize
 from gpt2tui.errors import DataError, PresetError, ResourceError
@@ -149,7 +149,7 @@ def test_a_changed_corpus_is_noticed(folder, cache):
 
 def test_batches_of_any_size_give_the_same_store(folder, cache, tmp_path, monkeypatch):
     whole, _ = run(preset(folder, "bpe"), cache)
-    monkeypatch.setattr(store_building, "BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr(token_writing, "BATCH_CHARACTERS", 1000)
     in_parts, stages = run(preset(folder, "bpe"), tmp_path / "other")
     assert in_parts.train.tolist() == whole.train.tolist()
     done = [progress.done for progress in stages if "training text" in progress.stage]
@@ -160,7 +160,7 @@ def test_batches_of_any_size_give_the_same_store(folder, cache, tmp_path, monkey
 
 @pytest.mark.slow
 def test_only_a_batch_of_text_is_in_memory_at_once(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(store_building, "BATCH_CHARACTERS", 1 << 20)
+    monkeypatch.setattr(token_writing, "BATCH_CHARACTERS", 1 << 20)
     path = write(tmp_path / "big.txt", "some words in a line\n" * 400_000)
     seen = []
     original = tokenizer_kinds.Tokenizer.encode_documents

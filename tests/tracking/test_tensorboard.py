@@ -65,7 +65,7 @@ def test_a_resumed_run_replaces_the_steps_that_it_trains_again(tmp_path):
 
 def test_neither_name_nor_content_of_the_file_names_the_machine_or_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "CANARY"))
-    asked = Preset().with_source(str(tmp_path / "CANARY" / "texts"))
+    asked = Preset().of_source(str(tmp_path / "CANARY" / "texts"))
     tracker = TensorBoardTracker(asked, tmp_path)
     tracker.handle(sample.run_started())
     tracker.close()

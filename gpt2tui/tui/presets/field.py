@@ -21,7 +21,7 @@ from textual.widgets import Input, TextArea
 
 from gpt2tui.preset.files import Setting
 from gpt2tui.preset.layers import read_overrides
-from gpt2tui.preset.settings import number_text
+from gpt2tui.preset.settings import LIST_OF_SOURCES, number_text
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.widgets.field_input import FieldInput
 
@@ -346,7 +346,7 @@ def field_kind(setting: Setting) -> Kind:
         return "choice"
     if setting.type == "true or false":
         return "switch"
-    if setting.type == "list of texts":
+    if setting.type in ("list of texts", LIST_OF_SOURCES):
         return "list"
     if setting.type != "text":
         return "number"
@@ -364,7 +364,8 @@ def parse_value(setting: Setting, text: str) -> Any:
         case "number":
             return _number(setting, text.strip())
         case "list":
-            return [part.strip() for part in text.split(",") if part.strip()]
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return [_weighted_source(part) for part in parts] if setting.type == LIST_OF_SOURCES else parts
         case _:
             return None if not text and setting.default is None else text
 
@@ -377,11 +378,31 @@ def value_text(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case list():
-            return ", ".join(str(item) for item in value)
+            return ", ".join(map(value_text, value))
+        case {"source": source, "weight": weight}:
+            return f"{weight:g} {source}" if isinstance(weight, int | float) else f"{weight} {source}"
         case int() if abs(value) >= 10**40:  # Python refuses to print very long integers
             return "an integer of more than 40 digits"
         case _:
             return str(value)
+
+
+def _weighted_source(text: str) -> dict[str, Any]:
+    """A source of data.mix from its weight and its name, `3 wikitext-2`; a source alone has the weight 1."""
+    first, _, rest = text.partition(" ")
+    try:
+        return {"source": rest.strip(), "weight": float(first)} if rest else {"source": text, "weight": 1.0}
+    except ValueError:
+        return {"source": text, "weight": 1.0}
+
+
+def _as_toml(value: Any) -> str:
+    """A list on one line, with tables in it where they are."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {_as_toml(below)}' for name, below in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_override(key: str, value: Any) -> str:
@@ -393,7 +414,7 @@ def as_override(key: str, value: Any) -> str:
         plain = [placed.value for placed in layer.values()] == [value] and value == value.strip() != ""
         text = value if plain else json.dumps(value, ensure_ascii=False)
     elif isinstance(value, list):
-        text = json.dumps(value, ensure_ascii=False)
+        text = _as_toml(value)
     else:
         text = value_text(value)
     return f"--set {shlex.quote(f'{key}={text}')}"

@@ -7,7 +7,7 @@ from typing import Any
 from gpt2tui.errors import CheckpointError, Place
 from gpt2tui.preset.files import too_large
 from gpt2tui.preset.layers import Layer, SourcedValue
-from gpt2tui.preset.schema import Preset
+from gpt2tui.preset.schema import MIX, Preset
 from gpt2tui.preset.settings import Values, differences, optional_tables, with_table
 from gpt2tui.preset.starting_weights import local_folder, values_in
 from gpt2tui.preset.validation import validate
@@ -98,7 +98,7 @@ class PresetEditing:
         """Changes one setting. Successive changes of the same setting are one step, until `end_step`.
 
         An optional table that is switched on gets its defaults; switched off, it loses its settings. Weights to start
-        from that are on this machine set shape and tokenizer.
+        from that are on this machine set shape and tokenizer, and a mix takes the place of the one source.
         """
         if self._values[key] == value and type(self._values[key]) is type(value):
             return
@@ -110,6 +110,10 @@ class PresetEditing:
         elif key == "model.init_from" and value:
             before = self._undo_steps[-1]  # without what a part of the name has filled in
             self._values = {**before, key: value, **_of_weights(value, before)}
+        elif key == "data.mix":
+            source = self._values["data.source"]
+            source = MIX if value else Preset().data.source if source == MIX else source
+            self._values = {**self._values, key: value, "data.source": source}
         else:
             self._values = {**self._values, key: value}
         self._redo_steps.clear()
