@@ -348,11 +348,7 @@ def with_absolute_source(preset: "Preset") -> "Preset":
     """The preset as a run keeps it: no source depends on the working folder any more, nor names the home folder."""
     from gpt2tui.preset import source as sources
 
-    def place(source: str) -> str:
-        found = sources.absolute(source, Path.cwd())
-        return sources.portable(found) if sources.exists(found) else source
-
-    return preset.with_sources(place)
+    return preset.with_sources(sources.placed)
 
 
 def check_device(preset: "Preset") -> None:

@@ -12,6 +12,7 @@ from gpt2tui.cli.commands import (
     add_evaluate,
     add_export,
     add_import,
+    add_prepare,
     add_presets,
     add_sample,
     add_serve,
@@ -78,6 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 COMMANDS: tuple[Callable[[Parser], None], ...] = (
     add_train,
     add_tune,
+    add_prepare,
     add_sample,
     add_evaluate,
     add_export,

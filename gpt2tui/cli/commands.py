@@ -218,6 +218,29 @@ def add_presets(top: Parser) -> None:
         action.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+def add_prepare(top: Parser) -> None:
+    parser = top.add_command(
+        "prepare",
+        help="tokenize the corpus of a preset ahead of its training",
+        usage="gpt2tui prepare PRESET ... [KEY=VALUE ...] [options]",
+        description="Tokenizes the corpus of a preset, in several processes, as its training would do in one. When it "
+        "is interrupted or killed, what is finished is kept, and the same command continues.",
+    )
+    parser.set_defaults(command=command_in("prepare", "prepare_tokens"))
+    words = parser.add_argument(
+        "words", metavar="PRESET|KEY=VALUE", nargs="+", help="a preset, layers over it, and settings"
+    )
+    words.completer = presets_and_settings  # type: ignore[attr-defined]
+    add_set(parser)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="how many processes tokenize, each a part of the files (default: one for each CPU core)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def add_attach(top: Parser) -> None:
     parser = top.add_command("attach", help="watch a run that another process trains, on the Train screen")
     parser.add_argument("run", metavar="RUN", help=RUN).completer = run_names  # type: ignore[attr-defined]

@@ -2,11 +2,14 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Split = Literal["train", "validation", "test"]
+
+PART_BYTES = 64 << 20
+"""The files of a part of a corpus, together."""
 
 Position = Any
 """Where reading continues, as a JSON value that only its corpus understands; None is the start."""
@@ -68,6 +71,21 @@ class Corpus(ABC):
         """Sentences to show the user that are known once the splits have been read; kept in the token store."""
         return []
 
+    def parts(self) -> "Sequence[Corpus]":
+        """The training split in corpora that can be read at the same time; one after the other they are all of it.
+
+        They read the same split only after `pieces` of the whole corpus's validation split has been called.
+        """
+        return [self]
+
+    def reading(self) -> Any:
+        """What `reading_notices` depends on, as a JSON value, for `add_reading` of the whole corpus."""
+        return None
+
+    def add_reading(self, reading: Any) -> None:
+        """Takes over what was seen in one of its parts, perhaps by another process."""
+        return  # there is nothing
+
     def documents(self, split: Split) -> Iterator[str]:
         """The whole documents of a split, in their fixed order."""
         parts: list[str] = []
@@ -76,6 +94,17 @@ class Corpus(ABC):
             if piece.ends_document:
                 yield "".join(parts)
                 parts = []
+
+
+def in_parts(sizes: Sequence[int]) -> list[range]:
+    """Files of these sizes in bytes in ranges of neighbours, each of PART_BYTES or one more file's size."""
+    found, first, total = [], 0, 0
+    for i, size in enumerate(sizes):
+        total += size
+        if total >= PART_BYTES or i == len(sizes) - 1:
+            found.append(range(first, i + 1))
+            first, total = i + 1, 0
+    return found
 
 
 def stable_hash(key: str) -> int:

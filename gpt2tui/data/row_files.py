@@ -5,6 +5,7 @@ like "2020-01-01T00:00:00" into a date and "007" into a number.
 """
 
 import contextlib
+import copy
 import csv
 import itertools
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2tui.data import file_reading
-from gpt2tui.data.corpus import Position, Split
+from gpt2tui.data.corpus import Position, Split, in_parts
 from gpt2tui.data.row_content import RowContent, TextColumn, left_out_notice, missing_column
 from gpt2tui.data.rows import RowSource
 from gpt2tui.data.text_files import divided, marker_notices
@@ -60,6 +61,29 @@ class RowFiles(RowSource):
     def reading_notices(self) -> list[str]:
         """How many rows are left out and how many markers divide texts, in the files read to their ends."""
         return [*self._left_out(), *marker_notices(self.name, sum(self._markers.values()))]
+
+    def parts(self) -> "list[RowSource]":
+        """Whole files together."""
+        files = self._files["train"]
+        parts: list[RowSource] = []
+        for each in in_parts([path.stat().st_size for path in files]):
+            part = copy.copy(self)
+            part._files = {**self._files, "train": files[each.start : each.stop]}
+            part._counts, part._markers = {}, {}
+            parts.append(part)
+        return parts
+
+    def reading(self) -> dict[str, Any]:
+        """The counts of each file."""
+        return {
+            "rows": [(str(path), *counts) for path, counts in self._counts.items()],
+            "markers": [(str(path), count) for path, count in self._markers.items()],
+        }
+
+    def add_reading(self, reading: dict[str, Any]) -> None:
+        """Takes over the counts of files."""
+        self._counts |= {Path(path): (rows, left_out, first) for path, rows, left_out, first in reading["rows"]}
+        self._markers |= {Path(path): count for path, count in reading["markers"]}
 
     def _left_out(self) -> list[str]:
         rows = sum(rows for rows, _, _ in self._counts.values())

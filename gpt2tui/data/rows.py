@@ -1,8 +1,10 @@
 """A table as a corpus: one row is one document."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, hash_limit, stable_hash
 from gpt2tui.data.row_content import RowContent, TextColumn
@@ -27,6 +29,18 @@ class RowSource(ABC):
     def reading_notices(self) -> list[str]:
         """Sentences about the rows that have been read, such as the number of rows without text."""
         return []
+
+    def parts(self) -> "Sequence[RowSource]":
+        """The training split in tables that can be read at the same time."""
+        return [self]
+
+    def reading(self) -> Any:
+        """As `Corpus.reading`."""
+        return None
+
+    def add_reading(self, reading: Any) -> None:
+        """As `Corpus.add_reading`."""
+        return  # there is nothing
 
     @abstractmethod
     def rows(self, split: Split, start: Position = None) -> Iterator[tuple[str, Position]]:
@@ -59,6 +73,28 @@ class RowCorpus(Corpus):
     def reading_notices(self) -> list[str]:
         """Sentences about the rows that have been read."""
         return self._source.reading_notices()
+
+    def parts(self) -> list[Corpus]:
+        """The parts of the source, which set aside the same rows for validation as the whole."""
+        tables = self._source.parts()
+        if len(tables) == 1:
+            return [self]
+        if not self._source.has_validation and not self._is_single_text:
+            _ = self._hash_limit  # known to the copies
+        parts: list[Corpus] = []
+        for table in tables:
+            part = copy.copy(self)
+            part._source = table
+            parts.append(part)
+        return parts
+
+    def reading(self) -> Any:
+        """That of the source."""
+        return self._source.reading()
+
+    def add_reading(self, reading: Any) -> None:
+        """That of the source."""
+        self._source.add_reading(reading)
 
     def size(self, split: Split) -> int | None:
         """About how many bytes of text the split has, where that is known without reading it."""

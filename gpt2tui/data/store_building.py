@@ -1,10 +1,11 @@
 """Building a token store: the tokenizer, the tokens of both splits, the description."""
 
+import contextlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from gpt2tui.data import token_writing, tokenizers, xz
+from gpt2tui.data import shards, token_writing, tokenizers, xz
 from gpt2tui.data.corpus import Corpus, Split, TextPiece
 from gpt2tui.data.examples import ExampleCorpus, ExampleLayout, layout_notices
 from gpt2tui.data.token_writing import HashedFile, dtype_of, piece_batches, text_bytes_of, tokens_with_eot
 from gpt2tui.data.tokenizer_kinds import Tokenizer, Tokens
+from gpt2tui.errors import CheckpointError
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, DataTable
-from gpt2tui.system.files import sync_file, sync_folder
+from gpt2tui.system.files import read_json, replace_text, sync_file, sync_folder
 from gpt2tui.system.threads import in_background
+from gpt2tui.version import __version__
 
 META_FILE = "meta.json"
 BUILDING = ".building"
 MASK_SUFFIX = ".mask.bin"
 _SPLITS: tuple[Split, ...] = ("validation", "train")
+PLAN_FILE = "plan.json"
+KEPT_BYTES = 16 << 20
+"""Tokens on the disk that are worth keeping when a preparation ends before its end."""
 POLL_SECONDS = 0.1
 
 
@@ -46,34 +52,74 @@ def build_store(
     folder: Path,
     window: int,
     tokenizer: Tokenizer | None = None,
+    processes: int = 1,
 ) -> Generator[StageProgress, None, None]:
     """Builds the store of a corpus in a folder that does not exist yet; `settings` are kept in its meta.json.
 
-    Prompts and answers are laid into windows of `window` tokens. A `tokenizer` that is given is used as it is.
+    Prompts and answers are laid into windows of `window` tokens. A `tokenizer` that is given is used as it is. The
+    training text is tokenized by several `processes`, where it has several parts.
 
-    When it fails or is closed it removes what it wrote; a killed process leaves a folder whose name ends in `BUILDING`.
+    It is built in a folder whose name ends in `BUILDING`. When it fails or is closed, that is removed, unless training
+    text of KEPT_BYTES or more is finished: the next preparation of the same store then continues with it, as it does
+    after a kill.
     """
     building = folder.with_name(folder.name + BUILDING)
-    building.mkdir()
+    _begin(building)
     try:
         is_given = tokenizer is not None
-        tokenizer = tokenizer or (yield from build_tokenizer(corpus, table, vocab_size))
+        tokenizer = tokenizer or _tokenizer_in(building)
+        if tokenizer is None:
+            tokenizer = yield from build_tokenizer(corpus, table, vocab_size)
+            tokenizers.save(tokenizer, building)
         if isinstance(corpus, ExampleCorpus):
             described = yield from _write_all_examples(building, corpus, tokenizer, window)
         else:
-            described = yield from _write_text(building, corpus, table, tokenizer)
-        tokenizers.save(tokenizer, building)
+            described = yield from _write_text(building, corpus, table, tokenizer, processes)
+        if is_given:
+            tokenizers.save(tokenizer, building)
         meta = {"settings": settings, "fingerprint": corpus.fingerprint, **described}
         notices = [] if is_given else size_notices(tokenizer, table, vocab_size)
         meta["notices"] = [*corpus.reading_notices(), *meta["notices"], *notices]
         (building / META_FILE).write_text(json.dumps(meta, indent=1), encoding="utf-8")
         sync_file(building / META_FILE)
+        for path in (building / PLAN_FILE, *building.glob("train-*.json")):
+            path.unlink()
         sync_folder(building)
         building.rename(folder)
         sync_folder(folder.parent)
     finally:
         # After the rename there is nothing to remove.
-        shutil.rmtree(building, ignore_errors=True)
+        if kept_bytes(building) < KEPT_BYTES:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _begin(building: Path) -> None:
+    """Makes the folder of an unfinished store, or keeps what this version of the program has finished in it."""
+    plan = building / PLAN_FILE
+    try:
+        if read_json(plan)["version"] == __version__:
+            return
+    except (CheckpointError, KeyError):
+        pass
+    if building.is_dir() and not building.is_symlink():
+        shutil.rmtree(building)
+    else:
+        building.unlink(missing_ok=True)
+    building.mkdir()
+    replace_text(plan, json.dumps({"version": __version__}))
+
+
+def kept_bytes(building: Path) -> int:
+    """The bytes of the finished shards in the folder of an unfinished store."""
+    shards = building.glob("train-*.bin")
+    return sum(path.stat().st_size for path in shards if path.with_suffix(".json").exists())
+
+
+def _tokenizer_in(building: Path) -> Tokenizer | None:
+    try:
+        return tokenizers.load(building)
+    except CheckpointError:
+        return None
 
 
 def build_tokenizer(
@@ -103,7 +149,7 @@ def build_tokenizer(
 
 
 def _write_text(
-    building: Path, corpus: Corpus, table: DataTable, tokenizer: Tokenizer
+    building: Path, corpus: Corpus, table: DataTable, tokenizer: Tokenizer, processes: int
 ) -> Generator[StageProgress, None, dict[str, Any]]:
     """Writes the tokens of both splits, with streaming of the validation split; returns their part of meta.json."""
     splits: dict[str, dict[str, Any]] = {}
@@ -112,9 +158,53 @@ def _write_text(
     splits["validation"] = yield from _write_split(building, "validation", pieces, corpus, tokenizer)
     bits_per_byte = in_background(sample.bits_per_byte, "xz")
     if not table.streaming:
-        splits["train"] = yield from _write_split(building, "train", corpus.pieces("train"), corpus, tokenizer)
+        splits["train"] = yield from _write_training_text(building, corpus, tokenizer, processes)
     yield from _wait(bits_per_byte, "compressing the validation text for comparison")
     return {"splits": splits, "xz_bits_per_byte": bits_per_byte.result(), "notices": []}
+
+
+def _write_training_text(
+    building: Path, corpus: Corpus, tokenizer: Tokenizer, processes: int
+) -> Generator[StageProgress, None, dict[str, Any]]:
+    """Writes the shards of the training text that are not there yet; returns their description for meta.json.
+
+    A single one becomes train.bin.
+    """
+    stage, total = _stage("train"), corpus.size("train")
+    yield StageProgress(stage, 0, total)
+    parts = corpus.parts()
+    if processes > 1 and len(parts) > 1:
+        work = shards.write_in_processes(parts, building, tokenizer, processes)
+    else:
+        work = _write_parts(parts, building, tokenizer)
+    with contextlib.closing(work):
+        for done in work:
+            yield StageProgress(stage, done, None if total is None else max(total, done))
+    finished = [shard for number in range(len(parts)) for shard in shards.finished_shards(building, number)]
+    for shard in finished:
+        if shard["reading"] is not None:
+            corpus.add_reading(shard["reading"])
+    described = {
+        "tokens": sum(shard["tokens"] for shard in finished),
+        "dtype": dtype_of(tokenizer).str,
+        "text_bytes": sum(shard["text_bytes"] for shard in finished),
+        "documents": sum(shard["documents"] for shard in finished),
+    }
+    if len(finished) == 1:
+        (building / finished[0]["file"]).rename(building / "train.bin")
+        return {**described, **{name: finished[0][name] for name in ("bytes", "sha256")}}
+    kept = ("file", "tokens", "bytes", "sha256")
+    return {**described, "shards": [{name: shard[name] for name in kept} for shard in finished]}
+
+
+def _write_parts(parts: Sequence[Corpus], building: Path, tokenizer: Tokenizer) -> Generator[int, None, None]:
+    before = 0
+    for number, part in enumerate(parts):
+        done = 0
+        with contextlib.closing(shards.write_part(part, number, building, tokenizer, os.cpu_count() or 1)) as work:
+            for done in work:
+                yield before + done
+        before += done
 
 
 def _write_all_examples(

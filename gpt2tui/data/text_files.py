@@ -1,5 +1,6 @@
 """Plain text files as a corpus: one file is one document, or several that `<|endoftext|>` divides."""
 
+import copy
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gpt2tui.data import file_reading
-from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, stable_hash
+from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, in_parts, stable_hash
 from gpt2tui.data.text_cuts import CUT_LENGTH, last_cut
 from gpt2tui.data.tokenizer_kinds import EOT_TEXT
 from gpt2tui.errors import DataError
@@ -115,6 +116,25 @@ class TextFiles(Corpus):
                     # The end of the file ends its last document.
                     yield TextPiece(text, ends_document or is_last, [i + 1, 0] if is_last else [i, j + 1])
             self._markers[span.path, span.start] = markers
+
+    def parts(self) -> list[Corpus]:
+        """Whole files together."""
+        spans = self._spans["train"]
+        return [self._with_spans(spans[each.start : each.stop]) for each in in_parts([span.bytes for span in spans])]
+
+    def _with_spans(self, train: list[_Span]) -> "TextFiles":
+        part = copy.copy(self)
+        part._markers = {}
+        part.__dict__["_spans"] = {**self._spans, "train": train}
+        return part
+
+    def reading(self) -> list[tuple[str, int, int]]:
+        """The number of markers in each span."""
+        return [(str(path), start, count) for (path, start), count in self._markers.items()]
+
+    def add_reading(self, reading: list[tuple[str, int, int]]) -> None:
+        """Takes over the number of markers."""
+        self._markers |= {(Path(path), start): count for path, start, count in reading}
 
     def _spans_of(self, split: Split) -> list[_Span]:
         return self._test if split == "test" else self._spans[split]

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from gpt2tui.data import hub, tokenizer_files, tokenizers, xz
@@ -31,20 +30,24 @@ from gpt2tui.data.corpora import MixedCorpus, hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
 from gpt2tui.data.examples import Mask
+from gpt2tui.data.joined_tokens import TokenSequence, joined
 from gpt2tui.data.store_building import (
     BUILDING,
+    KEPT_BYTES,
     MASK_SUFFIX,
     META_FILE,
     POLL_SECONDS,
     StageProgress,
     build_store,
     build_tokenizer,
+    kept_bytes,
     size_notices,
     tokenize,
 )
 from gpt2tui.data.tokenized_corpus import TokenizedCorpus, mixed
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
+from gpt2tui.preset import source as sources
 from gpt2tui.preset.mix import whole_weights
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, EXAMPLE_COLUMNS, DataTable, Preset
 from gpt2tui.preset.starting_weights import local_folder
@@ -56,6 +59,8 @@ FORMAT_VERSION = 1
 VERIFIED_BYTES = 64 << 20
 """Files up to this size are compared with their SHA-256 at each opening, larger ones only with their size."""
 DOWNLOAD_POLL_SECONDS = 0.5
+KEPT_SECONDS = 7 * 24 * 3600
+"""How long what is finished of a store stays before another preparation removes it."""
 _OF_THE_TEXT = ("bpe", "char")
 """The tokenizers that are made from the training text."""
 XZ_AFTER_TRAINING = "xz_after_training_bits_per_byte"
@@ -64,23 +69,24 @@ __all__ = ["StageProgress", "TokenizedCorpus", "find_prepared", "prepare", "toke
 
 
 def prepare(
-    preset: Preset, cache: Path, tokenizer: Tokenizer | None = None
+    preset: Preset, cache: Path, tokenizer: Tokenizer | None = None, processes: int = 1
 ) -> Generator[StageProgress, None, TokenizedCorpus]:
     """Opens the store of a preset's corpus, building it if it does not exist; yields progress, returns the corpus.
 
-    With `tokenizer`, that of the weights to start from, and not the one that the preset names.
+    With `tokenizer`, that of the weights to start from, and not the one that the preset names. Several `processes` are
+    started anew, so that a script which asks for them must be importable (`if __name__ == "__main__":`).
 
     Raises DataError for a corpus that cannot be read or is shorter than one window, PresetError for a
-    vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed, no
-    unfinished store is left.
+    vocabulary too small for the tokenizer, ResourceError when the disk is full. When it fails or is closed, what is
+    finished of a large store is kept, and the next preparation continues with it (`build_store`).
     """
     if preset.data.mix:
-        return (yield from _prepare_mix(preset, cache, tokenizer))
-    return (yield from _prepare_source(preset, cache, tokenizer))
+        return (yield from _prepare_mix(preset, cache, tokenizer, processes))
+    return (yield from _prepare_source(preset, cache, tokenizer, processes))
 
 
 def _prepare_mix(
-    preset: Preset, cache: Path, tokenizer: Tokenizer | None
+    preset: Preset, cache: Path, tokenizer: Tokenizer | None, processes: int
 ) -> Generator[StageProgress, None, TokenizedCorpus]:
     """Prepares each source of a mix with the same tokenizer."""
     notices: list[str] = []
@@ -89,7 +95,7 @@ def _prepare_mix(
         notices = size_notices(tokenizer, preset.data, preset.model.vocab_size)
     parts = []
     for source in preset.data.sources:
-        parts.append((yield from _prepare_source(preset.of_source(source), cache, tokenizer)))
+        parts.append((yield from _prepare_source(preset.of_source(source), cache, tokenizer, processes)))
     return _mixed(preset, parts, notices)
 
 
@@ -131,7 +137,7 @@ def _folder_of_tokenizer(preset: Preset, mix: MixedCorpus, cache: Path) -> Path:
 
 
 def _prepare_source(
-    preset: Preset, cache: Path, tokenizer: Tokenizer | None
+    preset: Preset, cache: Path, tokenizer: Tokenizer | None, processes: int
 ) -> Generator[StageProgress, None, TokenizedCorpus]:
     """Opens or builds the store of a preset with one source."""
     table = preset.data
@@ -155,7 +161,7 @@ def _prepare_source(
             if opened is None:
                 _remove_leftovers(stores, folder)
                 window, vocab_size = preset.training.sequence_length, preset.model.vocab_size
-                yield from build_store(corpus, table, vocab_size, settings, folder, window, tokenizer)
+                yield from build_store(corpus, table, vocab_size, settings, folder, window, tokenizer, processes)
                 opened = _open_store(folder, corpus, table)
             if opened is not None:
                 opened = yield from _with_xz_after_training(opened, folder)
@@ -243,7 +249,7 @@ def _settings(table: DataTable, vocab_size: int | None, given: Tokenizer | None 
         return {**_settings(table, None), "tokenizer": tokenizer_files.digest(given), "vocab_size": None}
     return {
         "format": FORMAT_VERSION,
-        "source": table.source,
+        "source": sources.placed(table.source),
         "tokenizer": table.tokenizer,
         "vocab_size": (vocab_size or DEFAULT_BPE_VOCAB_SIZE) if table.tokenizer == "bpe" else None,
         "validation_fraction": table.validation_fraction,
@@ -291,11 +297,16 @@ def _remove(path: Path) -> None:
 
 
 def _remove_leftovers(stores: Path, folder: Path) -> None:
-    """Removes what killed preparations left. A store that is being built is locked by its process."""
+    """Removes what preparations that ended too early left of other stores; what is worth keeping after KEPT_SECONDS.
+
+    A store that is being built is locked by its process.
+    """
     for leftover in stores.glob(f"*{BUILDING}"):
         name = leftover.name.removesuffix(BUILDING)
         if name == folder.name:
-            _remove(leftover)
+            continue
+        is_old = time.time() - leftover.stat().st_mtime > KEPT_SECONDS
+        if kept_bytes(leftover) >= KEPT_BYTES and not is_old:
             continue
         try:
             with FileLock(stores / f"{name}.lock", timeout=0):
@@ -311,7 +322,11 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
         return None
     try:
         splits = meta["splits"]
-        files = {f"{split}.bin": description for split, description in splits.items()}
+        files = {
+            each.get("file", f"{split}.bin"): each
+            for split, description in splits.items()
+            for each in description.get("shards", [description])
+        }
         files |= {f"{split}{MASK_SUFFIX}": each["mask"] for split, each in splits.items() if table.has_examples}
         if not all(_is_intact(folder / name, description) for name, description in files.items()):
             return None
@@ -320,8 +335,8 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
             source=table.source,
             fingerprint=meta["fingerprint"],
             tokenizer=tokenizers.load(folder),
-            train=_memory_mapped(folder / "train.bin", train),
-            validation=_memory_mapped(folder / "validation.bin", validation),
+            train=_memory_mapped(folder, "train", train),
+            validation=_memory_mapped(folder, "validation", validation),
             train_bytes=train["text_bytes"] if train else 0,
             validation_bytes=validation["text_bytes"],
             train_documents=train["documents"] if train else 0,
@@ -409,10 +424,12 @@ def _xz_after_training(opened: TokenizedCorpus) -> Generator[StageProgress, None
         give_back_freed_memory()  # compressing takes eleven times the text, which training would not use
 
 
-def _memory_mapped(path: Path, description: dict[str, Any] | None) -> npt.NDArray[np.unsignedinteger]:
+def _memory_mapped(folder: Path, split: str, description: dict[str, Any] | None) -> TokenSequence:
+    """The tokens of a split, in one file or in shards."""
     if description is None or not description["tokens"]:
         return np.empty(0, dtype=np.uint16)
-    return np.memmap(path, dtype=description["dtype"], mode="r")
+    files = [each["file"] for each in description.get("shards", ()) if each["tokens"]] or [f"{split}.bin"]
+    return joined([np.memmap(folder / name, dtype=description["dtype"], mode="r") for name in files])
 
 
 def _memory_mapped_mask(folder: Path, split: str, description: dict[str, Any] | None) -> Mask | None:

@@ -103,7 +103,7 @@ class DataTable(Table):
     """Whether <|endoftext|> alone on a line or between documents divides a text file into documents; within a sentence
     or quotes it is text."""
 
-    mix: list[MixedSource] = Field(default=[], max_length=64)
+    mix: tuple[MixedSource, ...] = Field(default=(), max_length=64, strict=False)
     """Several sources instead of one, each with its weight: the share of its sequences in the training."""
 
     @model_validator(mode="before")
@@ -127,7 +127,7 @@ class DataTable(Table):
 
     def of_source(self, source: str) -> "DataTable":
         """The same table for one source alone."""
-        return self.model_copy(update={"source": source, "mix": []})
+        return self.model_copy(update={"source": source, "mix": ()})
 
     @property
     def has_examples(self) -> bool:
@@ -504,7 +504,7 @@ class Preset(Table):
         """The preset with another place of its corpus: what `place` returns for the source, or each one of a mix."""
         data = self.data
         if data.mix:
-            mix = [each.model_copy(update={"source": place(each.source)}) for each in data.mix]
+            mix = tuple(each.model_copy(update={"source": place(each.source)}) for each in data.mix)
             return self.model_copy(update={"data": data.model_copy(update={"mix": mix})})
         return self.of_source(place(data.source))
 

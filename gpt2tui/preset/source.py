@@ -40,6 +40,12 @@ def portable(source: str) -> str:
     return f"~/{below.relative_to(home).as_posix()}"
 
 
+def placed(source: str) -> str:
+    """The source as a run keeps it: it depends on no working folder any more, nor names the home folder."""
+    found = absolute(source, Path.cwd())
+    return portable(found) if exists(found) else source
+
+
 def exists(source: str) -> bool:
     """Whether a path is there, or a glob matches something."""
     try:

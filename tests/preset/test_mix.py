@@ -36,7 +36,7 @@ def test_a_mix_takes_the_place_of_an_inherited_source_and_its_prompt(file):
 
 def test_a_source_takes_the_place_of_an_inherited_mix(file):
     preset = preset_files.load([file], ["data.source=wikitext-103"]).preset
-    assert (preset.data.source, preset.data.mix) == ("wikitext-103", [])
+    assert (preset.data.source, preset.data.mix) == ("wikitext-103", ())
 
 
 def test_a_mix_survives_being_written_and_read(file, tmp_path):
