@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator, Sequence
 
-from gpt2tui.data import docstrings, hub, local_files, python_stdlib
+from gpt2tui.data import docstrings, hub, local_files, python_stdlib, token_files
 from gpt2tui.data.corpus import Corpus, Position, Split, TextPiece, digest
 from gpt2tui.data.examples import ExampleCorpus
 from gpt2tui.data.local_files import ROWS
@@ -78,7 +78,9 @@ def hash_content(table: DataTable) -> Iterator[tuple[int, int]]:
 
     Raises DataError when a file cannot be read.
     """
-    return iter(()) if _is_named(table.source) else local_files.hash_content(table)
+    if _is_named(table.source) or token_files.find(table.source):
+        return iter(())
+    return local_files.hash_content(table)
 
 
 def _is_named(source: str) -> bool:
@@ -90,4 +92,6 @@ def _open(table: DataTable) -> Corpus:
         return python_stdlib.open_stdlib(table)
     if table.source == docstrings.NAME:
         return docstrings.open_docstrings(table)
+    if files := token_files.find(table.source):
+        return token_files.TokenFiles(table, files)
     return hub.open_hub(table) if _is_named(table.source) else local_files.open_local(table)

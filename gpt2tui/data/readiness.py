@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from gpt2tui.data import hub
+from gpt2tui.data import hub, token_files
 from gpt2tui.data.corpora import open_corpus
 from gpt2tui.data.corpus_check import check_beginning, check_tokens
 from gpt2tui.data.token_store import find_prepared
@@ -67,6 +67,8 @@ def _check_source(loaded: LoadedPreset, window: int) -> DataState:
     if source in hub.WIKITEXTS or source.startswith(hub.PREFIX):
         return DataState(source, "read from the Hugging Face Hub, or its local cache, when training begins")
     try:
+        if token_files.find(source):
+            token_files.refuse_other_settings(preset.data, None)
         corpus = open_corpus(preset.data)
     except DataError as error:
         shipped = [path for path in loaded.layers if path.parent == shipped_folder()]

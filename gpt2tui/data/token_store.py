@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gpt2tui.data import hub, tokenizer_files, tokenizers, xz
+from gpt2tui.data import hub, token_files, tokenizer_files, tokenizers, xz
 from gpt2tui.data.corpora import MixedCorpus, hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
@@ -44,6 +44,7 @@ from gpt2tui.data.store_building import (
     size_notices,
     tokenize,
 )
+from gpt2tui.data.token_files import TokenFiles
 from gpt2tui.data.tokenized_corpus import TokenizedCorpus, mixed
 from gpt2tui.data.tokenizer_kinds import Tokenizer
 from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
@@ -139,9 +140,17 @@ def _folder_of_tokenizer(preset: Preset, mix: MixedCorpus, cache: Path) -> Path:
 def _prepare_source(
     preset: Preset, cache: Path, tokenizer: Tokenizer | None, processes: int
 ) -> Generator[StageProgress, None, TokenizedCorpus]:
-    """Opens or builds the store of a preset with one source."""
+    """Opens or builds the store of a preset with one source; token files need none."""
     table = preset.data
+    if token_files.find(table.source):
+        token_files.refuse_other_settings(table, tokenizer)
     corpus = yield from _open_corpus(table)
+    if isinstance(corpus, TokenFiles):
+        measuring = corpus.measure()
+        with contextlib.closing(measuring):
+            for done, total in measuring:
+                yield StageProgress(f"checking {table.source}", done, total)
+        return _checked(preset, _of_token_files(corpus))
     for notice in corpus.notices:  # before the preparation, which may take long
         yield StageProgress(notice)
     stores = cache / "tokens"
@@ -173,10 +182,35 @@ def _prepare_source(
         if opened is None:
             raise _resource_error(error, stores) from error
     assert opened is not None
+    return _checked(preset, opened)
+
+
+def _checked(preset: Preset, opened: TokenizedCorpus) -> TokenizedCorpus:
+    """The same corpus. Raises DataError when it is too short, and PresetError when the vocabulary is too small."""
     window = preset.training.sequence_length + 1
     check_tokens(opened.source, len(opened.train), len(opened.validation), window, opened.streaming)
     check_vocabulary(preset, opened.tokenizer.vocab_size)
     return opened
+
+
+def _of_token_files(corpus: TokenFiles) -> TokenizedCorpus:
+    facts = corpus.facts
+    return TokenizedCorpus(
+        source=corpus.name,
+        fingerprint=corpus.fingerprint,
+        tokenizer=tokenizers.gpt2(),
+        train=corpus.tokens["train"],
+        validation=corpus.tokens["validation"],
+        train_bytes=facts.train_bytes if facts else 0,
+        validation_bytes=facts.validation_bytes if facts else 0,
+        train_documents=facts.train_documents if facts else 0,
+        validation_documents=facts.validation_documents if facts else 0,
+        xz_bits_per_byte=None,
+        xz_after_training_bits_per_byte=None,
+        notices=(),
+        streaming=False,
+        corpus=corpus,
+    )
 
 
 def _open_corpus(table: DataTable) -> Generator[StageProgress, None, Corpus]:
@@ -228,9 +262,13 @@ def _find_source(preset: Preset, cache: Path, tokenizer: Tokenizer | None) -> To
         folders = [cache / "tokens" / _key(fingerprint, settings) for fingerprint in fingerprints]
         return next(filter(None, (_open_store(folder, None, table) for folder in folders)), None)
     try:
+        if token_files.find(table.source):
+            token_files.refuse_other_settings(table, tokenizer)
         corpus = open_corpus(table)
     except DataError:
         return None
+    if isinstance(corpus, TokenFiles):
+        return _of_token_files(corpus)
     return _open_store(cache / "tokens" / _key(corpus.fingerprint, settings), corpus, table)
 
 

@@ -64,8 +64,8 @@ class DataTable(Table):
 
     source: str = Field(default="python-stdlib", min_length=1, max_length=4096)
     """The corpus: python-stdlib, python-docstrings (prompts and answers), wikitext-103, wikitext-2,
-    hf:<id>[:<config>], or a file, folder or glob of text or rows. A relative path is relative to the preset's file.
-    data.mix stands for the sources of [[data.mix]]."""
+    hf:<id>[:<config>], or a file, folder or glob of text, rows, or tokens (.bin of llm.c). A relative path is relative
+    to the preset's file. data.mix stands for the sources of [[data.mix]]."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
     """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in
@@ -179,6 +179,9 @@ class DataTable(Table):
 
     def _mix_inconsistencies(self) -> list[Inconsistency]:
         found = []
+        if self.tokenizer != "gpt2" and any(source.endswith(".bin") for source in self.sources):
+            message = f"{self.tokenizer} is not gpt2, whose tokens are in files that end in .bin"
+            found.append(Inconsistency("tokenizer", message, ("mix" if self.mix else "source",)))
         if self.source == MIX and not self.mix:
             found.append(Inconsistency("source", "it stands for the sources of [[data.mix]], and there are none", ()))
         if not self.mix:
