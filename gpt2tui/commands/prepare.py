@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import os
 import signal
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -17,7 +16,6 @@ from gpt2tui.launch import with_absolute_source
 from gpt2tui.system.files import cache_folder
 from gpt2tui.system.terminal_text import report_on_stderr, sanitize
 from gpt2tui.tracking.console import show_preparation
-from gpt2tui.training.starting import resolve
 
 
 class _Terminated(BaseException):
@@ -28,13 +26,17 @@ def prepare_tokens(options: argparse.Namespace) -> int:
     """Prepares the tokens of a preset's corpus and prints how many they are. Returns the exit code."""
     if options.processes is not None and options.processes < 1:
         raise UsageError(f"--processes {options.processes}: at least 1 is needed")
-    loaded, start_from = resolve(load_preset(options))
-    loaded = replace(loaded, preset=with_absolute_source(loaded.preset))
-    tokenizer = None if start_from is None else of_model(start_from.description)
+    loaded, tokenizer = load_preset(options), None
+    if loaded.preset.model.init_from is not None:
+        from gpt2tui.training.starting import resolve  # imports torch
+
+        loaded, start_from = resolve(loaded)
+        tokenizer = None if start_from is None else of_model(start_from.description)
+    preset = with_absolute_source(loaded.preset)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         processes = options.processes or os.cpu_count() or 1
-        with contextlib.closing(prepare(loaded.preset, cache_folder(), tokenizer, processes)) as preparation:
+        with contextlib.closing(prepare(preset, cache_folder(), tokenizer, processes)) as preparation:
             corpus = show_preparation(preparation)
     except _Terminated:
         report_on_stderr("stopped; the next gpt2tui prepare continues with what is finished")

@@ -55,6 +55,9 @@ def open_hub(table: DataTable) -> Corpus:
     source: RowSource = HubRows(table.source, splits, row_content(table), fingerprint)
     if dataset == WIKITEXT:
         source = WikiTextArticles(source)
+    elif config in [f"{name}-raw-v1" for name in WIKITEXTS]:  # a copy of it, whose rows are lines too
+        source = WikiTextArticles(source)
+        source.fingerprint = digest(fingerprint, "articles")
     corpus = RowCorpus(source, table.validation_fraction, table.streaming)
     if offline:
         corpus.notices = (f"the Hugging Face Hub cannot be reached: using the cached copy of {table.source}",)
@@ -139,12 +142,27 @@ class HubRows(RowSource):
         after = 0
         for row in data:
             after += 1
+            if after == 1:
+                self._refuse_without_position(data)
             is_new = after > skipped
             if after == _ROWS_AT_ONCE:
                 # Taking the state is slow, so it is taken now and then, and rows after it are counted.
                 state, after, skipped = data.state_dict(), 0, 0
             if is_new:
                 yield self.content.encode([row[column] for column in self.content.columns]) or "", [state, after]
+
+    def _refuse_without_position(self, data: Any) -> None:
+        """Raises DataError for a stream whose position cannot be saved, from which a run could not be resumed."""
+        try:
+            if data.state_dict() is not None:
+                return
+            reason = "it has none"
+        except NotImplementedError as error:
+            reason = str(error)
+        raise DataError(
+            f"{self.name} cannot be streamed: its position cannot be saved ({reason}), so that a run could not be "
+            "resumed; leave out data.streaming"
+        )
 
     def _check_columns(self) -> None:
         train = self._splits["train"]

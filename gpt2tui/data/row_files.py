@@ -5,7 +5,6 @@ like "2020-01-01T00:00:00" into a date and "007" into a number.
 """
 
 import contextlib
-import copy
 import csv
 import itertools
 import json
@@ -65,13 +64,16 @@ class RowFiles(RowSource):
     def parts(self) -> "list[RowSource]":
         """Whole files together."""
         files = self._files["train"]
-        parts: list[RowSource] = []
-        for each in in_parts([path.stat().st_size for path in files]):
-            part = copy.copy(self)
-            part._files = {**self._files, "train": files[each.start : each.stop]}
-            part._counts, part._markers = {}, {}
-            parts.append(part)
-        return parts
+        return [
+            RowFiles(
+                self.name,
+                {**self._files, "train": files[each.start : each.stop]},
+                self.content,
+                self.fingerprint,
+                self._split_on_end_of_text,
+            )
+            for each in in_parts([path.stat().st_size for path in files])
+        ]
 
     def reading(self) -> dict[str, Any]:
         """The counts of each file."""

@@ -1,6 +1,5 @@
 """A table as a corpus: one row is one document."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -79,12 +78,15 @@ class RowCorpus(Corpus):
         tables = self._source.parts()
         if len(tables) == 1:
             return [self]
-        if not self._source.has_validation and not self._is_single_text:
-            _ = self._hash_limit  # known to the copies
+        known: dict[str, Any] = {}
+        if not self._source.has_validation:
+            known["_is_single_text"] = self._is_single_text
+            if not self._is_single_text:
+                known["_hash_limit"] = self._hash_limit
         parts: list[Corpus] = []
         for table in tables:
-            part = copy.copy(self)
-            part._source = table
+            part = RowCorpus(table, self._fraction, self._streaming)
+            vars(part).update(known)
             parts.append(part)
         return parts
 

@@ -124,8 +124,7 @@ class TextFiles(Corpus):
 
     def _with_spans(self, train: list[_Span]) -> "TextFiles":
         part = copy.copy(self)
-        part._markers = {}
-        part.__dict__["_spans"] = {**self._spans, "train": train}
+        vars(part).update(_markers={}, _spans={**self._spans, "train": train})
         return part
 
     def reading(self) -> list[tuple[str, int, int]]:

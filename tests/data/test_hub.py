@@ -6,6 +6,7 @@ import pytest
 
 from gpt2tui.data import hub, token_store
 from gpt2tui.data.hub import is_article_title
+from gpt2tui.data.row_content import TextColumn
 from gpt2tui.errors import DataError
 from gpt2tui.preset import files as preset_files
 from tests.data.corpus_files import both, opened, write_hub_folder, write_rows
@@ -123,6 +124,36 @@ def test_wikitext_lines_become_articles(streaming, tmp_path, monkeypatch):
     corpus = opened("wikitext-2", streaming=streaming)
     assert corpus.has_test
     assert "".join(corpus.documents("test")) == "".join(line or " \n" for line in WIKITEXT_LINES[:8])
+
+
+class Unseekable:
+    """A stream as `datasets` has them for what cannot continue from a position."""
+
+    def __init__(self):
+        self.features = {"text": type("Text", (), {"dtype": "string"})}
+
+    def select_columns(self, columns):
+        return self
+
+    def __iter__(self):
+        return iter([{"text": "a row"}])
+
+    def state_dict(self):
+        raise NotImplementedError("this stream doesn't implement state_dict yet")
+
+
+def test_a_stream_that_cannot_continue_from_a_position_is_refused_with_the_reason():
+    rows = hub.HubRows("hf:some/stream", {"train": Unseekable()}, TextColumn("text"), "")
+    with pytest.raises(DataError, match=r"cannot be streamed: its position cannot be saved \(this stream doesn't"):
+        list(rows.rows("train"))
+
+
+def test_a_local_copy_of_wikitext_is_articles_too(tmp_path):
+    configurations = {"wikitext-103-raw-v1": {"train": WIKITEXT_LINES * 3, "validation": WIKITEXT_LINES}}
+    folder = write_hub_folder(tmp_path / "copy", configurations)
+    train, validation = both(f"hf:{folder}:wikitext-103-raw-v1")
+    assert (len(train), len(validation)) == (6, 2)
+    assert train[0].startswith(" \n = First title = \n")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
