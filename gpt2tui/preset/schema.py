@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from gpt2tui.model.config import LONGEST_CONTEXT, GPT2Config, Inconsistency
 from gpt2tui.preset.mix import LONGEST_PERIOD, whole_weights
@@ -105,6 +105,11 @@ class DataTable(Table):
 
     mix: tuple[MixedSource, ...] = Field(default=(), max_length=64, strict=False)
     """Several sources instead of one, each with its weight: the share of its sequences in the training."""
+
+    @field_serializer("mix")
+    def _mix_as_list(self, mix: tuple[MixedSource, ...]) -> list[dict[str, Any]]:
+        """As TOML and JSON give it back; a tuple only makes the table hashable."""
+        return [each.model_dump() for each in mix]
 
     @model_validator(mode="before")
     @classmethod

@@ -3,10 +3,10 @@
     python tests/benchmarks/wikitext.py [--megabytes 540] [--folder DIR] [--tokenizer gpt2] [--steps 20]
 
 The text is generated, of about the published size, line lengths and articles, in the layout of Salesforce/wikitext on
-the Hub: wikitext-103-raw-v1/train-00000-of-00002.parquet and so on, one row a line. `peak` is the largest resident size of
-the process and those that it starts, `disk` what the stage leaves below the cache folders. The corpus is read twice: as
-the Hub's layout, and as .jsonl files of articles, which several processes share. Times are worth something on a machine
-that does nothing else.
+the Hub: wikitext-103-raw-v1/train-00000-of-00002.parquet and so on, one row a line. `peak` is the largest resident size
+of the process and those that it starts, `disk` what the stage leaves below the cache folders. The corpus is read twice:
+as the Hub's layout, and as .jsonl files of articles, which several processes share. Times are worth something on a
+machine that does nothing else.
 """
 
 import argparse

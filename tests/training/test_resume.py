@@ -62,6 +62,17 @@ def test_resumed_run_is_bit_identical_to_uninterrupted_run(tmp_path, optimizer, 
         assert torch.equal(resumed[name], tensor), name
 
 
+def test_a_resumed_stream_is_bit_identical_to_the_uninterrupted_one(tmp_path):
+    settings = (*HARD, "data.streaming=true")
+    whole = tiny_runs.trainer(tmp_path, *settings)
+    uninterrupted = list(whole.train())
+    expected = final_tensors(whole)
+    trainer, events = resume(tmp_path, whole, 8, *settings)
+    assert facts(events) == [fact for fact in facts(uninterrupted) if fact[1] > 8]
+    for name, tensor in final_tensors(trainer).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
 def test_with_dropout_that_is_not_seeded_the_resumed_run_differs(tmp_path, monkeypatch):
     monkeypatch.setattr(update, "seed_generator", lambda device, seed: None)
     whole = tiny_runs.trainer(tmp_path, *HARD)
