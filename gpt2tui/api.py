@@ -332,6 +332,9 @@ class LanguageModel:
     def __init__(self, loaded: "TextModel") -> None:
         self._loaded = loaded
 
+    def __repr__(self) -> str:
+        return f"<LanguageModel of {self.network.num_parameters:,} parameters from {str(self.folder)!r}>"
+
     @property
     def network(self) -> "GPT2":
         """The torch module: `network(ids)` of shape (B, T) gives logits (B, T, V)."""

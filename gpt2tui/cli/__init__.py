@@ -68,12 +68,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arranged(parser, words))
     if "words" in options:
         presets, overrides = presets_and_overrides(options.words)
-        options.preset = [*getattr(options, "preset", []), *presets]
+        options.preset = _as_typed([*getattr(options, "preset", []), *presets], words)
         options.overrides = [*options.overrides, *overrides]
     if options.command in (START, TUNE):
         name = "tune" if options.command is TUNE else "train"
         check_training(parser.commands[name] if "words" in options else parser, options)
     return options
+
+
+def _as_typed(presets: list[str], words: list[str]) -> list[str]:
+    """Presets in the order of the command line, whether named by --preset or alone."""
+    typed = [word.removeprefix("--preset=") for word in words]
+    return sorted(presets, key=lambda preset: typed.index(preset) if preset in typed else len(typed))
 
 
 COMMANDS: tuple[Callable[[Parser], None], ...] = (

@@ -118,7 +118,7 @@ def _costs(
     data = check_data(loaded, window=preset.training.sequence_length + 1)
     if data.vocab_size is not None:
         check_vocabulary(preset, data.vocab_size)
-    known = data.vocab_size or preset.known_vocab_size
+    known = preset.model.vocab_size or data.vocab_size or preset.known_vocab_size  # as the training has it
     precision = choose_precision(preset, device)
     if (device, precision) not in speeds:
         speeds[device, precision] = measure(device, precision)

@@ -129,6 +129,16 @@ def is_own_page(host: str | None, origin: str | None, public_url: str) -> bool:
     )
 
 
+def is_other_name_of_this_machine(host: str | None, public_url: str) -> bool:
+    """Whether a host is a loopback address (127.0.0.1:8000) where our page is at localhost, or the other way around."""
+    here, ours = urlsplit(f"//{host}"), urlsplit(public_url)
+    try:
+        same_port = (here.port or 80) == (ours.port or 80)
+    except ValueError:
+        return False
+    return same_port and _only_this_machine(here.hostname or "") and _only_this_machine(ours.hostname or "")
+
+
 def _own_pages_only(public_url: str) -> Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]:
     """Refuses requests of other sites, and forbids our page to load anything from them or to be shown in theirs.
 
@@ -143,8 +153,11 @@ def _own_pages_only(public_url: str) -> Callable[[Any, Callable[[Any], Awaitable
     )
 
     async def check(request: web.Request, handler: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
-        if not is_own_page(request.headers.get("Host"), request.headers.get("Origin"), public_url):
-            raise web.HTTPForbidden(text=f"this workbench is at {public_url}")
+        host, origin = request.headers.get("Host"), request.headers.get("Origin")
+        if not is_own_page(host, origin, public_url):
+            if origin is None and request.path == "/" and is_other_name_of_this_machine(host, public_url):
+                raise web.HTTPFound(public_url)
+            raise web.HTTPForbidden(text=f"this workbench is at {public_url}\n")
         response: web.StreamResponse = await handler(request)
         if not response.prepared:
             response.headers["Content-Security-Policy"] = policy

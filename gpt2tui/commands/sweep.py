@@ -14,7 +14,14 @@ from typing import Protocol
 
 from gpt2tui import sweep as plans
 from gpt2tui.commands.signals import Interrupted, StopSignals
-from gpt2tui.commands.sweep_report import Result, print_document, print_progress, print_report, read_result
+from gpt2tui.commands.sweep_report import (
+    STOPPED_BY_SIGNAL,
+    Result,
+    print_document,
+    print_progress,
+    print_report,
+    read_result,
+)
 from gpt2tui.commands.train import refuse_without_preset
 from gpt2tui.errors import Mistake, PresetError, UsageError
 from gpt2tui.launch import refuse_several_processes, with_absolute_source
@@ -219,6 +226,10 @@ def _ended(sweep: Sweep, run: SweptRun, code: int) -> Result:
     result = read_result(sweep, run, exit_code)
     if exit_code == 0:
         print_on_stderr(f"{run.name} {result.state}")
+        return result
+    if exit_code in STOPPED_BY_SIGNAL:
+        how = "before its first step" if result.summary is None else "after saving a checkpoint"
+        print_on_stderr(f"{run.name} was stopped {how}")
         return result
     print_on_stderr(f"{run.name} ended with exit code {exit_code}: {_reason(sweep.log(run))}")
     return result

@@ -33,11 +33,15 @@ class Result:
         return None if self.summary is None else getattr(self.summary, measure)
 
 
+STOPPED_BY_SIGNAL = (129, 130, 143)  # exit codes of a run that was asked to end, which is no failure
+
+
 def read_result(sweep: Sweep, swept: SweptRun, exit_code: int | None = None) -> Result:
     """The result of a run as its folder is now."""
     run = sweep.run(swept)
     if not run.info_file.exists():
-        return Result(swept, "failed" if exit_code else "waiting", None, exit_code)
+        is_stopped = exit_code in STOPPED_BY_SIGNAL
+        return Result(swept, "failed" if exit_code and not is_stopped else "waiting", None, exit_code)
     summary = summarize(run)
     return Result(swept, summary.state, summary, exit_code)
 
@@ -86,7 +90,7 @@ def print_report(sweep: Sweep, results: Sequence[Result]) -> None:
     print()
     columns = [Column("configuration"), *(Column(h, right=True) for h in ("seeds", "mean", "standard deviation"))]
     print_table(columns, [_configuration_row(one) for one in found])
-    if len(found) > 1:
+    if sum(one.mean is not None for one in found) > 1:
         print("\n" + comparison_text(best_two(found), measure))
 
 

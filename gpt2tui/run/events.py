@@ -171,11 +171,15 @@ class SettingsChanged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class NumIterationsChanged(Event):
-    """The run's last step has changed to fit the time budget."""
+    """The run's last step has changed to fit the time budget.
+
+    `fewest`: fewer steps would fit, but the schedule of the learning rate needs these.
+    """
 
     name: ClassVar[str] = "num_iterations_changed"
     step: int
     num_iterations: int
+    fewest: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

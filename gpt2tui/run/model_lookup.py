@@ -55,7 +55,8 @@ def find_here(reference: str, *, verified: bool = True) -> ModelFolder | None:
 
 def check_reference(reference: str) -> None:
     """Raises CheckpointError when a word means no model, without a look at weights; says nothing of files and ids."""
-    if not Path(os.path.expanduser(reference)).exists():  # noqa: PTH111
+    path = Path(os.path.expanduser(reference))  # noqa: PTH111
+    if path.suffix != ".onnx" and not path.exists():
         find_here(reference, verified=False)
 
 

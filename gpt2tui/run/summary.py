@@ -107,7 +107,7 @@ def _read(run: Run) -> RunSummary:
     message = ending.message if isinstance(ending, events.RunFailed) else None
     reason = None
     if isinstance(ending, events.RunFinished):
-        reason, message = ending.reason, ending.rule or None
+        reason, message, seconds = ending.reason, ending.rule or None, ending.seconds
     state: RunState
     if is_locked(run):
         # After an end, or before the first start, its process prepares to train it.

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gpt2tui.errors import CheckpointError, ResourceError, RunLockedError, UsageError
+from gpt2tui.errors import CheckpointError, Gpt2TuiError, ResourceError, RunLockedError, UsageError
 from gpt2tui.run.folder import SWEEP_FILE, TIMESTAMP, Run, all_runs, new_folder
 from gpt2tui.system.files import read_json, replace_text, runs_folder
 from gpt2tui.system.numbers import as_json
@@ -96,6 +96,14 @@ def read(folder: Path) -> Sweep:
         return Sweep(folder, runs, max(1, int(described["jobs"])), described["force"] is True)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); its runs can be resumed one by one") from error
+
+
+def planned_runs(folder: Path) -> int:
+    """How many runs the sweep in a folder is of; 0 where it cannot be read."""
+    try:
+        return len(read(folder).runs)
+    except (Gpt2TuiError, OSError, ValueError):
+        return 0
 
 
 def _read_run(described: dict[str, Any]) -> SweptRun:

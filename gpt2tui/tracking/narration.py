@@ -152,7 +152,14 @@ def learning_rate_changed(event: LearningRateChanged) -> Text:
 
 def num_iterations_changed(event: NumIterationsChanged) -> Text:
     """The time budget has changed the number of steps."""
-    return Text(f"{_label(event.step)}  {counted(event.num_iterations, 'step')} in all fit the time budget")
+    steps = counted(event.num_iterations, "step")
+    if event.fewest:
+        return Text(
+            f"{_label(event.step)}  {steps} in all take longer than the time budget; the learning rate's schedule "
+            "allows no fewer",
+            style="yellow",
+        )
+    return Text(f"{_label(event.step)}  {steps} in all fit the time budget")
 
 
 def run_finished(event: RunFinished, progress: RunProgress, run_folder: Path | None = None) -> list[Text]:

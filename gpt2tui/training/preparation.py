@@ -38,6 +38,7 @@ from gpt2tui.training.distributed import Ranks
 from gpt2tui.training.memory_check import WORTH_A_TRIAL, memory_need
 from gpt2tui.training.parallel import spread
 from gpt2tui.training.preflight import try_shapes
+from gpt2tui.training.schedules import fewest_iterations
 from gpt2tui.training.starting import StartingWeights
 from gpt2tui.training.state import TrainingState, read_trainer_json, restore_training_state, validation_sample
 from gpt2tui.training.time_budget import TimeBudget
@@ -304,8 +305,9 @@ def write_resumed_run(run: runs.Run, state: TrainingState, command: Sequence[str
 
 def change_num_iterations(run: runs.Run, state: TrainingState, num_iterations: int) -> list[Event]:
     """Changes the end of a run, in its preset file too; returns the event, and a warning where that fails."""
+    fewest = num_iterations == fewest_iterations(state.preset, state.step)
     state.preset = state.preset.with_training(num_iterations=num_iterations)
-    events: list[Event] = [NumIterationsChanged(step=state.step, num_iterations=num_iterations)]
+    events: list[Event] = [NumIterationsChanged(step=state.step, num_iterations=num_iterations, fewest=fewest)]
     try:
         replace_text(run.preset_file, dumps(state.preset))
     except OSError as error:

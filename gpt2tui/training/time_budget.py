@@ -70,7 +70,8 @@ class TimeBudget:
         ending = min(self.ending_seconds, MOST_ENDING * self.seconds)
         per_step = self.step_seconds + self.other_seconds / step
         fitting = step + int((self.seconds - self.spent - ending) / per_step)
-        fitting = min(max(fitting, fewest_iterations(preset, step)), self.most_iterations)
+        # As it is now the schedule allows the present number: where fewer fit, the run never becomes longer.
+        fitting = min(max(fitting, min(fewest_iterations(preset, step), now)), self.most_iterations)
         return fitting if abs(fitting - now) > WORTH_A_CHANGE * now else now
 
     def as_numbers(self, num_iterations: int) -> dict[str, float]:

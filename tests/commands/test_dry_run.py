@@ -42,6 +42,18 @@ def real_error(source, **training):
     return str(caught.value)
 
 
+def test_a_vocabulary_that_the_preset_names_counts_although_the_text_has_fewer_tokens(dry_run, tmp_path):
+    path = write(tmp_path / "short.txt", b"the quick brown fox\n" * 300)
+    settings = [f"data.source={path}", "data.tokenizer=bpe", "model.vocab_size=1024", "training.sequence_length=8"]
+    _, before, _ = dry_run("--preset", "test", *sets(*settings))
+    corpus = tiny_runs.finish(prepare(preset_files.load(["test"], settings).preset, cache_folder()))
+    assert corpus.tokenizer.vocab_size < 1024
+    _, after, _ = dry_run("--preset", "test", *sets(*settings))
+    assert after["data"]["state"] == "prepared"
+    assert before["vocab_size"] == after["vocab_size"] == 1024
+    assert before["estimate"]["parameters"] == after["estimate"]["parameters"]
+
+
 def test_text_that_is_not_utf8_is_found_as_in_a_real_run(dry_run, tmp_path):
     path = write(tmp_path / "latin.txt", "d\u00e9j\u00e0 vu\n".encode("latin-1") * 5000)
     code, _, message = dry_run("--preset", "default", *sets(f"data.source={path}"))

@@ -121,7 +121,7 @@ def test_what_cannot_be_measured_is_said(random_model, tmp_path, monkeypatch, ca
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_without_the_packages_nothing_is_loaded_and_one_line_says_how_to_install_them(monkeypatch, capsys):
+def test_without_the_packages_nothing_is_loaded_and_one_line_says_how_to_install_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("gpt2tui.evaluation.text_scores.find_spec", lambda name: None)
-    assert main(["eval", "no-such-model", "continuation"]) == 2
+    assert main(["eval", str(tmp_path), "continuation"]) == 2
     assert "pip install 'gpt2tui[metrics]'" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from gpt2tui.__main__ import main
-from gpt2tui.commands.serve import command_line, is_own_page
+from gpt2tui.commands.serve import command_line, is_other_name_of_this_machine, is_own_page
 
 LOCAL = "http://localhost:8000"
 
@@ -27,6 +27,23 @@ LOCAL = "http://localhost:8000"
 )
 def test_only_requests_of_our_own_page_are_allowed(host, origin, allowed):
     assert is_own_page(host, origin, LOCAL) is allowed
+
+
+@pytest.mark.parametrize(
+    ("host", "other"),
+    [
+        ("127.0.0.1:8000", True),
+        ("[::1]:8000", True),
+        ("127.0.0.1:8001", False),
+        ("evil.example:8000", False),
+        ("192.168.0.1:8000", False),
+        ("127.0.0.1:x", False),
+        (None, False),
+    ],
+)
+def test_another_name_of_this_machine_is_sent_to_the_page(host, other):
+    assert is_other_name_of_this_machine(host, LOCAL) is other
+    assert not is_other_name_of_this_machine(host, "http://example.org:8000")
 
 
 def test_a_default_port_may_be_left_out():

@@ -141,6 +141,16 @@ def test_a_run_killed_by_a_signal_has_the_exit_code_of_a_shell(tmp_path, trained
     assert states() == {"02-lr=0.001": "finished"}
 
 
+def test_a_run_that_is_stopped_has_not_failed(tmp_path, trained, capsys):
+    trained.before = lambda run_words: 143
+    assert main(words(tmp_path, "--sweep", "optimizer.lr=0.01")) == 143
+    printed = capsys.readouterr()
+    assert "01-lr=0.01 was stopped before its first step" in printed.err
+    assert "waiting" in printed.out
+    assert "failed" not in printed.out + printed.err
+    assert sweep_folder.planned_runs(only_sweep().folder) == 1
+
+
 def test_after_a_signal_no_run_begins_and_a_resume_trains_the_rest(tmp_path, trained, capsys):
     trained.before = lambda run_words: os.kill(os.getpid(), signal.SIGTERM)  # the sweep receives it, before the run
     assert main(words(tmp_path, "--sweep", "optimizer.lr=0.01,0.001")) == 143

@@ -149,6 +149,15 @@ def test_a_name_that_means_no_model_is_refused_before_torch_is_imported(words, m
         options.command(options)
 
 
+def test_presets_are_layers_in_the_order_in_which_they_are_typed():
+    for words, presets in (
+        ("train test --preset small", ["test", "small"]),
+        ("train --preset=small test", ["small", "test"]),
+        ("train a.toml --preset small b.toml --preset c.toml", ["a.toml", "small", "b.toml", "c.toml"]),
+    ):
+        assert parse(words.split()).preset == presets
+
+
 def test_a_folder_in_place_of_a_preset_is_a_text():
     with pytest.raises(PresetError, match=r"a text to train on is a setting, data\.source="):
         preset_files.load(["small", str(Path(__file__).parent)])

@@ -86,13 +86,13 @@ def test_a_stop_ends_the_preparation_of_a_run_that_is_resumed(tmp_path, capsys):
     deque(training_stream(Launch(loaded), Controls()), maxlen=0)
     run = runs.find("latest")
     before = run.events_file.read_bytes()
-    stream = training_stream(Launch(loaded, resume=run, overrides=("training.num_iterations=8",)), Controls())
+    controls = Controls()
+    stream = training_stream(Launch(loaded, resume=run, overrides=("training.num_iterations=8",)), controls)
     next(stream)
     codes = []
     asking = threading.Thread(target=lambda: codes.append(main(["runs", "stop", "latest"])))
     asking.start()
-    until((run.folder / FOLDER).exists)
-    until(lambda: not any((run.folder / FOLDER).iterdir()))
+    until(lambda: controls.stopping)
     assert [item for item in stream if isinstance(item, Event)] == []
     asking.join()
     assert codes == [0]

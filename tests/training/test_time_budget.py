@@ -8,6 +8,7 @@ from gpt2tui.run import checkpoint
 from gpt2tui.run.events import NumIterationsChanged, RunFinished, Step
 from gpt2tui.run.events_file import JsonLines
 from gpt2tui.run.summary import summarize
+from gpt2tui.tracking.narration import num_iterations_changed
 from gpt2tui.training import schedules
 from gpt2tui.training.time_budget import UNTYPICAL_STEPS, TimeBudget
 from tests import tiny_runs
@@ -68,6 +69,16 @@ def test_never_more_than_asked_for_and_never_into_a_decay_that_should_have_begun
 
 def test_the_warm_up_always_fits():
     assert wanted(20, [50.0] * 20, "schedule.warmup_iterations=30", seconds=1.0) == 34  # 20 of 34 before the decay
+
+
+def test_when_the_warm_up_takes_longer_than_the_budget_the_run_says_so(tmp_path):
+    """Of a tiny budget, the steps are the fewest that the schedule allows."""
+    changes = ("training.num_iterations=60", "training.time_budget=0.001", "schedule.warmup_iterations=20")
+    trainer = tiny_runs.trainer(tmp_path, *WSD, *changes)
+    (change,) = [event for event in trainer.train() if isinstance(event, NumIterationsChanged)]
+    assert change.fewest
+    assert change.num_iterations == 21
+    assert "take longer than the time budget" in num_iterations_changed(change).plain
 
 
 def test_between_estimates_and_for_a_small_difference_nothing_changes():

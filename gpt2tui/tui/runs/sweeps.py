@@ -8,6 +8,7 @@ from typing import Any
 from gpt2tui.run.folder import Run
 from gpt2tui.run.state import ACTIVE, RunState
 from gpt2tui.run.summary import RunSummary
+from gpt2tui.run.sweep_folder import planned_runs
 from gpt2tui.tui.runs.library import RunRow
 
 MOST_DRAWN = 16
@@ -24,6 +25,8 @@ class SweepRow(RunRow):
     """All runs of a sweep that are listed; its settings are those that the runs have in common."""
 
     runs: tuple[RunRow, ...] = ()
+    planned: int = 0
+    """How many runs the sweep is of, those included that have not begun."""
     open: bool = False
     """Whether its runs are listed below it."""
 
@@ -67,10 +70,11 @@ def _sweep_row(runs: Sequence[RunRow], is_open: bool) -> SweepRow:
     best = min(summaries, key=lambda s: (s.best_val_loss is None, s.best_val_loss or 0))
     states = {summary.state for summary in summaries}
     folder = runs[0].run.folder.parent
+    planned = planned_runs(folder)
     summary = RunSummary(
         name=folder.name,
         folder=str(folder),
-        state=next(state for state in _STATES if state in states),
+        state="stopped" if states == {"finished"} and planned > len(runs) else next(s for s in _STATES if s in states),
         preset=_common([s.preset for s in summaries]),
         started=min((s.started for s in summaries if s.started is not None), default=None),
         seconds=_sum([s.seconds for s in summaries]),
@@ -88,7 +92,7 @@ def _sweep_row(runs: Sequence[RunRow], is_open: bool) -> SweepRow:
     settings = {key: value for key, value in first.items() if all(key in s and s[key] == value for s in others)}
     # A sweep is elsewhere when all of its runs that are being trained are.
     here = any(row.here for row in runs if row.state in ACTIVE)
-    return SweepRow(Run(folder), summary, here, settings, runs=tuple(runs), open=is_open)
+    return SweepRow(Run(folder), summary, here, settings, runs=tuple(runs), planned=planned, open=is_open)
 
 
 def _common(values: Sequence[Any]) -> Any:

@@ -68,7 +68,8 @@ def _xz_ratio(row: RunRow) -> float | None:
 
 def _name_text(row: RunRow) -> str:
     if isinstance(row, SweepRow):
-        return f"{'▾' if row.open else '▸'} {sanitize(row.name, False)} ({len(row.runs)})"
+        number = str(len(row.runs)) if len(row.runs) >= row.planned else f"{len(row.runs)} of {row.planned}"
+        return f"{'▾' if row.open else '▸'} {sanitize(row.name, False)} ({number})"
     return f"{'  ' if row.sweep else ''}{sanitize(row.run.folder.name, False)}"
 
 

@@ -8,7 +8,7 @@ from gpt2tui.tui.runs.curves import COLOURS, sweep_colours
 from gpt2tui.tui.runs.details import RunDetails
 from gpt2tui.tui.runs.library import RunListing
 from gpt2tui.tui.runs.sweeps import MOST_DRAWN, SweepRow, in_sweeps
-from gpt2tui.tui.runs.table import table_rows
+from gpt2tui.tui.runs.table import NAME, table_rows
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from tests.tui.fake_runs import write_run
 from tests.tui.looking import screen_text
@@ -125,6 +125,18 @@ def test_the_row_of_a_sweep_sums_up_and_shows_the_settings_in_common():
     assert sweep.learning_rate is None
     assert sweep.batch_size == 16
     assert sweep.summary.bytes == sum(row.summary.bytes for row in sweep.runs)
+
+
+def test_a_sweep_with_runs_that_have_not_begun_is_not_finished(monkeypatch):
+    write_sweep(a=100, b=100)
+    monkeypatch.setattr("gpt2tui.tui.runs.sweeps.planned_runs", lambda folder: 6)
+    (sweep,) = in_sweeps(RunListing().read(), ())
+    assert sweep.state == "stopped"
+    assert NAME.text(sweep) == f"▸ {RATES} (2 of 6)"
+    monkeypatch.setattr("gpt2tui.tui.runs.sweeps.planned_runs", lambda folder: 2)
+    (sweep,) = in_sweeps(RunListing().read(), ())
+    assert sweep.state == "finished"
+    assert NAME.text(sweep) == f"▸ {RATES} (2)"
 
 
 def test_a_large_sweep_draws_its_best_runs():
