@@ -32,7 +32,9 @@ def commands():
                 if "gpt2tui" in words and "clone" not in words:
                     words = words[words.index("gpt2tui") + 1 :]
                     stop = [number for number, word in enumerate(words) if word in (">", "&", "|", "&&")]
-                    yield pytest.param(words[: stop[0] if stop else None], id=f"{page.name}: gpt2tui {' '.join(words)}")
+                    marks = [pytest.mark.slow] if words[0] == "prepare" else []  # it starts processes
+                    name = f"{page.name}: gpt2tui {' '.join(words)}"
+                    yield pytest.param(words[: stop[0] if stop else None], id=name, marks=marks)
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def test_the_notebook_has_the_form_of_nbformat_4_5_and_no_outputs():
             assert (cell["cell_type"], set(cell)) == ("markdown", {"cell_type", "id", "metadata", "source"})
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_notebook_run_in_their_order(capsys):
     names = {}
     for source in code_cells():

@@ -62,6 +62,7 @@ STARTS_AT_ONCE = (
 )
 
 
+@pytest.mark.slow
 def test_what_starts_at_once_imports_nothing_heavy():
     """One process imports all, in this order: the first that fetches something heavy is named."""
     code = f"""

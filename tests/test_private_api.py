@@ -86,6 +86,7 @@ def used_privately(module):
             yield from (name for name in names if private(name) and any(hasattr(base, name) for base in bases))
 
 
+@pytest.mark.slow
 def test_private_names_of_others_are_those_with_a_reason():
     used = {(module.__name__, name) for module in modules() for name in used_privately(module)}
     assert used == set(PINNED), "use public API, or give the reason here"

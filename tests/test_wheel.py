@@ -25,6 +25,7 @@ def test_the_wheel_has_the_packages_the_presets_and_the_vocabulary_and_no_tests(
     assert {"gpt2tui-0.1.0.dist-info/licenses/LICENSE", "gpt2tui-0.1.0.dist-info/licenses/NOTICE"} <= set(names)
 
 
+@pytest.mark.slow
 def test_it_works_outside_of_the_repository(wheel, tmp_path):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)

@@ -81,6 +81,7 @@ def test_json_has_its_keys_and_null_for_what_is_not_known(document):
     assert measured["tokenize"]["megabytes_per_second"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="other systems have nothing to confuse it with")
 def test_peak_memory_is_not_that_of_the_process_which_started_the_worker(document):
     peaks = [row["memory"]["host_bytes"] for row in document["presets"][0]["train"]["rows"]]
@@ -158,6 +159,7 @@ def bench(capsys):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [("temperature=0.0",), ("top_k=5", "top_p=0.9")])
 def test_writing_is_counted_in_tokens_of_all_texts(bench, sampling, monkeypatch):
     pytest.importorskip("transformers")

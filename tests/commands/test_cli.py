@@ -320,6 +320,7 @@ def test_a_folder_of_the_user_survives_a_run_that_fails_before_it_begins(tmp_pat
     assert (tmp_path / "mine").is_dir()
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_written_is_no_traceback():
     full = subprocess.run(
         ["sh", "-c", 'exec "$@" > /dev/full', "sh", *command("presets", "show", "small")],

@@ -92,6 +92,7 @@ def test_the_corrected_command_is_named(words, corrected):
     assert corrected in answers(words)
 
 
+@pytest.mark.slow
 def test_every_setting_written_as_an_option_is_answered_with_its_key():
     options = build_parser().commands["train"].options
     for setting in settings():

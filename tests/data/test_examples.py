@@ -236,6 +236,7 @@ def test_a_template_needs_both_once_and_in_order(text, said):
 TEMPLATES = [Template(), Template('<a href="\\n">{prompt}</a>\n### é 🙂 "{completion}"')]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_transformers_chat_template_gives_the_tokens_of_the_training(template, tmp_path):
     tokenizer = tokenizers.gpt2()

@@ -269,6 +269,7 @@ def test_a_killed_preparation_is_never_used_and_its_leftovers_go(stage, folder, 
     assert not [name for name in stores(cache) if name.endswith(".building")]
 
 
+@pytest.mark.slow
 def test_leftovers_of_other_corpora_go_too_but_not_those_still_being_built(folder, tmp_path, cache):
     write(tmp_path / "other" / "a.txt", "text\n" * 100)
     write(tmp_path / "third" / "a.txt", "third text\n" * 100)
@@ -325,6 +326,7 @@ def test_a_corpus_shorter_than_one_window_is_refused_with_its_numbers(tmp_path, 
     assert len(run(preset(path, sequence_length=5), cache)[0].validation) == 6
 
 
+@pytest.mark.slow
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(folder, cache):
     with pytest.raises(PresetError, match="300 is smaller than the gpt2 tokenizer needs, 50257"):
         run(preset(folder, "gpt2", vocab_size=300), cache)

@@ -56,6 +56,7 @@ def test_gpt2_tokens_are_the_published_ones():
     assert (gpt2.vocab_size, gpt2.eot) == (50257, 50256)
 
 
+@pytest.mark.slow
 def test_gpt2_merges_have_the_checksum_that_tiktoken_pins():
     merges = merges_of(tokenizer_kinds.gpt2_ranks())
     lines = [" ".join("".join(CHARACTER_OF_BYTE[byte] for byte in side) for side in pair) for pair in merges]

@@ -107,6 +107,7 @@ def test_no_position_sees_a_later_token():
     assert (difference[12:] > 1e-6).all()
 
 
+@pytest.mark.slow
 def test_a_single_batch_can_be_overfitted():
     model = GPT2(small(dropout=0.0))
     tokens = torch.randint(61, (4, 17))
@@ -167,6 +168,7 @@ def test_text_longer_than_the_context_is_refused():
         model(torch.zeros(1, 33, dtype=torch.long))
 
 
+@pytest.mark.slow
 def test_training_path_is_one_graph_for_the_compiler():
     model = GPT2(small(n_layer=1, dropout=0.1))
     graphs = []

@@ -246,6 +246,7 @@ def test_tokens_that_do_not_exist_get_no_probability():
     assert below.item() == pytest.approx(math.log(V), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.usefixtures("_chunked")

@@ -9,6 +9,7 @@ NAMES = ("cpu", "gpt2", "huggingface", "kv_cache", "loss", "sampling")
 EVERY_MODULE = f"import {', '.join(f'gpt2tui.model.{name}' for name in NAMES)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [

@@ -83,6 +83,7 @@ def trained(folder, *overrides):
     return emitted, runs.all_runs()[-1].folder
 
 
+@pytest.mark.slow
 def test_a_run_that_asks_for_it_has_its_losses_there(tmp_path):
     emitted, folder = trained(tmp_path, "tracking.tensorboard=true")
     reader = read(folder)

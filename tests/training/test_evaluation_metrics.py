@@ -55,6 +55,7 @@ def test_the_names_are_those_of_what_can_be_measured():
     assert set(events.METRICS) == {"accuracy", *(name for names in GROUPS.values() for name in names)}
 
 
+@pytest.mark.slow
 def test_each_evaluation_has_them_by_name(measured):
     _, emitted = measured
     evaluations = [event for event in emitted if event.name == "evaluated"]

@@ -87,6 +87,7 @@ def test_live_weights_are_copied_while_paused(tmp_path):
     assert wanted[0].result(0).source.endswith("live at step 3")
 
 
+@pytest.mark.slow
 def test_taking_weights_changes_no_step(tmp_path):
     alone = [e.train_loss for e in tiny_runs.trainer(tmp_path, *HARD).train() if isinstance(e, Step)]
     trainer, watched, copies = tiny_runs.trainer(tmp_path, *HARD), [], []

@@ -130,6 +130,7 @@ def train(trainer):
     return events, {event.step: event.train_loss for event in events if isinstance(event, Step)}
 
 
+@pytest.mark.slow
 def test_the_end_moves_and_the_frozen_preset_repeats_the_run(tmp_path, clock):
     trainer = tiny_runs.trainer(tmp_path, *SETTINGS)
     events, losses = train(trainer)
@@ -147,6 +148,7 @@ def test_the_end_moves_and_the_frozen_preset_repeats_the_run(tmp_path, clock):
     assert again == losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [WSD, COSINE])
 @pytest.mark.parametrize("step", [8, 12, 32])
 def test_a_resumed_run_ends_where_the_uninterrupted_one_did(tmp_path, clock, step, decay):

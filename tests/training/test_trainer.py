@@ -80,6 +80,7 @@ def test_a_run_that_has_all_its_steps_says_so_when_it_is_resumed(tmp_path):
     assert of(Step, events) == []
 
 
+@pytest.mark.slow
 def test_the_loss_starts_at_the_uniform_guess_and_falls(tmp_path):
     steps = of(Step, tiny_runs.trainer(tmp_path, "training.num_iterations=60").train())
     assert steps[0].train_loss == pytest.approx(math.log(257), rel=0.02)

@@ -52,6 +52,7 @@ def test_a_truncated_series_goes_on_from_there():
     assert series.last == series.points()[-1] == (51, 7.0)
 
 
+@pytest.mark.slow
 def test_memory_is_flat_after_100_000_steps():
     history = RunHistory(grad_clip=1.0)
     sizes = []

@@ -56,6 +56,7 @@ def assert_same(read, expected):
             assert one == other, field.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [False, True])
 def test_by_columns_is_as_one_after_the_other(blocks, tmp_path, device):
     written = [*lines(6000, device=device)]
@@ -64,6 +65,7 @@ def test_by_columns_is_as_one_after_the_other(blocks, tmp_path, device):
     assert_same(history_of(path, 1.0), RunHistory.of(filter(None, map(parse, written)), 1.0))
 
 
+@pytest.mark.slow
 def test_resumed_runs_and_damaged_lines_are_read_as_one_after_the_other(blocks, tmp_path):
     """A run that crashed at step 3,000 and was resumed at 2,500, with lines cut off, foreign ones and NUL bytes."""
     first, second = [*lines(3000)], [*lines(6000, start=2500, seed=1, time=2000.0)]

@@ -156,6 +156,7 @@ def test_the_presets_screen_shows_it_as_text():
     drive(story)
 
 
+@pytest.mark.slow
 def test_the_chat_screen_shows_it_as_text():
     hostile_run()
 
@@ -166,6 +167,7 @@ def test_the_chat_screen_shows_it_as_text():
     drive(story)
 
 
+@pytest.mark.slow
 def test_dialogs_notices_and_the_palette_show_it_as_text():
     hostile_run()
     hostile_preset()

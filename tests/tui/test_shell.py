@@ -35,6 +35,7 @@ def kinds(app, mode="train"):
 # ---- modes
 
 
+@pytest.mark.slow
 def test_digits_and_function_keys_change_the_mode_and_screens_keep_their_state():
     async def story(app, pilot):
         assert app.current_mode == "train"
@@ -77,6 +78,7 @@ def test_the_mode_does_not_change_while_a_dialog_is_open():
     drive(story)
 
 
+@pytest.mark.slow
 def test_a_second_press_on_a_dialog_answers_it_once_and_ends_nothing_below():
     async def story(app, pilot):
         answers = []
@@ -225,6 +227,7 @@ def test_with_a_training_quit_asks_and_keep_training_keeps_it_running():
     drive(story)
 
 
+@pytest.mark.slow
 def test_quit_right_behind_another_key_asks_where_that_key_has_led():
     async def story(app, pilot):
         app.start_training(small())
@@ -312,6 +315,7 @@ def test_a_worker_that_fails_is_a_dialog_and_the_app_stays():
 # ---- first run, help, palette, memory
 
 
+@pytest.mark.slow
 def test_the_first_run_offers_to_train_small_and_to_choose():
     fake = FakeTraining()
 

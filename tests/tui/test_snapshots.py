@@ -37,6 +37,7 @@ async def nothing(app, pilot):  # a screen as it comes up
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", MORE_SIZES)
 def test_train(check, size):
     async def story(app, pilot):
@@ -61,6 +62,7 @@ def test_presets(check, size):
     check("presets", size, story, "my-novel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_chat(check, size):
     async def story(app, pilot):

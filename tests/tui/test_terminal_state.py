@@ -132,6 +132,7 @@ def saved():
     return [path.name for path in runs_folder().glob("*/checkpoints/step-*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
 def test_a_signal_saves_restores_the_terminal_and_tells_its_number(terminal, name):
     number = getattr(signal, name)
@@ -144,6 +145,7 @@ def test_a_signal_saves_restores_the_terminal_and_tells_its_number(terminal, nam
     assert len(saved()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("controlling", [True, False], ids=["which sends SIGHUP", "which sends nothing"])
 def test_a_terminal_that_is_closed_saves_too(terminal, controlling):
     screen = terminal(controlling=controlling)
@@ -166,6 +168,7 @@ def test_a_screen_that_crashes_saves_says_so_and_ends_with_one(terminal):
     assert "ZeroDivisionError" in (cache_folder() / "workbench.log").read_text()
 
 
+@pytest.mark.slow
 def test_quit_stops_and_saves(terminal):
     screen = terminal()
     screen.until("TRAINING")
@@ -189,6 +192,7 @@ def test_a_preparation_that_hangs_does_not_hold_the_program(terminal):
     assert screen.is_restored()
 
 
+@pytest.mark.slow
 def test_what_others_write_goes_to_the_log_and_not_to_the_screen(terminal):
     screen = terminal(extra=NOISE)
     screen.until("TRAINING")

@@ -72,5 +72,6 @@ def layouts_after_two_sizes_at_once(screen_class):
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_screen_comes_to_rest_after_several_sizes_at_once():
     assert layouts_after_two_sizes_at_once(SteadyScreen) < 10

@@ -68,6 +68,7 @@ def test_merge_writes_one_model_with_the_logits_of_base_and_adapter(tmp_path, mo
     torch.testing.assert_close(merged, adapted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch):
     base, to = tmp_path / "base", tmp_path / "merged"
     their_model(base)
@@ -107,6 +108,7 @@ def test_live_weights_are_not_exported(tmp_path, monkeypatch):
     driven(tmp_path, story, load=short())
 
 
+@pytest.mark.slow
 def test_the_format_is_chosen_and_the_checks_are_shown(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     base, to = tmp_path / "base", tmp_path / "exported"

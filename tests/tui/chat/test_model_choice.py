@@ -69,6 +69,7 @@ def test_two_models_answer_side_by_side_with_the_same_seed(tmp_path):
     assert len(app.models.references) == 2
 
 
+@pytest.mark.slow
 def test_the_models_can_be_filtered_and_chosen_from_what_is_left(tmp_path):
     async def story(pilot, screen):
         models = screen.query_one("ModelList")
@@ -186,6 +187,7 @@ def test_live_weights_come_first_and_are_copied_anew_for_each_answer(tmp_path):
     driven(tmp_path, story, session=session)
 
 
+@pytest.mark.slow
 def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypatch):
     session = LiveSession()
     session.state, session.run, run = "idle", None, session.run
@@ -216,6 +218,7 @@ def test_live_weights_answer_while_nothing_is_chosen_by_hand(tmp_path, monkeypat
     driven(tmp_path, story, session=session)
 
 
+@pytest.mark.slow
 def test_live_weights_that_never_come_can_be_stopped_or_end_with_the_training(tmp_path):
     session = LiveSession()
 
@@ -249,6 +252,7 @@ def test_another_mode_opens_the_chat_with_a_checkpoint(tmp_path):
     driven(tmp_path, story)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beside_a_training_on_the_gpu_answers_from_the_cpu_and_says_so(tmp_path):
     session, loads = LiveSession(), []
     session.state = "idle"

@@ -140,6 +140,7 @@ def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
     driven(tmp_path, story, load=lambda reference: Slow(reference, gate=gate))
 
 
+@pytest.mark.slow
 def test_the_transcript_begins_at_the_top_and_follows_what_is_written(tmp_path):
     async def story(pilot, screen):
         transcript = screen.query_one("#transcript")
@@ -154,6 +155,7 @@ def test_the_transcript_begins_at_the_top_and_follows_what_is_written(tmp_path):
     driven(tmp_path, story, size=(80, 24), load=short())
 
 
+@pytest.mark.slow
 def test_leaving_the_program_ends_the_thread_that_writes(tmp_path):
     begun, ended = threading.Event(), threading.Event()
 
@@ -206,6 +208,7 @@ def test_up_recalls_prompts_and_down_comes_back_to_the_draft(tmp_path):
     driven(tmp_path, story, load=short())
 
 
+@pytest.mark.slow
 def test_a_backslash_before_enter_makes_a_new_line(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "backslash", "enter", "b")
@@ -267,6 +270,7 @@ def test_the_heat_map_shows_five_alternatives_under_the_cursor(tmp_path):
     driven(tmp_path, story, load=short())
 
 
+@pytest.mark.slow
 def test_heat_acts_from_the_prompt_and_the_palette_has_what_letters_do_elsewhere(tmp_path):
     async def story(pilot, screen):
         await pilot.press("a", "enter")
@@ -350,6 +354,7 @@ def test_the_transcript_is_saved_as_markdown_and_never_over_a_file_unasked(tmp_p
     assert path.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_no_escape_sequence_reaches_the_screen_from_names_texts_alternatives_or_failures(tmp_path, monkeypatch):
     evil = ModelChoice(f"/runs/{HOSTILE}", HOSTILE, 5, 1.0, is_best=True)
     monkeypatch.setattr(chat_models, "saved_models", lambda: [evil])
@@ -405,6 +410,7 @@ def test_the_chat_template_makes_a_conversation_and_ends_with_the_turn(tmp_path)
     driven(tmp_path, seeded, load=lambda reference: FakeModel(reference, **model))
 
 
+@pytest.mark.slow
 def test_a_model_with_a_template_of_its_own_answers_in_it_by_itself(tmp_path):
     model = FakeModel(words=(" yes.",), ends_after=1, template=Template("Q: {prompt} A: {completion}."))
 
@@ -470,6 +476,7 @@ def test_every_size_works_and_can_change_at_any_time(tmp_path):
     driven(tmp_path, story, size=(10, 3), load=short())
 
 
+@pytest.mark.slow
 def test_escape_is_one_step_back_and_never_forward(tmp_path):
     async def story(pilot, screen):
         await pilot.press("escape")
@@ -518,6 +525,7 @@ def test_the_scale_of_the_heat_map_ends_at_log2_of_the_models_vocabulary_also_fo
     driven(tmp_path, story)
 
 
+@pytest.mark.slow
 def test_letters_typed_at_the_seed_act_or_are_refused_with_a_word(tmp_path, monkeypatch):
     said = []
 

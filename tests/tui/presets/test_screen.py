@@ -33,6 +33,7 @@ async def open_preset(app, pilot, name):
     await settled(pilot)
 
 
+@pytest.mark.slow
 def test_the_form_has_a_field_for_every_setting(monkeypatch):
     async def script(app, pilot):
         assert [field.setting for field in app.form.fields()] == list(preset_files.settings())
@@ -90,6 +91,7 @@ def test_unsaved_changes_are_trained_as_they_are(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_shipped_preset_is_saved_under_another_name(monkeypatch):
     before = (shipped_folder() / "small.toml").read_bytes()
 
@@ -124,6 +126,7 @@ def test_undo_and_redo_show_in_the_form(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_choices_and_switches_by_key_and_mouse(monkeypatch):
     async def script(app, pilot):
         app.editor("model.bias").focus()
@@ -163,6 +166,7 @@ def test_the_focused_field_is_explained_with_its_override(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_edits_stay_while_another_preset_is_shown(monkeypatch):
     async def script(app, pilot):
         await write(app, pilot, "model.n_layer", "55")
@@ -191,6 +195,7 @@ def test_the_filter_narrows_the_list_and_escape_ends_it(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_saving_keeps_comments_and_asks_nothing(monkeypatch):
     async def script(app, pilot):
         path = own_preset("mine", "[model]\nn_layer = 2 # why so few\n")
@@ -222,6 +227,7 @@ def test_saving_asks_before_it_removes_unknown_keys(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_change_on_disk_is_reloaded_where_nothing_is_unsaved(monkeypatch):
     async def script(app, pilot):
         path = own_preset("mine", "[model]\nn_layer = 2\n")
@@ -277,6 +283,7 @@ def test_duplicate_rename_delete(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_shipped_preset_is_neither_renamed_nor_deleted(monkeypatch):
     async def script(app, pilot):
         await pilot.press("r", "D")
@@ -335,6 +342,7 @@ def test_text_that_is_not_ours_neither_styles_nor_controls_the_terminal(monkeypa
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_preset_of_the_command_line_opens_with_its_overrides_unsaved(monkeypatch):
     async def script(app, pilot):
         assert app.editor("training.seed").value == "7"
@@ -357,6 +365,7 @@ def test_the_last_preset_is_opened_again(monkeypatch):
     drive(second, monkeypatch)
 
 
+@pytest.mark.slow
 def test_the_estimate_follows_and_is_red_where_memory_is_short(monkeypatch):
     async def script(app, pilot):
         await open_preset(app, pilot, "gpt2-1558m")
@@ -372,6 +381,7 @@ def test_the_estimate_follows_and_is_red_where_memory_is_short(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_no_device_is_measured_while_a_training_runs(monkeypatch):
     measured = []
 
@@ -535,6 +545,7 @@ def test_small_is_first_then_all_from_small_to_large(monkeypatch):
     drive(script, monkeypatch)
 
 
+@pytest.mark.slow
 def test_after_a_deletion_the_neighbour_is_shown(monkeypatch):
     async def script(app, pilot):
         for name in ("a", "b", "c"):

@@ -131,6 +131,7 @@ def test_the_filter_needs_every_word_and_escape_ends_it():
     drive(script)
 
 
+@pytest.mark.slow
 def test_letters_act_only_when_no_input_has_the_focus():
     write_run("2026-01-01-000000-a")
 
@@ -143,6 +144,7 @@ def test_letters_act_only_when_no_input_has_the_focus():
     drive(script)
 
 
+@pytest.mark.slow
 def test_sorting_is_remembered_and_unknown_numbers_come_last():
     write_run("2026-01-01-000000-a", steps=100)
     write_run("2026-01-02-000000-b", steps=60, ending="stopped")
@@ -282,6 +284,7 @@ def test_a_click_on_a_heading_sorts():
     drive(script)
 
 
+@pytest.mark.slow
 def test_copy_puts_the_repeating_command_on_the_clipboard():
     run = write_run("2026-01-01-000000-a")
 
@@ -330,6 +333,7 @@ def test_a_run_that_another_process_took_meanwhile_is_not_deleted():
     drive(script)
 
 
+@pytest.mark.slow
 def test_damaged_folders_are_shown_and_stop_nothing():
     write_run("2026-01-01-000000-good")
     bad = write_run("2026-01-02-000000-bad")
@@ -447,6 +451,7 @@ def test_a_resume_asked_for_before_the_run_is_read_is_not_lost(read):
     drive(script)
 
 
+@pytest.mark.slow
 def test_a_resume_asked_for_is_given_up_when_the_cursor_moves_on(read):
     write_run("2026-01-01-000000-a")
     write_run("2026-01-02-000000-b", steps=40, ending="stopped", checkpoints=(40,))
@@ -500,6 +505,7 @@ def test_marked_runs_are_deleted_after_one_question_and_the_cursor_goes_to_a_nei
     drive(script)
 
 
+@pytest.mark.slow
 def test_the_run_after_a_deleted_one_is_selected():
     for day in (1, 2, 3):
         write_run(f"2026-01-0{day}-000000-a")

@@ -81,6 +81,7 @@ def test_without_a_run_there_are_two_buttons():
     run(test())
 
 
+@pytest.mark.slow
 def test_a_run_is_on_show_with_curves_numbers_samples_and_log():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -172,6 +173,7 @@ def test_with_room_the_lower_plots_are_side_by_side():
     run(test())
 
 
+@pytest.mark.slow
 def test_the_x_axis_is_steps_tokens_or_time():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -187,6 +189,7 @@ def test_the_x_axis_is_steps_tokens_or_time():
     run(test())
 
 
+@pytest.mark.slow
 def test_inspecting_shows_values_in_all_plots_and_escape_leaves():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -239,6 +242,7 @@ def test_checkpoint_evaluate_and_write_are_asked_for():
     run(test())
 
 
+@pytest.mark.slow
 def test_stop_asks_first():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -257,6 +261,7 @@ def test_stop_asks_first():
     run(test())
 
 
+@pytest.mark.slow
 def test_stop_while_preparing_asks_to_cancel_and_saves_nothing():
     async def test():
         training = FakeTraining(preparation=["tokenizing"] * 100_000)
@@ -305,6 +310,7 @@ def test_a_training_that_may_not_fit_is_asked_about_with_the_numbers(close, titl
     run(test())
 
 
+@pytest.mark.slow
 def test_after_the_end_no_key_is_shown_that_controls_a_training():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -327,6 +333,7 @@ def test_after_the_end_no_key_is_shown_that_controls_a_training():
     run(test())
 
 
+@pytest.mark.slow
 def test_the_learning_rate_changes_while_paused_and_is_marked():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -427,6 +434,7 @@ def test_on_a_low_screen_the_plot_the_samples_and_the_log_take_turns():
     run(test())
 
 
+@pytest.mark.slow
 def test_a_run_that_nothing_trains_is_not_logged_as_trained_elsewhere():
     async def test():
         ended = write_run("2026-01-01-000000-ended")
@@ -444,6 +452,7 @@ def test_a_run_that_nothing_trains_is_not_logged_as_trained_elsewhere():
     run(test())
 
 
+@pytest.mark.slow
 def test_the_log_can_be_filtered():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -480,6 +489,7 @@ def test_the_worst_passages_of_the_run_are_a_page():
     run(test())
 
 
+@pytest.mark.slow
 def test_a_run_compares_with_another():
     async def test():
         write_run("2026-01-01-000000-other", steps=50)
@@ -524,6 +534,7 @@ def test_a_resumed_run_shows_what_was_before_and_marks_the_place():
     run(test())
 
 
+@pytest.mark.slow
 def test_an_attached_run_is_followed_and_its_process_gets_what_the_keys_ask():
     async def test():
         other = write_run("2026-01-01-000000-other", steps=20, ending="crashed")
@@ -565,6 +576,7 @@ def test_an_attached_run_is_followed_and_its_process_gets_what_the_keys_ask():
     run(test())
 
 
+@pytest.mark.slow
 def test_escape_goes_back_from_an_attached_run_to_the_training_of_this_process():
     async def test():
         other = write_run("2026-01-01-000000-other", steps=20)
@@ -676,6 +688,7 @@ def test_a_narrow_screen_has_a_strip_tabs_and_one_pane():
     run(test())
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_steps_of_a_live_run_are_taken_in_bounded_memory():
     async def test():
         async with workbench(StoryTraining()) as (app, pilot):
@@ -716,6 +729,7 @@ def test_a_finished_run_offers_more_steps_and_a_chat():
             assert not app.screen.check_action("train_longer", ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "word"),
     [("finished", "✓ FINISHED"), ("stopped", "■ STOPPED"), ("failed", "✗ FAILED"), ("crashed", "! CRASHED")],

@@ -27,6 +27,7 @@ def test_a_dialog_dims_the_screen_and_does_not_hide_it(dialog):
     drive(story)
 
 
+@pytest.mark.slow
 def test_the_screenshot_is_in_the_current_folder_with_its_footer(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     said = []
