@@ -32,7 +32,7 @@ def commands():
                 if "gpt2tui" in words and "clone" not in words:
                     words = words[words.index("gpt2tui") + 1 :]
                     stop = [number for number, word in enumerate(words) if word in (">", "&", "|", "&&")]
-                    marks = [pytest.mark.slow] if words[0] == "prepare" else []  # it starts processes
+                    marks = [pytest.mark.slow] if words[:1] == ["prepare"] else []  # it starts processes
                     name = f"{page.name}: gpt2tui {' '.join(words)}"
                     yield pytest.param(words[: stop[0] if stop else None], id=name, marks=marks)
 
@@ -57,6 +57,8 @@ def test_a_command_of_the_documents_runs(words, trained, tmp_path, monkeypatch, 
     shutil.copytree(trained / "cache", tmp_path / "cache")
     for name in ("words.txt", "mine.txt"):
         shutil.copy(trained / "words.txt", tmp_path / name)
+    (tmp_path / "notes").mkdir()
+    shutil.copy(trained / "words.txt", tmp_path / "notes")
     (tmp_path / "questions.csv").write_text("question,answer\nthe quick,brown fox\n")
     (tmp_path / "mine.toml").write_text('extends = "test"\n[data]\nsource = "words.txt"\n')
     words = [word.replace("num_iterations=6000", "num_iterations=610") for word in words]
