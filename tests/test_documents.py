@@ -58,7 +58,7 @@ def test_a_command_of_the_documents_runs(words, trained, tmp_path, monkeypatch, 
     for name in ("words.txt", "mine.txt"):
         shutil.copy(trained / "words.txt", tmp_path / name)
     (tmp_path / "notes").mkdir()
-    shutil.copy(trained / "words.txt", tmp_path / "notes")
+    (tmp_path / "notes" / "all.md").write_text((trained / "words.txt").read_text() * 20)
     (tmp_path / "questions.csv").write_text("question,answer\nthe quick,brown fox\n")
     (tmp_path / "mine.toml").write_text('extends = "test"\n[data]\nsource = "words.txt"\n')
     words = [word.replace("num_iterations=6000", "num_iterations=610") for word in words]
