@@ -64,8 +64,7 @@ class DataTable(Table):
 
     source: str = Field(default="python-stdlib", min_length=1, max_length=4096)
     """The corpus: python-stdlib, python-docstrings (prompts and answers), wikitext-103, wikitext-2,
-    hf:<id>[:<config>], or a file, folder or glob of text, rows, or tokens (.bin of llm.c). A relative path is relative
-    to the preset's file. data.mix stands for the sources of [[data.mix]]."""
+    hf:<id>[:<config>], or a file, folder or glob of text, rows or .bin tokens, relative to the preset's file."""
 
     tokenizer: Literal["gpt2", "bpe", "char", "byte"] = "gpt2"
     """How text is cut into tokens: GPT-2's own vocabulary, byte pairs trained on the corpus (on its first 32 MiB, in

@@ -4,6 +4,7 @@ GPT2TUI_STEPS is the number of steps, 400 by default, of the network of the pres
 of them is followed by an evaluation, a sample and a checkpoint, in a run of 100,000 every hundredth.
 """
 
+import contextlib
 import os
 import statistics
 import threading
@@ -41,12 +42,15 @@ best checkpoint is kept beside the newest, each of 3 MB."""
 
 def usage(run):
     process = psutil.Process()
-    files = [path for path in run.rglob("*") if path.is_file() and path.name != "events.jsonl"]
+    sizes = []
+    for path in run.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a checkpoint that is being written
+            sizes += [path.stat().st_size] if path.is_file() and path.name != "events.jsonl" else []
     return Usage(
         process.memory_info().rss,
         len(list(Path("/proc/self/fd").iterdir())),
         threading.active_count(),
-        sum(path.stat().st_size for path in files),
+        sum(sizes),
     )
 
 
