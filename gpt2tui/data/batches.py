@@ -133,19 +133,14 @@ class MixedBatches(Batches):
         weights: Sequence[int],
         *,
         seed: int,
-        batch_size: int,
-        gradient_accumulation: int,
         sequence_length: int,
-        rank: int = 0,
-        world_size: int = 1,
+        **sizes: int,
     ) -> None:
-        self._shares = _shares(gradient_accumulation, rank, world_size)
-        self._batch_size = batch_size
-        self._sequence_length = sequence_length
-        self._windows_per_step = batch_size * gradient_accumulation
-        self._texts = [
+        (tokens, mask), *others = texts
+        super().__init__(tokens, seed=seed, sequence_length=sequence_length, mask=mask, **sizes)
+        self._texts = [self._windows] + [
             Windows(tokens, seed=(seed + i * _GOLDEN) % 2**64, sequence_length=sequence_length, mask=mask)
-            for i, (tokens, mask) in enumerate(texts)
+            for i, (tokens, mask) in enumerate(others, 1)
         ]
         self._order = SourceOrder(weights)
         self._shares_of_texts = [weight / sum(weights) for weight in weights]
@@ -296,33 +291,16 @@ def open_batches(
     corpus: TokenizedCorpus, table: TrainingTable, rank: int = 0, world_size: int = 1
 ) -> Batches | StreamBatches:
     """A rank's batches of a run over a corpus; with streaming, from the start of the corpus."""
+    sizes = {
+        "batch_size": table.batch_size,
+        "gradient_accumulation": table.gradient_accumulation,
+        "sequence_length": table.sequence_length,
+        "rank": rank,
+        "world_size": world_size,
+    }
     if corpus.streaming:
-        return StreamBatches(
-            corpus.stream(),
-            batch_size=table.batch_size,
-            gradient_accumulation=table.gradient_accumulation,
-            sequence_length=table.sequence_length,
-            rank=rank,
-            world_size=world_size,
-        )
+        return StreamBatches(corpus.stream(), **sizes)
     if corpus.mix:
-        return MixedBatches(
-            [(part.train, part.train_mask) for part in corpus.mix],
-            corpus.weights,
-            seed=table.seed,
-            batch_size=table.batch_size,
-            gradient_accumulation=table.gradient_accumulation,
-            sequence_length=table.sequence_length,
-            rank=rank,
-            world_size=world_size,
-        )
-    return Batches(
-        corpus.train,
-        seed=table.seed,
-        batch_size=table.batch_size,
-        gradient_accumulation=table.gradient_accumulation,
-        sequence_length=table.sequence_length,
-        rank=rank,
-        world_size=world_size,
-        mask=corpus.train_mask,
-    )
+        texts = [(part.train, part.train_mask) for part in corpus.mix]
+        return MixedBatches(texts, corpus.weights, seed=table.seed, **sizes)
+    return Batches(corpus.train, seed=table.seed, mask=corpus.train_mask, **sizes)
