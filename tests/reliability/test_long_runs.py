@@ -43,9 +43,10 @@ best checkpoint is kept beside the newest, each of 3 MB."""
 def usage(run):
     process = psutil.Process()
     sizes = []
-    for path in run.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a checkpoint that is being written
-            sizes += [path.stat().st_size] if path.is_file() and path.name != "events.jsonl" else []
+    for folder, _, names in os.walk(run):  # unlike Path.rglob it passes over a checkpoint that is removed meanwhile
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a checkpoint that is being written
+                sizes += [Path(folder, name).stat().st_size] if name != "events.jsonl" else []
     return Usage(
         process.memory_info().rss,
         len(list(Path("/proc/self/fd").iterdir())),

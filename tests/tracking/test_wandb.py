@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -394,7 +395,8 @@ tracker.close()
     environment = [record.environment for record in wandb_file.records(file) if record.HasField("environment")]
     assert not any(found.host or found.username or found.email or found.root for found in environment)
     for name in (sys.executable, sys.prefix, platform.node()):
-        assert name.encode() not in file.read_bytes()
+        # A whole word, because the random names in the file may hold a short one.
+        assert not re.search(rb"\b" + re.escape(name.encode()) + rb"\b", file.read_bytes())
 
 
 def test_the_home_of_the_user_is_not_sent(tmp_path, wandb, monkeypatch):
