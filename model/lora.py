@@ -54,7 +54,10 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        out: Tensor = self.base(x) + self.scale * self.lora_B(self.lora_A(self.lora_dropout(x)))
+        out: Tensor = self.base(x)
+        low = self.lora_A(self.lora_dropout(x)).to(out.dtype)
+        # Added in place: an output made twice leaves a hole of its size in the heap, in each layer.
+        out.flatten(0, -2).addmm_(low.flatten(0, -2), self.lora_B.weight.T.to(out.dtype), alpha=self.scale)
         return out
 
 

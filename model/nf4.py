@@ -58,17 +58,17 @@ class NF4Linear(nn.Module):
         """(..., in) -> (..., out)."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        y: Tensor = _Product.apply(x, self)  # type: ignore[no-untyped-call]
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        y: Tensor = _Product.apply(x.flatten(0, -2), self)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], self.out_features)
 
 
 class _Product(torch.autograd.Function):
-    """x (..., in) times the transposed matrix of a layer, which is made again for the gradient instead of kept."""
+    """x (n, in) times the transposed matrix of a layer, plus its bias; the matrix is made again for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: NF4Linear) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.weight().to(x.dtype))
+        return F.linear(x, layer.weight().to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

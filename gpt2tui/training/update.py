@@ -16,6 +16,7 @@ from gpt2tui.model.gpt2 import GPT2, network_without_weights
 from gpt2tui.model.lora import add_adapters, scale_of
 from gpt2tui.model.nf4 import quantize_matrices
 from gpt2tui.preset.schema import Preset
+from gpt2tui.system.host_memory import give_back_freed_memory
 from gpt2tui.training.activation_checkpointing import checkpoint_activations
 from gpt2tui.training.distributed import Ranks, whole
 from gpt2tui.training.optimizers import Optimizers
@@ -211,24 +212,23 @@ def fresh_update(
     """A network with the preset's optimizers; seeds the global random generator.
 
     Its weights are initialised from the preset's seed, or are those of `weights`. With [lora] they are frozen, and
-    adapters are trained. With lora.quantize the weights are NF4, and `weights` is emptied, so that each matrix is
-    released when it has been quantised.
+    adapters are trained. With lora.quantize the weights are NF4. `weights` is emptied, so that each matrix is released
+    when it has been copied or quantised.
     """
     torch.manual_seed(preset.training.seed)
-    is_quantized = preset.lora is not None and preset.lora.quantize is not None
     if weights is None:
         network = GPT2(preset.model)
     else:
         network = network_without_weights(preset.model)
-        if is_quantized:
-            network.load_state_dict({name: weights.pop(name) for name in list(weights)}, assign=True)
-        else:
-            # Copied: tensors of a mapped file are not aligned as torch aligns its own, which can change the last bits.
-            network.to_empty(device="cpu").load_state_dict(weights)
-    if is_quantized:
+        network.load_state_dict({name: weights.pop(name) for name in list(weights)}, assign=True)
+    if preset.lora is not None and preset.lora.quantize is not None:
         quantize_matrices(network, device)
+    if weights is not None:
         for parameter in network.parameters():
-            parameter.data = parameter.detach().clone()  # as above
+            # Tensors of a mapped file are not aligned as torch aligns its own, which can change the last bits.
+            if not parameter.untyped_storage().resizable():  # memory that torch has not allocated
+                parameter.data = parameter.detach().clone()
+        give_back_freed_memory()
     model = tune_for_cpu(network).to(device)
     if lora := preset.lora:
         scale = scale_of(lora.alpha, lora.rank, lora.use_rslora)

@@ -45,7 +45,7 @@ from gpt2tui.tui.palette import WorkbenchCommands
 from gpt2tui.tui.session import TRAINING, Failure, TrainingSession
 from gpt2tui.tui.settings import UserSettings
 from gpt2tui.tui.terminal import ControlFilter, log_file
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog, ErrorDialog
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, Dialog, ErrorDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
 from gpt2tui.tui.widgets.mode_bar import MODES, ModeBar, TrainingStatus
 
@@ -163,6 +163,7 @@ class WorkbenchApp(App[int]):
         self._first_attach = attach
         self._run_dir = run_dir
         self._waiting_for_train: list[Message] = []  # messages to a Train screen that is not there yet
+        self._questions: list[tuple[Dialog[Any], Callable[[Any], None] | None]] = []  # wait for a dialog's answer
         self._detaching = False  # while the training saves before another process resumes it
         self._leaving: int | None = None  # the exit code, while the training saves before the program ends
         self._contrast_filter = ContrastFilter()
@@ -362,7 +363,17 @@ class WorkbenchApp(App[int]):
             title = sanitize(title, keep_newlines=False)
             self.notify(sanitize(message), title=title, severity="error", markup=False)
             return
-        self.push_screen(ErrorDialog(title, message, str(log_file())))
+        self._ask(ErrorDialog(title, message, str(log_file())))
+
+    def _ask(self, dialog: Dialog[Any], act: Callable[[Any], None] | None = None) -> None:
+        """Opens a dialog that no key has asked for: not before another one is answered, whose keys it would take."""
+        self._questions.append((dialog, act))
+        self._open_question()
+
+    def _open_question(self) -> None:
+        in_front = self.screen_stack[-1:]  # empty while the mode changes
+        if self._questions and in_front and not isinstance(in_front[0], ModalScreen):
+            self.push_screen(*self._questions.pop(0))
 
     def screen_of(self, mode: str) -> Screen[Any] | None:
         """The screen of a mode, None until the mode is first shown."""
@@ -396,6 +407,7 @@ class WorkbenchApp(App[int]):
                     screen.post_message(RunsChanged())
         self._post_waiting()
         self._update_status()
+        self._open_question()
         if self._leaving is not None and not self.session.active:
             self.exit(return_code=self._leaving)
         elif self._detaching and not self.session.active:
@@ -444,7 +456,7 @@ class WorkbenchApp(App[int]):
             return
         text = f"{failure.message}\n\nResume from step {failure.last_good_step:,} at half the learning rate?"
         dialog = ConfirmDialog("Training diverged", text, "Resume at half", "Do not resume")
-        self.push_screen(dialog, lambda answer: self.begin(retry) if answer == "Resume at half" else None)
+        self._ask(dialog, lambda answer: self.begin(retry) if answer == "Resume at half" else None)
 
     def _ask_to_train_anyway(self, failure: Failure) -> None:
         """For a training that has not begun because it may not fit into memory or on the disk."""
@@ -456,7 +468,7 @@ class WorkbenchApp(App[int]):
             dialog = ConfirmDialog("It does not fit", text, stay, anyway)
         if launch is not None:
             force = replace(launch, force=True)
-            self.push_screen(dialog, lambda answer: self.begin(force) if answer == anyway else None)
+            self._ask(dialog, lambda answer: self.begin(force) if answer == anyway else None)
 
     # ---- actions
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from textual.widgets import Input, OptionList
 
-from gpt2tui.errors import DivergedError, DoesNotFitError
+from gpt2tui.errors import DataError, DivergedError, DoesNotFitError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import events
 from gpt2tui.run import folder as runs
@@ -29,7 +29,7 @@ from gpt2tui.tui.train.samples import SampleTimeline
 from gpt2tui.tui.train.screen import TrainScreen
 from gpt2tui.tui.train.view import DisplayedRun
 from gpt2tui.tui.train.worst import WorstPassagesDialog
-from gpt2tui.tui.widgets.dialogs import ConfirmDialog
+from gpt2tui.tui.widgets.dialogs import ConfirmDialog, TextDialog
 from gpt2tui.tui.widgets.first_run import FirstRun
 from gpt2tui.tui.widgets.line_plot import LinePlot
 from tests.tracking import event_samples
@@ -306,6 +306,40 @@ def test_a_training_that_may_not_fit_is_asked_about_with_the_numbers(close, titl
             assert launched == [False, True][:launches]
             app.session.stop()
             app.session.join(5)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("failure", "title"),
+    [
+        (DoesNotFitError("memory on cpu: needs about 5.68 TB", close=True), "It may not fit"),
+        (DataError("the corpus is empty"), "Training failed"),
+    ],
+)
+def test_a_question_that_no_key_asked_for_waits_for_the_dialog_in_front(failure, title):
+    async def test():
+        launched, go_on = [], threading.Event()
+
+        def stream(launch, controls):
+            launched.append(launch)
+            go_on.wait(10)
+            raise failure
+            yield
+
+        app = WorkbenchApp(session=TrainingSession(stream), launch=launch())
+        async with app.run_test(size=(120, 36)) as pilot:
+            await until(pilot, lambda: launched)
+            named = []
+            app.push_screen(TextDialog("Save as", "A name", "mine"), named.append)
+            await until(pilot, lambda: isinstance(app.screen, TextDialog))
+            go_on.set()
+            await until(pilot, lambda: app.session.failure is not None)
+            await pilot.pause(0.6)  # more than two turns of looking at the session
+            assert isinstance(app.screen, TextDialog)
+            await pilot.press("2", "enter")
+            await until(pilot, lambda: title in screen_text(app))
+            assert (named, len(launched)) == (["2"], 1)
 
     run(test())
 
