@@ -20,7 +20,7 @@ from gpt2tui.run.folder import Run
 from gpt2tui.run.summary import RunSummary, summarize
 from gpt2tui.system.files import cache_folder, open_regular, replace_text, runs_folder
 
-FORMAT = 1
+FORMAT = 2
 LARGEST_BYTES = 32 << 20  # ten times a file of 1,000 runs
 MOST_RUNS = 5000
 MOST_FOLDERS = 20
@@ -40,21 +40,23 @@ class SummarizedRun:
 
 def signature(run: Run) -> Signature:
     """That of the run as its folder is now."""
+    folder = os.fspath(run.folder)  # names as text: pathlib takes as long as the system
+    files = [path.name for path in (run.events_file, run.info_file, run.preset_file)]
     return [
         runs.is_locked(run),
-        *map(_stamp, (run.folder, run.events_file, run.info_file, run.preset_file, run.checkpoints)),
-        _checkpoint_stamps(run.checkpoints),
+        *map(_stamp, (folder, *(f"{folder}/{name}" for name in files))),
+        _checkpoint_stamps(f"{folder}/{runs.CHECKPOINTS}"),
     ]
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: str) -> list[int]:
     try:
-        return _of_status(path.stat())
+        return _of_status(os.stat(path))  # noqa: PTH116 see above
     except OSError:
         return []
 
 
-def _checkpoint_stamps(checkpoints: Path) -> list[Any]:
+def _checkpoint_stamps(checkpoints: str) -> list[Any]:
     try:
         with os.scandir(checkpoints) as found:
             return sorted([entry.name, *_of_status(entry.stat(follow_symlinks=False))] for entry in found)

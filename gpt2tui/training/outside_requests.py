@@ -9,7 +9,7 @@ from gpt2tui.run.folder import Run
 from gpt2tui.system.threads import lower_priority
 from gpt2tui.training.controls import Controls
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 """How often requests are looked for."""
 
 

@@ -44,6 +44,7 @@ from gpt2tui.tui.messages import (
 from gpt2tui.tui.palette import WorkbenchCommands
 from gpt2tui.tui.session import TRAINING, Failure, TrainingSession
 from gpt2tui.tui.settings import UserSettings
+from gpt2tui.tui.stylesheet import ParsedOnceStylesheet
 from gpt2tui.tui.terminal import ControlFilter, log_file
 from gpt2tui.tui.widgets.dialogs import ConfirmDialog, Dialog, ErrorDialog
 from gpt2tui.tui.widgets.key_footer import KeyFooter
@@ -154,6 +155,7 @@ class WorkbenchApp(App[int]):
         The first new run is written to `run_dir`.
         """
         super().__init__()
+        self.stylesheet = ParsedOnceStylesheet(variables=self.get_css_variables())
         self.error_console = StyledConsole(stderr=True, highlight=False)
         self.session = session or TrainingSession()
         self.settings = settings or UserSettings()

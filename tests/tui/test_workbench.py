@@ -1,9 +1,12 @@
 """The workbench as it is shipped, all its screens in it, around a training that is only a story."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from textual.app import App
+from textual.css import stylesheet
+from textual.css.parse import parse
 from textual.events import Resize
 from textual.geometry import Size
 
@@ -13,6 +16,7 @@ from gpt2tui.tui.app import QuitDialog, WorkbenchApp
 from gpt2tui.tui.base import SteadyScreen
 from gpt2tui.tui.presets.form import PresetForm
 from gpt2tui.tui.session import TrainingSession
+from tests.tui.conftest import parse_rules
 from tests.tui.fake_training import FakeTraining
 from tests.tui.looking import until
 from tests.tui.plain_workbench import first_mode
@@ -39,6 +43,33 @@ def test_leaving_with_an_unsaved_preset_asks_and_a_saved_one_does_not():
         return app.return_code
 
     assert asyncio.run(run()) == 0
+
+
+def test_style_sheets_are_parsed_once_for_each_theme(monkeypatch):
+    parsed = Counter()
+
+    def counted(scope, css, read_from, **options):
+        parsed[read_from, css] += 1
+        return parse(scope, css, read_from, **options)
+
+    monkeypatch.setattr(stylesheet, "parse", counted)
+    monkeypatch.setattr(stylesheet.Stylesheet, "_parse_rules", parse_rules)  # not that of conftest.py
+
+    async def run():
+        app = WorkbenchApp(session=TrainingSession(FakeTraining()))
+        async with app.run_test(size=(120, 36)) as pilot:
+            await first_mode(pilot)
+            before = parsed.copy()
+            await pilot.press("f7")
+            await until(pilot, lambda: app.current_mode == "runs" and app.screen.is_mounted)
+            assert set(parsed) > set(before)
+            assert {source: parsed[source] for source in before} == before
+            dark = app.screen.styles.background
+            app.theme = "textual-light"
+            await until(pilot, lambda: app.screen.styles.background != dark)
+            assert all(parsed[source] > before[source] for source in before)
+
+    asyncio.run(run())
 
 
 MOST_LAYOUTS = 100
