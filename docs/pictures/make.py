@@ -44,7 +44,7 @@ async def take() -> None:
         await until(lambda: not app.session.active)
         await pilot.press("f4")
         await pilot.pause(2)
-        for prompt in ("def read(self, ", "class "):
+        for prompt in ("class ", "def read(self, "):
             await pilot.press(*(f"{key}" if key.isalnum() else KEYS[key] for key in prompt), "enter")
             await pilot.pause(8)
         await pilot.press("escape", "h")

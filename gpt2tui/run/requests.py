@@ -1,6 +1,6 @@
 """Requests to the process that trains a run, as files in the run's folder: the door for other processes.
 
-A request is a small file in `requests/`, made whole by a rename. The training takes it, which deletes it, a few times a
+A request is a small file in `requests/`, made whole by a rename. The training takes it, which deletes it, twice a
 second, and acts between two steps; its answer is an event. What is there before a training begins was for a process
 that is dead, and is removed.
 """

@@ -1,10 +1,11 @@
-"""Two ranks read a stream, train adapters and track with W&B as one does: real processes of torchrun."""
+"""Two ranks read a stream and a mix, train adapters and track with W&B as one does: real processes of torchrun."""
 
 import json
 
 import pytest
 
 from gpt2tui.launch import new_run
+from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.run import checkpoint
 from gpt2tui.run.events import Step
@@ -12,6 +13,7 @@ from gpt2tui.run.events_file import read_events
 from gpt2tui.run.folder import Run
 from tests import tiny_runs
 from tests.training.rank_processes import trained_by
+from tests.training.test_mix import text_of
 from tests.training.test_ranks import SETTINGS, alone, furthest, losses, of_run, preset
 from tests.training.test_starting_weights import loaded_from, their_model
 
@@ -31,6 +33,14 @@ def streamed(folder, *overrides):
 
 def adapted(folder, *overrides):
     return loaded_from(folder, folder / "base", *SETTINGS, *SHORT, "lora.rank=4", "lora.dropout=0.2", *overrides).preset
+
+
+def mixed(folder, *overrides):
+    for name, words in (("a.txt", ["red", "green", "blue"]), ("b.txt", ["one", "two", "three"])):
+        if not (folder / name).exists():
+            text_of(words, name, folder)
+    mix = f'data.mix=[{{source="{folder / "a.txt"}",weight=3}},{{source="{folder / "b.txt"}"}}]'
+    return preset_files.load(["default"], [*tiny_runs.SETTINGS, *SETTINGS, *SHORT, mix, *overrides]).preset
 
 
 def tracked(folder, *overrides):
@@ -58,17 +68,19 @@ def two(folder):
     jobs = [
         job("streamed", streamed(folder, HALF)), rest("streamed"),
         job("adapted", adapted(folder, HALF)), rest("adapted"),
+        job("mixed", mixed(folder, HALF)), rest("mixed"),
         job("tracked", tracked(folder)),
     ]  # fmt: skip
     return trained_by(2, jobs, folder / "processes")
 
 
-@pytest.mark.parametrize(("name", "of"), [("streamed", streamed), ("adapted", adapted)])
+@pytest.mark.parametrize(("name", "of"), [("streamed", streamed), ("adapted", adapted), ("mixed", mixed)])
 def test_two_ranks_train_and_resume_the_run_of_one(folder, two, name, of):
     events, batches = alone(new_run(LoadedPreset("tiny", of(folder), ()), folder / f"alone-{name}"))
     ours = [loss for loss in of_run(folder, name) if loss[0] != 10]  # there it was stopped, and evaluated as a whole
     assert furthest(ours, [loss for loss in losses(events) if loss[0] != 10]) < 1e-5
-    first, rest = two[0:2] if name == "streamed" else two[2:4]
+    at = 2 * ("streamed", "adapted", "mixed").index(name)
+    first, rest = two[at : at + 2]
     taken = [a + b for part in (first, rest) for a, b in zip(part[0]["batches"], part[1]["batches"], strict=True)]
     assert taken == batches
     assert rest[0]["weights"] == rest[1]["weights"]
