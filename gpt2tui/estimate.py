@@ -32,8 +32,9 @@ NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 LIBRARY_BYTES = 100_000_000  # what the first steps load beyond torch: optimizers, compiled products, threads' stacks
 QUANTIZER_BYTES = 45_000_000  # bitsandbytes and what it imports
-# A heap is left with holes where matrices were made whole from NF4 and freed between blocks that stay: this part of
-# their fp32 bytes, fitted to 124M (0.79) and 355M (0.85) of random weights at 1,024 tokens a step.
+# A heap is left with holes where matrices were made whole from NF4 and freed between activations that stay: this part
+# of their fp32 bytes, fitted to 124M (0.79) and 355M (0.85) of random weights at 1,024 tokens a step, and not more than
+# the activations.
 NF4_HOLES = 0.8
 
 
@@ -255,17 +256,18 @@ def count_memory(
     trained = adapters or parts.total
     moments = 8 * (trained - by_muon) + 4 * by_muon
     B, T = preset.training.batch_size, preset.training.sequence_length
+    activations = activation_bytes(
+        config, B, T, size, on_cpu=on_host, checkpointed=preset.training.activation_checkpointing
+    )
     memory = Memory(
         weights=4 * (parts.total - nf4 + adapters) + round(nf4 * NF4_BYTES),
         weight_copies=0 if precision == "fp32" else size * matrices,
         gradients=4 * trained,
         optimizer=moments,
-        activations=activation_bytes(
-            config, B, T, size, on_cpu=on_host, checkpointed=preset.training.activation_checkpointing
-        ),
+        activations=activations,
         temporaries=temporary_bytes(config, B, T, size, on_cpu=on_host)
         + (4 * C * C * (4 if size == 4 else 4 + size) if nf4 else 0)
-        + (round(4 * nf4 * NF4_HOLES) if on_host else 0),
+        + (min(activations, round(4 * nf4 * NF4_HOLES)) if on_host else 0),
         loss=loss_bytes(
             config,
             parts.token_embedding // config.n_embd,

@@ -461,3 +461,21 @@ def test_only_adapters_have_gradients_and_moments():
     whole = estimate(preset, vocab_size=100, train_tokens=None, device=None)
     assert whole.trained_parameters == trained
     assert f"adapters    {trained:,} parameters" in "\n".join(report_lines(whole))
+
+
+@pytest.mark.parametrize(
+    ("shape", "quantize", "measured"),
+    [
+        ({}, None, 1.79e9),
+        ({}, "nf4", 1.69e9),
+        ({"n_layer": 24, "n_embd": 1024, "n_head": 16}, None, 3.92e9),
+        ({"n_layer": 24, "n_embd": 1024, "n_head": 16}, "nf4", 3.70e9),
+    ],
+)
+def test_the_memory_of_adapters_on_a_host_is_within_15_percent_of_what_was_measured(shape, quantize, measured):
+    """docs/log.md, 2026-11-26: 4 windows of 256 tokens, fp32, a process of 247 MB before."""
+    shape = {"n_positions": 1024, "vocab_size": 50257, **shape}
+    training = {"batch_size": 4, "sequence_length": 256}
+    preset = preset_of(model={**shape, "init_from": "x/y"}, lora={"quantize": quantize}, training=training)
+    total = count_memory(preset, preset.model, "fp32", on_host=True, process_bytes=247_000_000).total
+    assert total == pytest.approx(measured, rel=0.15)

@@ -12,6 +12,7 @@ from textual.widgets import Checkbox, Input, Label
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.tui.chat.engine import TemplateUse
 from gpt2tui.tui.chat.slider import Slider, plain_number
+from gpt2tui.tui.widgets.toggles import Switch
 
 DIGITS = "0123456789+-"
 LARGEST_SEED = 2**63 - 1
@@ -84,7 +85,7 @@ class SamplingPanel(Vertical):
             yield SeedInput(
                 str(defaults.seed), type="integer", max_length=19, id="seed", compact=True, tooltip=help_of["seed"]
             )
-        yield Checkbox("chat template", id="template", compact=True, tooltip=TEMPLATE_HELP)
+        yield Switch("chat template", id="template", compact=True, tooltip=TEMPLATE_HELP)
 
     @property
     def template(self) -> TemplateUse:

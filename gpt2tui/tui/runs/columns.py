@@ -10,6 +10,7 @@ from textual.widgets.selection_list import Selection
 
 from gpt2tui.tui.runs.table import COLUMNS, NAME
 from gpt2tui.tui.widgets.dialogs import Dialog, DialogBox
+from gpt2tui.tui.widgets.toggles import SwitchList
 
 MEANINGS = {
     "state": "State",
@@ -78,7 +79,7 @@ class ColumnsDialog(Dialog[tuple[str, ...] | None]):
                 for column in COLUMNS
                 if column is not NAME
             ]
-            yield SelectionList(*lines)
+            yield SwitchList(*lines)
 
     def on_mount(self) -> None:
         """Focuses the list."""
