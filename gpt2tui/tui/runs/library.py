@@ -192,7 +192,7 @@ def _sweep(run: Run) -> str:
 
 REST = 10  # reading that took t seconds is not repeated for REST * t: at most about a tenth of a core
 MOST_CONTENTS = 24
-PART_SECONDS = 0.3
+PART_SECONDS = 0.1
 """How long a list is read before its part is shown."""
 
 
