@@ -127,11 +127,11 @@ class RunSource:
 
     # ---- a run of another process
 
-    def attach(self, run: Run) -> Callable[[], None]:
-        """Shows a run from its file; returns the function that the reading thread runs."""
+    def attach(self, run: Run, loaded: Callable[[], object]) -> Callable[[], None]:
+        """Shows a run from its file; returns the function that the reading thread runs, which calls `loaded`."""
         self.lock, self._loading, self._earlier_ending = Lock(), True, None
         self.view = DisplayedRun(attached=True, run=run, waiting="loading")
-        return self._tail.begin(run)
+        return self._tail.begin(run, loaded)
 
     def drain(self) -> tuple[bool, Sequence[Event]]:
         """What was read since the last call: whether the run's earlier events were, and its new events."""
@@ -181,11 +181,14 @@ class EventTail:
         self._stop = threading.Event()
         self._queue: deque[DisplayedRun | Event] = deque()
 
-    def begin(self, run: Run) -> Callable[[], None]:
-        """Stops following the run before; returns the function that the reading thread runs."""
+    def begin(self, run: Run, loaded: Callable[[], object]) -> Callable[[], None]:
+        """Stops following the run before; returns the function that the reading thread runs.
+
+        It calls `loaded` when it has read the run or a preview of it.
+        """
         self.end()
         self._stop, self._queue = threading.Event(), deque()
-        return partial(_follow, run, self._stop, self._queue)
+        return partial(_follow, run, self._stop, self._queue, loaded)
 
     def end(self) -> None:
         """Ends the thread."""
@@ -198,11 +201,13 @@ class EventTail:
         return loaded, [item for item in items if isinstance(item, Event)]
 
 
-def _follow(run: Run, stop: threading.Event, queue: deque[DisplayedRun | Event]) -> None:
+def _follow(run: Run, stop: threading.Event, queue: deque[DisplayedRun | Event], loaded: Callable[[], object]) -> None:
     for item in follow_run(run, stop):
         if stop.is_set():
             return
         queue.append(item)
+        if isinstance(item, DisplayedRun):
+            loaded()
 
 
 # ---- what is not in the events. Reads files: not for the screen's thread

@@ -224,7 +224,7 @@ class TrainScreen(ModeScreen):
         self._show_attached(message.run)
 
     def _show_attached(self, run: Run) -> None:
-        read = self.source.attach(run)
+        read = self.source.attach(run, lambda: self.call_later(self._drain))  # sooner than its turn
         self._show()
         self.run_worker(read, thread=True, group="follow", exit_on_error=True)
         self._check_lock()
