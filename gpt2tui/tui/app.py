@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from textual import work
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.events import Event, Paste
+from textual.events import Event, InputEvent, Paste
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.reactive import var
@@ -32,6 +32,7 @@ from gpt2tui.system.terminal_text import printable, sanitize
 from gpt2tui.tui.base import Workbench
 from gpt2tui.tui.contrast import ContrastFilter
 from gpt2tui.tui.customization import load_keymap, load_themes, named_bindings
+from gpt2tui.tui.garbage import CHECK_SECONDS, IdleCollector
 from gpt2tui.tui.messages import (
     PreparationAdvanced,
     RunAttached,
@@ -168,6 +169,7 @@ class WorkbenchApp(App[int]):
         self._questions: list[tuple[Dialog[Any], Callable[[Any], None] | None]] = []  # wait for a dialog's answer
         self._detaching = False  # while the training saves before another process resumes it
         self._leaving: int | None = None  # the exit code, while the training saves before the program ends
+        self._collector = IdleCollector()
         self._contrast_filter = ContrastFilter()
         self._control_filter = ControlFilter()
         themes, wrong = load_themes()
@@ -187,6 +189,8 @@ class WorkbenchApp(App[int]):
         for wrong in self._wrong_files:
             self.notify(sanitize(wrong), title="Left out", severity="warning", timeout=15, markup=False)
         self.set_interval(DRAIN_SECONDS, self._drain_session)
+        self._collector.begin()
+        self.set_interval(CHECK_SECONDS, self._collector.check)
         # After the first paint: making the first mode's screen takes as long as everything before it.
         self.call_after_refresh(self._open_first_mode)
 
@@ -201,6 +205,10 @@ class WorkbenchApp(App[int]):
         elif self._first_attach is not None:
             self.attach_run(self._first_attach)
 
+    def on_unmount(self) -> None:
+        """Leaves garbage collection to Python again."""
+        self._collector.end()
+
     def compose(self) -> ComposeResult:
         """What is shown until the first mode has its screen."""
         yield ModeBar()
@@ -214,6 +222,8 @@ class WorkbenchApp(App[int]):
 
     async def on_event(self, event: Event) -> None:
         """Removes control characters from pasted text."""
+        if isinstance(event, InputEvent):
+            self._collector.used()
         if isinstance(event, Paste) and not event.is_forwarded:
             # Terminals send pasted line ends as carriage returns, as the Enter key does.
             event.text = sanitize(event.text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -3,6 +3,7 @@
 A preview of a long one, from some of its steps, comes first. Not for the screen's thread.
 """
 
+import functools
 import math
 import os
 import re
@@ -55,7 +56,17 @@ def history_of(path: Path, grad_clip: float | None = None, stopped: Callable[[],
 
 
 def preview_of(path: Path, grad_clip: float | None = None) -> RunHistory:
-    """The history by the first event and some of the steps, evenly over a long file. Raises OSError."""
+    """The history by the first event and some of the steps, evenly over a long file. Raises OSError.
+
+    A second screen that opens the run soon after gets the same steps without reading them again.
+    """
+    status = path.stat()
+    return RunHistory.of(_events_spread_over(path, status.st_ino, status.st_size >> 20), grad_clip)
+
+
+@functools.lru_cache(maxsize=4)
+def _events_spread_over(path: Path, inode: int, mebibytes: int) -> list[Event]:
+    """Events of a file, which `inode` and its size in whole `mebibytes` identify: a MiB more changes little."""
     found: list[Event] = []
     with open_events(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -69,7 +80,7 @@ def preview_of(path: Path, grad_clip: float | None = None) -> RunHistory:
                 found.pop()  # repeated since by a resumed run
             if step:
                 found.append(step)
-    return RunHistory.of(found, grad_clip)
+    return found
 
 
 def read_into(

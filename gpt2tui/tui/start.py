@@ -1,5 +1,6 @@
 """Opens the workbench and returns its exit code."""
 
+import gc
 import os
 import select
 import signal
@@ -43,8 +44,12 @@ def run_workbench(
             "the workbench needs a terminal, and stdin or stdout is not one; "
             "train without a screen: gpt2tui --headless --preset small"
         )
+    gc.disable()  # what imports make stays: no collection need look at it, neither now nor later
     from gpt2tui.tui.app import WorkbenchApp
     from gpt2tui.tui.terminal import log_file, terminal_for_the_screen
+
+    gc.freeze()
+    gc.enable()
 
     preselected: LoadedPreset | None = None
     launch: Launch | None = None

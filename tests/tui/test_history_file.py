@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpt2tui.run.events import parse
+from gpt2tui.run.events_file import open_events
 from gpt2tui.tui import history_file
 from gpt2tui.tui.history import RunHistory, Series
 from gpt2tui.tui.history_file import history_of, preview_of, read_into
@@ -105,6 +106,24 @@ def test_a_preview_has_true_values_over_the_whole_run(tmp_path):
     assert [x for x, _ in points] == sorted({x for x, _ in points})
     assert all(y == pytest.approx(1e-3 / x) for x, y in points)
     assert preview.progress.num_iterations in (3000, 6000)
+
+
+def test_a_second_preview_reads_nothing_unless_the_file_has_grown_or_is_another(tmp_path, monkeypatch):
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(lines(3000)) + "\n")
+    once, opened = preview_of(path), []
+    monkeypatch.setattr(history_file, "open_events", lambda path: opened.append(path) or open_events(path))
+    again = preview_of(path, 0.5)
+    assert not opened
+    assert again.learning_rate.points() == once.learning_rate.points()
+    assert (once.grad_clip, again.grad_clip) == (None, 0.5)
+    with path.open("a") as file:
+        file.write("\n".join(lines(6000, start=3000)) + "\n")
+    assert preview_of(path).learning_rate.points()[-1][0] > 5500
+    (tmp_path / "other").write_text("\n".join(lines(6000, seed=3)) + "\n")
+    (tmp_path / "other").rename(path)
+    preview_of(path)
+    assert len(opened) == 2
 
 
 def test_many_points_at_once_are_as_one_after_the_other():
