@@ -7,6 +7,7 @@ import sys
 from gpt2tui.errors import OUT_OF_THREADS, Gpt2TuiError, ResourceError, is_out_of_threads
 from gpt2tui.system.standard_streams import discard_stdout, failure_of_stdout, make_streams_safe
 from gpt2tui.system.terminal_text import guard_streams, print_on_stderr, report_on_stderr
+from gpt2tui.system.waiting_threads import wait_briefly
 
 # What a machine lacks, rather than what the program does wrong.
 RESOURCES = frozenset(
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; an expected failure is one message on stderr."""
     make_streams_safe()
     guard_streams()
+    wait_briefly()
     try:
         code = _run_command(arguments)
         sys.stdout.flush()
