@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpt2tui.preset.schema import Preset
+from gpt2tui.system.device_speed import Limit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +31,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Round:
-    """The seconds of each repetition, by what was done, and the peak memory so far."""
+    """The seconds of each repetition, by what was done, the peak memory so far, and the limit of the device."""
 
     seconds: dict[str, list[float]]
     memory: dict[str, int | None]
+    limit: Limit | None = None
+    """What the device could do right after it, in the candidate's number format."""
 
 
 ReadyCandidate = tuple[dict[str, Any], Callable[[float], Round]]

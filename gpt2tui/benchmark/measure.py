@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import lengths
-from gpt2tui.benchmark.job import BATCH_SIZES, CandidateResult, Job
+from gpt2tui.benchmark.job import BATCH_SIZES, CandidateResult, Job, Round
 from gpt2tui.benchmark.subject import IN_FP32, Subject, reason_to_skip
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
@@ -56,14 +56,35 @@ def candidates(part: str, against: Sequence[str], precision: str) -> list[str]:
 
 
 def training_rows(subject: Subject, outcomes: Mapping[str, CandidateResult]) -> list[dict[str, Any]]:
-    """A row per candidate: tokens and milliseconds of a step, model FLOPs utilisation, the loss of the first step."""
+    """A row per candidate: tokens and ms of a step, MFU, share of the measured limit, the first step's loss."""
     rows = []
     for row, outcome in _rows(outcomes, "step", subject.preset.tokens_per_step):
         row["precision"] = "fp32" if row["candidate"] in IN_FP32 else subject.precision
         row["optimizer"] = subject.preset.optimizer.name if row["candidate"] == OURS else "adamw"
         row["mfu"] = _mfu(subject, row["precision"], row["tokens_per_second"])
+        row |= shares_of_limit(outcome.rounds, flops_per_token(subject.preset) * subject.preset.tokens_per_step)
         rows.append(row | {key: outcome.facts.get(key) for key in ("compile_seconds", "first_loss", "note")})
     return rows
+
+
+def shares_of_limit(rounds: Sequence[Round], flops_per_step: float) -> dict[str, Any]:
+    """The limit, median of the rounds, and `limit_share`: the model's FLOPs per second over the product's.
+
+    Each round is compared with the limit measured right after it.
+    """
+    limits = [measured.limit for measured in rounds if measured.limit]
+    shares = [
+        flops_per_step / statistics.median(measured.seconds["step"]) / measured.limit.product_flops
+        for measured in rounds
+        if measured.limit
+    ]
+    known = bool(limits)
+    return {
+        "rounds_limit_share": shares,
+        "limit_share": statistics.median(shares) if known else None,
+        "limit_flops": statistics.median(limit.product_flops for limit in limits) if known else None,
+        "limit_copied_bytes": statistics.median(limit.copied_bytes for limit in limits) if known else None,
+    }
 
 
 def generation_rows(
@@ -117,8 +138,9 @@ def _rows(
             "tokens_per_second": tokens / statistics.median(every) if every else None,
             "speed_ratio": None if name == OURS else speed_ratio(by_round[OURS], by_round[name]),
             "ms": milliseconds(every),
+            "rounds_ms": [1000 * statistics.median(seconds) for seconds in by_round[name]],
             "count": len(every),
-            "memory": outcome.rounds[-1].memory if every else unknown,
+            "memory": outcome.rounds[0].memory if every else unknown,  # later ones measured the limit before
         }
         yield row, outcome
 

@@ -12,8 +12,10 @@ import torch
 from gpt2tui.benchmark.baselines import compile_like_a_run
 from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
 from gpt2tui.benchmark.machine import peak_memory
+from gpt2tui.benchmark.subject import IN_FP32
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision, seconds_between, time_mark
+from gpt2tui.system.device_speed import measure_limit
 from gpt2tui.training.distributed import Ranks
 from gpt2tui.training.schedules import learning_rate_factor
 from gpt2tui.training.update import AsyncStepMetrics, fresh_update
@@ -27,6 +29,7 @@ def training_candidate(job: Job) -> ReadyCandidate:
     device = torch.device(job.preset.training.device)
     batches = benchmark_batches(job)
     update, facts = _candidate_step(job, device, batches)
+    precision: Precision = "fp32" if job.candidate in IN_FP32 else cast(Precision, job.preset.training.precision)
     numbers = itertools.count()
 
     def step() -> tuple[Callable[[], float], float]:
@@ -48,7 +51,8 @@ def training_candidate(job: Job) -> ReadyCandidate:
             batch_seconds.append(step()[1])
             marks.append(time_mark(device))
         step_seconds = [seconds_between(a, b) for a, b in itertools.pairwise(marks)]
-        return Round({"step": step_seconds, "batch": batch_seconds}, peak_memory(device))
+        memory = peak_memory(device)  # before the matrices of the limit
+        return Round({"step": step_seconds, "batch": batch_seconds}, memory, measure_limit(device, precision))
 
     losses = [step()[0]() for _ in range(WARM_UP_STEPS)]
     return {**facts, "first_loss": losses[0]}, steps_for

@@ -307,4 +307,9 @@ def add_bench(top: Parser) -> None:
         metavar="S",
         help="the time to measure each part and implementation for, without warm-up; at least 3 rounds (default: 10)",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="say what got faster or slower since FILE, a result that --json has printed, and with which noise",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")

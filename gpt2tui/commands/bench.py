@@ -7,8 +7,10 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from gpt2tui.benchmark.comparison import compare, read_saved
 from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.files import LoadedPreset
@@ -26,6 +28,7 @@ def bench(options: argparse.Namespace) -> int:
     if "transformers" in options.against and importlib.util.find_spec("transformers") is None:
         raise UsageError("--against transformers needs the package transformers: pip install transformers")
     loaded = _presets(options)
+    saved = read_saved(Path(options.compare)) if options.compare else None
 
     with _exit_on_interrupt():
         from gpt2tui.benchmark import machine
@@ -56,8 +59,14 @@ def bench(options: argparse.Namespace) -> int:
         document["note"] = machine.busy_note(document["other_programs_cores"])
         if document["note"] and not options.json:
             print(f"\n  note: {document['note']}", flush=True)
+    result = {"machine": described, "seconds": options.seconds, "presets": documents}
+    if saved is not None:
+        changes, notes = compare(saved, result)
+        if not options.json:
+            report.print_changes(changes, notes)
+        result["compared"] = {"changes": [change.as_json() for change in changes], "notes": notes}
     if options.json:
-        print_json({"machine": described, "seconds": options.seconds, "presets": documents})
+        print_json(result)
     return 0 if any(_has_results(document) for document in documents) else ResourceError.exit_code
 
 

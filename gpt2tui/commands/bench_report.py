@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gpt2tui.benchmark.comparison import Change
 from gpt2tui.commands.tables import Column, plain, print_table
 from gpt2tui.estimate import approximate_duration
 from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
@@ -68,6 +69,34 @@ def print_part(part: str, result: Row) -> None:
             )
         _print_line(f"  {title}")
         _table(result["rows"], _TRAINING if part == "train" else _GENERATION)
+        limit = next((row for row in result["rows"] if row.get("limit_flops")), None)
+        if limit:
+            _print_line(
+                f"    the limit, measured beside the steps: {_number(limit['limit_flops'] / 1e9)} GFLOP/s in "
+                f"{limit['precision']} (a product of 2048 x 2048), "
+                f"{_number(limit['limit_copied_bytes'] / 1e9)} GB/s copied"
+            )
+
+
+def print_changes(changes: Sequence[Change], notes: Sequence[str]) -> None:
+    """What got faster or slower since a saved result, and what cannot be compared."""
+    _print_line("\n  compared with the saved result (faster or slower: by more than twice the noise)")
+    columns = [Column("")] + [Column(header, right=True) for header in ("then", "now", "now / then", "noise")]
+    rows = [
+        (
+            f"    {change.preset} {change.part}, {change.what}",
+            _number(change.then),
+            _number(change.now),
+            f"{change.ratio:.3f}",
+            "unknown" if change.noise is None else f"± {change.noise:.3f}",
+            {"same": "", "unknown": ""}.get(change.verdict, change.verdict),
+        )
+        for change in changes
+    ]
+    if rows:
+        print_table([*columns, Column("")], rows)
+    for note in notes:
+        _print_line(f"    {note}")
 
 
 def _table(rows: Sequence[Row], cells: Sequence[Cell]) -> None:
@@ -104,6 +133,7 @@ _TRAINING: list[Cell] = [
     ("p90 ms", lambda row: _number(row["ms"]["p90"])),
     ("steps", lambda row: f"{row['count']:,}"),
     ("MFU", lambda row: None if row["mfu"] is None else exact_percent(row["mfu"])),
+    ("of the limit", lambda row: None if row["limit_share"] is None else exact_percent(row["limit_share"])),
     *_MEMORY,
     ("optimizer", lambda row: row["optimizer"]),
     (

@@ -43,6 +43,7 @@ TRAINING_FRACTION_OF_PEAK = 0.4
 TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.83, "bf16": 0.19, "fp16": 0.19}
 
 _PRODUCT_SIZES = (256, 512, 1024)  # rows and columns; the last is what the matrices of small GPT-2s have
+_LIMIT_SIZE = 2048
 _LONGEST_PRODUCT_SECONDS = 0.5  # a CPU without bf16 instructions takes seconds for the largest
 _COPIED_BYTES = 64 * 1024**2  # more than a cache holds
 _MEASURING_SECONDS = 0.1
@@ -96,36 +97,57 @@ def measure(device: "torch.device", precision: Precision) -> DeviceSpeed:
         precision=precision,
         flops_per_second_achievable=_expected_from_product(device, precision),
         memory_free_bytes=free_bytes(),
-        memory_bytes_per_second=_copy_speed() if device.type == "cpu" else None,
+        memory_bytes_per_second=_copy_speed(device) if device.type == "cpu" else None,
         process_bytes=process_bytes,
     )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What nothing on a device can exceed by much: FLOP/s of a product of 2048 x 2048, bytes a second of a copy."""
+
+    product_flops: float
+    copied_bytes: float
+
+
+def measure_limit(device: "torch.device", precision: Precision) -> Limit:
+    """The limit in one precision; takes a quarter of a second, or a few products on a slow device."""
+    import torch
+
+    a = torch.ones(_LIMIT_SIZE, _LIMIT_SIZE, dtype=_dtype(precision), device=device)
+    return Limit(2 * _LIMIT_SIZE**3 / _product_seconds(a), _copy_speed(device))
 
 
 def _expected_from_product(device: "torch.device", precision: Precision) -> float:
     """FLOP/s expected of training, from products of square matrices."""
     import torch
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     rate = 0.0
     for size in _PRODUCT_SIZES:
-        seconds = _product_seconds(torch.ones(size, size, dtype=dtype, device=device))
+        seconds = _product_seconds(torch.ones(size, size, dtype=_dtype(precision), device=device))
         rate = max(rate, 2 * size**3 / seconds)
         if 8 * seconds > _LONGEST_PRODUCT_SECONDS:  # which the next size would take
             break
     return TRAINING_FRACTION_OF_PRODUCT[precision] * rate
 
 
+def _dtype(precision: Precision) -> "torch.dtype":
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 def _product_seconds(a: "torch.Tensor") -> float:
     return _fastest_seconds(lambda: (a @ a)[0, 0].item())  # reading a number waits for the device
 
 
-def _copy_speed() -> float:
+def _copy_speed(device: "torch.device") -> float:
     """Bytes read and written per second."""
     import torch
 
-    source = torch.ones(_COPIED_BYTES // 4)
+    source = torch.ones(_COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * _COPIED_BYTES / _fastest_seconds(lambda: target.copy_(source))
+    return 2 * _COPIED_BYTES / _fastest_seconds(lambda: target.copy_(source)[0].item())
 
 
 def _fastest_seconds(work: Callable[[], object]) -> float:
