@@ -24,7 +24,8 @@ def shipped(name):
 
 def test_all_presets_of_the_contract_are_shipped():
     assert {path.stem for path in FILES} == {
-        "test", "small", "default", "bigger_default", "shakespeare-char", "finetune", "instruct", "lora", "qlora",
+        "test", "small", "default", "bigger_default", "shakespeare-char", "shakespeare-cpu", "tinystories", "finetune",
+        "instruct", "lora", "qlora",
         *PUBLISHED,
     }  # fmt: skip
 
