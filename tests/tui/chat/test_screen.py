@@ -134,7 +134,7 @@ def test_text_streams_in_while_the_model_writes_and_escape_stops_it(tmp_path):
     class Slow(FakeModel):
         def stream(self, prompt, sampling, alternatives=0):
             for piece in super().stream(prompt, sampling, alternatives):
-                time.sleep(0.01)
+                time.sleep(0.05)  # so that a slow machine presses escape in time
                 yield piece
 
     driven(tmp_path, story, load=lambda reference: Slow(reference, gate=gate))
