@@ -96,7 +96,7 @@ def _of(document: Document, key: str) -> Any:
 
 
 Speed = tuple[float, list[float]]
-"""The speed, and the milliseconds of its rounds."""
+"""The speed, and what its rounds measured."""
 
 
 def _speeds(document: Document) -> Iterator[tuple[tuple[str, str], Speed]]:

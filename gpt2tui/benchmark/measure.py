@@ -9,7 +9,7 @@ import numpy as np
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import lengths
 from gpt2tui.benchmark.job import BATCH_SIZES, CandidateResult, Job, Round
-from gpt2tui.benchmark.subject import IN_FP32, Subject, reason_to_skip
+from gpt2tui.benchmark.subject import Subject, precision_of, reason_to_skip
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
 from gpt2tui.errors import DataError
@@ -59,7 +59,7 @@ def training_rows(subject: Subject, outcomes: Mapping[str, CandidateResult]) -> 
     """A row per candidate: tokens and ms of a step, MFU, share of the measured limit, the first step's loss."""
     rows = []
     for row, outcome in _rows(outcomes, "step", subject.preset.tokens_per_step):
-        row["precision"] = "fp32" if row["candidate"] in IN_FP32 else subject.precision
+        row["precision"] = precision_of(row["candidate"], subject.precision)
         row["optimizer"] = subject.preset.optimizer.name if row["candidate"] == OURS else "adamw"
         row["mfu"] = _mfu(subject, row["precision"], row["tokens_per_second"])
         row |= shares_of_limit(outcome.rounds, flops_per_token(subject.preset) * subject.preset.tokens_per_step)

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,11 @@ from gpt2tui.system.numbers import byte_size
 MOST_BUDGETS = 3  # times --seconds that one step, or one round of generation, may take
 LONGEST_ADVISED = 300  # seconds
 IN_FP32 = ("nanogpt", "transformers")  # whatever the precision of our training
+
+
+def precision_of(candidate: str, precision: str) -> Precision:
+    """The number format that a candidate trains in beside ours in `precision`."""
+    return "fp32" if candidate in IN_FP32 else cast(Precision, precision)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from gpt2tui.benchmark.baselines import compile_like_a_run
 from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
 from gpt2tui.benchmark.machine import peak_memory
-from gpt2tui.benchmark.subject import IN_FP32
+from gpt2tui.benchmark.subject import precision_of
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision, seconds_between, time_mark
 from gpt2tui.system.device_speed import measure_limit
@@ -29,7 +29,7 @@ def training_candidate(job: Job) -> ReadyCandidate:
     device = torch.device(job.preset.training.device)
     batches = benchmark_batches(job)
     update, facts = _candidate_step(job, device, batches)
-    precision: Precision = "fp32" if job.candidate in IN_FP32 else cast(Precision, job.preset.training.precision)
+    precision = precision_of(job.candidate, job.preset.training.precision)
     numbers = itertools.count()
 
     def step() -> tuple[Callable[[], float], float]:

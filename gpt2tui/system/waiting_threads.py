@@ -3,7 +3,8 @@
 import os
 from collections.abc import MutableMapping
 
-_THE_USERS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""The variables by which a user chooses."""
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -14,7 +15,7 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     what libgomp itself takes where it knows of more threads than cores. Nothing changes if the user has set any of
     these variables. Figures: docs/log.md.
     """
-    if any(name in environment for name in _THE_USERS):
+    if any(name in environment for name in WAITING):
         return
     environment["GOMP_SPINCOUNT"] = "1000"
     environment["KMP_BLOCKTIME"] = "1"  # ms; older ones take no smaller unit

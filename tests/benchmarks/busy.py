@@ -23,6 +23,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+from gpt2tui.system.waiting_threads import WAITING, wait_briefly  # noqa: E402 it loads no torch
+
 CHARACTERS = [
     "model.n_layer=4", "model.n_embd=128", "model.n_head=4", "model.n_positions=64",
     'data.tokenizer="char"', 'model.vocab_size="auto"',
@@ -51,14 +54,11 @@ while True:
         pass
     time.sleep(0.03)
 """
-VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+VARIABLES = (*WAITING, "OMP_NUM_THREADS")
 
 
 def train(shape: str, seconds: float, chat: bool) -> None:
     """Trains for some seconds, says so when it begins, and prints the seconds of each step."""
-    sys.path.insert(0, str(ROOT))
-    from gpt2tui.system.waiting_threads import wait_briefly
-
     if os.environ.get("WAY") != "torch":
         wait_briefly()
     import torch
