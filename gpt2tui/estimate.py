@@ -22,9 +22,8 @@ UPDATE_BYTES_PER_PARAMETER = 28
 # layer norms, GELU, softmax, their gradients, casts. Fitted with TRAINING_FRACTION_OF_PRODUCT, see there.
 PASSES_OVER_ACTIVATIONS = 20
 
-# CHUNK_LOGITS and CPU_CHUNK_LOGITS of model/loss.py, which imports torch. Compiled code on a GPU holds up to 2**30
-# logits instead, but no fp32 copy of them: 9.56 GB of gpt2-124m against 9.74 in chunks.
-LOSS_CHUNK_LOGITS, LOSS_CHUNK_LOGITS_ON_CPU = 2**28, 2**25
+# CHUNK_LOGITS, CPU_CHUNK_LOGITS and COMPILED_LOGITS of model/loss.py, which imports torch.
+LOSS_CHUNK_LOGITS, LOSS_CHUNK_LOGITS_ON_CPU, COMPILED_LOGITS = 2**28, 2**25, 2**30
 NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 
 # 4 bits a number, 8 for the scale of 64 and 32 for that of 256 scales (QLoRA, Dettmers et al. 2023, section 3).
@@ -352,11 +351,15 @@ def loss_bytes(
 
     In half precision the chunk also exists in fp32 while its softmax is taken. The head's gradient is made
     with the loss, before the backward pass makes the one that counts under gradients; a head that is frozen has none.
+    Compiled code on a GPU holds all logits and their gradient, unless they are too many, without an fp32 copy: the
+    larger of the two counts, since whether a run is compiled is decided later.
     """
     chunk = LOSS_CHUNK_LOGITS_ON_CPU if on_cpu else LOSS_CHUNK_LOGITS
     rows = min(tokens, max(1, chunk // vocab_size))
     head = 0 if is_frozen else 4 * vocab_size * config.n_embd
-    return rows * vocab_size * (4 if size == 4 else size + 4) + head
+    in_chunks = rows * vocab_size * (4 if size == 4 else size + 4)
+    at_once = 0 if on_cpu or tokens * vocab_size > COMPILED_LOGITS else 2 * size * tokens * vocab_size
+    return max(in_chunks, at_once) + head
 
 
 def as_dict(estimate: Estimate) -> dict[str, Any]:

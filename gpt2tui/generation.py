@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psutil
 import torch
@@ -16,7 +16,7 @@ from gpt2tui.data.examples import tokens_of
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
 from gpt2tui.errors import CheckpointError, ResourceError
-from gpt2tui.model.decoding import Decoder, LogitsSource
+from gpt2tui.model.decoding import Decoder, GraphDecoder, LogitsSource
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.published_config import trained_length
 from gpt2tui.model.sampling import generate
@@ -30,6 +30,8 @@ from gpt2tui.run.model_lookup import OWN_FILES
 
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are in memory together while a text is scored: 26 MB with GPT-2's vocabulary
+
+MOST_TOGETHER, KEPT_BYTES = 64, 2**31  # texts that are written at once, and the size of their keys and values
 
 SHARE_OF_FREE_MEMORY = 0.5  # a model that needs more of a device's free memory is not put there beside a training
 ON_CPU_BESIDE_TRAINING = "on the CPU: a training needs the GPU's memory"
@@ -107,6 +109,11 @@ class TextModel:
         return self.model.num_parameters
 
     @property
+    def is_rounded(self) -> bool:
+        """Whether it writes a text with its weights rounded to 16 bits."""
+        return isinstance(self.decoder, Decoder) and self.decoder.dtype != torch.float32
+
+    @property
     def vocab_size(self) -> int:
         """The number of tokens V; a uniform distribution over them has a loss of ln V nats per token."""
         return int(self.model.wte.num_embeddings)
@@ -134,29 +141,45 @@ class TextModel:
         from a generator of its own, so that sampling during a training does not change the training. Each token has
         the `alternatives` likeliest tokens of its position; the text is the same with and without them.
         """
+        return (token for _, token in self.streams(prompt, [sampling], alternatives))
+
+    def streams(
+        self, prompt: str | Sequence[int], samplings: Sequence[SamplingTable], alternatives: int = 0
+    ) -> Iterator[tuple[int, ScoredToken]]:
+        """As `stream`, a text for each of the settings, which differ in their seeds: (number of the text, its token).
+
+        The prompt is read once, and each step makes a token of every text. Their products are made together, which
+        may round the last bit in another way than those of one text.
+        """
         ids = list(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt) or [self.tokenizer.eot]
-        generator = torch.Generator().manual_seed(sampling.seed)
-        decoder = IncrementalDecoder(self.tokenizer)
+        generators = [torch.Generator().manual_seed(sampling.seed) for sampling in samplings]
+        decoders = [IncrementalDecoder(self.tokenizer) for _ in samplings]
+        open_texts = list(range(len(samplings)))
         for chosen in generate(
             self.model,
             torch.tensor([ids]),
-            max_length=sampling.max_length,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            generator=generator,
+            max_length=samplings[0].max_length,
+            temperature=samplings[0].temperature,
+            top_k=samplings[0].top_k,
+            top_p=samplings[0].top_p,
+            generator=generators,
             stop_token=self.tokenizer.eot,
             decoder=self.decoder,
             context_length=self.context_length,
         ):
-            token = int(chosen.token)
-            text = "" if token == self.tokenizer.eot else decoder.feed([token])
-            likeliest = self._likeliest(chosen.logits, alternatives)[0] if alternatives else ()
-            probability = float(chosen.probability)
-            log_probability = math.log(probability) if probability else -math.inf
-            yield ScoredToken(token, text, probability, log_probability, likeliest)
-        if rest := decoder.flush():
-            yield ScoredToken(-1, rest, 1.0)
+            tokens, probabilities = chosen.token.tolist(), chosen.probability.tolist()
+            likeliest = self._likeliest(chosen.logits, alternatives)
+            for number in tuple(open_texts):
+                token, probability = tokens[number], probabilities[number]
+                if token == self.tokenizer.eot:
+                    open_texts.remove(number)
+                text = "" if token == self.tokenizer.eot else decoders[number].feed([token])
+                log_probability = math.log(probability) if probability else -math.inf
+                own = likeliest[number] if alternatives else ()
+                yield number, ScoredToken(token, text, probability, log_probability, own)
+        for number, decoder in enumerate(decoders):
+            if rest := decoder.flush():
+                yield number, ScoredToken(-1, rest, 1.0)
 
     def score(self, text: str, alternatives: int = 0) -> Iterator[ScoredToken]:
         """The tokens of a given text, each with the probability that the model gives it.
@@ -211,14 +234,43 @@ class TextModel:
 
     def continuation(self, prompt: str, sampling: SamplingTable, *, in_template: bool = True) -> Continuation:
         """The whole continuation at once, with its times; unless `in_template` is false, the answer in the template."""
-        started = time.perf_counter()
-        first, pieces = None, []
-        for piece in self.stream(self.prompt_tokens(prompt) if in_template else prompt, sampling):
-            first = first if first is not None else time.perf_counter() - started
-            pieces.append(piece)
-        seconds = time.perf_counter() - started
-        count = sum(piece.token >= 0 for piece in pieces)
-        return Continuation(prompt, "".join(p.text for p in pieces), count, seconds, count / seconds, first)
+        return self.continuations(prompt, [sampling], in_template=in_template)[0]
+
+    def continuations(
+        self, prompt: str, samplings: Sequence[SamplingTable], *, in_template: bool = True
+    ) -> list[Continuation]:
+        """A continuation for each of the settings, which differ in their seeds, as many at a time as memory allows."""
+        given, found = self.prompt_tokens(prompt) if in_template else prompt, []
+        together = self.texts_together(given, samplings[0])
+        for start in range(0, len(samplings), together):
+            some = samplings[start : start + together]
+            pieces: list[list[_Piece]] = [[] for _ in some]
+            started = time.perf_counter()
+            for number, token in self.streams(given, some):
+                pieces[number].append(_Piece(token, time.perf_counter() - started))
+            found += [_continuation(prompt, own) for own in pieces]
+        return found
+
+    def texts_together(self, prompt: str | Sequence[int], sampling: SamplingTable) -> int:
+        """How many continuations to write at once: MOST_TOGETHER, or those whose keys and values are KEPT_BYTES."""
+        config, given = self.model.config, self.count_tokens(prompt) if isinstance(prompt, str) else len(prompt)
+        length = min(self.context_length, given + sampling.max_length)
+        of_one = 2 * 4 * config.n_layer * config.n_embd * length
+        return max(1, min(MOST_TOGETHER, KEPT_BYTES // of_one))
+
+
+class _Piece(NamedTuple):
+    """A token, and how long after the beginning it came, in seconds."""
+
+    token: ScoredToken
+    seconds: float
+
+
+def _continuation(prompt: str, pieces: Sequence[_Piece]) -> Continuation:
+    count, seconds = sum(piece.token.token >= 0 for piece in pieces), pieces[-1].seconds if pieces else 0.0
+    text = "".join(piece.token.text for piece in pieces)
+    first = pieces[0].seconds if pieces else None
+    return Continuation(prompt, text, count, seconds, count / seconds if seconds else 0.0, first)
 
 
 def load(
@@ -227,11 +279,13 @@ def load(
     precision: DecodingPrecision = "auto",
     gpu: GpuUse = "all",
     texts: int = 1,
+    graphs: bool = False,
 ) -> TextModel:
     """Loads what a CHECKPOINT argument means: see `model_files.find`.
 
     `precision` is that of the weights while a text is generated: see `decoder_of`. A model that `gpu` does not allow
     on a CUDA device, where it is to read `texts` at once, is loaded on the CPU, and its `placement_note` says so.
+    `graphs` allows CUDA graphs, several times as fast: only where nothing trains in this process while it generates.
     Raises CheckpointError when it is missing, damaged, a pickle, or not a GPT-2, ResourceError when memory does not
     suffice.
     """
@@ -240,7 +294,7 @@ def load(
         found = find(reference)
         folder, saved = found.folder, found.saved
         try:
-            return _load(folder, saved, chosen_device, precision, gpu, texts)
+            return _load(folder, saved, chosen_device, precision, gpu, texts, graphs)
         except (CheckpointError, OSError):
             # A training may have deleted or replaced it meanwhile. If it is unchanged, the error is real.
             if saved is None or checkpoint.is_unchanged(saved):
@@ -257,7 +311,13 @@ def load(
 
 
 def _load(
-    folder: Path, saved: Checkpoint | None, device: torch.device, precision: DecodingPrecision, gpu: GpuUse, texts: int
+    folder: Path,
+    saved: Checkpoint | None,
+    device: torch.device,
+    precision: DecodingPrecision,
+    gpu: GpuUse,
+    texts: int,
+    graphs: bool,
 ) -> TextModel:
     preset = preset_files.load_frozen(folder / "preset.toml") if saved else None
     model = load_model(folder)
@@ -272,7 +332,7 @@ def _load(
             f"{folder}: its tokenizer has {tokenizer.vocab_size} tokens, its model only {model.wte.num_embeddings}"
         )
     sampling = preset.sampling if preset else SamplingTable()
-    decoder = decoder_of(model, precision)
+    decoder = decoder_of(model, precision, graphs=graphs)
     template = tokenizers.template_in(folder)
     return TextModel(model, tokenizer, str(folder), context_length, sampling, saved, decoder, note, template)
 
@@ -310,17 +370,21 @@ def bytes_needed(model: GPT2, texts: int = 1) -> int:
     return weights + texts * (keys_and_values + hidden + logits)
 
 
-def decoder_of(model: GPT2, precision: DecodingPrecision) -> Decoder | None:
-    """A decoder that generates one text faster than the model, almost the same; None where there is none.
+def decoder_of(model: GPT2, precision: DecodingPrecision, *, graphs: bool = False) -> Decoder | None:
+    """A decoder that generates faster than the model, almost the same; None where there is none.
 
     Memory bandwidth limits how fast a large model generates, so "auto" uses fp16 weights for a model on the CPU that is
     larger than its cache. "fp16" uses them on any CPU or CUDA device if all weights are finite in fp16; "fp32" never.
+    With `graphs`, on a CUDA device, it is a GraphDecoder, of fp32 weights too.
     """
     device = model.wte.weight.device.type
+    graphs = graphs and device == "cuda"
+    if graphs and precision != "fp16":
+        return GraphDecoder(model, torch.float32)
     automatic = device == "cpu" and model.num_parameters >= LARGE_PARAMETERS
     if device == "mps" or precision == "fp32" or (precision == "auto" and not automatic):
         return None
     try:
-        return Decoder(model, torch.float16)
+        return (GraphDecoder if graphs else Decoder)(model, torch.float16)
     except ValueError:
         return None

@@ -43,6 +43,13 @@ class KVCache:
         self.length += tokens
         assert self.length <= self.max_length
 
+    def take(self, other: "KVCache") -> None:
+        """Hold what another cache of one text holds, for each of its own texts."""
+        assert other.keys.size(1) == 1
+        self.length = other.length
+        self.keys[:, :, :, : self.length] = other.keys[:, :, :, : self.length]
+        self.values[:, :, :, : self.length] = other.values[:, :, :, : self.length]
+
     def truncate(self, length: int) -> None:
         """Forget all positions from `length` on; ValueError when there are not that many."""
         if not 0 <= length <= self.length:

@@ -1,6 +1,6 @@
 """From logits to text: sampling the next token, and the loop that generates one token after another."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,14 +26,18 @@ class GeneratedToken:
     """(B, V): the logits of its position, on the model's device."""
 
 
-def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One for all texts, or one for each of them; on the CPU."""
+
+
+def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: Generators) -> Tensor:
     """Sample a token for each row of logits (B, V): (B,) int64, on the CPU.
 
     temperature: 0 takes the argmax; else the logits are divided by it.
     top_k: sample from the k likeliest tokens; 0, or more than V, means from all.
     top_p: of those, sample from the smallest set whose total probability is at least p, never empty
         (nucleus sampling, Holtzman et al. 2020, section 3.1).
-    generator: a CPU generator; a call draws B doubles from it, none when temperature is 0.
+    generator: a call draws B doubles from it, or one from each; none when temperature is 0.
 
     Infinite logits count as the largest finite ones; a token with logit NaN is sampled only if all are NaN.
     ValueError for a temperature or top_k below 0, or top_p outside (0, 1].
@@ -60,11 +64,18 @@ def next_token(logits: Tensor, temperature: float, top_k: int, top_p: float, gen
         cumulative = weights.cumsum(-1)
 
     # Invert the cumulative distribution: one random number per row, where torch.multinomial draws one per token.
-    random = torch.rand(len(weights), 1, dtype=torch.float64, generator=generator).to(cumulative.device)
+    random = _random(len(weights), generator).to(cumulative.device)  # (B, 1)
     chosen = torch.searchsorted(cumulative, random * cumulative[:, -1:], right=True)  # (B, 1)
     if tokens is not None:
         chosen = tokens.to(chosen.device).gather(-1, chosen)
     return chosen.squeeze(-1).cpu()
+
+
+def _random(rows: int, generator: Generators) -> Tensor:
+    """Numbers from [0, 1), (rows, 1) fp64; of several generators each draws what it would draw for a row alone."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(rows, 1, dtype=torch.float64, generator=generator)
+    return torch.cat([torch.rand(1, 1, dtype=torch.float64, generator=each) for each in generator])
 
 
 def _weights(logits: Tensor, temperature: float) -> Tensor:
@@ -96,12 +107,14 @@ def generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    generator: torch.Generator,
+    generator: Generators,
     stop_token: int | None = None,
     decoder: LogitsSource | None = None,
     context_length: int | None = None,
 ) -> Iterator[GeneratedToken]:
     """Continue prompts (B, T) of the same length, T >= 1, token by token, at most `max_length` tokens.
+
+    One prompt (1, T) with several generators is read once and continued once with each of them: B is their number.
 
     The model reads at most `context_length` tokens at once (default: n_positions): a longer prompt keeps its end, and
     when the text outgrows it, the older half of the window is dropped and the rest is read again. `stop_token` is
@@ -109,7 +122,7 @@ def generate(
     repeats it.
 
     `decoder`, made from the same model, computes the logits where it can: of one token of one sequence, or of all.
-    Draws random numbers from `generator` only (a CPU generator). The model is in evaluation mode only while it
+    Draws random numbers from `generator` only. The model is in evaluation mode only while it
     computes; between tokens its training mode is unchanged.
     ValueError for an empty prompt, tokens outside of the vocabulary, or a context length outside 1..n_positions.
     """
@@ -122,11 +135,20 @@ def generate(
         raise ValueError(f"context_length {context} is not between 1 and n_positions = {model.config.n_positions}")
     text = prompt[:, -context:].cpu()  # (B, T) the window: what is in the cache or about to be
     length = min(context, text.size(1) + max_length)
+    texts = 1 if isinstance(generator, torch.Generator) else len(generator)
+    read_once = texts > 1 and len(text) == 1 and not (decoder and decoder.reads(*text.shape))
+    if texts > 1 and len(text) == 1:
+        text = text.expand(texts, -1)
     cache = model.new_cache(len(text), length)
     stopped = torch.zeros(len(text), dtype=torch.bool)
     for _ in range(max_length):
         new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
-        if decoder is not None and (decoder.reads_prompts or new.shape == (1, 1)):
+        if read_once and not cache.length:
+            own = model.new_cache(1, new.size(1))
+            logits = _last_logits(model, new[:1], own).expand(texts, -1)
+            cache.take(own)
+            read_once = False  # later windows are texts of their own
+        elif decoder is not None and decoder.reads(*new.shape):
             logits = decoder.logits(new.to(decoder.device), cache)  # (B, V)
         else:
             logits = _last_logits(model, new, cache)

@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from gpt2tui import generation
 from gpt2tui.device import autocast, time_mark
 from gpt2tui.errors import ResourceError
+from gpt2tui.model.config import GPT2Config
+from gpt2tui.model.decoding import GraphDecoder
+from gpt2tui.model.gpt2 import GPT2
+from gpt2tui.model.sampling import generate
 from gpt2tui.preset import files as preset_files
 from gpt2tui.run import checkpoint
 from gpt2tui.run.events import RunFinished, Step
@@ -40,6 +44,46 @@ def losses(update):
 
 def test_updates_are_those_of_a_cpu():
     assert losses(new_update("cuda")) == pytest.approx(losses(new_update("cpu")), rel=1e-3)
+
+
+def test_a_text_is_written_with_a_graph_of_one_token_as_by_the_network():
+    """Longer than the recording's first length and than the context, so that it is recorded anew for both."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=97, n_positions=300, n_embd=64, n_layer=2, n_head=2)
+    model = GPT2(config).cuda().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    prompt = torch.randint(97, (3, 100))
+
+    def texts(decoder):
+        arguments = {"max_length": 400, "temperature": 0.0, "generator": torch.Generator(), "decoder": decoder}
+        return torch.stack([piece.token for piece in generate(model, prompt, **arguments)])
+
+    decoder = GraphDecoder(model, torch.float32)
+    same = (texts(decoder) == texts(None)).float().mean()
+    assert same > 0.99
+    rounded = GraphDecoder(model, torch.float16)
+    cache, plain = model.new_cache(3, 128), model.new_cache(3, 128)
+    for empty in (cache, plain):
+        model.hidden(prompt.cuda(), empty)
+    token = prompt[:, :1].cuda()
+    expected = model.logits(model.hidden(token, plain)[:, -1])
+    torch.testing.assert_close(rounded.logits(token, cache), expected, atol=0.01 * float(expected.std()), rtol=0)
+    assert cache.length == plain.length == 101
+
+
+def test_a_compiled_run_without_accumulation_is_the_eager_run(tmp_path):
+    """Its kernels are launched as CUDA graphs."""
+
+    def losses_of(name, compile_):
+        (tmp_path / name).mkdir()
+        run = gpu_run(tmp_path / name, f"training.compile={compile_}", "training.precision=bf16")
+        events = list(run.train())
+        assert isinstance(events[-1], RunFinished)
+        assert (run.state.update.forward is run.state.model) == (compile_ == "off")
+        return [event.train_loss for event in events if isinstance(event, Step)]
+
+    assert losses_of("graphs", "on") == pytest.approx(losses_of("eager", "off"), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["wte.weight", "h.0.attn.c_attn.weight"])

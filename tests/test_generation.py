@@ -57,6 +57,47 @@ def test_alternatives_are_the_likeliest_tokens_in_that_place_likeliest_first():
     assert piece.alternatives[0].probability == pytest.approx(piece.probability)
 
 
+SEEDED = [SAMPLING.model_copy(update={"seed": seed}) for seed in range(8)]
+
+
+def test_several_texts_are_those_of_their_seeds_alone_also_beyond_the_context():
+    model = text_model()
+    texts = model.continuations("ab", SEEDED)
+    alone = [model.continuation("ab", sampling) for sampling in SEEDED]
+    assert [(c.text, c.tokens) for c in texts] == [(c.text, c.tokens) for c in alone]
+    assert len({c.text for c in texts}) > 1
+
+
+def test_a_text_that_ends_ends_alone():
+    model = text_model(64)
+    with torch.no_grad():
+        model.model.wte.weight[256] *= 3  # the end of text is drawn sooner or later
+    lengths = [c.tokens for c in model.continuations("ab", SEEDED)]
+    assert lengths == [model.continuation("ab", sampling).tokens for sampling in SEEDED]
+    assert len(set(lengths)) > 2
+    assert min(lengths) < 40
+
+
+def test_the_prompt_of_several_texts_is_read_once(monkeypatch):
+    model, shapes = text_model(), []
+    hidden = model.model.hidden
+    monkeypatch.setattr(
+        model.model, "hidden", lambda tokens, *rest: shapes.append((*tokens.shape,)) or hidden(tokens, *rest)
+    )
+    settings = [sampling.model_copy(update={"max_length": 3}) for sampling in SEEDED]
+    assert [c.tokens for c in model.continuations("abcde", settings)] == [3] * 8
+    assert shapes == [(1, 5), (8, 1), (8, 1)]
+
+
+def test_as_many_texts_are_written_together_as_their_keys_have_room(monkeypatch):
+    model = text_model()
+    of_one = 2 * 4 * 2 * 16 * 16  # keys and values, fp32, layers, width, the context
+    monkeypatch.setattr(generation, "KEPT_BYTES", 3 * of_one)
+    assert model.texts_together("ab", SAMPLING) == 3
+    texts = model.continuations("ab", SEEDED)
+    assert [c.text for c in texts] == [model.continuation("ab", sampling).text for sampling in SEEDED]
+
+
 def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_a_document():
     model = text_model()
     pieces = list(model.score("hello", alternatives=2))

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2tui.benchmark.job import BATCH_SIZES, Facts, Forward, Generate, Precisions, TrainStep
+from gpt2tui.benchmark.job import Facts, Forward, Generate, Precisions, TrainStep, batch_sizes
+from gpt2tui.benchmark.subject import precision_of
 from gpt2tui.data.batches import Batch
 from gpt2tui.device import Precision, autocast, choose_compilation
 from gpt2tui.model.gpt2 import GPT2
@@ -100,14 +101,17 @@ def transformers_generation(preset: Preset, device: torch.device, *, best: bool)
         assert generated.size(1) == prompt.size(1) + count
         return first[0] - started, time.perf_counter() - started
 
-    return generate, dict.fromkeys(BATCH_SIZES, preset.training.precision if best else "fp32")
+    return generate, dict.fromkeys(batch_sizes(device), preset.training.precision if best else "fp32")
 
 
 # ---- nanoGPT's training step
 
 
-def nanogpt_baseline(preset: Preset, device: torch.device) -> TrainStep:
-    """Our plain network, fp32, eager, all logits at once, AdamW with nanoGPT's groups, fused on CUDA only."""
+def nanogpt_baseline(preset: Preset, device: torch.device) -> tuple[TrainStep, Facts]:
+    """Our plain network with all logits at once and AdamW with nanoGPT's groups.
+
+    On a CPU fp32 and eager; on CUDA as nanoGPT trains there: in the precision of the preset, compiled, fused AdamW.
+    """
     torch.manual_seed(preset.training.seed)
     model = GPT2(preset.model).to(device)
     table = preset.optimizer
@@ -116,14 +120,25 @@ def nanogpt_baseline(preset: Preset, device: torch.device) -> TrainStep:
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": table.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(groups, lr=table.lr, betas=(table.beta1, table.beta2), fused=fused)
+    on_gpu = device.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, lr=table.lr, betas=(table.beta1, table.beta2), fused=on_gpu)
+    network = _AllLogits(model)
+    forward, facts = compile_like_a_run(network, preset) if on_gpu else (network, {})
+    precision = precision_of("nanogpt", preset)
+    return baseline_step(model, forward, optimizer, preset, device, precision), facts
 
-    def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
-        logits = model(inputs)  # (B, T, V)
+
+class _AllLogits(nn.Module):
+    """(inputs, targets) -> the loss from all logits at once."""
+
+    def __init__(self, model: GPT2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross-entropy, scalar."""
+        logits = self.model(inputs)  # (B, T, V)
         return F.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1), ignore_index=-1)
-
-    return baseline_step(model, loss_of, optimizer, preset, device, "fp32")
 
 
 def baseline_step(
@@ -164,6 +179,6 @@ def compile_like_a_run(network: nn.Module, preset: Preset) -> tuple[Forward, Fac
     forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
     if choice.wanted:
         shape, precision = (t.batch_size, t.sequence_length), cast(Precision, t.precision)
-        forward, note = compiled(cast(GPT2, network), shape, precision)
+        forward, note = compiled(cast(GPT2, network), shape, precision, graphs=t.gradient_accumulation == 1)
     seconds = time.perf_counter() - started if choice.wanted and note is None else None
     return forward, {"compile_seconds": seconds, "note": note}

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from gpt2tui.benchmark.job import BATCH_SIZES, Generate, Job, Precisions, ReadyCandidate, Round
+from gpt2tui.benchmark.job import Generate, Job, Precisions, ReadyCandidate, Round, batch_sizes
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.generation import decoder_of
 from gpt2tui.model.cpu import tune_for_cpu
@@ -32,7 +32,7 @@ def generation_candidate(job: Job) -> ReadyCandidate:
     "all 16".
     """
     device = torch.device(job.preset.training.device)
-    length, count = lengths(job.preset)
+    (length, count), sizes = lengths(job.preset), batch_sizes(device)
     if job.candidate == "gpt2tui":
         run, precision = our_generation(job.preset, device)
     else:
@@ -40,10 +40,10 @@ def generation_candidate(job: Job) -> ReadyCandidate:
 
         run, precision = transformers_generation(job.preset, device, best=job.candidate == "transformers-best")
     generator = torch.Generator().manual_seed(job.preset.sampling.seed)
-    prompts = torch.randint(job.preset.model.vocab_size or 0, (max(BATCH_SIZES), length), generator=generator)
+    prompts = torch.randint(job.preset.model.vocab_size or 0, (max(sizes), length), generator=generator)
 
     def warm_up() -> None:
-        for size in BATCH_SIZES:
+        for size in sizes:
             run(prompts[:size], min(WARM_UP_TOKENS, count))
 
     def generate_for(seconds: float) -> Round:
@@ -52,7 +52,7 @@ def generation_candidate(job: Job) -> ReadyCandidate:
         measured: dict[str, list[float]] = {}
         end = time.perf_counter() + seconds
         while not measured or time.perf_counter() < end:
-            for size in BATCH_SIZES:
+            for size in sizes:
                 for what, taken in zip(("first", "all"), run(prompts[:size], count), strict=True):
                     measured.setdefault(f"{what} {size}", []).append(taken)
         return Round(measured, peak_memory(device))
@@ -65,7 +65,7 @@ def our_generation(preset: Preset, device: torch.device) -> tuple[Generate, Prec
     """Generation as in `sample` and the chat, with the preset's sampling settings."""
     torch.manual_seed(preset.training.seed)
     model, s = tune_for_cpu(GPT2(preset.model)).to(device).eval(), preset.sampling
-    decoder = decoder_of(model, "auto")
+    decoder = decoder_of(model, "auto", graphs=True)
 
     def run(prompt: Tensor, count: int) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(s.seed)
@@ -79,6 +79,6 @@ def our_generation(preset: Preset, device: torch.device) -> tuple[Generate, Prec
         return marks[0], marks[-1]
 
     def precision(size: int) -> str:
-        return "fp16" if decoder and size == 1 else "fp32"
+        return "fp16" if decoder and decoder.dtype == torch.float16 and decoder.reads(size, 1) else "fp32"
 
-    return run, {size: precision(size) for size in BATCH_SIZES}
+    return run, {size: precision(size) for size in batch_sizes(device)}

@@ -8,12 +8,15 @@ from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import Limit
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from gpt2tui.data.batches import Batch
 
-BATCH_SIZES = (1, 16)
-"""The texts that are continued at once."""
+
+def batch_sizes(device: "torch.device") -> tuple[int, ...]:
+    """The numbers of texts that are continued at once."""
+    return (1, 16, 64) if device.type == "cuda" else (1, 16)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import lengths
-from gpt2tui.benchmark.job import BATCH_SIZES, CandidateResult, Job, Round
+from gpt2tui.benchmark.job import CandidateResult, Job, Round, batch_sizes
 from gpt2tui.benchmark.subject import Subject, precision_of, reason_to_skip
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
@@ -34,7 +34,7 @@ def measure(
         skipped, outcomes = _measure_candidates(subject, "generate", against, seconds)
         s, (prompt, count) = subject.preset.sampling, lengths(subject.preset)
         sampling = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p}
-        rows = [row for size in BATCH_SIZES for row in generation_rows(subject, outcomes, size, count)]
+        rows = [row for size in batch_sizes(subject.device) for row in generation_rows(subject, outcomes, size, count)]
         yield "generate", {"skipped": skipped, "prompt_tokens": prompt, "new_tokens": count, **sampling, "rows": rows}
     if "tokenize" in parts:
         kind = subject.preset.data.tokenizer
@@ -59,7 +59,7 @@ def training_rows(subject: Subject, outcomes: Mapping[str, CandidateResult]) -> 
     """A row per candidate: tokens and ms of a step, MFU, share of the measured limit, the first step's loss."""
     rows = []
     for row, outcome in _rows(outcomes, "step", subject.preset.tokens_per_step):
-        row["precision"] = precision_of(row["candidate"], subject.precision)
+        row["precision"] = precision_of(row["candidate"], subject.preset)
         row["optimizer"] = subject.preset.optimizer.name if row["candidate"] == OURS else "adamw"
         row["mfu"] = _mfu(subject, row["precision"], row["tokens_per_second"])
         row |= shares_of_limit(outcome.rounds, flops_per_token(subject.preset) * subject.preset.tokens_per_step)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gpt2tui.benchmark.generation import lengths
-from gpt2tui.benchmark.job import BATCH_SIZES
+from gpt2tui.benchmark.job import batch_sizes
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision, precision_reason
@@ -25,12 +25,13 @@ from gpt2tui.system.numbers import byte_size
 
 MOST_BUDGETS = 3  # times --seconds that one step, or one round of generation, may take
 LONGEST_ADVISED = 300  # seconds
-IN_FP32 = ("nanogpt", "transformers")  # whatever the precision of our training
 
 
-def precision_of(candidate: str, precision: str) -> Precision:
-    """The number format that a candidate trains in beside ours in `precision`."""
-    return "fp32" if candidate in IN_FP32 else cast(Precision, precision)
+def precision_of(candidate: str, preset: Preset) -> Precision:
+    """The number format that a candidate trains in beside ours in that of `preset`, whose device is decided."""
+    on_gpu = preset.training.device.startswith("cuda")
+    in_fp32 = candidate == "transformers" or (candidate == "nanogpt" and not on_gpu)
+    return "fp32" if in_fp32 else cast(Precision, preset.training.precision)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def reason_to_skip(
         # in fp32, and in fp16 beside it
         needed, takes, what = 6 * costs.parameters.total * len(candidates), None, "generating once with each batch size"
         if speed.flops_per_second_achievable:  # a token is read once: a third of the work of training on it
-            flops = costs.flops_per_token / 3 * sum(BATCH_SIZES) * sum(lengths(subject.preset))
+            flops = costs.flops_per_token / 3 * sum(batch_sizes(subject.device)) * sum(lengths(subject.preset))
             takes = flops / speed.flops_per_second_achievable
     if speed.memory_free_bytes is not None and needed > speed.memory_free_bytes:
         them = f" for {len(candidates)} models side by side" if len(candidates) > 1 else ""
@@ -115,7 +116,7 @@ _speed = functools.cache(measure_device)
 def _training_bytes(subject: Subject, candidate: str) -> int:
     """The memory of a candidate's training; all but ours hold all logits, their logarithms and their gradient."""
     preset = subject.preset
-    precision = "fp32" if candidate in IN_FP32 else subject.precision
+    precision = precision_of(candidate, preset)
     memory = count_memory(preset, preset.model, precision, on_host=subject.device.type != "cuda")
     if candidate == "gpt2tui":
         return memory.total

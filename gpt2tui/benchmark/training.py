@@ -29,7 +29,7 @@ def training_candidate(job: Job) -> ReadyCandidate:
     device = torch.device(job.preset.training.device)
     batches = benchmark_batches(job)
     update, facts = _candidate_step(job, device, batches)
-    precision = precision_of(job.candidate, job.preset.training.precision)
+    precision = precision_of(job.candidate, job.preset)
     numbers = itertools.count()
 
     def step() -> tuple[Callable[[], float], float]:
@@ -82,7 +82,7 @@ def _candidate_step(job: Job, device: torch.device, batches: Batches) -> tuple[T
     if job.candidate == "nanogpt":
         from gpt2tui.benchmark.baselines import nanogpt_baseline
 
-        return nanogpt_baseline(job.preset, device), {}
+        return nanogpt_baseline(job.preset, device)
     if job.candidate != "gpt2tui":
         from gpt2tui.benchmark.baselines import transformers_baseline
 

@@ -284,7 +284,7 @@ def add_bench(top: Parser) -> None:
         action="append",
         default=[],
         choices=("nanogpt", "transformers"),
-        help="nanogpt: our network trained as nanoGPT does on a CPU; transformers: GPT2LMHeadModel, with its defaults "
+        help="nanogpt: our network trained as nanoGPT does; transformers: GPT2LMHeadModel, with its defaults "
         "and tuned; repeatable",
     )
     parser.add_argument(

@@ -9,7 +9,7 @@ from gpt2tui.estimate import approximate_duration
 from gpt2tui.system.numbers import byte_size, compact, counted, exact_percent
 
 LEGEND = {
-    "nanogpt": "our network trained as nanoGPT does on a CPU: fp32, not compiled, all logits at once, torch's AdamW",
+    "nanogpt": "our network trained as nanoGPT does: all logits at once, torch's AdamW; on a CPU fp32 and not compiled",
     "transformers": "GPT2LMHeadModel with its defaults: fp32, not compiled, its own loss and generate(), torch's AdamW",
     "transformers-best": "GPT2LMHeadModel with our precision, compiled if ours is, fused AdamW",
 }

@@ -10,11 +10,14 @@ from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gpt2tui.generation import ScoredToken
     from gpt2tui.run.checkpoint import Checkpoint
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Prints each text while it is generated, or all of them as JSON; text n, counted from 0, has the seed + n."""
+    """Prints the texts, the first while it is generated, or all as JSON; text n, counted from 0, has the seed + n."""
     from gpt2tui.commands.tables import print_json
     from gpt2tui.run.model_lookup import check_reference
 
@@ -35,25 +38,45 @@ def sample(options: argparse.Namespace) -> int:
             raise UsageError("--precision is of a checkpoint; an ONNX file has a precision of its own")
         model = onnx_runtime.load(onnx_file, options.device)
     else:
-        model = generation.load(options.checkpoint, options.device, options.precision)
+        model = generation.load(options.checkpoint, options.device, options.precision, graphs=True)
     warn_of_skipped(model.saved)
     sampling = sampling_settings(model.sampling, options)
     seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
     if options.json:
-        print_json([dataclasses.asdict(model.continuation(s.prompt, s, in_template=not options.raw)) for s in seeded])
+        continuations = model.continuations(sampling.prompt, seeded, in_template=not options.raw)
+        print_json([dataclasses.asdict(each) for each in continuations])
         return 0
-    for number, settings in enumerate(seeded):
-        if number:
-            print("\n" + "-" * 20)
-        template = None if options.raw or not settings.prompt else model.template
-        print(sanitize(template.asked(settings.prompt) if template else settings.prompt), end="", flush=True)
-        for piece in model.stream(model.prompt_tokens(settings.prompt) if template else settings.prompt, settings):
-            print(sanitize(piece.text), end="", flush=True)
-        print(flush=True)  # before the line on stderr
-    note = "" if model.decoder is None else ", weights rounded to fp16 (--precision fp32 keeps them exact)"
+    template = None if options.raw or not sampling.prompt else model.template
+    asked = template.asked(sampling.prompt) if template else sampling.prompt
+    prompt = model.prompt_tokens(sampling.prompt) if template else sampling.prompt
+    together = model.texts_together(prompt, sampling)
+    for start in range(0, len(seeded), together):
+        _print_texts(asked, model.streams(prompt, seeded[start : start + together]), is_first=start == 0)
+    note = ", weights rounded to fp16 (--precision fp32 keeps them exact)" if model.is_rounded else ""
     note = ", in onnxruntime" if onnx_file else note
     print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{note}")
     return 0
+
+
+def _print_texts(asked: str, tokens: "Iterator[tuple[int, ScoredToken]]", *, is_first: bool) -> None:
+    """Prints the first text while it is written, and then the others, which were written meanwhile."""
+    texts: dict[int, list[str]] = {0: []}
+    _print_head(asked, is_first)
+    for number, token in tokens:
+        if number:
+            texts.setdefault(number, []).append(token.text)
+        else:
+            print(sanitize(token.text), end="", flush=True)
+    print(flush=True)
+    for number in sorted(texts)[1:]:
+        _print_head(asked, is_first=False)
+        print(sanitize("".join(texts[number])), flush=True)
+
+
+def _print_head(asked: str, is_first: bool) -> None:
+    if not is_first:
+        print("\n" + "-" * 20)
+    print(sanitize(asked), end="", flush=True)
 
 
 def warn_of_skipped(saved: "Checkpoint | None") -> None:

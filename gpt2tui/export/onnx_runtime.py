@@ -128,12 +128,15 @@ def _provider(device: str) -> str:
 class OnnxDecoder:
     """Computes the logits of `generate` in onnxruntime; it has the keys and values, and `cache` counts them."""
 
-    reads_prompts = True
     device = torch.device("cpu")
 
     def __init__(self, network: OnnxNetwork) -> None:
         self.network = network
         self._past: KeysAndValues = []
+
+    def reads(self, texts: int, tokens: int) -> bool:
+        """Everything, prompts too."""
+        return True
 
     def logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Tokens (B, T) int64 -> (B, V) fp32, after those in the cache."""

@@ -12,8 +12,14 @@ from gpt2tui.model.gpt2 import GPT2
 Forward = Callable[..., Tensor]
 
 
-def compiled(model: GPT2, shape: tuple[int, int], precision: Precision) -> tuple[Forward, str | None]:
+def compiled(
+    model: GPT2, shape: tuple[int, int], precision: Precision, *, graphs: bool = False
+) -> tuple[Forward, str | None]:
     """The compiled forward pass, or the eager model with the reason.
+
+    With `graphs`, on CUDA, the kernels of a pass are launched as one CUDA graph, and those of its backward pass as
+    another: a small network waits for its launches. The gradients of a pass are then overwritten by the next, so they
+    cannot be accumulated: torch refuses ("accessing tensor output [...] overwritten", pytorch/pytorch#169545).
 
     Compiles forward and backward at once, with a batch of zeros of `shape` (B, T), and leaves weights, gradients and
     random states unchanged. Call it in the training thread: torch keeps its compile settings per thread.
@@ -23,9 +29,8 @@ def compiled(model: GPT2, shape: tuple[int, int], precision: Precision) -> tuple
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             torch.compiler.reset()  # an earlier run of this process may have had another shape
-            # Not mode="reduce-overhead": its CUDA graphs fail when gradients are accumulated, "accessing tensor output
-            # [...] overwritten by a subsequent run" (pytorch/pytorch#169545).
-            forward: Forward = torch.compile(model, dynamic=False)
+            mode = "reduce-overhead" if graphs and device.type == "cuda" else None
+            forward: Forward = torch.compile(model, dynamic=False, mode=mode)
             tokens = torch.zeros(shape, dtype=torch.int64, device=device)
             targets = tokens.clone()  # passing one tensor twice would compile a special case
             with autocast(device, precision):

@@ -96,15 +96,16 @@ class Muon(torch.optim.Muon):
             for matrices in self._stacks(group):
                 momenta, gradients = [p.momentum for p in matrices], [p.gradient for p in matrices]
                 if found_inf is not None:  # interpolating towards itself leaves a momentum unchanged
-                    gradients = [g.where(found_inf == 0, m) for g, m in zip(gradients, momenta, strict=True)]
+                    kept = torch.stack(gradients).where(found_inf == 0, torch.stack(momenta))
+                    gradients = list(kept.unbind())
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
                 stack = torch.stack(updates) if len(matrices) > 1 else updates[0].unsqueeze(0)
                 stack = self.orthogonalize(stack, product_dtype(stack.device))
-                stack = stack if found_inf is None else stack * moves
-                for matrix, update in zip(matrices, stack.unbind(), strict=True):
-                    matrix.weight.mul_(1 - group["lr"] * group["weight_decay"] * moves)
-                    matrix.weight.add_(update, alpha=-group["lr"] * matrix.scale)
+                stack = stack.float() if found_inf is None else stack.float() * moves
+                if decay := group["lr"] * group["weight_decay"]:
+                    torch._foreach_mul_([p.weight for p in matrices], 1 - decay * moves)
+                _add_scaled(matrices, stack.unbind(), -group["lr"])
 
     def _stacks(self, group: dict[str, Any]) -> Iterator[Sequence[_Matrix]]:
         """The matrices of a group in stacks of one shape, none much larger than STACKED."""
@@ -118,6 +119,14 @@ class Muon(torch.optim.Muon):
             for matrix in _matrices(parameter, state["momentum_buffer"]):
                 by_shape.setdefault(matrix.weight.shape, []).append(matrix)
         yield from in_stacks(by_shape)
+
+
+def _add_scaled(matrices: Sequence[_Matrix], updates: Sequence[Tensor], factor: float) -> None:
+    """Adds the updates, each times `factor` and the matrix's own scale; in one call for all of a scale."""
+    for scale in {matrix.scale for matrix in matrices}:
+        own = [(m.weight, update) for m, update in zip(matrices, updates, strict=True) if m.scale == scale]
+        weights, moves = zip(*own, strict=True)
+        torch._foreach_add_(weights, moves, alpha=factor * scale)
 
 
 def in_stacks(by_shape: Mapping[torch.Size, Sequence[T]]) -> Iterator[Sequence[T]]:

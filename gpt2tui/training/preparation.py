@@ -125,7 +125,9 @@ def _make_ready(state: TrainingState, corpus: TokenizedCorpus, tried: bool, rank
     if choice.wanted and not state.done:
         yield StageProgress("compiling the network, which takes up to a minute")
         shape = (training.batch_size, training.sequence_length)
-        state.update.forward, failure = compiled(state.model, shape, state.precision)
+        state.update.forward, failure = compiled(
+            state.model, shape, state.precision, graphs=training.gradient_accumulation == ranks.world_size == 1
+        )
         state.compile_reason = failure or choice.reason
         notices.append(failure)
     state.notices += tuple(note for note in notices if note)

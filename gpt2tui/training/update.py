@@ -199,7 +199,8 @@ def seed_generator(device: torch.device, seed: int) -> None:
     """Seeds the generator from which dropout on this device draws; not those of all devices, which takes 20 times as
     long."""
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index].manual_seed(seed)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
     else:

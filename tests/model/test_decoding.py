@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from gpt2tui.model import decoding
 from gpt2tui.model.config import GPT2Config
-from gpt2tui.model.decoding import Decoder
+from gpt2tui.model.decoding import Decoder, GraphDecoder
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.kv_cache import KVCache
 from gpt2tui.model.sampling import generate
@@ -19,9 +20,19 @@ def network(bias=True, **changes):
     return model
 
 
+@pytest.fixture(params=["packed", "plain"])
+def products(request, monkeypatch):
+    """With FBGEMM's products, and with torch's own, which other processors have."""
+    if request.param == "plain":
+        monkeypatch.setattr(decoding, "has_packed_products", lambda: False)
+    elif not decoding.has_packed_products():
+        pytest.skip("this torch has no FBGEMM")
+    return request.param
+
+
 def caches(model, prompt):
     """Two caches that hold the prompt."""
-    pair = [KVCache(model.config, 1) for _ in range(2)]
+    pair = [KVCache(model.config, len(prompt)) for _ in range(2)]
     for cache in pair:
         model.hidden(prompt, cache)
     return pair
@@ -37,7 +48,7 @@ def text(model, decoder, prompt, length=30):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 4e-3)])
-def test_logits_and_cache_are_the_models_but_for_the_rounding(bias, dtype, tolerance):
+def test_logits_and_cache_are_the_models_but_for_the_rounding(products, bias, dtype, tolerance):
     model = network(bias)
     ours, theirs = caches(model, torch.tensor([[5, 6, 7]]))
     decoder = Decoder(model, dtype)
@@ -62,7 +73,35 @@ def test_a_whole_text_is_written_with_it_also_beyond_the_context(monkeypatch):
     assert len(read) == 30 - 3
 
 
-def test_several_sequences_are_read_by_the_model_itself():
+def test_several_texts_are_written_with_packed_matrices():
+    model = network()
+    prompt = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    ours, theirs = caches(model, prompt)
+    token = torch.tensor([[8], [96]])
+    decoder = Decoder(model, torch.float16)
+    if not decoder.packs:
+        pytest.skip("this torch has no FBGEMM")
+    assert decoder.reads(2, 1)
+    assert not decoder.reads(2, 3)
+    expected = model.logits(model.hidden(token, theirs)[:, -1])
+    torch.testing.assert_close(decoder.logits(token, ours), expected, atol=4e-3 * float(expected.std()), rtol=0)
+
+
+def test_what_a_graph_records_is_the_model_at_each_position_within_its_length():
+    """Of two texts; the recording itself needs a GPU."""
+    model = network()
+    ours, theirs = caches(model, torch.tensor([[5, 6, 7], [8, 9, 10]]))
+    decoder = GraphDecoder(model, torch.float32)
+    for token in (8, 96, 0, 11):
+        given = torch.tensor([[token], [token + 1 if token < 96 else 0]])
+        expected = model.logits(model.hidden(given, theirs)[:, -1])
+        logits = decoder.fixed_length_logits(given, torch.tensor([ours.length]), ours, 12)
+        torch.testing.assert_close(logits, expected, atol=1e-5 * float(expected.std()), rtol=0)
+        ours.advance(1)
+
+
+def test_several_sequences_are_read_by_the_model_itself_where_matrices_are_not_packed(monkeypatch):
+    monkeypatch.setattr(decoding, "has_packed_products", lambda: False)
     model = network()
     decoder = Decoder(model, torch.float16)
     decoder.logits = None
@@ -70,14 +109,15 @@ def test_several_sequences_are_read_by_the_model_itself():
     assert text(model, decoder, prompt, 5) == text(model, None, prompt, 5)
 
 
-def test_a_weight_beyond_the_type_is_refused():
+def test_a_weight_beyond_the_type_is_refused(products):
     model = network()
     model.h[1].mlp.c_fc.weight[0, 0] = 1e5
     with pytest.raises(ValueError, match=r"does not fit into torch\.float16"):
         Decoder(model, torch.float16)
 
 
-def test_an_activation_beyond_the_type_goes_through_the_model():
+def test_an_activation_beyond_the_type_goes_through_the_model_where_activations_are_rounded(monkeypatch):
+    monkeypatch.setattr(decoding, "has_packed_products", lambda: False)
     model = network()
     model.h[0].mlp.c_fc.bias.fill_(1e5)  # so that the hidden layer is too
     ours, theirs = caches(model, torch.tensor([[5, 6, 7]]))
