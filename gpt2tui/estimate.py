@@ -29,7 +29,7 @@ NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 # 4 bits a number, 8 for the scale of 64 and 32 for that of 256 scales (QLoRA, Dettmers et al. 2023, section 3).
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
-LIBRARY_BYTES = 100_000_000  # what the first steps load beyond torch: optimizers, compiled products, threads' stacks
+LIBRARY_BYTES = 50_000_000  # what the first steps load beyond torch: optimizers, compiled products, threads' stacks
 QUANTIZER_BYTES = 45_000_000  # bitsandbytes and what it imports
 # A heap is left with holes where matrices were made whole from NF4 and freed between activations that stay: this part
 # of their fp32 bytes, fitted to 124M (0.79) and 355M (0.85) of random weights at 1,024 tokens a step, and not more than

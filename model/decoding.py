@@ -61,7 +61,7 @@ class Decoder:
         }
 
     def _product(self, weight: Tensor, bias: Tensor | None) -> Product:
-        """x (..., in) -> (..., out), fp32: times the transposed weight (out, in), which is rounded, plus bias (out,)."""
+        """x (..., in) -> (..., out), fp32: times the transposed weight (out, in), rounded, plus bias (out,)."""
         rounded = weight.detach().to(self.dtype)
         if not rounded.isfinite().all():
             raise ValueError(f"a weight does not fit into {self.dtype}")

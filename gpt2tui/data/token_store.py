@@ -29,7 +29,7 @@ from gpt2tui.data import hub, token_files, tokenizer_files, tokenizers, xz
 from gpt2tui.data.corpora import MixedCorpus, hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
-from gpt2tui.data.examples import Mask
+from gpt2tui.data.examples import ExampleCorpus, Mask
 from gpt2tui.data.joined_tokens import TokenSequence, joined
 from gpt2tui.data.store_building import (
     BUILDING,
@@ -47,13 +47,12 @@ from gpt2tui.data.store_building import (
 from gpt2tui.data.token_files import TokenFiles
 from gpt2tui.data.tokenized_corpus import TokenizedCorpus, mixed
 from gpt2tui.data.tokenizer_kinds import Tokenizer
-from gpt2tui.errors import CheckpointError, DataError, ResourceError, is_out_of_threads
+from gpt2tui.errors import CheckpointError, DataError, ResourceError
 from gpt2tui.preset import source as sources
 from gpt2tui.preset.mix import whole_weights
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, EXAMPLE_COLUMNS, DataTable, Preset
 from gpt2tui.preset.starting_weights import local_folder
 from gpt2tui.system.files import read_json, replace_text, sha256
-from gpt2tui.system.host_memory import give_back_freed_memory
 from gpt2tui.system.threads import in_background
 
 FORMAT_VERSION = 1
@@ -156,7 +155,7 @@ def _prepare_source(
     stores = cache / "tokens"
     settings = {**_settings(table, preset.model.vocab_size, tokenizer), **_example_settings(preset)}
     folder = stores / _key(corpus.fingerprint, settings)
-    opened = None
+    opened, comparison = None, None
     try:
         stores.mkdir(parents=True, exist_ok=True)
         lock = FileLock(stores / f"{folder.name}.lock", thread_local=False)
@@ -170,12 +169,16 @@ def _prepare_source(
             if opened is None:
                 _remove_leftovers(stores, folder)
                 window, vocab_size = preset.training.sequence_length, preset.model.vocab_size
+                # Begun first: it takes longer than all the rest, in a process of its own.
+                comparison = _begin_early(corpus, table, settings, stores)
                 yield from build_store(corpus, table, vocab_size, settings, folder, window, tokenizer, processes)
                 opened = _open_store(folder, corpus, table)
             if opened is not None:
-                opened = yield from _with_xz_after_training(opened, folder)
+                opened = yield from _with_xz_after_training(opened, folder, comparison)
         finally:
             lock.release()
+            if comparison is not None:
+                comparison.close()
     except OSError as error:
         # A cache that is shared may be read-only; what has been prepared in it can be used.
         opened = opened or _open_store(folder, corpus, table)
@@ -405,10 +408,12 @@ def _is_intact(path: Path, description: dict[str, Any]) -> bool:
     return bool(description["bytes"] > VERIFIED_BYTES or sha256(path) == description["sha256"])
 
 
-def _with_xz_after_training(opened: TokenizedCorpus, folder: Path) -> Generator[StageProgress, None, TokenizedCorpus]:
+def _with_xz_after_training(
+    opened: TokenizedCorpus, folder: Path, begun: xz.XzAfterTraining | None
+) -> Generator[StageProgress, None, TokenizedCorpus]:
     """The corpus with the figure of xz after the training text, which is computed once and kept in meta.json.
 
-    Stores of the same text share it. Without memory, threads, disk space or text to read, the figure stays unknown.
+    Stores of the same text share it. Without memory, disk space or text to read, the figure stays unknown.
     """
     meta = _read_meta(folder)
     if meta is None or XZ_AFTER_TRAINING in meta:
@@ -416,14 +421,31 @@ def _with_xz_after_training(opened: TokenizedCorpus, folder: Path) -> Generator[
     try:
         figure = _figure_of_same_text(meta, folder.parent)
         if figure is None and not opened.streaming:
-            figure = yield from _xz_after_training(opened)
-    except (DataError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_threads(error):
-            raise
+            figure = yield from _xz_after_training(opened, begun)
+    except (DataError, xz.CompressionError):
         return opened
     with contextlib.suppress(OSError):  # the disk is full: it is computed again the next time
         replace_text(folder / META_FILE, json.dumps({**meta, XZ_AFTER_TRAINING: figure}, indent=1))
     return replace(opened, xz_after_training_bits_per_byte=figure)
+
+
+def _begin_early(corpus: Corpus, table: DataTable, settings: dict[str, Any], stores: Path) -> xz.XzAfterTraining | None:
+    """The work for the figure, where the text is known to be short and has none yet."""
+    is_short = 0 < (corpus.size("train") or 0) <= xz.TRAINING_LIMIT_BYTES
+    if not is_short or table.streaming or isinstance(corpus, ExampleCorpus):
+        return None
+    if _figure_of_same_text({"fingerprint": corpus.fingerprint, "settings": settings}, stores) is not None:
+        return None
+    with contextlib.suppress(DataError, xz.CompressionError):  # the tokens meet it too, or it stays unknown
+        return _begin_xz_after_training(corpus)
+    return None
+
+
+def _begin_xz_after_training(corpus: Corpus) -> xz.XzAfterTraining | None:
+    """None where a text is too long, or empty. Raises DataError and CompressionError."""
+    training = xz.text_of(corpus.pieces("train"), xz.TRAINING_LIMIT_BYTES)
+    validation = None if training is None else xz.text_of(corpus.held_out_pieces(), xz.LIMIT_BYTES)
+    return None if training is None or validation is None else xz.XzAfterTraining(training, [validation])
 
 
 def _figure_of_same_text(meta: dict[str, Any], stores: Path) -> float | None:
@@ -443,23 +465,20 @@ def _text_of(meta: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return meta.get("fingerprint"), {k: v for k, v in known.items() if k not in ("tokenizer", "vocab_size")}
 
 
-def _xz_after_training(opened: TokenizedCorpus) -> Generator[StageProgress, None, float | None]:
-    """Computes the figure; None where a text is too long. Raises DataError, MemoryError and RuntimeError."""
+def _xz_after_training(
+    opened: TokenizedCorpus, begun: xz.XzAfterTraining | None
+) -> Generator[StageProgress, None, float | None]:
+    """Waits for the figure; None where a text is too long. Raises DataError and CompressionError."""
     assert opened.corpus is not None
     if opened.train_bytes > xz.TRAINING_LIMIT_BYTES or opened.xz_bits_per_byte is None:
         return None
-    training = xz.text_of(opened.corpus.pieces("train"), xz.TRAINING_LIMIT_BYTES)
-    validation = xz.text_of(opened.corpus.held_out_pieces(), xz.LIMIT_BYTES)
-    if training is None or validation is None:
+    work = begun or _begin_xz_after_training(opened.corpus)
+    if work is None:
         return None
-    work = xz.XzAfterTraining(training, [validation])
-    try:
+    with contextlib.closing(work):
         while not work.done(POLL_SECONDS):
             yield StageProgress("compressing the training text for comparison", work.done_bytes, work.total_bytes)
         return work.result()[0]
-    finally:
-        work.close()
-        give_back_freed_memory()  # compressing takes eleven times the text, which training would not use
 
 
 def _memory_mapped(folder: Path, split: str, description: dict[str, Any] | None) -> TokenSequence:

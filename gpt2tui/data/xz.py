@@ -8,15 +8,20 @@ Two figures, both with a dictionary as long as the text, so that all of it is in
   fair comparison. It takes a second for each megabyte of training text, and is made up to TRAINING_LIMIT_BYTES.
 """
 
+import contextlib
 import lzma
-import threading
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 
+from gpt2tui.data import xz_process
 from gpt2tui.data.corpus import TextPiece
+from gpt2tui.system.threads import in_background
 
 _SMALLEST_DICTIONARY = 4096
-_FED_BYTES = 1 << 16  # at once: a tenth of a second
 LIMIT_BYTES = 4 << 20
 """More text than this takes too long to compress."""
 
@@ -64,62 +69,73 @@ def text_of(pieces: Iterable[TextPiece], limit: int) -> bytes | None:
     return sample.text()
 
 
+class CompressionError(Exception):
+    """The size is not known: the system has no memory or no room for another process, or the work was closed."""
+
+
 class XzAfterTraining:
-    """What each of several texts adds to the size of `xz -9` of the training text; computed in threads."""
+    """What each of several texts adds to the size of `xz -9` of the training text; computed in another process."""
 
     def __init__(self, training: bytes, texts: Iterable[bytes]) -> None:
-        """Starts them: the training text is compressed alone, and once more before each text; none may be empty.
-
-        Raises RuntimeError when the system has no more threads.
-        """
+        """Starts it; no text may be empty. Raises CompressionError when the system has no room for a process."""
         self._texts = list(texts)
-        self._fed = [0] * (1 + len(self._texts))
-        self._closed = threading.Event()
-        self._pool = ThreadPoolExecutor(len(self._fed), thread_name_prefix="xz")
-        inputs = [(training,), *((training, text) for text in self._texts)]
-        self.total_bytes = sum(len(part) for parts in inputs for part in parts)
-        self._sizes: list[Future[int]] = [
-            self._pool.submit(self._compressed_size, number, parts) for number, parts in enumerate(inputs)
-        ]
+        self.total_bytes = len(training)
+        self.done_bytes = 0
+        """The bytes of training text compressed so far, of `total_bytes`."""
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", xz_process.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C in the terminal is for this process
+            )
+        except OSError as error:
+            raise CompressionError(f"xz cannot be started: {error}") from error
+        self._sizes = in_background(lambda: self._talk([training, *self._texts]), "xz")
+
+    def _talk(self, texts: list[bytes]) -> dict[int, int]:
+        """Sends the texts and reads the sizes, by number."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        sizes = {}
+        with contextlib.suppress(OSError), self._process.stdin as stdin:  # one that has ended reads nothing
+            lengths = [_dictionary(sum(map(len, texts))), *map(len, texts)]
+            stdin.write(" ".join(map(str, lengths)).encode() + b"\n")
+            stdin.writelines(texts)
+        with self._process.stdout as lines:
+            for line in lines:
+                what, *numbers = line.split()
+                if what == b"done":
+                    self.done_bytes = int(numbers[0])
+                else:
+                    sizes[int(numbers[0])] = int(numbers[1])
+        if self._process.wait() or len(sizes) < len(texts):
+            raise CompressionError("xz has ended before its end")
+        return sizes
 
     def done(self, timeout: float) -> bool:
         """Whether it has ended, after waiting for at most `timeout` seconds."""
-        return not wait(self._sizes, timeout).not_done
-
-    @property
-    def done_bytes(self) -> int:
-        """The bytes compressed so far, of `total_bytes`."""
-        return sum(self._fed)
+        return not wait([self._sizes], timeout).not_done
 
     def result(self) -> list[float]:
-        """Waits; the bits per byte of each text. Raises MemoryError."""
-        alone, *together = (size.result() for size in self._sizes)
-        return [8 * (size - alone) / len(text) for size, text in zip(together, self._texts, strict=True)]
+        """Waits; the bits per byte of each text. Raises CompressionError."""
+        sizes = self._sizes.result()
+        return [8 * (sizes[number] - sizes[0]) / len(text) for number, text in enumerate(self._texts, start=1)]
 
     def close(self) -> None:
-        """Ends the threads within a moment."""
-        self._closed.set()
-        self._pool.shutdown()
-
-    def _compressed_size(self, number: int, parts: tuple[bytes, ...]) -> int:
-        compressor = lzma.LZMACompressor(filters=_filters(sum(map(len, parts))))
-        size = 0
-        for part in parts:
-            for start in range(0, len(part), _FED_BYTES):
-                if self._closed.is_set():
-                    return 0
-                fed = part[start : start + _FED_BYTES]
-                size += len(compressor.compress(fed))
-                self._fed[number] += len(fed)
-        return size + len(compressor.flush())
+        """Ends the process."""
+        if not self._sizes.done():
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            wait([self._sizes])
 
 
 def bits_per_byte(text: bytes) -> float:
     """The size of `xz -9` of some bytes, in bits per byte."""
-    return 8 * len(lzma.compress(text, filters=_filters(len(text)))) / len(text)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": _dictionary(len(text))}]
+    return 8 * len(lzma.compress(text, filters=filters)) / len(text)
 
 
-def _filters(length: int) -> list[dict[str, int]]:
-    """Those of preset 9, which sets up for 64 MB; a dictionary as long as the text gives the same size with less."""
-    dictionary = max(_SMALLEST_DICTIONARY, 1 << (length - 1).bit_length())
-    return [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
+def _dictionary(length: int) -> int:
+    return max(_SMALLEST_DICTIONARY, 1 << (length - 1).bit_length())

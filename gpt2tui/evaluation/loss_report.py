@@ -1,5 +1,6 @@
 """The loss of a model over the validation and test text of a corpus, or over any text file."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -89,13 +90,13 @@ def _xz_after_training(corpus: "Corpus", texts: "dict[Split, bytes]", watcher: W
     if training is None:
         return {}
     watcher.say("compressing the training text with xz for comparison")
-    work = xz.XzAfterTraining(training, texts.values())
     try:
-        for _ in watcher.over(iter(lambda: work.done(0.2), True), ""):
-            pass  # not done yet
-        return dict(zip(texts, work.result(), strict=True))
-    finally:
-        work.close()
+        with contextlib.closing(xz.XzAfterTraining(training, texts.values())) as work:
+            for _ in watcher.over(iter(lambda: work.done(0.2), True), ""):
+                pass  # not done yet
+            return dict(zip(texts, work.result(), strict=True))
+    except xz.CompressionError:
+        return {}
 
 
 def _beside_xz(sample: xz.TextSample) -> dict[str, Any]:

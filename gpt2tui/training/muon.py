@@ -1,5 +1,6 @@
 """Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before they move the weights."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -83,6 +84,10 @@ class Muon(torch.optim.Muon):
 
     orthogonalize: Callable[[Tensor, torch.dtype], Tensor] = staticmethod(orthogonalize)
     """(n, rows, columns), type of the products -> (n, rows, columns); several ranks divide the matrices."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, whose wrapper would load torch's compiler."""
+        inspect.unwrap(torch.optim.Muon.add_param_group)(self, param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

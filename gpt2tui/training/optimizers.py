@@ -1,6 +1,7 @@
 """AdamW and Muon over the right parameters: matrices decay, biases and layer norms do not."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,22 @@ from gpt2tui.training.distributed import share_of
 from gpt2tui.training.muon import Muon
 
 WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module")
+
+
+class AdamW(torch.optim.AdamW):
+    """torch.optim.AdamW, which does not load torch's compiler: that takes two seconds, and few runs are compiled.
+
+    torch wraps these two methods so that compiled code leaves them alone.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's."""
+        inspect.unwrap(torch.optim.AdamW.add_param_group)(self, param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; `closure` is ignored."""
+        inspect.unwrap(torch.optim.AdamW.step)(self)
 
 
 class Optimizers:
@@ -33,7 +50,7 @@ class Optimizers:
         ]
         self.all: list[tuple[torch.optim.Optimizer, float]] = [
             (
-                torch.optim.AdamW(
+                AdamW(
                     [group for group in groups if group["params"]],
                     lr=table.lr,
                     betas=(table.beta1, table.beta2),
@@ -68,7 +85,9 @@ class Optimizers:
     def zero_grad(self) -> None:
         """Drops the gradients, so that the next backward pass writes instead of adding."""
         for optimizer, _ in self.all:
-            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The moments as `<parameter>.<moment>` tensors; scalars as 0-d tensors."""

@@ -4,10 +4,10 @@ import hashlib
 import json
 import lzma
 import os
+import random
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -393,36 +393,65 @@ def test_a_text_over_the_limit_is_not_read_to_its_end():
     assert xz.text_of([TextPiece("abc", True, None)], 5) == b"abc"
 
 
-def test_a_stop_ends_the_compression_within_a_moment(folder, cache, monkeypatch):
-    compressors = []
+def test_several_texts_are_compressed_after_one_training_text():
+    rng = random.Random(1)
+    training, *texts = (bytes(rng.choices(b"abcdefgh ", k=k)) + b"the end" for k in (20_000, 3_000, 500))
+    with contextlib.closing(xz.XzAfterTraining(training, texts)) as work:
+        found = work.result()
+        assert work.done(0)
+        assert work.done_bytes == work.total_bytes == len(training)
+    alone, *together = (len(lzma.compress(training + text, preset=9)) for text in (b"", *texts))
+    assert found == [8 * (size - alone) / len(text) for size, text in zip(together, texts, strict=True)]
 
-    class Endless:
-        """A compressor that would never end."""
 
-        def __init__(self, filters):
-            compressors.append(self)
-
-        def compress(self, data):
-            time.sleep(0.01)
-            return b""
-
-    monkeypatch.setattr(lzma, "LZMACompressor", Endless)
-    work = xz.XzAfterTraining(b"x" * (1 << 30), [b"y"])
+def test_a_stop_ends_the_compression_within_a_moment():
+    work = xz.XzAfterTraining(random.Random(1).randbytes(16 << 20), [b"y"])  # takes ten seconds and more
     while not work.done_bytes:
         assert not work.done(0.01)
     work.close()
     assert work.done(0)
     assert work.done_bytes < work.total_bytes / 2
+    with pytest.raises(xz.CompressionError):
+        work.result()
 
 
-def test_without_threads_the_figure_is_unknown_and_the_tokens_are_prepared(folder, cache, monkeypatch):
-    def refused(*arguments):
-        raise RuntimeError("can't start new thread")
+def no_process(*arguments, **options):
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(xz, "XzAfterTraining", refused)
+
+started = subprocess.Popen
+
+
+def process_that_dies(command, **options):
+    return started([sys.executable, "-c", "import os; os.abort()"], **options)
+
+
+@pytest.mark.parametrize("broken", [no_process, process_that_dies])
+def test_without_a_process_the_figure_is_unknown_and_the_tokens_are_prepared(folder, cache, monkeypatch, broken):
+    monkeypatch.setattr(subprocess, "Popen", broken)
     assert run(preset(folder), cache)[0].xz_after_training_bits_per_byte is None
     monkeypatch.undo()
     assert run(preset(folder), cache)[0].xz_after_training_bits_per_byte == xz_after_training(folder)
+
+
+def test_the_comparison_begins_before_the_tokenizer_and_ends_with_a_preparation_that_is_stopped(
+    folder, cache, monkeypatch
+):
+    begun = []
+
+    class Slow(xz.XzAfterTraining):
+        def __init__(self, training, texts):
+            super().__init__(random.Random(1).randbytes(16 << 20), texts)
+            begun.append(self)
+
+    monkeypatch.setattr(xz, "XzAfterTraining", Slow)
+    preparing = token_store.prepare(preset(folder, "bpe", vocab_size=270), cache)
+    for progress in preparing:
+        if progress.stage.startswith("building the bpe tokenizer"):
+            break
+    assert not begun[0].done(0)
+    preparing.close()
+    assert begun[0].done(0)
 
 
 def test_xz_is_not_tried_on_too_much_text(folder, cache, monkeypatch):

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -173,3 +175,19 @@ def test_muon_has_the_learning_rate_factor_of_adamw():
     rate = optimizer.set_learning_rate(2 / 4)
     assert math.isclose(rate, 3e-4 * 2 / 4)
     assert math.isclose(optimizer.all[1][0].param_groups[0]["lr"], 0.02 * 2 / 4)
+
+
+def test_steps_do_not_load_torchs_compiler():
+    """It takes two seconds, which every start of a training that is not compiled would wait."""
+    script = """
+import sys
+import torch
+from gpt2tui.preset import files
+from gpt2tui.training.update import fresh_update
+update = fresh_update(files.load(["test"], ["optimizer.name=muon"]).preset, torch.device("cpu"), "fp32")
+tokens = torch.zeros(1, 8, dtype=torch.int64)
+update.run([(tokens, tokens)], 0)
+print("torch._dynamo" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
