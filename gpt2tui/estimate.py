@@ -355,7 +355,7 @@ def loss_bytes(
     larger of the two counts, since whether a run is compiled is decided later.
     """
     chunk = LOSS_CHUNK_LOGITS_ON_CPU if on_cpu else LOSS_CHUNK_LOGITS
-    rows = min(tokens, max(1, chunk // vocab_size))
+    rows = math.ceil(tokens / math.ceil(tokens / max(1, chunk // vocab_size)))  # chunks of one size
     head = 0 if is_frozen else 4 * vocab_size * config.n_embd
     in_chunks = rows * vocab_size * (4 if size == 4 else size + 4)
     at_once = 0 if on_cpu or tokens * vocab_size > COMPILED_LOGITS else 2 * size * tokens * vocab_size

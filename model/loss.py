@@ -83,7 +83,7 @@ def _plain(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) 
 
 def _recomputing(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
     """The losses (N,), each chunk's logits computed in forward and once more in backward."""
-    rows = _rows_per_chunk(weight)
+    rows = _rows_per_chunk(weight, len(targets))
     chunks = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
     return torch.cat(
         [checkpoint(_plain, h, weight, t, dtype, use_reentrant=False, preserve_rng_state=False) for h, t in chunks]
@@ -131,7 +131,7 @@ def _losses_and_gradients(
     grad_weight: Tensor | None = None
     losses = torch.empty(targets.shape, dtype=torch.float32, device=hidden.device)
     V, W = weight.size(0), _padded(weight, dtype)  # (V', C)
-    rows = min(_rows_per_chunk(weight), len(targets))
+    rows = _rows_per_chunk(weight, len(targets))
     room = _room_for_logits(rows, W) if _in_place(W) else None
     for start in range(0, len(targets), rows):
         chunk = slice(start, start + rows)
@@ -201,9 +201,11 @@ def _losses_and_logit_gradients_(logits: Tensor, targets: Tensor, scale: Tensor 
     return torch.cat(losses)
 
 
-def _rows_per_chunk(weight: Tensor) -> int:
+def _rows_per_chunk(weight: Tensor, rows: int) -> int:
+    """As few chunks as the limit allows, of one size: a last one of a few rows would leave the room of the others."""
     logits = min(CHUNK_LOGITS, CPU_CHUNK_LOGITS) if weight.device.type == "cpu" else CHUNK_LOGITS
-    return max(1, logits // weight.size(0))
+    most = max(1, logits // weight.size(0))
+    return math.ceil(rows / max(1, math.ceil(rows / most)))
 
 
 def is_eager_cpu(tensor: Tensor) -> bool:

@@ -115,6 +115,14 @@ def kept_bytes(building: Path) -> int:
     return sum(path.stat().st_size for path in shards if path.with_suffix(".json").exists())
 
 
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """The description of a store; None where there is none that can be read."""
+    try:
+        return read_json(folder / META_FILE)
+    except CheckpointError:
+        return None
+
+
 def _tokenizer_in(building: Path) -> Tokenizer | None:
     try:
         return tokenizers.load(building)

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gpt2tui.data import hub, token_files, tokenizer_files, tokenizers, xz
+from gpt2tui.data import hub, token_files, tokenizer_files, tokenizers, xz_comparison
 from gpt2tui.data.corpora import MixedCorpus, hash_content, open_corpus
 from gpt2tui.data.corpus import Corpus, digest
 from gpt2tui.data.corpus_check import check_tokens, check_vocabulary
-from gpt2tui.data.examples import ExampleCorpus, Mask
+from gpt2tui.data.examples import Mask
 from gpt2tui.data.joined_tokens import TokenSequence, joined
 from gpt2tui.data.store_building import (
     BUILDING,
@@ -41,6 +41,7 @@ from gpt2tui.data.store_building import (
     build_store,
     build_tokenizer,
     kept_bytes,
+    read_meta,
     size_notices,
     tokenize,
 )
@@ -52,7 +53,7 @@ from gpt2tui.preset import source as sources
 from gpt2tui.preset.mix import whole_weights
 from gpt2tui.preset.schema import DEFAULT_BPE_VOCAB_SIZE, EXAMPLE_COLUMNS, DataTable, Preset
 from gpt2tui.preset.starting_weights import local_folder
-from gpt2tui.system.files import read_json, replace_text, sha256
+from gpt2tui.system.files import sha256
 from gpt2tui.system.threads import in_background
 
 FORMAT_VERSION = 1
@@ -63,7 +64,6 @@ KEPT_SECONDS = 7 * 24 * 3600
 """How long what is finished of a store stays before another preparation removes it."""
 _OF_THE_TEXT = ("bpe", "char")
 """The tokenizers that are made from the training text."""
-XZ_AFTER_TRAINING = "xz_after_training_bits_per_byte"
 
 __all__ = ["StageProgress", "TokenizedCorpus", "find_prepared", "prepare", "tokenize"]
 
@@ -170,11 +170,11 @@ def _prepare_source(
                 _remove_leftovers(stores, folder)
                 window, vocab_size = preset.training.sequence_length, preset.model.vocab_size
                 # Begun first: it takes longer than all the rest, in a process of its own.
-                comparison = _begin_early(corpus, table, settings, stores)
+                comparison = xz_comparison.begin_early(corpus, table, settings, stores)
                 yield from build_store(corpus, table, vocab_size, settings, folder, window, tokenizer, processes)
                 opened = _open_store(folder, corpus, table)
             if opened is not None:
-                opened = yield from _with_xz_after_training(opened, folder, comparison)
+                opened = yield from xz_comparison.with_figure(opened, folder, comparison)
         finally:
             lock.release()
             if comparison is not None:
@@ -260,7 +260,7 @@ def _find_source(preset: Preset, cache: Path, tokenizer: Tokenizer | None) -> To
     table = preset.data
     settings = {**_settings(table, preset.model.vocab_size, tokenizer), **_example_settings(preset)}
     if hub.is_remote(table.source):
-        metas = (_read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
+        metas = (read_meta(path.parent) for path in sorted((cache / "tokens").glob(f"*/{META_FILE}")))
         fingerprints = [meta["fingerprint"] for meta in metas if meta and meta.get("settings") == settings]
         folders = [cache / "tokens" / _key(fingerprint, settings) for fingerprint in fingerprints]
         return next(filter(None, (_open_store(folder, None, table) for folder in folders)), None)
@@ -358,7 +358,7 @@ def _remove_leftovers(stores: Path, folder: Path) -> None:
 
 def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> TokenizedCorpus | None:
     """The store in a folder; None when it does not exist or is damaged."""
-    meta = _read_meta(folder)
+    meta = read_meta(folder)
     if meta is None:
         return None
     try:
@@ -383,7 +383,7 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
             train_documents=train["documents"] if train else 0,
             validation_documents=validation["documents"],
             xz_bits_per_byte=meta["xz_bits_per_byte"],
-            xz_after_training_bits_per_byte=meta.get(XZ_AFTER_TRAINING),
+            xz_after_training_bits_per_byte=meta.get(xz_comparison.KEY),
             notices=(*(corpus.notices if corpus else ()), *meta["notices"]),
             streaming=table.streaming,
             corpus=corpus,
@@ -395,90 +395,10 @@ def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> Tokeni
         return None
 
 
-def _read_meta(folder: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(folder / META_FILE)
-    except CheckpointError:
-        return None
-
-
 def _is_intact(path: Path, description: dict[str, Any]) -> bool:
     if path.stat().st_size != description["bytes"]:
         return False
     return bool(description["bytes"] > VERIFIED_BYTES or sha256(path) == description["sha256"])
-
-
-def _with_xz_after_training(
-    opened: TokenizedCorpus, folder: Path, begun: xz.XzAfterTraining | None
-) -> Generator[StageProgress, None, TokenizedCorpus]:
-    """The corpus with the figure of xz after the training text, which is computed once and kept in meta.json.
-
-    Stores of the same text share it. Without memory, disk space or text to read, the figure stays unknown.
-    """
-    meta = _read_meta(folder)
-    if meta is None or XZ_AFTER_TRAINING in meta:
-        return opened
-    try:
-        figure = _figure_of_same_text(meta, folder.parent)
-        if figure is None and not opened.streaming:
-            figure = yield from _xz_after_training(opened, begun)
-    except (DataError, xz.CompressionError):
-        return opened
-    with contextlib.suppress(OSError):  # the disk is full: it is computed again the next time
-        replace_text(folder / META_FILE, json.dumps({**meta, XZ_AFTER_TRAINING: figure}, indent=1))
-    return replace(opened, xz_after_training_bits_per_byte=figure)
-
-
-def _begin_early(corpus: Corpus, table: DataTable, settings: dict[str, Any], stores: Path) -> xz.XzAfterTraining | None:
-    """The work for the figure, where the text is known to be short and has none yet."""
-    is_short = 0 < (corpus.size("train") or 0) <= xz.TRAINING_LIMIT_BYTES
-    if not is_short or table.streaming or isinstance(corpus, ExampleCorpus):
-        return None
-    if _figure_of_same_text({"fingerprint": corpus.fingerprint, "settings": settings}, stores) is not None:
-        return None
-    with contextlib.suppress(DataError, xz.CompressionError):  # the tokens meet it too, or it stays unknown
-        return _begin_xz_after_training(corpus)
-    return None
-
-
-def _begin_xz_after_training(corpus: Corpus) -> xz.XzAfterTraining | None:
-    """None where a text is too long, or empty. Raises DataError and CompressionError."""
-    training = xz.text_of(corpus.pieces("train"), xz.TRAINING_LIMIT_BYTES)
-    validation = None if training is None else xz.text_of(corpus.held_out_pieces(), xz.LIMIT_BYTES)
-    return None if training is None or validation is None else xz.XzAfterTraining(training, [validation])
-
-
-def _figure_of_same_text(meta: dict[str, Any], stores: Path) -> float | None:
-    """The figure in another store of the same text, with whatever tokenizer."""
-    text = _text_of(meta)
-    for other in filter(None, map(_read_meta, (path.parent for path in sorted(stores.glob(f"*/{META_FILE}"))))):
-        figure = other.get(XZ_AFTER_TRAINING)
-        if isinstance(figure, float) and _text_of(other) == text:
-            return figure
-    return None
-
-
-def _text_of(meta: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What the text of a store's splits depends on."""
-    settings = meta.get("settings")
-    known = settings if isinstance(settings, dict) else {}
-    return meta.get("fingerprint"), {k: v for k, v in known.items() if k not in ("tokenizer", "vocab_size")}
-
-
-def _xz_after_training(
-    opened: TokenizedCorpus, begun: xz.XzAfterTraining | None
-) -> Generator[StageProgress, None, float | None]:
-    """Waits for the figure; None where a text is too long. Raises DataError and CompressionError."""
-    assert opened.corpus is not None
-    if opened.train_bytes > xz.TRAINING_LIMIT_BYTES or opened.xz_bits_per_byte is None:
-        return None
-    work = begun or _begin_xz_after_training(opened.corpus)
-    if work is None:
-        return None
-    with contextlib.closing(work):
-        while not work.done(POLL_SECONDS):
-            yield StageProgress("compressing the training text for comparison", work.done_bytes, work.total_bytes)
-        return work.result()[0]
 
 
 def _memory_mapped(folder: Path, split: str, description: dict[str, Any] | None) -> TokenSequence:
