@@ -88,12 +88,23 @@ def give_back_freed_memory() -> None:
 # ---- importing torch
 
 
-def load_torch() -> None:
-    """Imports torch and exempts its objects from garbage collection.
+@contextlib.contextmanager
+def exempt_from_collection() -> Iterator[None]:
+    """For imports, whose objects stay: no garbage collection looks at them, neither inside nor later.
 
-    They are some hundred thousand, and each full collection would look at all of them and hold up the screen for a
-    fifth of a second. Does nothing the second time: garbage that exists at that moment is never collected.
+    Those of torch are some hundred thousand, and each full collection would hold up the screen for a fifth of a
+    second. Garbage that exists at the end is never collected.
     """
-    if "torch" not in sys.modules:
-        import_module("torch")
+    gc.disable()
+    try:
+        yield
         gc.freeze()
+    finally:
+        gc.enable()
+
+
+def load_torch() -> None:
+    """Imports torch, the first time, as `exempt_from_collection` says."""
+    if "torch" not in sys.modules:
+        with exempt_from_collection():
+            import_module("torch")

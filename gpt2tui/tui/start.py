@@ -1,6 +1,5 @@
 """Opens the workbench and returns its exit code."""
 
-import gc
 import os
 import select
 import signal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gpt2tui.errors import UsageError, first_line
 from gpt2tui.launch import Launch, refuse_several_processes
+from gpt2tui.system.host_memory import exempt_from_collection
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr
 
 if TYPE_CHECKING:
@@ -44,12 +44,9 @@ def run_workbench(
             "the workbench needs a terminal, and stdin or stdout is not one; "
             "train without a screen: gpt2tui --headless --preset small"
         )
-    gc.disable()  # what imports make stays: no collection need look at it, neither now nor later
-    from gpt2tui.tui.app import WorkbenchApp
-    from gpt2tui.tui.terminal import log_file, terminal_for_the_screen
-
-    gc.freeze()
-    gc.enable()
+    with exempt_from_collection():
+        from gpt2tui.tui.app import WorkbenchApp
+        from gpt2tui.tui.terminal import log_file, terminal_for_the_screen
 
     preselected: LoadedPreset | None = None
     launch: Launch | None = None
