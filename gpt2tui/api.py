@@ -385,8 +385,7 @@ class LanguageModel:
         if num_samples < 1:
             raise UsageError(f"num_samples must be at least 1, not {num_samples}")
         settings = self._sampling(prompt, sampling)
-        seeded = [settings.model_copy(update={"seed": settings.seed + n}) for n in range(num_samples)]
-        return [each.text for each in self._loaded.continuations(settings.prompt, seeded)]
+        return [each.text for each in self._loaded.continuations(settings.prompt, settings, num_samples)]
 
     def stream(self, prompt: str | None = None, **sampling: Unpack[SamplingOptions]) -> Iterator[str]:
         """The continuation of a prompt, piece by piece, as `generate` returns it."""

@@ -29,7 +29,8 @@ NEWTON_SCHULZ_STEPS = 5  # of torch.optim.Muon
 # 4 bits a number, 8 for the scale of 64 and 32 for that of 256 scales (QLoRA, Dettmers et al. 2023, section 3).
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
-LIBRARY_BYTES = 50_000_000  # what the first steps load beyond torch: optimizers, compiled products, threads' stacks
+LIBRARY_BYTES = 50_000_000  # what the first steps load beyond torch: optimizers, threads' stacks
+COMPILER_BYTES = 120_000_000  # torch's compiler
 QUANTIZER_BYTES = 45_000_000  # bitsandbytes and what it imports
 # A heap is left with holes where matrices were made whole from NF4 and freed between activations that stay: this part
 # of their fp32 bytes, fitted to 124M (0.79) and 355M (0.85) of random weights at 1,024 tokens a step, and not more than
@@ -274,13 +275,19 @@ def count_memory(
             size,
             on_cpu=on_host,
             is_frozen=bool(adapters),
+            is_eager=preset.training.compile == "off",
         ),
         checkpoint=4 * trained + moments if on_host and preset.training.checkpoint_frequency else 0,
         process=process_bytes,
-        libraries=LIBRARY_BYTES + QUANTIZER_BYTES * bool(nf4) if process_bytes else 0,
+        libraries=_library_bytes(preset) if process_bytes else 0,
     )
     beyond = 4 * parts.total + memory.process - memory.total if nf4 and on_host else 0
     return dataclasses.replace(memory, loading=max(0, beyond))
+
+
+def _library_bytes(preset: Preset) -> int:
+    is_quantised = preset.lora is not None and preset.lora.quantize
+    return LIBRARY_BYTES + QUANTIZER_BYTES * bool(is_quantised) + COMPILER_BYTES * (preset.training.compile == "on")
 
 
 def activation_bytes(
@@ -345,20 +352,27 @@ def temporary_bytes(
 
 
 def loss_bytes(
-    config: GPT2Config, vocab_size: int, tokens: int, size: int, *, on_cpu: bool = True, is_frozen: bool = False
+    config: GPT2Config,
+    vocab_size: int,
+    tokens: int,
+    size: int,
+    *,
+    on_cpu: bool = True,
+    is_frozen: bool = False,
+    is_eager: bool = False,
 ) -> int:
     """Bytes of the loss: one chunk of logits, which its gradient overwrites, and the head's gradient.
 
     In half precision the chunk also exists in fp32 while its softmax is taken. The head's gradient is made
     with the loss, before the backward pass makes the one that counts under gradients; a head that is frozen has none.
     Compiled code on a GPU holds all logits and their gradient, unless they are too many, without an fp32 copy: the
-    larger of the two counts, since whether a run is compiled is decided later.
+    larger of the two counts, unless the run is eager in any case.
     """
     chunk = LOSS_CHUNK_LOGITS_ON_CPU if on_cpu else LOSS_CHUNK_LOGITS
     rows = math.ceil(tokens / math.ceil(tokens / max(1, chunk // vocab_size)))  # chunks of one size
     head = 0 if is_frozen else 4 * vocab_size * config.n_embd
     in_chunks = rows * vocab_size * (4 if size == 4 else size + 4)
-    at_once = 0 if on_cpu or tokens * vocab_size > COMPILED_LOGITS else 2 * size * tokens * vocab_size
+    at_once = 0 if on_cpu or is_eager or tokens * vocab_size > COMPILED_LOGITS else 2 * size * tokens * vocab_size
     return max(in_chunks, at_once) + head
 
 

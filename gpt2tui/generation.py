@@ -27,6 +27,7 @@ from gpt2tui.preset.template import Template
 from gpt2tui.run import checkpoint
 from gpt2tui.run.checkpoint import Checkpoint
 from gpt2tui.run.model_lookup import OWN_FILES
+from gpt2tui.system.host_memory import free_bytes
 
 LARGE_PARAMETERS = 50_000_000  # 200 MB in fp32: more than a CPU's cache
 POSITIONS_AT_ONCE = 128  # whose logits are in memory together while a text is scored: 26 MB with GPT-2's vocabulary
@@ -92,7 +93,7 @@ class TextModel:
     saved: Checkpoint | None = None
     """The checkpoint it was loaded from, None for a model in Hugging Face form."""
     decoder: LogitsSource | None = None
-    """Decodes with 16-bit weights, or in another runtime; None where the network itself does."""
+    """Computes a token faster than the network, or in another runtime; None where the network does it."""
     placement_note: str | None = None
     """Why it is on the CPU instead of the GPU; None for a model on the device that was asked for."""
     template: Template | None = None
@@ -141,27 +142,27 @@ class TextModel:
         from a generator of its own, so that sampling during a training does not change the training. Each token has
         the `alternatives` likeliest tokens of its position; the text is the same with and without them.
         """
-        return (token for _, token in self.streams(prompt, [sampling], alternatives))
+        return (token for _, token in self.streams(prompt, sampling, [sampling.seed], alternatives))
 
     def streams(
-        self, prompt: str | Sequence[int], samplings: Sequence[SamplingTable], alternatives: int = 0
+        self, prompt: str | Sequence[int], sampling: SamplingTable, seeds: Sequence[int], alternatives: int = 0
     ) -> Iterator[tuple[int, ScoredToken]]:
-        """As `stream`, a text for each of the settings, which differ in their seeds: (number of the text, its token).
+        """As `stream`, a text for each of the seeds: (number of the text, its token).
 
         The prompt is read once, and each step makes a token of every text. Their products are made together, which
         may round the last bit in another way than those of one text.
         """
         ids = list(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt) or [self.tokenizer.eot]
-        generators = [torch.Generator().manual_seed(sampling.seed) for sampling in samplings]
-        decoders = [IncrementalDecoder(self.tokenizer) for _ in samplings]
-        open_texts = list(range(len(samplings)))
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        decoders = [IncrementalDecoder(self.tokenizer) for _ in seeds]
+        open_texts = list(range(len(seeds)))
         for chosen in generate(
             self.model,
             torch.tensor([ids]),
-            max_length=samplings[0].max_length,
-            temperature=samplings[0].temperature,
-            top_k=samplings[0].top_k,
-            top_p=samplings[0].top_p,
+            max_length=sampling.max_length,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
             generator=generators,
             stop_token=self.tokenizer.eot,
             decoder=self.decoder,
@@ -171,15 +172,16 @@ class TextModel:
             likeliest = self._likeliest(chosen.logits, alternatives)
             for number in tuple(open_texts):
                 token, probability = tokens[number], probabilities[number]
-                if token == self.tokenizer.eot:
-                    open_texts.remove(number)
-                text = "" if token == self.tokenizer.eot else decoders[number].feed([token])
+                is_last = token == self.tokenizer.eot
+                text = "" if is_last else decoders[number].feed([token])
                 log_probability = math.log(probability) if probability else -math.inf
                 own = likeliest[number] if alternatives else ()
                 yield number, ScoredToken(token, text, probability, log_probability, own)
-        for number, decoder in enumerate(decoders):
-            if rest := decoder.flush():
-                yield number, ScoredToken(-1, rest, 1.0)
+                if is_last:
+                    open_texts.remove(number)
+                    yield from _rest(number, decoders[number])
+        for number in open_texts:
+            yield from _rest(number, decoders[number])
 
     def score(self, text: str, alternatives: int = 0) -> Iterator[ScoredToken]:
         """The tokens of a given text, each with the probability that the model gives it.
@@ -234,29 +236,41 @@ class TextModel:
 
     def continuation(self, prompt: str, sampling: SamplingTable, *, in_template: bool = True) -> Continuation:
         """The whole continuation at once, with its times; unless `in_template` is false, the answer in the template."""
-        return self.continuations(prompt, [sampling], in_template=in_template)[0]
+        return self.continuations(prompt, sampling, 1, in_template=in_template)[0]
 
     def continuations(
-        self, prompt: str, samplings: Sequence[SamplingTable], *, in_template: bool = True
+        self, prompt: str, sampling: SamplingTable, count: int, *, in_template: bool = True
     ) -> list[Continuation]:
-        """A continuation for each of the settings, which differ in their seeds, as many at a time as memory allows."""
+        """As `continuation`, `count` of them with the seeds from that of `sampling` on, some at a time."""
         given, found = self.prompt_tokens(prompt) if in_template else prompt, []
-        together = self.texts_together(given, samplings[0])
-        for start in range(0, len(samplings), together):
-            some = samplings[start : start + together]
-            pieces: list[list[_Piece]] = [[] for _ in some]
+        for seeds in self.seeds_together(given, sampling, count):
+            pieces: list[list[_Piece]] = [[] for _ in seeds]
             started = time.perf_counter()
-            for number, token in self.streams(given, some):
+            for number, token in self.streams(given, sampling, seeds):
                 pieces[number].append(_Piece(token, time.perf_counter() - started))
             found += [_continuation(prompt, own) for own in pieces]
         return found
 
-    def texts_together(self, prompt: str | Sequence[int], sampling: SamplingTable) -> int:
-        """How many continuations to write at once: MOST_TOGETHER, or those whose keys and values are KEPT_BYTES."""
-        config, given = self.model.config, self.count_tokens(prompt) if isinstance(prompt, str) else len(prompt)
-        length = min(self.context_length, given + sampling.max_length)
-        of_one = 2 * 4 * config.n_layer * config.n_embd * length
-        return max(1, min(MOST_TOGETHER, KEPT_BYTES // of_one))
+    def seeds_together(self, prompt: str | Sequence[int], sampling: SamplingTable, count: int) -> list[range]:
+        """The seeds of `count` continuations, from that of `sampling` on, in groups to be written at once.
+
+        As many as MOST_TOGETHER whose keys and values take no more than KEPT_BYTES, and half of the memory that is
+        free. One where the decoder is not as fast, or needs much more memory, for several.
+        """
+        together = 1
+        if self.decoder is None or (isinstance(self.decoder, Decoder) and self.decoder.reads(2, 1)):
+            config, given = self.model.config, self.count_tokens(prompt) if isinstance(prompt, str) else len(prompt)
+            of_one = 2 * 4 * config.n_layer * config.n_embd * min(self.context_length, given + sampling.max_length)
+            free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_bytes()
+            together = max(1, min(MOST_TOGETHER, min(KEPT_BYTES, free // 2) // of_one))
+        first, end = sampling.seed, sampling.seed + count
+        return [range(start, min(start + together, end)) for start in range(first, end, together)]
+
+
+def _rest(number: int, decoder: IncrementalDecoder) -> Iterator[tuple[int, ScoredToken]]:
+    """What is left of a character that stays incomplete at the end of a text."""
+    if rest := decoder.flush():
+        yield number, ScoredToken(-1, rest, 1.0)
 
 
 class _Piece(NamedTuple):
@@ -379,12 +393,13 @@ def decoder_of(model: GPT2, precision: DecodingPrecision, *, graphs: bool = Fals
     """
     device = model.wte.weight.device.type
     graphs = graphs and device == "cuda"
+    exact = GraphDecoder(model, torch.float32) if graphs else None
     if graphs and precision != "fp16":
-        return GraphDecoder(model, torch.float32)
+        return exact
     automatic = device == "cpu" and model.num_parameters >= LARGE_PARAMETERS
     if device == "mps" or precision == "fp32" or (precision == "auto" and not automatic):
         return None
     try:
         return (GraphDecoder if graphs else Decoder)(model, torch.float16)
     except ValueError:
-        return None
+        return exact

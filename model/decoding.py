@@ -47,7 +47,7 @@ class Decoder:
     """
 
     def __init__(self, model: GPT2, dtype: torch.dtype) -> None:
-        """Copies the matrices; ValueError when `dtype` cannot hold one of them."""
+        """Copies the matrices, unless `dtype` is their own; ValueError when it cannot hold one of them."""
         self.model = model
         self.dtype = dtype
         self.device = model.wte.weight.device
@@ -63,7 +63,7 @@ class Decoder:
     def _product(self, weight: Tensor, bias: Tensor | None) -> Product:
         """x (..., in) -> (..., out), fp32: times the transposed weight (out, in), rounded, plus bias (out,)."""
         rounded = weight.detach().to(self.dtype)
-        if not rounded.isfinite().all():
+        if self.dtype != weight.dtype and not rounded.isfinite().all():
             raise ValueError(f"a weight does not fit into {self.dtype}")
         if self.packs:
             packed = torch.ops.quantized.linear_prepack_fp16(weight.detach(), bias)
@@ -154,7 +154,7 @@ class GraphDecoder(Decoder):
     _one_at_a_time = threading.Lock()
 
     def __init__(self, model: GPT2, dtype: torch.dtype) -> None:
-        """Copies the matrices; ValueError when `dtype` cannot hold one of them."""
+        """As `Decoder`."""
         super().__init__(model, dtype)
         self._recordings: WeakKeyDictionary[KVCache, _Recording] = WeakKeyDictionary()
 

@@ -121,10 +121,11 @@ def generate(
     part of the stream, which ends when every sequence has generated it; a sequence that is done before the others
     repeats it.
 
-    `decoder`, made from the same model, computes the logits where it can: of one token of one sequence, or of all.
+    `decoder`, made from the same model, computes the logits of what it `reads`.
     Draws random numbers from `generator` only. The model is in evaluation mode only while it
     computes; between tokens its training mode is unchanged.
-    ValueError for an empty prompt, tokens outside of the vocabulary, or a context length outside 1..n_positions.
+    ValueError for an empty prompt, tokens outside of the vocabulary, a context length outside 1..n_positions, or
+    another number of generators than of several prompts.
     """
     if prompt.dim() != 2 or prompt.numel() == 0:
         raise ValueError(f"the prompt must be (B, T) with at least one token, not {tuple(prompt.shape)}")
@@ -135,7 +136,9 @@ def generate(
         raise ValueError(f"context_length {context} is not between 1 and n_positions = {model.config.n_positions}")
     text = prompt[:, -context:].cpu()  # (B, T) the window: what is in the cache or about to be
     length = min(context, text.size(1) + max_length)
-    texts = 1 if isinstance(generator, torch.Generator) else len(generator)
+    texts = len(text) if isinstance(generator, torch.Generator) else len(generator)
+    if texts != len(text) > 1:
+        raise ValueError(f"{texts} generators for {len(text)} prompts")
     read_once = texts > 1 and len(text) == 1 and not (decoder and decoder.reads(*text.shape))
     if texts > 1 and len(text) == 1:
         text = text.expand(texts, -1)

@@ -16,6 +16,7 @@ from gpt2tui.data import hub, tokenizers
 from gpt2tui.data.tokenizer_kinds import ByteTokenizer
 from gpt2tui.errors import CheckpointError, ResourceError
 from gpt2tui.generation import TextModel
+from gpt2tui.model import decoding
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset.schema import SamplingTable
@@ -57,25 +58,39 @@ def test_alternatives_are_the_likeliest_tokens_in_that_place_likeliest_first():
     assert piece.alternatives[0].probability == pytest.approx(piece.probability)
 
 
-SEEDED = [SAMPLING.model_copy(update={"seed": seed}) for seed in range(8)]
+def alone(model, prompt, count, sampling=SAMPLING):
+    return [model.continuation(prompt, sampling.model_copy(update={"seed": sampling.seed + n})) for n in range(count)]
 
 
 def test_several_texts_are_those_of_their_seeds_alone_also_beyond_the_context():
     model = text_model()
-    texts = model.continuations("ab", SEEDED)
-    alone = [model.continuation("ab", sampling) for sampling in SEEDED]
-    assert [(c.text, c.tokens) for c in texts] == [(c.text, c.tokens) for c in alone]
+    texts = model.continuations("ab", SAMPLING, 8)
+    assert [(c.text, c.tokens) for c in texts] == [(c.text, c.tokens) for c in alone(model, "ab", 8)]
     assert len({c.text for c in texts}) > 1
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_several_texts_are_those_of_their_seeds_with_rounded_weights_too(monkeypatch, packed):
+    if packed and not decoding.has_packed_products():
+        pytest.skip("this torch has no FBGEMM")
+    monkeypatch.setattr(decoding, "has_packed_products", lambda: packed)
+    model = text_model()
+    model = dataclasses.replace(model, decoder=generation.decoder_of(model.model, "fp16"))
+    assert len(model.seeds_together("ab", SAMPLING, 8)) == (1 if packed else 8)
+    assert [c.text for c in model.continuations("ab", SAMPLING, 8)] == [c.text for c in alone(model, "ab", 8)]
 
 
 def test_a_text_that_ends_ends_alone():
     model = text_model(64)
     with torch.no_grad():
         model.model.wte.weight[256] *= 3  # the end of text is drawn sooner or later
-    lengths = [c.tokens for c in model.continuations("ab", SEEDED)]
-    assert lengths == [model.continuation("ab", sampling).tokens for sampling in SEEDED]
+    texts = model.continuations("ab", SAMPLING, 8)
+    lengths = [c.tokens for c in texts]
+    assert lengths == [c.tokens for c in alone(model, "ab", 8)]
     assert len(set(lengths)) > 2
     assert min(lengths) < 40
+    times = [c.seconds for c in sorted(texts, key=lambda c: c.tokens)]
+    assert times == sorted(times)  # also where a text ends within a character
 
 
 def test_the_prompt_of_several_texts_is_read_once(monkeypatch):
@@ -84,18 +99,20 @@ def test_the_prompt_of_several_texts_is_read_once(monkeypatch):
     monkeypatch.setattr(
         model.model, "hidden", lambda tokens, *rest: shapes.append((*tokens.shape,)) or hidden(tokens, *rest)
     )
-    settings = [sampling.model_copy(update={"max_length": 3}) for sampling in SEEDED]
-    assert [c.tokens for c in model.continuations("abcde", settings)] == [3] * 8
+    sampling = SAMPLING.model_copy(update={"max_length": 3})
+    assert [c.tokens for c in model.continuations("abcde", sampling, 8)] == [3] * 8
     assert shapes == [(1, 5), (8, 1), (8, 1)]
 
 
-def test_as_many_texts_are_written_together_as_their_keys_have_room(monkeypatch):
+@pytest.mark.parametrize("limit", ["KEPT_BYTES", "free_bytes"])
+def test_as_many_texts_are_written_together_as_their_keys_have_room(monkeypatch, limit):
     model = text_model()
     of_one = 2 * 4 * 2 * 16 * 16  # keys and values, fp32, layers, width, the context
-    monkeypatch.setattr(generation, "KEPT_BYTES", 3 * of_one)
-    assert model.texts_together("ab", SAMPLING) == 3
-    texts = model.continuations("ab", SEEDED)
-    assert [c.text for c in texts] == [model.continuation("ab", sampling).text for sampling in SEEDED]
+    monkeypatch.setattr(generation, limit, 3 * of_one if limit == "KEPT_BYTES" else lambda: 6 * of_one)
+    first = SAMPLING.seed
+    groups = model.seeds_together("ab", SAMPLING, 8)
+    assert groups == [range(first, first + 3), range(first + 3, first + 6), range(first + 6, first + 8)]
+    assert [c.text for c in model.continuations("ab", SAMPLING, 8)] == [c.text for c in alone(model, "ab", 8)]
 
 
 def test_a_text_is_read_with_the_probabilities_of_its_tokens_after_the_start_of_a_document():

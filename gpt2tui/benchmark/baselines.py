@@ -172,13 +172,13 @@ def baseline_step(
     return step
 
 
-def compile_like_a_run(network: nn.Module, preset: Preset) -> tuple[Forward, Facts]:
+def compile_like_a_run(network: nn.Module, preset: Preset, *, graphs: bool = False) -> tuple[Forward, Facts]:
     """The forward pass (inputs, targets) -> loss, compiled if a run would compile; how long that took, or why not."""
     t = preset.training
     choice = choose_compilation(preset, torch.device(t.device))
     forward, note, started = cast(Forward, network), choice.note, time.perf_counter()
     if choice.wanted:
         shape, precision = (t.batch_size, t.sequence_length), cast(Precision, t.precision)
-        forward, note = compiled(cast(GPT2, network), shape, precision, graphs=t.gradient_accumulation == 1)
+        forward, note = compiled(cast(GPT2, network), shape, precision, graphs=graphs)
     seconds = time.perf_counter() - started if choice.wanted and note is None else None
     return forward, {"compile_seconds": seconds, "note": note}

@@ -19,6 +19,7 @@ from gpt2tui.estimate import approximate_duration, count_memory, estimate
 from gpt2tui.model_files import check_quantizer
 from gpt2tui.preset.files import LoadedPreset
 from gpt2tui.preset.schema import Preset
+from gpt2tui.system.device_speed import LIMIT_BYTES_ON_GPU
 from gpt2tui.system.device_speed import measure as measure_device
 from gpt2tui.system.files import cache_folder
 from gpt2tui.system.numbers import byte_size
@@ -94,6 +95,7 @@ def reason_to_skip(
     costs = estimate(step, vocab_size=subject.preset.model.vocab_size or 0, train_tokens=None, device=speed)
     if part == "train":
         needed, takes, what = sum(_training_bytes(subject, name) for name in candidates), costs.seconds, "one step"
+        needed += len(candidates) * LIMIT_BYTES_ON_GPU if subject.device.type == "cuda" else 0
     else:
         # in fp32, and in fp16 beside it
         needed, takes, what = 6 * costs.parameters.total * len(candidates), None, "generating once with each batch size"

@@ -90,7 +90,7 @@ def _candidate_step(job: Job, device: torch.device, batches: Batches) -> tuple[T
     precision = cast(Precision, job.preset.training.precision)
     preset = job.preset
     update = fresh_update(preset, device, precision)
-    update.forward, facts = compile_like_a_run(update.model, preset)
+    update.forward, facts = compile_like_a_run(update.model, preset, graphs=preset.training.gradient_accumulation == 1)
     unread: list[AsyncStepMetrics] = []
 
     def step(micro_batches: Sequence[Batch], number: int) -> Callable[[], float]:

@@ -71,7 +71,8 @@ def add_sample(top: Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="how many texts to generate, with the seeds S, S+1, ... (default: 1)",
+        help="how many texts to write, with the seeds S, S+1, ...: several at once, of which the first is shown while "
+        "it is written and the others behind it (default: 1)",
     )
     parser.add_argument(
         "--precision",

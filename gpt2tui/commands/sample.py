@@ -5,20 +5,19 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from gpt2tui.errors import UsageError
+from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gpt2tui.generation import ScoredToken
+    from gpt2tui.generation import ScoredToken, TextModel
     from gpt2tui.run.checkpoint import Checkpoint
 
 
 def sample(options: argparse.Namespace) -> int:
     """Prints the texts, the first while it is generated, or all as JSON; text n, counted from 0, has the seed + n."""
-    from gpt2tui.commands.tables import print_json
     from gpt2tui.run.model_lookup import check_reference
 
     if options.prompt is not None and options.text is not None:
@@ -31,6 +30,7 @@ def sample(options: argparse.Namespace) -> int:
     sampling_settings(SamplingTable(), options)  # reports wrong options before torch is imported
     check_reference(options.checkpoint)
     from gpt2tui import generation
+    from gpt2tui.device import is_out_of_memory
     from gpt2tui.export import onnx_runtime
 
     if onnx_file := onnx_runtime.file_in(options.checkpoint):
@@ -41,21 +41,34 @@ def sample(options: argparse.Namespace) -> int:
         model = generation.load(options.checkpoint, options.device, options.precision, graphs=True)
     warn_of_skipped(model.saved)
     sampling = sampling_settings(model.sampling, options)
-    seeded = [sampling.model_copy(update={"seed": sampling.seed + n}) for n in range(options.num_samples)]
+    try:
+        _write(model, sampling, options)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(
+            "out of memory while writing; ask for shorter texts (--max-length) or fewer (--num-samples)"
+        ) from error
     if options.json:
-        continuations = model.continuations(sampling.prompt, seeded, in_template=not options.raw)
-        print_json([dataclasses.asdict(each) for each in continuations])
         return 0
-    template = None if options.raw or not sampling.prompt else model.template
-    asked = template.asked(sampling.prompt) if template else sampling.prompt
-    prompt = model.prompt_tokens(sampling.prompt) if template else sampling.prompt
-    together = model.texts_together(prompt, sampling)
-    for start in range(0, len(seeded), together):
-        _print_texts(asked, model.streams(prompt, seeded[start : start + together]), is_first=start == 0)
     note = ", weights rounded to fp16 (--precision fp32 keeps them exact)" if model.is_rounded else ""
     note = ", in onnxruntime" if onnx_file else note
     print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{note}")
     return 0
+
+
+def _write(model: "TextModel", sampling: SamplingTable, options: argparse.Namespace) -> None:
+    from gpt2tui.commands.tables import print_json
+
+    if options.json:
+        found = model.continuations(sampling.prompt, sampling, options.num_samples, in_template=not options.raw)
+        print_json([dataclasses.asdict(each) for each in found])
+        return
+    template = None if options.raw or not sampling.prompt else model.template
+    asked = template.asked(sampling.prompt) if template else sampling.prompt
+    prompt = model.prompt_tokens(sampling.prompt) if template else sampling.prompt
+    for seeds in model.seeds_together(prompt, sampling, options.num_samples):
+        _print_texts(asked, model.streams(prompt, sampling, seeds), is_first=seeds[0] == sampling.seed)
 
 
 def _print_texts(asked: str, tokens: "Iterator[tuple[int, ScoredToken]]", *, is_first: bool) -> None:

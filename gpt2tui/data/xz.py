@@ -82,6 +82,8 @@ class XzAfterTraining:
         self.total_bytes = len(training)
         self.done_bytes = 0
         """The bytes of training text compressed so far, of `total_bytes`."""
+        if not hasattr(os, "fork") or not sys.executable:
+            raise CompressionError("xz needs a process that can be forked")
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", xz_process.__file__],
@@ -126,7 +128,7 @@ class XzAfterTraining:
     def close(self) -> None:
         """Ends the process."""
         if not self._sizes.done():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
                 os.killpg(self._process.pid, signal.SIGKILL)
             wait([self._sizes])
 

@@ -33,7 +33,7 @@ def with_figure(
         figure = _of_same_text(meta, folder.parent)
         if figure is None and not opened.streaming:
             figure = yield from _waited_for(opened, begun)
-    except (DataError, xz.CompressionError):
+    except (DataError, MemoryError, xz.CompressionError):
         return opened
     with contextlib.suppress(OSError):  # the disk is full: it is computed again the next time
         replace_text(folder / META_FILE, json.dumps({**meta, KEY: figure}, indent=1))
@@ -47,7 +47,7 @@ def begin_early(corpus: Corpus, table: DataTable, settings: dict[str, Any], stor
         return None
     if _of_same_text({"fingerprint": corpus.fingerprint, "settings": settings}, stores) is not None:
         return None
-    with contextlib.suppress(DataError, xz.CompressionError):  # the tokens meet it too, or it stays unknown
+    with contextlib.suppress(DataError, MemoryError, xz.CompressionError):  # preparing the tokens meets these too
         return _begin(corpus)
     return None
 

@@ -45,7 +45,8 @@ TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.83, "bf16": 0.19, "fp16": 0.19}
 _PRODUCT_SIZES = (256, 512, 1024)  # rows and columns; the last is what the matrices of small GPT-2s have
 _LIMIT_SIZE = {"cpu": 2048, "cuda": 8192}  # a GPU does 2048 cubed in less time than it takes to ask for it
 _LONGEST_PRODUCT_SECONDS = 0.5  # a CPU without bf16 instructions takes seconds for the largest
-_COPIED_BYTES = {"cpu": 64 * 1024**2, "cuda": 1024**3}  # more than a cache holds
+_COPIED_BYTES = {"cpu": 64 * 1024**2, "cuda": 256 * 1024**2}  # more than a cache holds
+LIMIT_BYTES_ON_GPU = 12 * 10**8  # at most: two copies, and three fp32 matrices of 8192 x 8192
 _MEASURING_SECONDS = 0.1
 
 

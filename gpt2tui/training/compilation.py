@@ -24,22 +24,28 @@ def compiled(
     Compiles forward and backward at once, with a batch of zeros of `shape` (B, T), and leaves weights, gradients and
     random states unchanged. Call it in the training thread: torch keeps its compile settings per thread.
     """
-    device = next(model.parameters()).device
+    device, reason = next(model.parameters()).device, ""
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            torch.compiler.reset()  # an earlier run of this process may have had another shape
-            mode = "reduce-overhead" if graphs and device.type == "cuda" else None
-            forward: Forward = torch.compile(model, dynamic=False, mode=mode)
-            tokens = torch.zeros(shape, dtype=torch.int64, device=device)
-            targets = tokens.clone()  # passing one tensor twice would compile a special case
-            with autocast(device, precision):
-                loss = forward(tokens, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return forward, None
-        except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
-            torch.compiler.reset()
-            reason = f"{type(error).__name__}: {first_line(error)[:200]}"
-            return model, f"not compiled ({reason}); training runs the slower eager code"
-        finally:
-            model.zero_grad(set_to_none=True)
+        # torch 2.11 and 2.12 refuse graphs in another thread than that of the process's first (pytorch/pytorch#123177).
+        for mode in ["reduce-overhead", None] if graphs and can_record_graphs(device) else [None]:
+            try:
+                torch.compiler.reset()  # an earlier run of this process may have had another shape
+                forward: Forward = torch.compile(model, dynamic=False, mode=mode)
+                tokens = torch.zeros(shape, dtype=torch.int64, device=device)
+                targets = tokens.clone()  # passing one tensor twice would compile a special case
+                with autocast(device, precision):
+                    loss = forward(tokens, targets)
+                loss.backward()  # type: ignore[no-untyped-call]
+                return forward, None
+            except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
+                torch.compiler.reset()
+                reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+            finally:
+                model.zero_grad(set_to_none=True)
+    return model, f"not compiled ({reason}); training runs the slower eager code"
+
+
+def can_record_graphs(device: torch.device) -> bool:
+    """Whether the device has CUDA graphs."""
+    return device.type == "cuda"

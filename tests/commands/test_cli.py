@@ -135,6 +135,24 @@ def test_sample_json_is_a_list_with_the_contracts_keys(trained):
     assert [d["text"] for d in json.loads(again.stdout)] == [d["text"] for d in documents]
 
 
+def test_sample_prints_several_texts_with_lines_between_them(trained):
+    run, _ = trained
+    words = ("sample", run, "--prompt", "the ", "--max-length", 5, "--num-samples", 3, "--seed", 3)
+    texts = [document["text"] for document in json.loads(gpt2tui(*words, "--json").stdout)]
+    assert gpt2tui(*words).stdout == f"\n\n{'-' * 20}\n".join(f"the {text}" for text in texts) + "\n"
+
+
+def test_writing_that_runs_out_of_memory_says_what_to_do(trained, monkeypatch, capsys):
+    from gpt2tui import generation
+
+    def no_room(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1002700800 bytes")
+
+    monkeypatch.setattr(generation, "generate", no_room)
+    assert main(["sample", str(trained[0]), "--num-samples", "2"]) == 6
+    assert "out of memory while writing; ask for shorter texts (--max-length)" in capsys.readouterr().err
+
+
 def test_sample_takes_a_run_a_checkpoint_an_empty_prompt_and_one_longer_than_the_context(trained):
     run, _ = trained
     for where, prompt in ((run, ""), (run / "checkpoints" / "step-00000004", "x" * 500)):

@@ -415,6 +415,12 @@ def test_a_stop_ends_the_compression_within_a_moment():
         work.result()
 
 
+def test_without_fork_xz_says_so_at_once(monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(xz.CompressionError, match="forked"):
+        xz.XzAfterTraining(b"abc", [b"d"])
+
+
 def no_process(*arguments, **options):
     raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 

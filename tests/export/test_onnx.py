@@ -274,6 +274,16 @@ def test_sample_gives_the_text_of_the_model(exported, capsys, name):
     assert found["tokens"] > 16  # the window has moved
 
 
+def test_several_texts_are_those_of_their_seeds(exported, capsys):
+    """One at a time: a graph returns the logits of all tokens of a prompt."""
+    model, done = exported
+    words = ["--prompt", "the fox", "--max-length", "20", "--seed", "3", "--num-samples", "3", "--json"]
+    assert main(["sample", str(done.path), *words]) == 0
+    texts = [found["text"] for found in json.loads(capsys.readouterr().out)]
+    settings = [SamplingTable(seed=seed, max_length=20) for seed in (3, 4, 5)]
+    assert texts == [model.continuation("the fox", each).text for each in settings]
+
+
 def test_sample_prints_a_text_with_the_models_own_settings(tmp_path, capsys):
     model = text_model()
     model = type(model)(**{**vars(model), "sampling": SamplingTable(prompt="ab", max_length=5, temperature=0)})

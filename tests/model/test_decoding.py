@@ -116,6 +116,13 @@ def test_a_weight_beyond_the_type_is_refused(products):
         Decoder(model, torch.float16)
 
 
+def test_a_weight_that_is_no_number_is_not_refused_where_nothing_is_rounded():
+    model = network()
+    model.h[1].mlp.c_fc.weight[0, 0] = float("nan")
+    decoder = GraphDecoder(model, torch.float32)
+    assert decoder.fixed_length_logits(torch.tensor([[1]]), torch.tensor([0]), model.new_cache(1, 4), 4).isnan().all()
+
+
 def test_an_activation_beyond_the_type_goes_through_the_model_where_activations_are_rounded(monkeypatch):
     monkeypatch.setattr(decoding, "has_packed_products", lambda: False)
     model = network()

@@ -7,6 +7,7 @@ from gpt2tui import device as rules
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.preset import files as preset_files
+from gpt2tui.training import compilation
 from gpt2tui.training.activation_checkpointing import checkpoint_activations
 from gpt2tui.training.compilation import compiled
 
@@ -124,6 +125,24 @@ def test_a_compiler_that_fails_leaves_the_eager_network_as_it_was(monkeypatch, n
     assert forward is network
     assert note == "not compiled (RuntimeError: ld: cannot find -lm); training runs the slower eager code"
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_compiler_that_refuses_graphs_compiles_without_them(monkeypatch, network):
+    """As torch 2.11 does in every thread but its first one; with the device of the network taken for a GPU."""
+    tried = []
+
+    def refusing(model, *, dynamic, mode):
+        tried.append(mode)
+        if mode == "reduce-overhead":
+            raise AssertionError("torch._C._is_key_in_tls(attr_name)")
+        return model.__call__
+
+    monkeypatch.setattr(torch, "compile", refusing)
+    monkeypatch.setattr(compilation, "can_record_graphs", lambda device: True)
+    forward, note = compiled(network, SHAPE, "fp32", graphs=True)
+    assert note is None
+    assert tried == ["reduce-overhead", None]
+    assert forward is not network
 
 
 TOLERANCE = 3e-6
