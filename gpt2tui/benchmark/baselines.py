@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2tui.benchmark.job import Facts, Forward, Generate, Precisions, TrainStep, batch_sizes
-from gpt2tui.benchmark.subject import precision_of
+from gpt2tui.benchmark.job import Facts, Forward, Generate, Precisions, TrainStep, batch_sizes, precision_of
 from gpt2tui.data.batches import Batch
 from gpt2tui.device import Precision, autocast, choose_compilation
 from gpt2tui.model.gpt2 import GPT2

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import Limit
@@ -12,11 +12,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gpt2tui.data.batches import Batch
+    from gpt2tui.device import Precision
 
 
 def batch_sizes(device: "torch.device") -> tuple[int, ...]:
     """The numbers of texts that are continued at once."""
     return (1, 16, 64) if device.type == "cuda" else (1, 16)
+
+
+def precision_of(candidate: str, preset: Preset) -> "Precision":
+    """The number format that a candidate trains in beside ours in that of `preset`, whose device is decided."""
+    on_gpu = preset.training.device.startswith("cuda")
+    in_fp32 = candidate == "transformers" or (candidate == "nanogpt" and not on_gpu)
+    return "fp32" if in_fp32 else cast("Precision", preset.training.precision)
 
 
 @dataclass(frozen=True)

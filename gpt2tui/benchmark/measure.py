@@ -8,8 +8,8 @@ import numpy as np
 
 from gpt2tui.benchmark import tokenization
 from gpt2tui.benchmark.generation import lengths
-from gpt2tui.benchmark.job import CandidateResult, Job, Round, batch_sizes
-from gpt2tui.benchmark.subject import Subject, precision_of, reason_to_skip
+from gpt2tui.benchmark.job import CandidateResult, Job, Round, batch_sizes, precision_of
+from gpt2tui.benchmark.subject import Subject, reason_to_skip
 from gpt2tui.benchmark.workers import take_turns
 from gpt2tui.device import device_name
 from gpt2tui.errors import DataError

@@ -4,13 +4,13 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from gpt2tui.benchmark.generation import lengths
-from gpt2tui.benchmark.job import batch_sizes
+from gpt2tui.benchmark.job import batch_sizes, precision_of
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision, precision_reason
@@ -26,13 +26,6 @@ from gpt2tui.system.numbers import byte_size
 
 MOST_BUDGETS = 3  # times --seconds that one step, or one round of generation, may take
 LONGEST_ADVISED = 300  # seconds
-
-
-def precision_of(candidate: str, preset: Preset) -> Precision:
-    """The number format that a candidate trains in beside ours in that of `preset`, whose device is decided."""
-    on_gpu = preset.training.device.startswith("cuda")
-    in_fp32 = candidate == "transformers" or (candidate == "nanogpt" and not on_gpu)
-    return "fp32" if in_fp32 else cast(Precision, preset.training.precision)
 
 
 @dataclass(frozen=True)

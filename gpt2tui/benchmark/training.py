@@ -10,9 +10,8 @@ import numpy.typing as npt
 import torch
 
 from gpt2tui.benchmark.baselines import compile_like_a_run
-from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep
+from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep, precision_of
 from gpt2tui.benchmark.machine import peak_memory
-from gpt2tui.benchmark.subject import precision_of
 from gpt2tui.data.batches import Batch, Batches
 from gpt2tui.device import Precision, seconds_between, time_mark
 from gpt2tui.system.device_speed import measure_limit
