@@ -50,6 +50,8 @@ PINNED = {
         "one kernel for all matrices on a GPU; torch's own optimizers use it, and nothing public does it",
     ),
     ("gpt2tui.training.muon", "_foreach_lerp_"): ("torch", "torch", "as _foreach_lerp, in place"),
+    ("gpt2tui.training.muon", "_foreach_add_"): ("torch", "torch", "as _foreach_lerp"),
+    ("gpt2tui.training.muon", "_foreach_mul_"): ("torch", "torch", "as _foreach_lerp"),
 }
 
 

@@ -154,7 +154,7 @@ class RunSource:
         if self.view.run != view.run or lock == self.lock:
             return False
         if lock.held and not self._loading:
-            view.log_line("watch", ELSEWHERE)
+            self.view.log_line("watch", ELSEWHERE)  # the run may have been read meanwhile, which is another view
         self.lock = lock
         return True
 
