@@ -279,15 +279,12 @@ def count_memory(
         ),
         checkpoint=4 * trained + moments if on_host and preset.training.checkpoint_frequency else 0,
         process=process_bytes,
-        libraries=_library_bytes(preset) if process_bytes else 0,
+        libraries=LIBRARY_BYTES + QUANTIZER_BYTES * bool(nf4) + COMPILER_BYTES * (preset.training.compile == "on")
+        if process_bytes
+        else 0,
     )
     beyond = 4 * parts.total + memory.process - memory.total if nf4 and on_host else 0
     return dataclasses.replace(memory, loading=max(0, beyond))
-
-
-def _library_bytes(preset: Preset) -> int:
-    is_quantised = preset.lora is not None and preset.lora.quantize
-    return LIBRARY_BYTES + QUANTIZER_BYTES * bool(is_quantised) + COMPILER_BYTES * (preset.training.compile == "on")
 
 
 def activation_bytes(

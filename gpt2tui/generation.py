@@ -16,6 +16,7 @@ from gpt2tui.data.examples import tokens_of
 from gpt2tui.data.tokenizers import IncrementalDecoder, Tokenizer
 from gpt2tui.device import choose_device, is_out_of_memory
 from gpt2tui.errors import CheckpointError, ResourceError
+from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.decoding import Decoder, GraphDecoder, LogitsSource
 from gpt2tui.model.gpt2 import GPT2
 from gpt2tui.model.published_config import trained_length
@@ -259,8 +260,8 @@ class TextModel:
         """
         together = 1
         if self.decoder is None or (isinstance(self.decoder, Decoder) and self.decoder.reads(2, 1)):
-            config, given = self.model.config, self.count_tokens(prompt) if isinstance(prompt, str) else len(prompt)
-            of_one = 2 * 4 * config.n_layer * config.n_embd * min(self.context_length, given + sampling.max_length)
+            given = self.count_tokens(prompt) if isinstance(prompt, str) else len(prompt)
+            of_one = _cache_bytes(self.model.config, min(self.context_length, given + sampling.max_length))
             free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_bytes()
             together = max(1, min(MOST_TOGETHER, min(KEPT_BYTES, free // 2) // of_one))
         first, end = sampling.seed, sampling.seed + count
@@ -378,10 +379,14 @@ def bytes_needed(model: GPT2, texts: int = 1) -> int:
     """Memory for the weights and for texts of the model's whole context, of which a part may be read at once."""
     config = model.config
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    keys_and_values = 2 * config.n_layer * config.n_positions * config.n_embd * 4
     hidden = config.n_positions * 12 * config.n_embd * 4  # of the widest block: residual, qkv, MLP before and after
     logits = 3 * POSITIONS_AT_ONCE * model.wte.num_embeddings * 4  # logits, their softmax, and what is sorted
-    return weights + texts * (keys_and_values + hidden + logits)
+    return weights + texts * (_cache_bytes(config, config.n_positions) + hidden + logits)
+
+
+def _cache_bytes(config: GPT2Config, length: int) -> int:
+    """The keys and values of a text of `length` tokens, fp32."""
+    return 2 * config.n_layer * length * config.n_embd * 4
 
 
 def decoder_of(model: GPT2, precision: DecodingPrecision, *, graphs: bool = False) -> Decoder | None:

@@ -139,11 +139,10 @@ def generate(
     texts = len(text) if isinstance(generator, torch.Generator) else len(generator)
     if texts != len(text) > 1:
         raise ValueError(f"{texts} generators for {len(text)} prompts")
-    read_once = texts > 1 and len(text) == 1 and not (decoder and decoder.reads(*text.shape))
-    if texts > 1 and len(text) == 1:
-        text = text.expand(texts, -1)
-    cache = model.new_cache(len(text), length)
-    stopped = torch.zeros(len(text), dtype=torch.bool)
+    read_once = len(text) < texts and not (decoder and decoder.reads(*text.shape))
+    text = text.expand(texts, -1)
+    cache = model.new_cache(texts, length)
+    stopped = torch.zeros(texts, dtype=torch.bool)
     for _ in range(max_length):
         new = text[:, cache.length :]  # (B, T), after the prompt (B, 1)
         if read_once and not cache.length:

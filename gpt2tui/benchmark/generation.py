@@ -1,4 +1,4 @@
-"""Generation, timed: prompts of random tokens continued by a fixed number of tokens, one alone and sixteen at once."""
+"""Generation, timed: prompts of random tokens continued by a fixed number of tokens, one alone and several at once."""
 
 import time
 
@@ -62,7 +62,7 @@ def generation_candidate(job: Job) -> ReadyCandidate:
 
 
 def our_generation(preset: Preset, device: torch.device) -> tuple[Generate, Precisions]:
-    """Generation as in `sample` and the chat, with the preset's sampling settings."""
+    """Generation as in `sample`, with the preset's sampling settings."""
     torch.manual_seed(preset.training.seed)
     model, s = tune_for_cpu(GPT2(preset.model)).to(device).eval(), preset.sampling
     decoder = decoder_of(model, "auto", graphs=True)

@@ -21,7 +21,6 @@ from gpt2tui.data import xz_process
 from gpt2tui.data.corpus import TextPiece
 from gpt2tui.system.threads import in_background
 
-_SMALLEST_DICTIONARY = 4096
 LIMIT_BYTES = 4 << 20
 """More text than this takes too long to compress."""
 
@@ -102,8 +101,7 @@ class XzAfterTraining:
         assert self._process.stdout is not None
         sizes = {}
         with contextlib.suppress(OSError), self._process.stdin as stdin:  # one that has ended reads nothing
-            lengths = [_dictionary(sum(map(len, texts))), *map(len, texts)]
-            stdin.write(" ".join(map(str, lengths)).encode() + b"\n")
+            stdin.write(" ".join(str(len(text)) for text in texts).encode() + b"\n")
             stdin.writelines(texts)
         with self._process.stdout as lines:
             for line in lines:
@@ -135,9 +133,4 @@ class XzAfterTraining:
 
 def bits_per_byte(text: bytes) -> float:
     """The size of `xz -9` of some bytes, in bits per byte."""
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": _dictionary(len(text))}]
-    return 8 * len(lzma.compress(text, filters=filters)) / len(text)
-
-
-def _dictionary(length: int) -> int:
-    return max(_SMALLEST_DICTIONARY, 1 << (length - 1).bit_length())
+    return 8 * len(lzma.compress(text, filters=xz_process.filters(len(text)))) / len(text)

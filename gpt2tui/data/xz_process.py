@@ -3,8 +3,8 @@
 A script by itself, which imports nothing of gpt2tui. The compressor's state after the training text cannot be copied,
 but a process can: a fork continues with each text.
 
-It reads a line with the bytes of the dictionary, of the training text and of each text, and then these. It writes
-lines: `done BYTES` while it works, and `size N BYTES` for the training text alone (N = 0) and with text N behind it.
+It reads a line with the bytes of the training text and of each text, and then these. It writes lines: `done BYTES`
+while it works, and `size N BYTES` for the training text alone (N = 0) and with text N behind it.
 """
 
 import lzma
@@ -12,15 +12,20 @@ import os
 import sys
 
 FED_BYTES = 1 << 16  # at once: a tenth of a second
+SMALLEST_DICTIONARY = 4096
+
+
+def filters(length: int) -> list[dict[str, int]]:
+    """Those of preset 9, which sets up for 64 MB; a dictionary as long as the text gives the same size with less."""
+    dictionary = max(SMALLEST_DICTIONARY, 1 << (length - 1).bit_length())
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
 
 
 def main() -> int:
     """0, or 1 when one of the processes had no memory."""
-    dictionary, *lengths = map(int, sys.stdin.buffer.readline().split())
+    lengths = [int(word) for word in sys.stdin.buffer.readline().split()]
     training, *texts = (sys.stdin.buffer.read(length) for length in lengths)
-    # Preset 9 sets up for 64 MB; a dictionary as long as the text gives the same size with less.
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
-    compressor = lzma.LZMACompressor(filters=filters)
+    compressor = lzma.LZMACompressor(filters=filters(sum(lengths)))
     size = 0
     for start in range(0, len(training), FED_BYTES):
         size += len(compressor.compress(training[start : start + FED_BYTES]))

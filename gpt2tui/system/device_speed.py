@@ -43,10 +43,11 @@ TRAINING_FRACTION_OF_PEAK = 0.4
 TRAINING_FRACTION_OF_PRODUCT = {"fp32": 0.83, "bf16": 0.19, "fp16": 0.19}
 
 _PRODUCT_SIZES = (256, 512, 1024)  # rows and columns; the last is what the matrices of small GPT-2s have
-_LIMIT_SIZE = {"cpu": 2048, "cuda": 8192}  # a GPU does 2048 cubed in less time than it takes to ask for it
+_LIMIT_SIZE, _LIMIT_SIZE_ON_GPU = 2048, 8192  # a GPU does 2048 cubed in less time than it takes to ask for it
 _LONGEST_PRODUCT_SECONDS = 0.5  # a CPU without bf16 instructions takes seconds for the largest
-_COPIED_BYTES = {"cpu": 64 * 1024**2, "cuda": 256 * 1024**2}  # more than a cache holds
-LIMIT_BYTES_ON_GPU = 12 * 10**8  # at most: two copies, and three fp32 matrices of 8192 x 8192
+_COPIED_BYTES, _COPIED_BYTES_ON_GPU = 64 * 1024**2, 256 * 1024**2  # more than a cache holds
+LIMIT_BYTES_ON_GPU = 2 * _COPIED_BYTES_ON_GPU + 3 * 4 * _LIMIT_SIZE_ON_GPU**2
+"""What `measure_limit` takes at most: what is copied and its copy, and three fp32 matrices."""
 _MEASURING_SECONDS = 0.1
 
 
@@ -115,7 +116,7 @@ def measure_limit(device: "torch.device", precision: Precision) -> Limit:
     """The limit in one precision; takes a quarter of a second, or a few products on a slow device."""
     import torch
 
-    size = _LIMIT_SIZE.get(device.type, 2048)
+    size = _LIMIT_SIZE_ON_GPU if device.type == "cuda" else _LIMIT_SIZE
     # Random numbers: a GPU multiplies ones faster, because fewer of its bits change.
     a = torch.randn(size, size, dtype=_dtype(precision), device=device)
     return Limit(2 * size**3 / _product_seconds(a), _copy_speed(device))
@@ -148,7 +149,7 @@ def _copy_speed(device: "torch.device") -> float:
     """Bytes read and written per second."""
     import torch
 
-    copied = _COPIED_BYTES.get(device.type, _COPIED_BYTES["cpu"])
+    copied = _COPIED_BYTES_ON_GPU if device.type == "cuda" else _COPIED_BYTES
     source = torch.ones(copied // 4, device=device)
     target = torch.empty_like(source)
     return 2 * copied / _fastest_seconds(lambda: target.copy_(source)[0].item())
