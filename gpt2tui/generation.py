@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -320,7 +319,7 @@ def load(
             size = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.name not in OWN_FILES)
             raise ResourceError(
                 f"out of memory while loading {folder}: its weights take {size / 1e9:,.1f} GB on the disk and up to "
-                f"twice that while they are loaded, and {psutil.virtual_memory().available / 1e9:,.1f} GB are free"
+                f"twice that while they are loaded, and {free_bytes() / 1e9:,.1f} GB are free"
             ) from error
     raise CheckpointError(f"{reference}: the checkpoints are deleted faster than they can be read; try again")
 

@@ -72,18 +72,21 @@ def _write(model: "TextModel", sampling: SamplingTable, options: argparse.Namesp
 
 
 def _print_texts(asked: str, tokens: "Iterator[tuple[int, ScoredToken]]", *, is_first: bool) -> None:
-    """Prints the first text while it is written, and then the others, which were written meanwhile."""
-    texts: dict[int, list[str]] = {0: []}
+    """Prints the first text while it is written, and then the others, which were written meanwhile; an error or
+    Ctrl-C on the way ends all of them where they are."""
+    others: dict[int, list[str]] = {}
     _print_head(asked, is_first)
-    for number, token in tokens:
-        if number:
-            texts.setdefault(number, []).append(token.text)
-        else:
-            print(sanitize(token.text), end="", flush=True)
-    print(flush=True)
-    for number in sorted(texts)[1:]:
-        _print_head(asked, is_first=False)
-        print(sanitize("".join(texts[number])), flush=True)
+    try:
+        for number, token in tokens:
+            if number:
+                others.setdefault(number, []).append(token.text)
+            else:
+                print(sanitize(token.text), end="", flush=True)
+    finally:
+        print(flush=True)
+        for _, pieces in sorted(others.items()):
+            _print_head(asked, is_first=False)
+            print(sanitize("".join(pieces)), flush=True)
 
 
 def _print_head(asked: str, is_first: bool) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from gpt2tui.data.split_patterns import CODE_PATTERN
 from gpt2tui.data.text_cuts import uniform_parts
 from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, EOT_TEXT, BytePairTokenizer, without_surrogates
 
@@ -18,11 +19,6 @@ REPEATED_RUN = 1024
 """This many equal characters or more, such as the padding of a log, are cut into words of REPEATED_CHARACTERS, so that
 the vocabulary is not spent on them. Rulers and indentation are shorter: the vocabulary of ordinary text stays."""
 REPEATED_CHARACTERS = 32
-
-# GPT-2's, with two changes for code: a name keeps the one character before it (.name, _name, "name) and
-# digits come in threes at most. On Python source 3.67 bytes per token at 4,096 tokens, where GPT-2's own
-# pattern has 3.54.
-PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 _REPEATED = re.compile(rf"(.)\1{{{REPEATED_RUN - 1},}}", re.DOTALL)
 _LETTER_OR_SPACE = re.compile(r"[^\W_]|\s")
@@ -44,7 +40,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BytePairTokenizer:
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.Split(Regex(CODE_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -80,7 +76,7 @@ def _cut_runs(text: str) -> Iterator[str]:
 
 
 def _is_one_word(block: str) -> bool:
-    """Whether PATTERN leaves a block whole: nothing but letters, white space or symbols."""
+    """Whether CODE_PATTERN leaves a block whole: nothing but letters, white space or symbols."""
     return block.isalpha() or block.isspace() or not _LETTER_OR_SPACE.search(block)
 
 
@@ -103,4 +99,4 @@ def _with_byte_order(vocabulary: dict[str, int]) -> BytePairTokenizer:
     merged = [token for token in tokens if len(token) > 1]
     assert len(tokens) - len(merged) == 256
     ranks = {token: rank for rank, token in enumerate([*(bytes([i]) for i in range(256)), *merged])}
-    return BytePairTokenizer("bpe", PATTERN, ranks, {EOT_TEXT: len(ranks)})
+    return BytePairTokenizer("bpe", CODE_PATTERN, ranks, {EOT_TEXT: len(ranks)})

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from gpt2tui.data import bpe_training
+from gpt2tui.data.split_patterns import GPT2_PATTERN, PATTERNS
 from gpt2tui.data.tokenizer_kinds import (
     BYTE_OF_CHARACTER,
     CHARACTER_OF_BYTE,
     EOT_TEXT,
-    GPT2_PATTERN,
     UNKNOWN,
     BytePairTokenizer,
     ByteTokenizer,
@@ -42,10 +41,6 @@ FORMAT_VERSION = 1
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 KINDS = (None, "gpt2", "bpe", "char", "byte")
 LARGEST_FILE_BYTES = 256 << 20  # a million tokens, which is the most that a model has, take a fifth of it
-
-
-# With a pattern from elsewhere tiktoken can leave out text, or end the process where matching takes too long.
-_PATTERNS = (GPT2_PATTERN, bpe_training.PATTERN)
 
 
 def save(tokenizer: Tokenizer, folder: Path, template: Template | None = None) -> None:
@@ -329,7 +324,7 @@ def _pattern(definition: dict[str, Any], file: Path) -> str:
         if pre_tokenizer.get("type") == "ByteLevel" and pre_tokenizer.get("use_regex", True):
             return GPT2_PATTERN
         steps = pre_tokenizer.get("pretokenizers", [])
-        if [step["type"] for step in steps] == ["Split", "ByteLevel"] and steps[0]["pattern"].get("Regex") in _PATTERNS:
+        if [step["type"] for step in steps] == ["Split", "ByteLevel"] and steps[0]["pattern"].get("Regex") in PATTERNS:
             return str(steps[0]["pattern"]["Regex"])
     raise CheckpointError(f"{file} prepares text in another way than GPT-2 does; this program cannot use it")
 

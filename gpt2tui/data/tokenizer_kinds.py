@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
+from gpt2tui.data.split_patterns import MARK, marked, without_lookahead
 from gpt2tui.data.text_cuts import uniform_parts
 from gpt2tui.errors import CheckpointError, first_line
 
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 Tokens = npt.NDArray[np.uint32]
 
 EOT_TEXT = "<|endoftext|>"
-GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 _GPT2_RANKS_SHA256 = "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _GROUP_CHARACTERS = 1 << 17
+_LONG = 1 << 12
+"""Characters; for shorter texts no second encoder is made, which takes as long as encoding a megabyte."""
 _SPACES = 1 << 18
 """Longer runs of white space are cut: tiktoken's regular expression fails on 999,660 characters."""
 
@@ -97,18 +99,33 @@ class BytePairTokenizer(Tokenizer):
         super().__init__(
             name, [table.get(i, UNKNOWN.encode()) for i in range(size)], special[EOT_TEXT], special.values()
         )
-        self._encoding = tiktoken.Encoding(
-            name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special_ids
-        )
+        self._encoding = self._encoding_by(pattern)
 
     def encode_array(self, text: str) -> Tokens:
         """The token ids of a text, shape (tokens,): tiktoken's, but for runs of more than 262,144 white spaces."""
         text = without_surrogates(text)
-        parts = uniform_parts(text, _SPACES, str.isspace)
-        encoded = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts]
+        encoded = [self._encode(part) for part in uniform_parts(text, _SPACES, str.isspace)]
         if len(encoded) == 1:
             return encoded[0]
         return np.concatenate(encoded) if encoded else np.empty(0, dtype=np.uint32)
+
+    def _encode(self, text: str) -> Tokens:
+        if len(text) >= _LONG and self._of_marked is not None and (with_marks := marked(text)) is not None:
+            ids = self._of_marked.encode_to_numpy(with_marks, disallowed_special=())
+            without_marks: Tokens = ids[ids != self.ranks[MARK.encode()]]
+            return without_marks
+        return self._encoding.encode_to_numpy(text, disallowed_special=())
+
+    @functools.cached_property
+    def _of_marked(self) -> tiktoken.Encoding | None:
+        """The same tokens from text with marks, faster; None where the pattern or the vocabulary has no such way."""
+        pattern = without_lookahead(self.pattern)
+        return None if pattern is None or MARK.encode() not in self.ranks else self._encoding_by(pattern)
+
+    def _encoding_by(self, pattern: str) -> tiktoken.Encoding:
+        return tiktoken.Encoding(
+            self.name, pat_str=pattern, mergeable_ranks=self.ranks, special_tokens=self.special_ids
+        )
 
 
 class ByteTokenizer(Tokenizer):

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
+from gpt2tui.data.split_patterns import GPT2_PATTERN
 from gpt2tui.data.tokenizer_files import load, save
 from gpt2tui.data.tokenizer_kinds import (
     EOT_TEXT,
-    GPT2_PATTERN,
     BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,

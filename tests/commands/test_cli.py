@@ -3,86 +3,20 @@
 Most commands run in this process, which has imported torch already; signals, kills and imports need one of their own.
 """
 
-import contextlib
 import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 
-import psutil
 import pytest
 
-from gpt2tui.__main__ import main
 from gpt2tui.preset import files as preset_files
-from gpt2tui.run import checkpoint
 from gpt2tui.run import folder as runs
 from tests import tiny_runs
-
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "gpt2tui", *map(str, arguments)]
-
-
-def gpt2tui(*arguments, cwd=".", output=None):
-    output, errors = output or io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:  # argparse
-            code = end.code
-    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
-
-
-def sets(settings):
-    return [word for setting in settings for word in ("--set", setting)]
-
-
-JSONL = ["--log-format", "jsonl"]
-
-
-def train_arguments(folder, *overrides):
-    return ["--headless", *JSONL, "--preset", "default", *sets(tiny_runs.options(folder, *overrides))]
-
-
-def start(*arguments, event="step"):
-    """A training process that has emitted an event: its first step, unless another is named."""
-    process = subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **ENVIRONMENT},
-    )
-    for line in process.stdout:
-        if json.loads(line)["event"] == event:
-            return process
-    raise AssertionError(process.communicate()[1])
-
-
-def clear_message(result, code):
-    """An expected failure: its exit code, one message, no traceback."""
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip()
-    return result.stderr
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A finished tiny run: its folder and the output of its process."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPT2TUI_CACHE", str(folder / "cache"))
-        result = gpt2tui(*train_arguments(folder), "--run-dir", folder / "run")
-    assert result.returncode == 0, result.stderr
-    return folder / "run", result
+from tests.commands.command_line import JSONL, clear_message, command, gpt2tui, train_arguments
 
 
 def test_stdout_in_jsonl_equals_the_file(trained):
@@ -116,57 +50,6 @@ def test_the_log_is_text_in_a_pipe_too(tmp_path):
     assert "\x1b" not in result.stdout
 
 
-def test_sample_json_is_a_list_with_the_contracts_keys(trained):
-    run, _ = trained
-    result = gpt2tui("sample", run, "--prompt", "the ", "--max-length", 5, "--num-samples", 2, "--json", "--seed", 3)
-    documents = json.loads(result.stdout)
-    assert len(documents) == 2
-    assert set(documents[0]) == {
-        "prompt",
-        "text",
-        "tokens",
-        "seconds",
-        "tokens_per_second",
-        "time_to_first_token",
-    }
-    assert documents[0]["prompt"] == "the "
-    assert 1 <= documents[0]["tokens"] <= 5
-    again = gpt2tui("sample", run, "--prompt", "the ", "--max-length", 5, "--num-samples", 2, "--json", "--seed", 3)
-    assert [d["text"] for d in json.loads(again.stdout)] == [d["text"] for d in documents]
-
-
-def test_sample_prints_several_texts_with_lines_between_them(trained):
-    run, _ = trained
-    words = ("sample", run, "--prompt", "the ", "--max-length", 5, "--num-samples", 3, "--seed", 3)
-    texts = [document["text"] for document in json.loads(gpt2tui(*words, "--json").stdout)]
-    assert gpt2tui(*words).stdout == f"\n\n{'-' * 20}\n".join(f"the {text}" for text in texts) + "\n"
-
-
-def test_writing_that_runs_out_of_memory_says_what_to_do(trained, monkeypatch, capsys):
-    from gpt2tui import generation
-
-    def no_room(*arguments, **options):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1002700800 bytes")
-
-    monkeypatch.setattr(generation, "generate", no_room)
-    assert main(["sample", str(trained[0]), "--num-samples", "2"]) == 6
-    assert "out of memory while writing; ask for shorter texts (--max-length)" in capsys.readouterr().err
-
-
-def test_sample_takes_a_run_a_checkpoint_an_empty_prompt_and_one_longer_than_the_context(trained):
-    run, _ = trained
-    for where, prompt in ((run, ""), (run / "checkpoints" / "step-00000004", "x" * 500)):
-        result = gpt2tui("sample", where, "--prompt", prompt, "--max-length", 3, "--temperature", 0)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.startswith(prompt)
-
-
-def test_all_mistakes_in_sampling_options_are_reported_at_once(trained):
-    run, _ = trained
-    message = clear_message(gpt2tui("sample", run, "--temperature", "-1", "--top-p", "0", "--max-length", "0"), 2)
-    assert all(name in message for name in ("--temperature", "--top-p", "--max-length"))
-
-
 def test_eval_agrees_with_the_runs_last_evaluation(trained):
     run, result = trained
     evaluated = [e for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "evaluated"][-1]
@@ -192,143 +75,6 @@ def test_runs_are_listed_and_shown(trained, monkeypatch):
     figures = f"xz {xz:.2f}, ratio {bits / xz:.2f}; after the training text {after:.2f}, ratio {bits / after:.2f}"
     assert line.split() == ["bits/byte", f"{bits:.3f}", *figures.split()]
     assert "did you mean run" in clear_message(gpt2tui("runs", "show", "rum"), 2)
-
-
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
-    ids=lambda v: str(int(v)),
-)
-def test_a_signal_finishes_the_step_and_saves_and_gives_its_exit_code(tmp_path, number, code):
-    class SignalAtTheSecondStep(io.StringIO):
-        def write(self, text):
-            if '"event": "step"' in text and '"step": 2,' in text:
-                signal.raise_signal(number)
-            return super().write(text)
-
-    run = tmp_path / "run"
-    stopped = gpt2tui(
-        *train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run, output=SignalAtTheSecondStep()
-    )
-    clear_message(stopped, code)
-    events = [json.loads(line) for line in stopped.stdout.splitlines()]
-    assert [e["event"] for e in events[-2:]] == ["checkpoint_saved", "run_finished"]
-    last = events[-1]["step"]
-    assert last >= 2
-    assert checkpoint.newest(run / "checkpoints").step == last
-    again = gpt2tui("train", *JSONL, "--resume", run, "--set", f"training.num_iterations={last + 2}")
-    steps = [e["step"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "step"]
-    assert steps == [last + 1, last + 2], again.stderr
-
-
-@pytest.mark.slow
-def test_a_second_interrupt_stops_at_once_and_the_last_checkpoint_is_intact(tmp_path):
-    run = tmp_path / "run"
-    process = start(
-        *train_arguments(tmp_path, "training.gradient_accumulation=65536"), "--run-dir", run, event="run_started"
-    )
-    # Both within the first step, which takes minutes: the first once it is being computed, the second when answered.
-    at_work, worked = psutil.Process(process.pid), psutil.Process(process.pid).cpu_times().user
-    while at_work.cpu_times().user < worked + 0.2:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    while "to stop at once" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped at once" in errors
-    assert "Traceback" not in errors
-    assert checkpoint.problems_in(run / "checkpoints") == []
-
-
-@pytest.mark.slow
-def test_a_run_is_held_by_its_process_and_once_that_is_killed_it_is_crashed_and_resumes(tmp_path):
-    run = tmp_path / "run"
-    arguments = [*train_arguments(tmp_path, "training.num_iterations=1000000"), "--run-dir", run]
-    process = start(*arguments, event="checkpoint_saved")
-    try:
-        for again in (["--headless", "--resume", run], arguments):
-            assert f"process {process.pid}" in clear_message(gpt2tui(*again), 75)
-    finally:
-        process.kill()
-        process.communicate()
-    assert json.loads(gpt2tui("runs", "show", run, "--json").stdout)["state"] == "crashed"
-    saved = checkpoint.newest(run / "checkpoints").step
-    result = gpt2tui("train", *JSONL, "--resume", run, "--set", f"training.num_iterations={saved + 1}")
-    assert result.returncode == 0, result.stderr
-    assert [e["step"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "step"] == [saved + 1]
-
-
-def test_resuming_with_a_preset_that_no_longer_fits_names_what_differs(trained):
-    run, _ = trained
-    message = clear_message(gpt2tui("--headless", "--resume", run, "--set", "model.n_layer=3"), 4)
-    assert "model.n_layer: the run has 2, the preset 3" in message
-
-
-def test_a_setting_changed_on_resume_stays_changed(tmp_path):
-    run = tmp_path / "run"
-    assert gpt2tui(*train_arguments(tmp_path, "training.checkpoint_frequency=2"), "--run-dir", run).returncode == 0
-    changed = gpt2tui("train", *JSONL, "--resume", run, "training.num_iterations=14", "optimizer.lr=0.02")
-    assert changed.returncode == 0, changed.stderr
-    assert "optimizer.lr: 0.01 -> 0.02" in changed.stderr
-    again = gpt2tui("train", *JSONL, "--resume", run, "--set", "training.num_iterations=15")
-    assert "optimizer.lr" not in again.stderr
-    assert preset_files.check(run / "checkpoints" / "step-00000015" / "preset.toml").preset.optimizer.lr == 0.02
-    message = clear_message(gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=3"), 4)
-    assert "has been trained for 15 already" in message
-
-
-def test_falling_back_to_an_older_checkpoint_is_reported(tmp_path):
-    run = tmp_path / "run"
-    assert gpt2tui(*train_arguments(tmp_path), "--run-dir", run).returncode == 0
-    path = run / "checkpoints" / "step-00000012" / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    result = gpt2tui("train", *JSONL, "--resume", run)
-    warnings = [e["message"] for e in map(json.loads, result.stdout.splitlines()) if e["event"] == "warning"]
-    assert any("SHA-256" in warning and "step-00000008 is used" in warning for warning in warnings)
-
-
-def test_a_checkpoint_that_lost_its_manifest_is_damaged(trained, tmp_path):
-    import shutil
-
-    run, _ = trained
-    copy = tmp_path / "anything"
-    shutil.copytree(run / "checkpoints" / "step-00000012", copy)
-    (copy / "MANIFEST.json").unlink()
-    assert "no MANIFEST.json" in clear_message(gpt2tui("sample", copy), 4)
-
-
-def test_a_failed_resume_leaves_the_run_what_it_was(tmp_path):
-    run = tmp_path / "run"
-    assert gpt2tui(*train_arguments(tmp_path), "--run-dir", run).returncode == 0
-    before = (run / "events.jsonl").read_text()
-    with (tmp_path / "words.txt").open("a") as file:
-        file.write("more text")
-    clear_message(gpt2tui("--headless", "--resume", run, "--set", "training.num_iterations=20"), 3)
-    assert (run / "events.jsonl").read_text() == before
-
-
-@pytest.mark.slow
-def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path):
-    deaf = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
-    process = subprocess.Popen(
-        [*deaf, *command(*train_arguments(tmp_path, "training.num_iterations=100000"))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **ENVIRONMENT},
-    )
-    steps = (json.loads(line) for line in process.stdout)
-    assert any(event["event"] == "step" for event in steps)
-    process.send_signal(signal.SIGHUP)
-    assert any(event["event"] == "step" for event in steps)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
 
 
 def test_a_folder_of_the_user_survives_a_run_that_fails_before_it_begins(tmp_path):

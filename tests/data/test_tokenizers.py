@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from gpt2tui.data import bpe_training, text_cuts, tokenizer_kinds, tokenizers
 from gpt2tui.data.bpe_training import train_bpe
+from gpt2tui.data.split_patterns import CODE_PATTERN
 from gpt2tui.data.tokenizer_files import merges_of
 from gpt2tui.data.tokenizer_kinds import BYTE_OF_CHARACTER, CHARACTER_OF_BYTE, without_surrogates
 from gpt2tui.data.tokenizers import IncrementalDecoder
@@ -139,7 +140,7 @@ def test_bpe_training_learns_what_tokenizers_alone_learns_where_no_word_is_long(
     reference = Tokenizer(models.BPE())
     reference.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(bpe_training.PATTERN), "isolated"),
+            pre_tokenizers.Split(Regex(CODE_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -338,7 +339,7 @@ def foreign_folder(folder, *, pre_tokenizer="byte-level", eos="<|endoftext|>", f
     from transformers import AddedToken, AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
     backend = library.Tokenizer(library.models.BPE())
-    split = library.pre_tokenizers.Split(library.Regex(bpe_training.PATTERN), "isolated")
+    split = library.pre_tokenizers.Split(library.Regex(CODE_PATTERN), "isolated")
     byte_level = library.pre_tokenizers.ByteLevel(
         add_prefix_space=pre_tokenizer == "prefix", use_regex=pre_tokenizer != "split"
     )

@@ -2,7 +2,8 @@
 
 import torch
 
-from gpt2tui.data.tokenizer_kinds import EOT_TEXT, GPT2_PATTERN, BytePairTokenizer, gpt2_ranks
+from gpt2tui.data.split_patterns import GPT2_PATTERN
+from gpt2tui.data.tokenizer_kinds import EOT_TEXT, BytePairTokenizer, gpt2_ranks
 from gpt2tui.generation import TextModel
 from gpt2tui.model.config import GPT2Config
 from gpt2tui.model.gpt2 import GPT2

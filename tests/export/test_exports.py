@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from gpt2tui.__main__ import main
 from gpt2tui.data import tokenizer_files
-from gpt2tui.data.bpe_training import PATTERN
+from gpt2tui.data.split_patterns import CODE_PATTERN
 from gpt2tui.data.tokenizer_kinds import EOT_TEXT, BytePairTokenizer, ByteTokenizer, CharTokenizer
 from gpt2tui.errors import CheckpointError, UsageError
 from gpt2tui.export import gguf as gguf_export
@@ -134,7 +134,7 @@ def test_transformers_loads_the_folder(tmp_path, bias, padding):
     assert {file.name for file in exported.files} == {p.name for p in (tmp_path / "model").iterdir()}
 
 
-@pytest.mark.parametrize("kind", [ByteTokenizer(), CharTokenizer("abc def\n"), tokenizer(PATTERN)])
+@pytest.mark.parametrize("kind", [ByteTokenizer(), CharTokenizer("abc def\n"), tokenizer(CODE_PATTERN)])
 def test_every_kind_of_tokenizer_is_read_back(tmp_path, kind):
     exported = export(text_model(kind), "huggingface", tmp_path / "model")
     assert len(exported.checked.verifications) == 2
@@ -219,7 +219,7 @@ def test_llama_cpp_splits_a_text_alike_and_writes_the_same(gguf, tmp_path, dtype
     [
         (ByteTokenizer(), "its tokenizer is byte"),
         (CharTokenizer("abc"), "its tokenizer is char"),
-        (tokenizer(PATTERN), "splits text before merging in another way"),
+        (tokenizer(CODE_PATTERN), "splits text before merging in another way"),
     ],
 )
 def test_a_tokenizer_that_llama_cpp_lacks_is_refused(gguf, tmp_path, kind, reason):
