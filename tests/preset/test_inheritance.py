@@ -17,7 +17,7 @@ def test_a_preset_inherits_neither_description_nor_prompt(tmp_path):
     path.write_text('extends = "small"\n')
     mine = resolved([path])
     assert small.description
-    assert small.sampling.prompt == "def"
+    assert small.sampling.prompt == "def __init__(self"
     assert (mine.description, mine.sampling.prompt) == ("", "")
     assert mine.sampling.max_length == small.sampling.max_length == 120
     assert mine.model == small.model
@@ -28,7 +28,7 @@ def test_a_preset_inherits_neither_description_nor_prompt(tmp_path):
 def test_a_prompt_does_not_outlast_the_corpus_it_was_written_for(tmp_path):
     assert resolved(["small"], "data.source=wikitext-2").sampling.prompt == ""
     assert resolved(["small"], "data.source=wikitext-2", "sampling.prompt=The").sampling.prompt == "The"
-    assert resolved(["small"], "data.source=python-stdlib").sampling.prompt == "def"
+    assert resolved(["small"], "data.source=python-stdlib").sampling.prompt == "def __init__(self"
     layer = tmp_path / "mine.toml"
     layer.write_text('[data]\nsource = "wikitext-2"\n')
     assert resolved(["small", layer]).sampling.prompt == ""
