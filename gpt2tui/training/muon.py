@@ -85,9 +85,8 @@ class Muon(torch.optim.Muon):
     orthogonalize: Callable[[Tensor, torch.dtype], Tensor] = staticmethod(orthogonalize)
     """(n, rows, columns), type of the products -> (n, rows, columns); several ranks divide the matrices."""
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's, whose wrapper would load torch's compiler."""
-        inspect.unwrap(torch.optim.Muon.add_param_group)(self, param_group)
+    # Without torch's wrapper, which would load its compiler.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

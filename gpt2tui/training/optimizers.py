@@ -20,9 +20,7 @@ class AdamW(torch.optim.AdamW):
     torch wraps these two methods so that compiled code leaves them alone.
     """
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's."""
-        inspect.unwrap(torch.optim.AdamW.add_param_group)(self, param_group)
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/saving.py [--preset default] [--rounds 3]
 
-Seconds between two steps where a checkpoint was due, less the mean of the step before it and of the one behind it, which
-shares the machine with the writing; medians over the checkpoints of each way, taken in turns in one process. The goal
-is 0.5 s for 12 layers of 768.
+Seconds of the steps that save, less the mean of the steps before and behind (the one behind shares the machine with the
+writing); medians over the checkpoints of each way, taken in turns in one process. The goal is 0.5 s for 12 layers of
+768.
 """
 
 import argparse
