@@ -31,7 +31,10 @@ TIME_BUDGET_WORTH_COMPILING = 300.0  # seconds
 
 
 def choose_device(asked: str) -> torch.device:
-    """The device of `[training] device`, a CUDA device with its index. Raises ResourceError when it is not there."""
+    """The device of `[training] device`, a CUDA device with its index.
+
+    Raises ResourceError when it is not there, UsageError when that names none.
+    """
     if asked == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", _local_rank())

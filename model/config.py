@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 LAYER_NORM_EPSILON = 1e-5  # the published GPT-2's; not a setting
 LONGEST_CONTEXT = 1_048_576  # tokens
-INITIAL_STD = 0.02  # GPT-2 paper, section 2.3, and OpenAI's code
+INITIAL_STD = 0.02  # OpenAI's code; there the positions have 0.01, in transformers and nanoGPT 0.02 as here
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
 
-What sets it apart from the first transformer (Vaswani et al. 2017) and from GPT-1 (section 2.3 of the paper):
-- decoder only: every token looks back, never ahead;
+As in GPT-1 (Radford et al. 2018) it is decoder only: every token looks back, never ahead; positions are learned, like
+words; the embedding of a word is also its output weight (Press and Wolf 2017). New in GPT-2 (section 2.3 of the paper):
 - the layer norm stands before each sub-block, on the branch, and once more at the end; the residual stream is
   never normalised itself;
-- positions are learned, like words;
 - the projections that write into the residual stream start smaller, by 1/sqrt(2 n_layer), because 2 n_layer
-  of them are added up;
-- the embedding of a word is also its output weight (Press and Wolf 2017).
+  of them are added up.
 Linear layers are x W^T + b here; the published checkpoints hold W transposed (see huggingface.py).
 
 Shapes: B sequences, T tokens each, C = n_embd, V = vocab_size, H = n_head, D = C / H.
@@ -130,7 +128,7 @@ class GPT2(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers training changes; equals config.parameter_count()."""
+        """How many numbers its parameters have; equals config.parameter_count()."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:

@@ -10,7 +10,7 @@ class KVCache:
     """Preallocated keys and values of every layer, (n_layer, B, n_head, max_length, head_dim) each.
 
     `length` is how many positions are filled. The network writes the new positions of each layer and then
-    advances once; a caller only resets or truncates.
+    advances once; a caller only resets.
     """
 
     def __init__(
@@ -49,17 +49,6 @@ class KVCache:
         self.length = other.length
         self.keys[:, :, :, : self.length] = other.keys[:, :, :, : self.length]
         self.values[:, :, :, : self.length] = other.values[:, :, :, : self.length]
-
-    def truncate(self, length: int) -> None:
-        """Forget all positions from `length` on; ValueError when there are not that many."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cannot truncate a cache of {self.length} positions to {length}")
-        self.length = length
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the keys and values in bytes."""
-        return self.keys.nbytes + self.values.nbytes
 
     def reset(self) -> None:
         """Forget all positions; the memory stays allocated."""

@@ -23,7 +23,7 @@ Reduction = Literal["mean", "sum", "none"]
 
 IGNORED = -1  # replaces every target that does not count
 CHUNK_LOGITS = 2**28  # held at once: 1 GB in fp32; smaller chunks add to the gradient of `weight` more often
-CPU_CHUNK_LOGITS = 2**25  # a CPU is as fast with half
+CPU_CHUNK_LOGITS = 2**25  # a CPU is as fast with an eighth
 SLICE_LOGITS = 2**21  # 8 MB: on a CPU the softmax passes over what still lies in its cache, 1.2 times faster
 PADDED_TO = 64  # numbers: 128 bytes of fp16, as NVIDIA's guide to matrix multiplication asks for tensor cores
 PLAIN_LOGITS = 2**20  # up to here the plain way is as fast, measured with 65 and 1,024 tokens

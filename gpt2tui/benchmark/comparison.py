@@ -11,7 +11,10 @@ from typing import Any
 from gpt2tui.errors import UsageError
 
 SURE = 2.0  # times the noise
-CONDITIONS = ("model", "tokens_per_step", "batch_size", "optimizer", "device", "precision", "tokens")
+CONDITIONS = (
+    "model", "lora", "tokens_per_step", "batch_size", "sequence_length", "optimizer", "compile",
+    "activation_checkpointing", "device", "precision", "tokens",
+)  # fmt: skip
 """What must be equal for the speeds of a preset to be of the same work."""
 
 Document = Mapping[str, Any]
@@ -79,7 +82,8 @@ def compare(saved: Document, measured: Document) -> tuple[list[Change], list[str
         if name not in before:
             notes.append(f"{name} was not measured then")
             continue
-        different = [key for key in CONDITIONS if before[name].get(key) != document.get(key)]
+        known = [key for key in CONDITIONS if key in before[name]]  # earlier versions saved fewer
+        different = [key for key in known if before[name][key] != document.get(key)]
         if different:
             notes.append(f"{name} is other work now: {', '.join(different)} changed")
             continue

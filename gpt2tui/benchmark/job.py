@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from gpt2tui.data.joined_tokens import FilePart
 from gpt2tui.preset.schema import Preset
 from gpt2tui.system.device_speed import Limit
 
@@ -34,8 +35,8 @@ class Job:
     part: Literal["train", "generate"]
     candidate: str
     preset: Preset
-    tokens: tuple[str, str] | None = None
-    """The file of prepared tokens and their dtype; None: random ones."""
+    tokens: tuple[FilePart, ...] = ()
+    """Where the prepared tokens lie; none: random ones."""
     warm_up_rounds: bool = False
     """Whether each round begins with work that is not measured, because other candidates take turns with this one."""
 

@@ -82,6 +82,7 @@ def shares_of_limit(rounds: Sequence[Round], flops_per_step: float) -> dict[str,
     return {
         "rounds_limit_share": shares,
         "limit_share": statistics.median(shares) if known else None,
+        "limit_size": limits[0].product_size if known else None,
         "limit_flops": statistics.median(limit.product_flops for limit in limits) if known else None,
         "limit_copied_bytes": statistics.median(limit.copied_bytes for limit in limits) if known else None,
     }

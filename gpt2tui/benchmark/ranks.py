@@ -24,6 +24,7 @@ from gpt2tui.benchmark.measure import milliseconds
 from gpt2tui.benchmark.subject import Subject
 from gpt2tui.benchmark.training import WARM_UP_STEPS, benchmark_batches
 from gpt2tui.benchmark.workers import FEWEST_ROUNDS, in_one_line
+from gpt2tui.data.joined_tokens import FilePart
 from gpt2tui.device import Precision, choose_device
 from gpt2tui.errors import UsageError
 from gpt2tui.launch import check_ranks
@@ -131,8 +132,8 @@ def _timings(description: dict[str, Any], ranks: Ranks) -> Timings:
         ranks.assign({}, SECONDS_TO_CONNECT, on_gpu=device.type == "cuda")
     else:
         ranks.assignment()
-    tokens = description["tokens"]
-    batches = benchmark_batches(Job("train", "gpt2tui", preset, None if tokens is None else tuple(tokens)), ranks)
+    tokens = tuple(FilePart(*part) for part in description["tokens"])
+    batches = benchmark_batches(Job("train", "gpt2tui", preset, tokens), ranks)
     together = _update(preset, device)
     spread(together, preset, ranks)
     alone = None if ranks.world_size == 1 else _without_exchange(_update(preset, device), ranks)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from gpt2tui.benchmark.generation import lengths
 from gpt2tui.benchmark.job import batch_sizes, precision_of
+from gpt2tui.data.joined_tokens import FilePart, parts_on_disk
 from gpt2tui.data.readiness import ASSUMED_CHAR_VOCAB_SIZE
 from gpt2tui.data.token_store import find_prepared
 from gpt2tui.device import Precision, choose_device, choose_precision, precision_reason
@@ -36,8 +36,8 @@ class Subject:
     preset: Preset
     device: torch.device
     precision: Precision
-    tokens: tuple[str, str] | None
-    """The file of the prepared training tokens and their dtype; None: random tokens stand for them."""
+    tokens: tuple[FilePart, ...]
+    """Where the prepared training tokens lie; random tokens stand for none."""
     facts: dict[str, Any]
     """Its description in the JSON output."""
 
@@ -47,21 +47,23 @@ def resolve(loaded: LoadedPreset) -> Subject:
     preset, t = loaded.preset, loaded.preset.training
     device = choose_device(t.device)
     precision = choose_precision(preset, device)
-    prepared, tokens = find_prepared(preset, cache_folder()), None
+    prepared = find_prepared(preset, cache_folder())
     vocab_size = prepared.tokenizer.vocab_size if prepared else preset.known_vocab_size or ASSUMED_CHAR_VOCAB_SIZE
-    if prepared and isinstance(prepared.train, np.memmap) and len(prepared.train) > t.sequence_length:
-        tokens = (str(prepared.train.filename), prepared.train.dtype.str)
+    tokens = parts_on_disk(prepared.train) if prepared and len(prepared.train) > t.sequence_length else ()
     decided = preset.with_vocab_size(preset.model.vocab_size or vocab_size)
     decided = decided.with_training(device=str(device), precision=precision)
     facts = {
         "preset": loaded.name,
         "parameters": decided.model.parameter_count(),
         "model": decided.model.model_dump(),
+        "lora": decided.lora.model_dump() if decided.lora else None,
         "batch_size": t.batch_size,
         "gradient_accumulation": t.gradient_accumulation,
         "sequence_length": t.sequence_length,
         "tokens_per_step": preset.tokens_per_step,
         "optimizer": preset.optimizer.name,
+        "compile": t.compile,
+        "activation_checkpointing": t.activation_checkpointing,
         "device": str(device),
         "precision": precision,
         "precision_reason": precision_reason(preset, device),

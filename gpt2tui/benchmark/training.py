@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gpt2tui.benchmark.baselines import compile_like_a_run
 from gpt2tui.benchmark.job import Facts, Job, ReadyCandidate, Round, TrainStep, precision_of
 from gpt2tui.benchmark.machine import peak_memory
 from gpt2tui.data.batches import Batch, Batches
+from gpt2tui.data.joined_tokens import TokenSequence, open_parts
 from gpt2tui.device import Precision, seconds_between, time_mark
 from gpt2tui.system.device_speed import measure_limit
 from gpt2tui.training.distributed import Ranks
@@ -60,9 +60,9 @@ def training_candidate(job: Job) -> ReadyCandidate:
 def benchmark_batches(job: Job, ranks: Ranks | None = None) -> Batches:
     """Batches of the prepared tokens, or of random ones, in the preset's order; of several ranks, those of this one."""
     t = job.preset.training
-    tokens: npt.NDArray[np.unsignedinteger]
-    if job.tokens is not None:
-        tokens = np.memmap(job.tokens[0], dtype=np.dtype(job.tokens[1]), mode="r")
+    tokens: TokenSequence
+    if job.tokens:
+        tokens = open_parts(job.tokens)
     else:
         count = max(RANDOM_TOKENS, 2 * t.sequence_length)
         tokens = np.random.default_rng(t.seed).integers(0, job.preset.model.vocab_size, count, dtype=np.uint32)

@@ -55,9 +55,11 @@ class _Worker:
         resource_tracker.ensure_running()  # started here, because starting it unblocks the signal
         # The child inherits the mask: Ctrl-C is handled by this process, after the mask is restored.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
 
     def ask(self, seconds: float) -> Any:
         """Requests a round of this length; returns what `receive` does."""
@@ -81,6 +83,7 @@ class _Worker:
         self._process.join(SECONDS_TO_END)
         self._process.kill()
         self._process.join()
+        self._connection.close()
 
 
 def work(connection: Any, job: Job) -> None:

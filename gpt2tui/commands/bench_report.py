@@ -73,7 +73,7 @@ def print_part(part: str, result: Row) -> None:
         if limit:
             _print_line(
                 f"    the limit, measured beside the steps: {_number(limit['limit_flops'] / 1e9)} GFLOP/s in "
-                f"{limit['precision']} (a product of 2048 x 2048), "
+                f"{limit['precision']} (a product of {limit['limit_size']} x {limit['limit_size']}), "
                 f"{_number(limit['limit_copied_bytes'] / 1e9)} GB/s copied"
             )
 

@@ -1,9 +1,9 @@
-"""Tokens that lie in several arrays, such as the files of a large store, as one sequence."""
+"""Tokens that lie in several arrays, such as the files of a large store, as one sequence; and their place on disk."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,3 +67,32 @@ def joined(arrays: Sequence[npt.NDArray[Any]]) -> TokenSequence:
     """The arrays as one sequence: a single one as it is."""
     tokens = JoinedTokens(arrays)
     return tokens.arrays[0] if len(tokens.arrays) == 1 else tokens
+
+
+class FilePart(NamedTuple):
+    """Tokens of a file: a number of `tokens` of a numpy `dtype`, from the byte `offset` on."""
+
+    path: str
+    dtype: str
+    offset: int
+    tokens: int
+
+
+def parts_on_disk(tokens: TokenSequence) -> tuple[FilePart, ...]:
+    """Where memory-mapped tokens lie, for another process to open; nothing where some of them are not mapped."""
+    arrays = tokens.arrays if isinstance(tokens, JoinedTokens) else (tokens,)
+    parts = []
+    for array in arrays:
+        if not isinstance(array, np.memmap):
+            return ()
+        whole = array  # numpy does not count the offset of a slice
+        while isinstance(whole.base, np.memmap):
+            whole = whole.base
+        offset = int(whole.offset) + array.ctypes.data - whole.ctypes.data
+        parts.append(FilePart(str(whole.filename), array.dtype.str, offset, len(array)))
+    return tuple(parts)
+
+
+def open_parts(parts: Sequence[FilePart]) -> TokenSequence:
+    """The tokens of `parts_on_disk`, memory-mapped."""
+    return joined([np.memmap(p.path, dtype=p.dtype, mode="r", offset=p.offset, shape=(p.tokens,)) for p in parts])

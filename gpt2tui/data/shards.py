@@ -124,7 +124,7 @@ class _Shard:
         described = {
             "file": f"{self._name}.bin",
             "tokens": self.tokens,
-            **self._file.close(),
+            **self._file.finish(),
             "text_bytes": self.text_bytes,
             "documents": self.documents,
             "next": position,

@@ -236,47 +236,49 @@ def _write_split(
     stage, total, dtype = _stage(split), corpus.size(split), dtype_of(tokenizer)
     tokens = text_bytes = documents = 0
     yield StageProgress(stage, 0, total)
-    file = HashedFile(building / f"{split}.bin")
-    for batch in piece_batches(pieces):
-        for piece in batch:
-            text_bytes += text_bytes_of(piece)
-            documents += piece.ends_document
-        written = np.concatenate(tokens_with_eot(batch, tokenizer, os.cpu_count() or 1)).astype(dtype)
-        file.write(written)
-        tokens += len(written)
-        yield StageProgress(stage, text_bytes, None if total is None else max(total, text_bytes))
-    return {
-        "tokens": tokens,
-        "dtype": dtype.str,
-        **file.close(),
-        "text_bytes": text_bytes,
-        "documents": documents,
-    }
+    with contextlib.closing(HashedFile(building / f"{split}.bin")) as file:
+        for batch in piece_batches(pieces):
+            for piece in batch:
+                text_bytes += text_bytes_of(piece)
+                documents += piece.ends_document
+            written = np.concatenate(tokens_with_eot(batch, tokenizer, os.cpu_count() or 1)).astype(dtype)
+            file.write(written)
+            tokens += len(written)
+            yield StageProgress(stage, text_bytes, None if total is None else max(total, text_bytes))
+        return {
+            "tokens": tokens,
+            "dtype": dtype.str,
+            **file.finish(),
+            "text_bytes": text_bytes,
+            "documents": documents,
+        }
 
 
 def _write_examples(building: Path, layout: ExampleLayout) -> Generator[StageProgress, None, dict[str, Any]]:
     """Writes the tokens of a split of prompts and answers, and their mask, and returns their description."""
     stage, total, dtype = _stage(layout.split), layout.corpus.size(layout.split), dtype_of(layout.tokenizer)
-    file, mask_file = (HashedFile(building / f"{layout.split}{suffix}") for suffix in (".bin", MASK_SUFFIX))
-    counted = 0
+    counted = shown = 0
     yield StageProgress(stage, 0, total)
-    shown = 0
-    for tokens, mask in layout.windows():
-        file.write(tokens.astype(dtype))
-        mask_file.write(mask)
-        counted += int(mask.sum())
-        if layout.text_bytes - shown >= token_writing.BATCH_CHARACTERS:
-            shown = layout.text_bytes
-            yield StageProgress(stage, shown, None if total is None else max(total, shown))
-    return {
-        "tokens": file.bytes // dtype.itemsize,
-        "dtype": dtype.str,
-        **file.close(),
-        "text_bytes": layout.text_bytes,
-        "documents": layout.examples - layout.left_out,
-        "counted_tokens": counted,
-        "mask": mask_file.close(),
-    }
+    with (
+        contextlib.closing(HashedFile(building / f"{layout.split}.bin")) as file,
+        contextlib.closing(HashedFile(building / f"{layout.split}{MASK_SUFFIX}")) as mask_file,
+    ):
+        for tokens, mask in layout.windows():
+            file.write(tokens.astype(dtype))
+            mask_file.write(mask)
+            counted += int(mask.sum())
+            if layout.text_bytes - shown >= token_writing.BATCH_CHARACTERS:
+                shown = layout.text_bytes
+                yield StageProgress(stage, shown, None if total is None else max(total, shown))
+        return {
+            "tokens": file.bytes // dtype.itemsize,
+            "dtype": dtype.str,
+            **file.finish(),
+            "text_bytes": layout.text_bytes,
+            "documents": layout.examples - layout.left_out,
+            "counted_tokens": counted,
+            "mask": mask_file.finish(),
+        }
 
 
 def _stage(split: Split) -> str:

@@ -94,12 +94,14 @@ class TokenFiles(Corpus):
         self.fingerprint = self.facts.fingerprint if self.facts else self._key
 
     def measure(self) -> Generator[tuple[int, int], None, "Facts"]:
-        """Reads all tokens once, unless that is known of these files; yields the bytes that are done, and their total.
+        """Reads all tokens, unless that is known of these files; yields the bytes that are done, and their total.
+
+        They are read twice: for their hashes, and for the bytes of text and the documents of each split.
 
         Raises DataError for a token that GPT-2's vocabulary does not have.
         """
         if self.facts is None:
-            hashes, done, total = [], 0, sum(path.stat().st_size for path in self.files)
+            hashes, done, total = [], 0, 2 * sum(path.stat().st_size for path in self.files)
             for path in self.files:
                 hashed = hashlib.sha256()
                 for start, tokens in _parts(_opened(path)):
@@ -109,20 +111,22 @@ class TokenFiles(Corpus):
                     yield done, total
                 hashes.append(hashed.hexdigest())
             sizes = [str(len(tokens)) for tokens in self.tokens.values()]
-            train = yield from self._counts("train", total)
-            validation = yield from self._counts("validation", total)
+            train = yield from self._counts("train", done, total)
+            done += 2 * len(self.tokens["train"])  # bytes
+            validation = yield from self._counts("validation", done, total)
             self.facts = Facts(digest("token files", *hashes, *sizes), *train, *validation)
             self.fingerprint = self.facts.fingerprint
             _keep(self._key, self.facts)
         return self.facts
 
-    def _counts(self, split: Split, total: int) -> Generator[tuple[int, int], None, tuple[int, int]]:
-        """The bytes of a split's text and its documents."""
+    def _counts(self, split: Split, done: int, total: int) -> Generator[tuple[int, int], None, tuple[int, int]]:
+        """The bytes of a split's text and its documents; yields as `measure` does."""
         lengths, text_bytes, documents = gpt2().token_bytes(), 0, 0
         for _, tokens in _parts(self.tokens[split]):
             text_bytes += int(lengths[tokens].sum())
             documents += int((tokens == gpt2().eot).sum())
-            yield total, total
+            done += tokens.nbytes
+            yield done, total
         return text_bytes, documents
 
     def pieces(self, split: Split, start: Position = None) -> Iterator[TextPiece]:

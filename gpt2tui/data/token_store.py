@@ -346,14 +346,10 @@ def _remove_leftovers(stores: Path, folder: Path) -> None:
         name = leftover.name.removesuffix(BUILDING)
         if name == folder.name:
             continue
-        is_old = time.time() - leftover.stat().st_mtime > KEPT_SECONDS
-        if kept_bytes(leftover) >= KEPT_BYTES and not is_old:
-            continue
-        try:
-            with FileLock(stores / f"{name}.lock", timeout=0):
+        with contextlib.suppress(Timeout, FileNotFoundError), FileLock(stores / f"{name}.lock", timeout=0):
+            is_old = time.time() - leftover.stat().st_mtime > KEPT_SECONDS
+            if is_old or kept_bytes(leftover) < KEPT_BYTES:
                 shutil.rmtree(leftover, ignore_errors=True)
-        except Timeout:
-            continue
 
 
 def _open_store(folder: Path, corpus: Corpus | None, table: DataTable) -> TokenizedCorpus | None:

@@ -30,11 +30,15 @@ class HashedFile:
         self._hashed.update(array.data)
         self.bytes += array.nbytes
 
-    def close(self) -> dict[str, Any]:
-        """Waits until the file is on the disk."""
+    def finish(self) -> dict[str, Any]:
+        """Closes the file and waits until it is on the disk."""
         self._file.close()
         sync_file(self.path)
         return {"bytes": self.bytes, "sha256": self._hashed.hexdigest()}
+
+    def close(self) -> None:
+        """Closes the file, as after an error."""
+        self._file.close()
 
 
 def dtype_of(tokenizer: Tokenizer) -> np.dtype[Any]:

@@ -25,7 +25,7 @@ LIMIT_BYTES = 4 << 20
 """More text than this takes too long to compress."""
 
 TRAINING_LIMIT_BYTES = 16 << 20
-"""Of a longer training text than this `XzAfterTraining` is not used."""
+"""`XzAfterTraining` is not used for a longer training text."""
 
 
 class TextSample:

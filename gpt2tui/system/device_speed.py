@@ -110,6 +110,8 @@ class Limit:
 
     product_flops: float
     copied_bytes: float
+    product_size: int
+    """The rows and columns of the square matrices."""
 
 
 def measure_limit(device: "torch.device", precision: Precision) -> Limit:
@@ -119,7 +121,7 @@ def measure_limit(device: "torch.device", precision: Precision) -> Limit:
     size = _LIMIT_SIZE_ON_GPU if device.type == "cuda" else _LIMIT_SIZE
     # Random numbers: a GPU multiplies ones faster, because fewer of its bits change.
     a = torch.randn(size, size, dtype=_dtype(precision), device=device)
-    return Limit(2 * size**3 / _product_seconds(a), _copy_speed(device))
+    return Limit(2 * size**3 / _product_seconds(a), _copy_speed(device), size)
 
 
 def _expected_from_product(device: "torch.device", precision: Precision) -> float:

@@ -8,12 +8,11 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Lets threads that wait for each other sleep after some ten microseconds. To be called before torch is loaded.
+    """Lets threads that wait for each other sleep after about ten microseconds. To be called before torch is loaded.
 
     They otherwise spin for milliseconds (libgomp) or 200 of them (the runtimes of Intel and LLVM), also while the
-    thread they wait for has no core: beside another training, steps become 20 to 40 times as long. 1,000 turns are
-    what libgomp itself takes where it knows of more threads than cores. Nothing changes if the user has set any of
-    these variables. Figures: docs/log.md.
+    thread they wait for has no core: beside another training, steps become 10 to 40 times as long. Nothing changes
+    if the user has set any of these variables. Why 1,000 turns: docs/log.md.
     """
     if any(name in environment for name in WAITING):
         return

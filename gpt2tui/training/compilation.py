@@ -15,7 +15,7 @@ Forward = Callable[..., Tensor]
 def compiled(
     model: GPT2, shape: tuple[int, int], precision: Precision, *, graphs: bool = False
 ) -> tuple[Forward, str | None]:
-    """The compiled forward pass, or the eager model with the reason.
+    """The compiled forward pass, or the eager model; and what was asked for and did not work, with the reason.
 
     With `graphs`, on CUDA, the kernels of a pass are launched as one CUDA graph, and those of its backward pass as
     another: a small network waits for its launches. The gradients of a pass are then overwritten by the next, so they
@@ -24,7 +24,8 @@ def compiled(
     Compiles forward and backward at once, with a batch of zeros of `shape` (B, T), and leaves weights, gradients and
     random states unchanged. Call it in the training thread: torch keeps its compile settings per thread.
     """
-    device, reason = next(model.parameters()).device, ""
+    device = next(model.parameters()).device
+    reason, without_graphs = "", None
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # torch 2.11 and 2.12 refuse graphs in another thread than that of the process's first (pytorch/pytorch#123177).
@@ -37,10 +38,11 @@ def compiled(
                 with autocast(device, precision):
                     loss = forward(tokens, targets)
                 loss.backward()  # type: ignore[no-untyped-call]
-                return forward, None
+                return forward, without_graphs
             except Exception as error:  # dynamo, inductor and the C++ compiler each raise their own kinds
                 torch.compiler.reset()
                 reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+                without_graphs = f"compiled without CUDA graphs ({reason})"
             finally:
                 model.zero_grad(set_to_none=True)
     return model, f"not compiled ({reason}); training runs the slower eager code"

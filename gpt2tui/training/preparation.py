@@ -290,16 +290,17 @@ def write_resumed_run(run: runs.Run, state: TrainingState, command: Sequence[str
     with contextlib.suppress(OSError), open(open_regular(run.preset_file), "rb") as file:  # noqa: PTH123 a descriptor
         before = file.read()
     now, kept = dumps(state.preset).encode(), None
-    if before != now:
-        kept = runs.earlier_preset_file(run, state.step) if before else None
-        if kept is not None:
-            kept.write_bytes(before)
-        replace_text(run.preset_file, now.decode())
     try:
-        runs.add_session(run, step=state.step, command=command, choices=_choices(state))
-    except ResourceError:
         if before != now:
-            run.preset_file.write_bytes(before)
+            kept = runs.earlier_preset_file(run, state.step) if before else None
+            if kept is not None:
+                kept.write_bytes(before)
+            replace_text(run.preset_file, now.decode())
+        runs.add_session(run, step=state.step, command=command, choices=_choices(state))
+    except (OSError, ResourceError):
+        with contextlib.suppress(OSError):  # a disk that is full has room for what was there
+            if before and run.preset_file.read_bytes() != before:
+                run.preset_file.write_bytes(before)
         if kept is not None:
             kept.unlink(missing_ok=True)
         raise

@@ -94,7 +94,12 @@ class Buffers:
     def _allocate(self, tensors: Mapping[str, Tensor]) -> None:
         lower_priority()
         for name, tensor in tensors.items():
-            memory = _memory_for(tensor)
+            try:
+                memory = _memory_for(tensor)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                return  # the copy asks again, and says so
             memory.reshape(-1).view(torch.uint8).numpy().fill(0)  # torch would start a team of OpenMP threads
             self._tensors[name] = memory
 

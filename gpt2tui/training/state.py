@@ -143,12 +143,14 @@ def tensors_to_save(state: TrainingState) -> dict[str, Tensor]:
     published names, adapters those of PEFT.
     """
     if state.preset.lora is None:
-        weights_of_run = {name: _on_host(tensor) for name, tensor in state.model.state_dict().items()}
+        weights_of_run = {
+            name: _to_save(tensor, state.update.is_sharded) for name, tensor in state.model.state_dict().items()
+        }
         published = published_views(weights_of_run, state.preset.model)
     else:
         published = adapter_tensors(state.model)
     weights = {MODEL + name: tensor for name, tensor in published.items()}
-    return weights | training_state_tensors(state.update.optimizers)
+    return weights | training_state_tensors(state.update.optimizers, state.update.is_sharded)
 
 
 def snapshot(
@@ -193,15 +195,20 @@ def snapshot(
     )
 
 
-def training_state_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
-    """Optimizer moments by name; not copies. Nothing else needs saving: what is random follows from seed and step."""
-    return {OPTIMIZER + name: _on_host(tensor) for name, tensor in optimizers.state_tensors().items()}
+def training_state_tensors(optimizers: Optimizers, is_sharded: bool = False) -> dict[str, Tensor]:
+    """Optimizer moments by name; not copies. Nothing else needs saving: what is random follows from seed and step.
+
+    Where each rank has a share of them, whole copies on the CPU.
+    """
+    return {OPTIMIZER + name: _to_save(tensor, is_sharded) for name, tensor in optimizers.state_tensors().items()}
 
 
-def _on_host(tensor: Tensor) -> Tensor:
-    """A tensor that is divided among ranks, whole and on the CPU; others as they are."""
+def _to_save(tensor: Tensor, is_sharded: bool) -> Tensor:
+    """The tensor itself; of a sharded training a copy on the CPU, whole."""
+    if not is_sharded:
+        return tensor
     gathered = whole(tensor)
-    return tensor if gathered is tensor else gathered.cpu()
+    return tensor.to("cpu", copy=True) if gathered is tensor else gathered.cpu()  # step counters are not divided
 
 
 def restore_training_state(tensors: Mapping[str, Tensor], optimizers: Optimizers) -> None:

@@ -273,9 +273,10 @@ class Trainer:
     def _wait_for_checkpoint(self) -> Iterator[Event]:
         """The event of the checkpoint that is being written, or a warning in place of an error."""
         try:
-            yield from self._saved_events(self.saver.wait())
+            events: list[Event] = list(self._saved_events(self.saver.wait()))
         except BaseException as bug:  # must not hide why the run ends; a second Ctrl-C does not wait
-            yield Warned(message=f"the last checkpoint was not saved: {type(bug).__name__}: {first_line(bug)}")
+            events = [Warned(message=f"the last checkpoint was not saved: {type(bug).__name__}: {first_line(bug)}")]
+        yield from events
 
     def _count_seconds(self) -> None:
         self.state.seconds = time.monotonic() - self._session_start

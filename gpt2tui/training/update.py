@@ -104,7 +104,8 @@ class Update:
         Both are (B, T) int64; negative targets are ignored, and the loss is the mean over all others of the step. Every
         optimizer's learning rate is its peak times `learning_rate_factor`. After a loss or a gradient that is not
         finite nothing changes: no weight, no moment, no step counter of any optimizer. A gradient scaler then halves
-        its scale; without one a DivergedError is raised, here, or on CUDA when the metrics are read.
+        its scale, if only the gradient is not finite; else a DivergedError is raised, here, or on CUDA when the metrics
+        are read.
         """
         if not self.model.training:
             self.model.train()

@@ -89,6 +89,7 @@ def test_peak_memory_is_not_that_of_the_process_which_started_the_worker(documen
     assert 50_000_000 < min(peaks) <= max(peaks) < BALLAST_BYTES
 
 
+@pytest.mark.slow
 def test_the_text_report_has_the_same_numbers_with_units(document, capsys):
     (measured,) = document["presets"]
     bench_report.print_machine(document["machine"])

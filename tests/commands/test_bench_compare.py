@@ -60,10 +60,12 @@ def test_the_noise_is_that_of_both_results():
 
 
 def test_other_work_and_another_machine_are_named():
-    other = result(precision="bf16")
-    found, notes = verdicts(result(), other)
-    assert not found
-    assert notes == ["small is other work now: precision changed"]
+    conditions = {"sequence_length": 64, "compile": "off", "activation_checkpointing": False, "lora": None}
+    changed = {"precision": "bf16", "sequence_length": 32, "compile": "on", "lora": {"rank": 8}}
+    for key, value in changed.items():
+        found, notes = verdicts(result(**conditions), result(**{**conditions, key: value}))
+        assert not found
+        assert notes == [f"small is other work now: {key} changed"]
     other = result()
     other["machine"] = {"cpu": "two", "gpu": None, "torch_threads": 4}
     found, notes = verdicts(result(), other)
@@ -97,7 +99,7 @@ def test_what_is_no_result_is_refused_before_anything_is_measured(tmp_path, caps
 
 
 def test_the_share_of_the_limit_is_that_of_each_round():
-    limits = [Limit(200.0, 10.0), Limit(100.0, 30.0), Limit(100.0, 20.0)]
+    limits = [Limit(200.0, 10.0, 64), Limit(100.0, 30.0, 64), Limit(100.0, 20.0, 64)]
     rounds = [Round({"step": [s]}, {}, limit) for s, limit in zip((1.0, 2.0, 5.0), limits, strict=True)]
     known = shares_of_limit(rounds, flops_per_step=100.0)
     assert known["rounds_limit_share"] == [0.5, 0.5, 0.2]

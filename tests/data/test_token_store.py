@@ -238,6 +238,17 @@ def test_leftovers_of_other_corpora_go_too_but_not_those_still_being_built(folde
         assert len([name for name in stores(cache) if name.endswith(".building")]) == 1
 
 
+def test_a_leftover_that_is_gone_meanwhile_is_no_error(folder, cache, monkeypatch):
+    (cache / "tokens" / "0123.building").mkdir(parents=True)
+
+    def finished(leftover):
+        leftover.rmdir()  # as by the process that built it
+        return leftover.stat()
+
+    monkeypatch.setattr(token_store, "kept_bytes", finished)
+    assert built(run(preset(folder), cache)[1])
+
+
 def test_a_second_process_waits_for_the_first(folder, cache):
     with preparing_until("training text", folder, cache) as process:
         generator = prepare(preset(folder), cache)

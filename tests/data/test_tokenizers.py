@@ -98,6 +98,7 @@ def test_encoding_in_parallel_is_encoding_one_by_one(tokenizer):
     texts = [TEXT * n for n in (1, 0, 700, 3, 400)]
     together = tokenizer.encode_documents(texts, threads=3)
     assert [ids.tolist() for ids in together] == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_documents([], threads=3) == []
 
 
 def test_ids_beyond_the_vocabulary_decode_to_the_replacement_character(tokenizer):

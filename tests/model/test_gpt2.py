@@ -49,7 +49,7 @@ def test_initial_loss_is_ln_v_within_2_percent():
     assert loss.item() == pytest.approx(math.log(5000), rel=0.02)
 
 
-def test_initialisation_is_the_papers():
+def test_initialisation_is_that_of_transformers():
     config = small(n_embd=256, n_layer=8)
     for name, parameter in GPT2(config).named_parameters():
         if name.endswith(".bias"):

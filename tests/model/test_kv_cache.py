@@ -26,13 +26,10 @@ def test_cached_logits_equal_uncached(model, chunks, batch_size):
     torch.testing.assert_close(cached, model(tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_truncated_cache_continues_from_there(model):
+def test_a_cache_that_was_reset_begins_a_new_text(model):
     tokens, other = torch.randint(61, (1, 12)), torch.randint(61, (1, 5))
     cache = KVCache(CONFIG, 1)
     model(tokens, cache=cache)
-    cache.truncate(7)
-    expected = model(torch.cat((tokens[:, :7], other), dim=1))[:, 7:]
-    torch.testing.assert_close(model(other, cache=cache), expected, rtol=1e-5, atol=1e-5)
     cache.reset()
     assert cache.length == 0
     torch.testing.assert_close(model(other, cache=cache), model(other), rtol=1e-5, atol=1e-5)
@@ -59,8 +56,6 @@ def test_impossible_lengths_are_refused():
     for length in (0, 25):
         with pytest.raises(ValueError, match="n_positions = 24"):
             KVCache(CONFIG, 1, max_length=length)
-    with pytest.raises(ValueError, match="to 1"):
-        KVCache(CONFIG, 1).truncate(1)
 
 
 def test_cache_serves_bf16_autocast(model):

@@ -86,15 +86,19 @@ def test_an_error_while_resuming_leaves_a_finished_run_as_it_was(tmp_path, monke
     assert summarize(run) == summary
 
 
-def test_a_run_json_that_cannot_be_written_leaves_the_preset_as_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [(runs, "update_info", ResourceError("the disk is full")), (preparation, "replace_text", OSError(28, "No space"))],
+)
+def test_a_file_that_cannot_be_written_leaves_a_resumed_run_as_it_was(tmp_path, monkeypatch, owner, name, error):
     list(drive(opening(tmp_path), Controls()))
     (run,) = runs.all_runs()
     before = files(run.folder)
 
     def failing(*arguments, **named):
-        raise ResourceError("the disk is full")
+        raise error
 
-    monkeypatch.setattr(runs, "update_info", failing)
+    monkeypatch.setattr(owner, name, failing)
     with pytest.raises(ResourceError):
         list(drive(resumed_run(run, (), ["training.num_iterations=20"]), Controls()))
     assert files(run.folder) == before

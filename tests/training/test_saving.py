@@ -17,6 +17,7 @@ from gpt2tui.system.files import cache_folder
 from gpt2tui.training import saving
 from gpt2tui.training.controls import Controls
 from gpt2tui.training.saving import Buffers
+from gpt2tui.training.state import tensors_to_save
 from tests import tiny_runs
 
 
@@ -243,3 +244,46 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_at_step_0(tmp_
     losses = [[e.train_loss for e in story if isinstance(e, Step)] for story in (whole, events)]
     assert losses[0] == losses[1]
     assert checkpoint.newest(killed.checkpoints).run_id == killed.info()["run_id"]
+
+
+def test_what_ranks_with_shares_save_does_not_follow_the_training(tmp_path):
+    trainer = tiny_runs.trainer(tmp_path)
+    training = trainer.train()
+    next(event for event in training if isinstance(event, Step) and event.step == 2)
+    trainer.state.update.is_sharded = True  # on one device nothing is divided, as the counters of steps never are
+    saved = tensors_to_save(trainer.state)
+    before = {name: tensor.clone() for name, tensor in saved.items()}
+    trainer.state.update.is_sharded = False
+    next(event for event in training if isinstance(event, Step) and event.step == 3)
+    assert before.keys() == saved.keys()
+    assert any(name.endswith(".step") for name in saved)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in saved.items())
+    training.close()
+
+
+def test_a_run_that_is_left_while_its_end_is_told_has_ended(tmp_path, monkeypatch, slow_disk):
+    trainer = tiny_runs.trainer(tmp_path, "training.checkpoint_frequency=5")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_runs.exploding_after(patch, last_good=100, diverged=6)
+        training = trainer.train()
+        for event in training:
+            if isinstance(event, Step) and event.step == 6:
+                slow_disk.set()
+            if isinstance(event, CheckpointSaved):
+                break
+        training.close()  # a generator that yields once more raises here
+
+
+def test_memory_that_cannot_be_made_ready_is_asked_for_again_by_the_copy(monkeypatch):
+    def none(tensor):
+        raise MemoryError
+
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    buffers, tensors = Buffers(), {"a": torch.ones(3)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "_memory_for", none)
+        buffers.reserve(tensors)
+        assert buffers.copy(tensors) is None
+    assert not failures
+    assert torch.equal(buffers.copy(tensors)["a"], torch.ones(3))
