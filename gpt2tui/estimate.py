@@ -468,8 +468,10 @@ def _time(estimate: Estimate) -> str:
         return "not known: the speed of the device is not" + (f" ({estimate.device})" if estimate.device else "")
     about = "at most" if estimate.seconds_are_a_bound else "about"
     where = f" on {estimate.device}" if estimate.device else ""
-    steps = f"{about} {approximate_duration(estimate.seconds)} of training steps{where}"
-    return f"{steps}; evaluations and samples come on top"
+    duration = approximate_duration(estimate.seconds)
+    if estimate.seconds_are_a_bound:
+        return f"{about} {duration}{where}, from the preparation to the last evaluation"
+    return f"{about} {duration} of training steps{where}; evaluations and samples come on top"
 
 
 def approximate_duration(seconds: float) -> str:

@@ -251,7 +251,7 @@ class TextModel:
             found += [_continuation(prompt, own) for own in pieces]
         return found
 
-    def seeds_together(self, prompt: str | Sequence[int], sampling: SamplingTable, count: int) -> list[range]:
+    def seeds_together(self, prompt: str | Sequence[int], sampling: SamplingTable, count: int) -> Iterator[range]:
         """The seeds of `count` continuations, from that of `sampling` on, in groups to be written at once.
 
         As many as MOST_TOGETHER whose keys and values take no more than KEPT_BYTES, and half of the memory that is
@@ -264,7 +264,7 @@ class TextModel:
             free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else free_bytes()
             together = max(1, min(MOST_TOGETHER, min(KEPT_BYTES, free // 2) // of_one))
         first, end = sampling.seed, sampling.seed + count
-        return [range(start, min(start + together, end)) for start in range(first, end, together)]
+        return (range(start, min(start + together, end)) for start in range(first, end, together))
 
 
 def _rest(number: int, decoder: IncrementalDecoder) -> Iterator[tuple[int, ScoredToken]]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import math
 import os
 import pickle
 import re
@@ -51,9 +52,14 @@ def find(reference: str) -> ModelFolder:
 def load_model(folder: Path) -> GPT2:
     """The network in a folder of the published layout, on the CPU; an adapter is added to its base.
 
-    Raises CheckpointError.
+    Raises CheckpointError, also where a weight is NaN or infinite: such a model would write random text.
     """
-    return _load_merged(folder) if is_adapter(folder) else _load_full(folder)
+    model = _load_merged(folder) if is_adapter(folder) else _load_full(folder)
+    for name, weight in model.named_parameters():
+        # The sum is the cheaper test, and can overflow where no weight is infinite.
+        if not (math.isfinite(weight.detach().sum().item()) or weight.isfinite().all()):
+            raise CheckpointError(f"{folder}: {name} holds NaN or infinite numbers; the model cannot be used")
+    return model
 
 
 def check_quantizer() -> None:

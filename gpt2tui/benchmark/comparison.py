@@ -6,9 +6,12 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from gpt2tui.errors import UsageError
+from gpt2tui.system.files import open_regular
 
 SURE = 2.0  # times the noise
 CONDITIONS = (
@@ -53,19 +56,56 @@ class Change:
         return {**vars(self), "ratio": self.ratio, "verdict": self.verdict}
 
 
+_Measured = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+
+
+class _Row(BaseModel):
+    candidate: str
+    tokens_per_second: _Measured | None = None
+    rounds_ms: list[_Measured] | None = None
+    limit_share: _Measured | None = None
+    rounds_limit_share: list[_Measured] | None = None
+
+
+class _Part(BaseModel):
+    rows: list[_Row] = []
+
+
+class _Tokenization(BaseModel):
+    megabytes_per_second: _Measured | None = None
+    megabytes_per_second_parallel: _Measured | None = None
+
+
+class _PresetResult(BaseModel):
+    preset: str
+    train: _Part | None = None
+    generate: _Part | None = None
+    tokenize: _Tokenization | None = None
+
+
+class _Result(BaseModel):
+    """What `compare` reads of a result."""
+
+    presets: list[_PresetResult]
+
+
 def read_saved(path: Path) -> Document:
     """A result that `bench --json` printed. Raises UsageError when the file is none or cannot be read."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        with open(open_regular(path, follow_links=True), "rb") as file:  # noqa: PTH123 a descriptor
+            document: Document = json.load(file)
+        _Result.model_validate(document)
     except OSError as error:
         raise UsageError(f"--compare {path}: {error.strerror}") from error
-    except ValueError as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise UsageError(
+            f"--compare {path} holds no result of gpt2tui bench --json: {where}: {first['msg']}"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--compare {path} is not JSON; save one with: gpt2tui bench --json > {path.name}") from error
-    presets = document.get("presets") if isinstance(document, dict) else None
-    if not isinstance(presets, list) or not all(isinstance(p, dict) and "preset" in p for p in presets):
-        raise UsageError(f"--compare {path} holds no result of gpt2tui bench --json")
-    result: Document = document
-    return result
+    return document
 
 
 def compare(saved: Document, measured: Document) -> tuple[list[Change], list[str]]:

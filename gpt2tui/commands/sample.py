@@ -9,6 +9,8 @@ from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
+LONGEST_SHOWN = 60  # characters of a wrong prompt
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,7 +26,7 @@ def sample(options: argparse.Namespace) -> int:
         raise UsageError("the prompt is either TEXT or --prompt TEXT")
     options.prompt = options.text if options.prompt is None else options.prompt
     if options.prompt == "-":
-        options.prompt = sys.stdin.read()
+        options.prompt = _text_of_stdin()
     if options.num_samples < 1:
         raise UsageError("--num-samples must be at least 1")
     sampling_settings(SamplingTable(), options)  # reports wrong options before torch is imported
@@ -55,6 +57,17 @@ def sample(options: argparse.Namespace) -> int:
     note = ", in onnxruntime" if onnx_file else note
     print_on_stderr(f"{model.source}: {model.model.num_parameters:,} parameters{note}")
     return 0
+
+
+def _text_of_stdin() -> str:
+    if sys.stdin is None:
+        raise UsageError("the prompt - is what stands in standard input, which is closed")
+    try:
+        return sys.stdin.buffer.read().decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"the prompt in standard input is not UTF-8: {error.reason} at byte {error.start:,}"
+        ) from error
 
 
 def _write(model: "TextModel", sampling: SamplingTable, options: argparse.Namespace) -> None:
@@ -117,7 +130,21 @@ def sampling_settings(defaults: SamplingTable, options: argparse.Namespace) -> S
         mistakes = [(str(e["loc"][0]), e["input"]) for e in error.errors()]
         raise UsageError(
             "\n".join(
-                f"--{name.replace('_', '-')}: {value!r} is not {allowed[f'sampling.{name}']}"
+                f"--{name.replace('_', '-')}: {_shown(value)} is not {allowed[f'sampling.{name}']}"
                 for name, value in mistakes
             )
         ) from None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
+        return f"a text of {len(value):,} characters"
+    return f"{value!r} (which is not UTF-8)" if isinstance(value, str) and not _is_utf8(value) else repr(value)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

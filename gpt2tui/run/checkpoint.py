@@ -97,11 +97,11 @@ def write(
     parent: Parent | None = None,
     origin: Origin | None = None,
 ) -> Checkpoint:
-    """Writes the checkpoint of `step` into the existing folder `checkpoints`; returns when it is durable.
+    """Writes the checkpoint of `step` into the folder `checkpoints` of an existing run; returns when it is durable.
 
     `tensors` maps a file's stem ("model" or "adapter_model", "training_state") to its named tensors, `documents` a
     file's name to its text, `trainer` becomes trainer.json; metrics that are not finite become null. Raises
-    ResourceError if the folder is gone, the disk is full or cannot be written; older checkpoints stay unchanged. A
+    ResourceError if the run is gone, the disk is full or cannot be written; older checkpoints stay unchanged. A
     checkpoint of another run with the same name is moved aside, and `skipped` of the result says so.
     """
     from safetensors import SafetensorError
@@ -111,7 +111,8 @@ def write(
     building = checkpoints / f"{TEMPORARY_PREFIX}{folder_name(step)}-{os.getpid()}"
     try:
         shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()  # without parents: a run folder that was moved away is not created again
+        checkpoints.mkdir(exist_ok=True)  # without parents: a run folder that was moved away is not created again
+        building.mkdir()
         for stem, named in tensors.items():
             save_file(
                 {k: v.contiguous() for k, v in named.items()},

@@ -57,6 +57,7 @@ class RunStarted(Event):
     learning_rate_factor: float = 1.0  # multiplies the schedule
     init_from: str | None = None  # the weights that the run started from
     trained_parameters: int | None = None  # fewer than `parameters` where adapters are trained
+    time_budget_left: float | None = None  # seconds; num_iterations is an upper bound until the first estimate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,8 @@ class RunProgress:
     xz_bits_per_byte: float | None = None
     xz_after_training_bits_per_byte: float | None = None
     paused: bool = False
+    time_budget_left: float | None = None
+    """Seconds that the run may take from its start on, until its number of steps follows from them."""
 
     def after(self, event: Event) -> "RunProgress":
         """The state after one more event."""
@@ -82,6 +84,7 @@ class RunProgress:
                     xz_after_training_bits_per_byte=event.xz_after_training_bits_per_byte,
                     best_val_loss=event.best_val_loss,
                     learning_rate_factor=event.learning_rate_factor,
+                    time_budget_left=event.time_budget_left,
                 )
             case Step():
                 known = event.device_memory_bytes is not None
@@ -97,7 +100,7 @@ class RunProgress:
             case LearningRateChanged():
                 return replace(self, learning_rate_factor=event.factor)
             case NumIterationsChanged():
-                return replace(self, num_iterations=event.num_iterations)
+                return replace(self, num_iterations=event.num_iterations, time_budget_left=None)
             case Paused() | Resumed():
                 return replace(self, paused=isinstance(event, Paused))
         return self
@@ -124,9 +127,10 @@ class RunProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last step at the median speed, without evaluations."""
+        """Until the last step at the median speed, without evaluations; at most the time budget."""
         seconds = self.seconds_per_step
-        return None if seconds is None else seconds * max(0, self.num_iterations - self.step)
+        left = None if seconds is None else seconds * max(0, self.num_iterations - self.step)
+        return left if left is None or self.time_budget_left is None else min(left, self.time_budget_left)
 
     @property
     def fraction(self) -> float:

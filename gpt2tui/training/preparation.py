@@ -238,6 +238,7 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
         best_val_loss=state.best_val_loss,
         learning_rate_factor=state.learning_rate_factor,
         init_from=None if state.origin is None else str(state.origin),
+        time_budget_left=None if state.time_budget is None else max(0.0, state.time_budget.seconds_left),
     )
 
 

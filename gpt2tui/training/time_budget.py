@@ -60,6 +60,11 @@ class TimeBudget:
         self.spent += seconds
         self.other_seconds += seconds
 
+    @property
+    def seconds_left(self) -> float:
+        """What is left for steps and for what comes between them; below 0 where the budget is spent."""
+        return self.seconds - self.spent - min(self.ending_seconds, MOST_ENDING * self.seconds)
+
     def num_iterations(self, preset: Preset, step: int) -> int:
         """The number of iterations that fits, estimated after `step` of them; mostly the preset's unchanged."""
         now = preset.training.num_iterations
@@ -67,9 +72,8 @@ class TimeBudget:
         due = step == FIRST_ESTIMATE or (step > FIRST_ESTIMATE and step % max(1, now // ESTIMATES) == 0)
         if not (follows and due and self.typical_steps >= FEWEST_TYPICAL_STEPS):
             return now
-        ending = min(self.ending_seconds, MOST_ENDING * self.seconds)
         per_step = self.step_seconds + self.other_seconds / step
-        fitting = step + int((self.seconds - self.spent - ending) / per_step)
+        fitting = step + int(self.seconds_left / per_step)
         # As it is now the schedule allows the present number: where fewer fit, the run never becomes longer.
         fitting = min(max(fitting, min(fewest_iterations(preset, step), now)), self.most_iterations)
         return fitting if abs(fitting - now) > WORTH_A_CHANGE * now else now

@@ -560,7 +560,10 @@ class Trainer:
             self.state.saved_step = None if self.state.saved_step == saved.step else self.state.saved_step
             self._failed_saves += 1
             if self._failed_saves == MOST_FAILED_SAVES:
-                raise ResourceError(f"{MOST_FAILED_SAVES} checkpoints in a row could not be saved: {saved.error}")
+                raise ResourceError(
+                    f"{MOST_FAILED_SAVES} checkpoints in a row could not be saved: {saved.error}; earlier ones are "
+                    f"kept. Once there is room, continue with: gpt2tui train --resume {self.run.name}"
+                )
             if self._failed_saves == 1:
                 yield Warned(message=f"{saved.error}; training continues and tries again at the next checkpoint")
 

@@ -86,7 +86,31 @@ def test_the_report_has_a_line_for_each(capsys):
     assert any("small tokenize, MB/s" in line and "unknown" in line for line in lines)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"presets": [1]}'])
+def damaged(part, value):
+    document = result()
+    document["presets"][0][part] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"presets": [1]}',
+        damaged("preset", ["x"]),
+        damaged("tokenize", [1]),
+        damaged("tokenize", {"megabytes_per_second": "fast"}),
+        damaged("tokenize", {"megabytes_per_second": True}),
+        damaged("tokenize", {"megabytes_per_second": float("nan")}),
+        damaged("train", {"rows": [1]}),
+        damaged("train", {"rows": None}),
+        damaged("train", {"rows": [{"candidate": "gpt2tui", "tokens_per_second": -1.0}]}),
+        damaged("generate", {"rows": [{"candidate": "gpt2tui", "rounds_ms": [1.0, 0.0, 2.0]}]}),
+    ],
+)
 def test_what_is_no_result_is_refused_before_anything_is_measured(tmp_path, capsys, text):
     path = tmp_path / "saved.json"
     path.write_text(text)

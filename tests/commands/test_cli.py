@@ -307,7 +307,7 @@ def test_a_run_is_trained_named_and_sampled_by_its_name(tmp_path, monkeypatch):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-lr=1e-2", name)
     shown = json.loads(gpt2tui("runs", "show", "lr=1e-2", "--json").stdout)
     assert shown["settings"]["training"]["seed"] == 7
-    monkeypatch.setattr(sys, "stdin", io.StringIO("the quick"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the quick")))
     sampled = gpt2tui("sample", "latest", "--prompt", "-", "--max-length", 3, "--json")
     assert json.loads(sampled.stdout)[0]["prompt"] == "the quick"
 

@@ -1,6 +1,11 @@
 """`gpt2tui sample` as scripts and people see it."""
 
+import io
 import json
+import shutil
+import sys
+
+import pytest
 
 from gpt2tui.__main__ import main
 from tests.commands.command_line import clear_message, gpt2tui
@@ -84,3 +89,47 @@ def test_an_interrupt_while_several_texts_are_written_prints_all_of_them(trained
     monkeypatch.setattr(TextModel, "streams", interrupted)
     assert main([*words, "5"]) == 130
     assert capsys.readouterr().out == shorter
+
+
+def test_more_texts_than_anybody_waits_for_begin_at_once(trained):
+    from gpt2tui import generation
+    from gpt2tui.preset.schema import SamplingTable
+
+    groups = generation.load(str(trained[0])).seeds_together("a", SamplingTable(seed=5), 10**12)
+    assert next(groups).start == 5
+
+
+@pytest.mark.parametrize(
+    ("stdin", "words"),
+    [
+        (None, "standard input, which is closed"),
+        (io.TextIOWrapper(io.BytesIO(b"ab\xff")), "not UTF-8: invalid start byte at byte 2"),
+    ],
+)
+def test_a_prompt_that_standard_input_does_not_have_is_a_usage_error(trained, monkeypatch, stdin, words):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert words in clear_message(gpt2tui("sample", trained[0], "--prompt", "-"), 2)
+
+
+def test_a_wrong_prompt_is_not_repeated_at_length(trained):
+    message = clear_message(gpt2tui("sample", trained[0], "--prompt", "é" * 150_000), 2)
+    assert message.startswith("gpt2tui: --prompt: a text of 150,000 characters is not")
+    assert len(message) < 200
+    assert "which is not UTF-8" in clear_message(gpt2tui("sample", trained[0], "--prompt", "\udc80"), 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(trained, tmp_path, value):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "model").mkdir()
+    for file in (trained[0] / "checkpoints" / "step-00000012").glob("*tokenizer*"):
+        shutil.copy(file, tmp_path / "model")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(trained[0] / "checkpoints" / "step-00000012" / name, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["transformer.h.1.mlp.c_fc.weight"][0, 0] = torch.tensor(value)
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    message = clear_message(gpt2tui("sample", tmp_path / "model"), 4)
+    assert "h.1.mlp.c_fc.weight holds NaN or infinite numbers" in message

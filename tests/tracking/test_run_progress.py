@@ -79,3 +79,12 @@ def test_a_moved_end_moves_the_fraction_and_the_time_left():
     assert (progress.fraction, progress.seconds_left) == (0.25, 300.0)
     progress = progress.after(NumIterationsChanged(step=50, num_iterations=100))
     assert (progress.fraction, progress.seconds_left) == (0.5, 100.0)
+
+
+def test_before_its_first_estimate_a_time_budget_bounds_the_time_left():
+    started = sample.run_started(num_iterations=4000, time_budget_left=160.0)
+    steps = [sample.step(n, step_seconds=0.5) for n in (1, 2)]
+    assert after(started, *steps).seconds_left == 160.0
+    changed = NumIterationsChanged(step=2, num_iterations=302)
+    assert after(started, *steps, changed).seconds_left == pytest.approx(150.0)
+    assert after(sample.run_started(num_iterations=10, time_budget_left=160.0), *steps).seconds_left == pytest.approx(4)

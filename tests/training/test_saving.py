@@ -287,3 +287,15 @@ def test_memory_that_cannot_be_made_ready_is_asked_for_again_by_the_copy(monkeyp
         assert buffers.copy(tensors) is None
     assert not failures
     assert torch.equal(buffers.copy(tensors)["a"], torch.ones(3))
+
+
+def test_a_folder_of_checkpoints_that_was_deleted_is_made_again(tmp_path):
+    trainer, deleted = tiny_runs.trainer(tmp_path), False
+    events = []
+    for event in trainer.train():
+        events.append(event)
+        if isinstance(event, CheckpointSaved) and not deleted:
+            shutil.rmtree(trainer.run.checkpoints)
+            deleted = True
+    assert not [event for event in events if isinstance(event, Warned)]
+    assert [saved.step for saved in checkpoint.saved_in(trainer.run.checkpoints)] == [8, 12]
