@@ -206,7 +206,7 @@ class ModelPicker(Vertical):
     def open_filter(self) -> None:
         """Shows the filter."""
         self.add_class("-filtering")
-        self.query_one(Input).focus()
+        self.screen.set_focus(self.query_one(Input))  # at once: `focus` would come after keys that wait already
 
     def action_close_filter(self) -> None:
         """Shows all models again."""

@@ -252,7 +252,9 @@ class SettingField(Widget):
         name = self.setting.key.rpartition(".")[2]
         label = f"{mark} [{name}]" if self.setting.is_table else f"{mark} {name}"
         bold = " bold" if self.has_focus_within else ""
-        parts = [Content.styled(label.ljust(LABEL_WIDTH)[:LABEL_WIDTH], colour + bold)]
+        if len(label) >= LABEL_WIDTH:
+            label = f"{label[: LABEL_WIDTH - 2]}… "
+        parts = [Content.styled(label.ljust(LABEL_WIDTH), colour + bold)]
         if self.kind == "number":
             room = self.size.width - LABEL_WIDTH - NUMBER_WIDTH - 1
             hint = ("not used" if room >= len("not used") else "") if self._unused else self._hint(room)

@@ -134,8 +134,9 @@ class PresetForm(VerticalScroll, can_focus=False):
         if beyond:
             field = fields[beyond[0] if by > 0 else beyond[-1]]
             field.editor.focus(scroll_visible=False)
-            self.scroll_to_widget(field, top=True, animate=False)
-            self.scroll_relative(y=-1, animate=False)  # with the table's name above it
+            column = list(field.parent.children) if field.parent else []
+            above = column[max(0, column.index(field) - 1)]
+            self.scroll_to_widget(above if isinstance(above, Static) else field, top=True, animate=False)
 
     @on(Input.Submitted)
     def focus_next(self, event: Input.Submitted) -> None:

@@ -301,7 +301,7 @@ Chinchilla optimum: about 20 tokens per parameter give the lowest loss for the c
 
     def action_filter(self) -> None:
         """Moves to the filter of the list."""
-        self._filter.focus()
+        self.set_focus(self._filter)  # at once: `focus` would come after keys that wait already
 
     def action_undo(self) -> None:
         """Undoes the last change of this preset."""

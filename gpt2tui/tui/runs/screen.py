@@ -134,10 +134,10 @@ class RunsScreen(ModeScreen):
             self._read_list()
 
     def on_screen_suspend(self) -> None:
-        """Behind another mode: remember the run."""
+        """Behind another mode: remember the row."""
         self.reader.stop()
         if row := self.table.pointed:
-            self.workbench.settings.remember("run", row.name)
+            self.workbench.settings.remember("runs_row", row.name)
 
     # ---- reading
 
@@ -166,7 +166,7 @@ class RunsScreen(ModeScreen):
         first, self._listed_before = not self._listed_before, True
         self._show_whether_empty()
         self._marks.keep({row.name for row in message.rows})
-        remembered = self.workbench.settings.run if first else ""
+        remembered = self.workbench.settings.text("runs_row", self.workbench.settings.run) if first else ""
         self._opened.update(row.sweep for row in message.rows if row.sweep and row.name == remembered)
         self._show_rows(point=remembered)
         if not (self.table.placed or self._listed_all):
@@ -355,7 +355,7 @@ class RunsScreen(ModeScreen):
     def action_filter(self) -> None:
         """Opens the filter."""
         self.add_class("-filtering")
-        self.query_one("#filter", Input).focus()
+        self.set_focus(self.query_one("#filter", Input))  # at once: `focus` would come after keys that wait already
 
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:

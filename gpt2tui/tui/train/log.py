@@ -66,7 +66,7 @@ class EventLog(Vertical):
     def open_filter(self) -> None:
         """Opens the filter."""
         self.add_class("-filtering")
-        self.query_one(Input).focus()
+        self.screen.set_focus(self.query_one(Input))  # at once: `focus` would come after keys that wait already
 
     def action_close_filter(self) -> None:
         """Closes the filter and shows all lines."""

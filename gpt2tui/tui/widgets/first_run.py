@@ -1,7 +1,10 @@
 """Shown while there is no run: what the program does, and two ways to start."""
 
+from typing import ClassVar
+
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Button, Static
 
@@ -25,6 +28,11 @@ class FirstRun(Vertical):
     FirstRun .first-run-buttons { height: auto; align: center middle; margin-top: 1; }
     FirstRun Button { margin: 0 1; }
     """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,up", "app.focus_previous", "Previous", show=False),
+        Binding("right,down", "app.focus_next", "Next", show=False),
+    ]
 
     def compose(self) -> ComposeResult:
         """A title, an explanation, two buttons."""

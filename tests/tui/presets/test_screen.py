@@ -446,6 +446,13 @@ def test_pages_go_from_table_to_table(monkeypatch):
         assert app.editor("model.vocab_size").has_focus
         await pilot.press("up")
         assert app.editor("description").has_focus
+        app.form.focus_field("model.n_layer")
+        for title in ("[data]", "[optimizer]", "[schedule]"):
+            await pilot.press("pagedown")
+            await until(pilot, lambda title=title: title in screen_text(app))
+            shown = next(f for f in app.form.fields() if f.has_focus_within)
+            await until(pilot, lambda shown=shown: shown.region.y > app.form.region.y)
+            assert shown.region.bottom <= app.form.region.bottom
 
     drive(script, monkeypatch)
 

@@ -178,3 +178,8 @@ def test_lines_are_found_by_their_words():
     assert line.has_words("eval BEST VAL")
     assert not line.has_words("eval ckpt")
     assert event_line(event_samples.step(1)) is None
+
+
+def test_a_step_of_several_thousand_is_whole_in_two_lines(view):
+    view.add([event_samples.evaluated(1700, val_loss=3.6)])
+    assert {n.key: n.note for n in two_lines(view)[0]}["val"] == "@1,700"

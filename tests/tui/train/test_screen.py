@@ -74,9 +74,13 @@ def test_without_a_run_there_are_two_buttons():
         async with workbench() as (app, pilot):
             assert app.screen.query_one(FirstRun).display
             assert not app.screen.query_one("#workspace").display
-            for key in ("x", "k", "space", "y", "c", "slash", "left"):
+            for key in ("x", "k", "space", "y", "c", "slash"):
                 await pilot.press(key)
             assert isinstance(app.screen, TrainScreen)
+            first, second = app.screen.query_one(FirstRun).query("Button")
+            for key, button in (("right", second), ("left", first), ("down", second), ("up", first)):
+                await pilot.press(key)
+                assert button.has_focus
 
     run(test())
 
@@ -498,6 +502,8 @@ def test_the_log_can_be_filtered():
             await pilot.pause()
             assert "eval" in plain(log)
             assert app.focused is None
+            app.screen.action_filter()
+            assert isinstance(app.focused, Input)  # before the next key is read
 
     run(test())
 
