@@ -228,7 +228,7 @@ def test_a_run_whose_saved_checkpoints_are_gone_does_not_begin_anew():
     run = started_run("tiny", event_samples.run_started(), event_samples.step(1))
     assert runs.resume_point(run) is None
     run.events_file.write_text(event_samples.checkpoint_saved(1).as_json() + "\n")
-    with pytest.raises(CheckpointError, match="no valid checkpoint"):
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
         runs.resume_point(run)
 
 
