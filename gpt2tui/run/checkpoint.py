@@ -372,8 +372,8 @@ def _first_valid(
             break
     if not problems:
         raise CheckpointError(
-            f"{checkpoints.parent} has no checkpoint yet: a run saves one every training.checkpoint_frequency steps, and "
-            "at its end; another run is named as gpt2tui runs list shows it"
+            f"{checkpoints.parent} has no checkpoint yet: a run saves one every training.checkpoint_frequency steps, "
+            "and at its end; another run is named as gpt2tui runs list shows it"
         )
     raise CheckpointError("\n".join([f"{checkpoints.parent} has no valid checkpoint", *problems]))
 
