@@ -1,5 +1,6 @@
 """The Chat screen: models on the left, their answers on the right."""
 
+import contextlib
 import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from gpt2tui.errors import Gpt2TuiError, ResourceError
+from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import sanitize
 from gpt2tui.tui.base import ModeScreen, in_own_thread
@@ -116,6 +118,7 @@ class ChatScreen(ModeScreen):
         self._exporting = False
         self._typed_early: list[Event] | None = []  # None once the prompt is mounted
         self._sent_early: PromptArea.Sent | None = None  # sent before the models were listed
+        self._suggested_for: str | None = None  # the key of the model whose settings were suggested last
 
     # ---- parts
 
@@ -243,10 +246,23 @@ class ChatScreen(ModeScreen):
     def _update_chosen(self, saved: list[ModelChoice] | None = None) -> None:
         run, before = self.workbench.session.run, self.chosen.answering
         self.chosen.update(self._live(), saved, run.name if run else None)
+        self._suggest_sampling()
         listed = {choice.key for choice in self.chosen.all}
         for choice in before:
             if choice.key not in listed and choice.key != LIVE and len(before) > 1:
                 self._say(f"{choice.label} is no longer there and does not answer beside the other", "warning")
+
+    def _suggest_sampling(self) -> None:
+        """Takes the settings of the first model's preset, before it is loaded; once for each model."""
+        first, loaded = self.chosen.first, self.workbench.session.loaded
+        if first is None or first.key == self._suggested_for:
+            return
+        self._suggested_for = first.key
+        if first.reference is not None:
+            with contextlib.suppress(Gpt2TuiError, OSError):  # models of other programs have no preset
+                self.panel.suggest(preset_files.load_frozen(Path(first.reference) / "preset.toml").sampling)
+        elif loaded is not None:
+            self.panel.suggest(loaded.preset.sampling)
 
     def _live(self) -> ModelChoice | None:
         session = self.workbench.session

@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.events import Key, Paste
 from textual.screen import Screen
 
+from gpt2tui.preset import files as preset_files
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.preset.template import Template
 from gpt2tui.tui.chat import models as chat_models
@@ -453,6 +454,20 @@ def test_sliders_take_a_models_own_settings_until_the_user_moves_one(tmp_path):
         await pilot.press("down", "enter")
         await until(pilot, lambda: len(pilot.app.models.references) == 2)
         assert screen.panel.sampling.temperature == 1.2
+
+    driven(tmp_path, story)
+
+
+def test_the_first_models_settings_are_there_before_it_is_loaded(tmp_path, monkeypatch):
+    small = preset_files.load(["small"]).preset
+    (tmp_path / "preset.toml").write_text(preset_files.dumps(small))
+    choice = ModelChoice(str(tmp_path), "small", 500, 2.9, is_best=True)
+    monkeypatch.setattr(chat_models, "saved_models", lambda: [choice])
+
+    async def story(pilot, screen):
+        await until(pilot, lambda: screen.panel.sampling.temperature == small.sampling.temperature == 1.0)
+        assert (screen.panel.sampling.top_k, screen.panel.sampling.top_p) == (0, 0.95)
+        assert not pilot.app.models.references
 
     driven(tmp_path, story)
 
