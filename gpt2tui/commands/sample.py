@@ -9,8 +9,6 @@ from gpt2tui.errors import ResourceError, UsageError
 from gpt2tui.preset.schema import SamplingTable
 from gpt2tui.system.terminal_text import print_on_stderr, report_on_stderr, sanitize
 
-LONGEST_SHOWN = 60  # characters of a wrong prompt
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -125,26 +123,13 @@ def sampling_settings(defaults: SamplingTable, options: argparse.Namespace) -> S
         return SamplingTable.model_validate({**defaults.model_dump(), **given})
     except ValidationError as error:
         from gpt2tui.preset.files import settings
+        from gpt2tui.preset.validation import not_allowed
 
-        allowed = {setting.key: setting.allowed for setting in settings()}
+        known = {setting.key: setting for setting in settings()}
         mistakes = [(str(e["loc"][0]), e["input"]) for e in error.errors()]
         raise UsageError(
             "\n".join(
-                f"--{name.replace('_', '-')}: {_shown(value)} is not {allowed[f'sampling.{name}']}"
+                f"--{name.replace('_', '-')}: {not_allowed(known[f'sampling.{name}'], value)}"
                 for name, value in mistakes
             )
         ) from None
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str) and len(value) > LONGEST_SHOWN:
-        return f"a text of {len(value):,} characters"
-    return f"{value!r} (which is not UTF-8)" if isinstance(value, str) and not _is_utf8(value) else repr(value)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

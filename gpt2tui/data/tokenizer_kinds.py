@@ -9,7 +9,7 @@ import importlib.resources
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +66,7 @@ class Tokenizer(ABC):
     def encode_documents(self, texts: Sequence[str], threads: int = 1) -> list[Tokens]:
         """The token ids of each text, computed by `threads` threads."""
         groups = [texts[start:stop] for start, stop in _groups([len(text) for text in texts])]
-        if threads == 1 or len(groups) <= 1:
+        if threads == 1 or len(groups) == 1:
             return [self.encode_array(text) for text in texts]
         with ThreadPoolExecutor(threads) as pool:
             encoded = pool.map(lambda group: [self.encode_array(text) for text in group], groups)
@@ -221,7 +221,7 @@ def _groups(lengths: Sequence[int]) -> list[tuple[int, int]]:
     """Ranges of neighbouring texts, of about _GROUP_CHARACTERS together, which is worth a task of its own."""
     numbers = [total // _GROUP_CHARACTERS for total in accumulate(lengths)]
     starts = [i for i in range(len(numbers)) if i == 0 or numbers[i] != numbers[i - 1]]
-    return list(zip(starts, [*starts[1:], len(lengths)][: len(starts)], strict=True))
+    return list(pairwise([*starts, len(lengths)]))
 
 
 def _byte_characters() -> list[str]:

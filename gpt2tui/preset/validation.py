@@ -12,7 +12,8 @@ from gpt2tui.preset.layers import LEFT_OUT, Key, Layer, prefixes, without_left_o
 from gpt2tui.preset.schema import Preset
 from gpt2tui.preset.settings import Setting, may_be_left_out, optional_tables, settings, tables
 from gpt2tui.preset.starting_weights import with_starting_weights
-from gpt2tui.system.terminal_text import printable, printable_value
+from gpt2tui.system.files import is_utf8
+from gpt2tui.system.terminal_text import LONGEST_VALUE, printable, printable_value
 
 MAX_MISTAKES = 100
 
@@ -89,7 +90,7 @@ def _mistake_at(layer: Layer, location: Key, kind: str, value: Any) -> Mistake:
         setting = known.get(".".join(location[:length]))
         if setting:
             suggestion = _suggestion(setting, value)
-            return Mistake(_not_allowed(setting, value), setting.key, value, setting.allowed, suggestion, place)
+            return Mistake(not_allowed(setting, value), setting.key, value, setting.allowed, suggestion, place)
     message = f"{printable_value(value)} is not a table: its settings go under [{_dotted(location)}]"
     return Mistake(message, _dotted(location), value, "a table", place=place)
 
@@ -110,10 +111,13 @@ def _mistake_in_mix(location: Key, kind: str, value: Any, place: Place) -> Mista
     return Mistake(message, "data.mix", value, allowed, place=place)
 
 
-def _not_allowed(setting: Setting, value: Any) -> str:
-    shown = (
-        f"a text of {len(value):,} characters" if isinstance(value, str) and len(value) > 60 else printable_value(value)
-    )
+def not_allowed(setting: Setting, value: Any) -> str:
+    """What is said of a value that a setting does not allow; a long text is not repeated."""
+    shown = printable_value(value)
+    if isinstance(value, str) and len(value) > LONGEST_VALUE:
+        shown = f"a text of {len(value):,} characters"
+    elif isinstance(value, str) and not is_utf8(value):
+        shown += " (which is not UTF-8)"
     return f"{shown} is not {setting.allowed}"
 
 

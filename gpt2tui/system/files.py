@@ -156,10 +156,10 @@ def _folder_of_user(variable: str, default: Callable[..., Path]) -> Path:
         raise ResourceError(f"this user has no home folder; set HOME, or {variable} to a folder") from error
 
 
-def is_utf8(path: Path) -> bool:
-    """Whether the path's bytes are UTF-8; on Linux a file name is any bytes."""
+def is_utf8(given: Path | str) -> bool:
+    """Whether the bytes of a path or an argument are UTF-8; on Linux both are any bytes."""
     try:
-        str(path).encode()
+        str(given).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -220,6 +220,7 @@ def _resumed(
 
 def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, preset_name: str) -> RunStarted:
     """The first event of a run, new or resumed."""
+    budget = state.time_budget
     return RunStarted(
         run=run.name,
         preset=preset_name,
@@ -238,7 +239,7 @@ def run_started(run: runs.Run, state: TrainingState, corpus: TokenizedCorpus, pr
         best_val_loss=state.best_val_loss,
         learning_rate_factor=state.learning_rate_factor,
         init_from=None if state.origin is None else str(state.origin),
-        time_budget_left=None if state.time_budget is None else max(0.0, state.time_budget.seconds_left),
+        time_budget_left=None if budget is None or budget.is_timed else max(0.0, budget.seconds_left),
     )
 
 

@@ -195,7 +195,7 @@ def snapshot(
     )
 
 
-def training_state_tensors(optimizers: Optimizers, is_sharded: bool = False) -> dict[str, Tensor]:
+def training_state_tensors(optimizers: Optimizers, is_sharded: bool) -> dict[str, Tensor]:
     """Optimizer moments by name; not copies. Nothing else needs saving: what is random follows from seed and step.
 
     Where each rank has a share of them, whole copies on the CPU.

@@ -61,6 +61,11 @@ class TimeBudget:
         self.other_seconds += seconds
 
     @property
+    def is_timed(self) -> bool:
+        """Whether enough steps have been timed for an estimate: in a run that is resumed, mostly before it begins."""
+        return self.typical_steps >= FEWEST_TYPICAL_STEPS
+
+    @property
     def seconds_left(self) -> float:
         """What is left for steps and for what comes between them; below 0 where the budget is spent."""
         return self.seconds - self.spent - min(self.ending_seconds, MOST_ENDING * self.seconds)
@@ -70,7 +75,7 @@ class TimeBudget:
         now = preset.training.num_iterations
         follows = preset.schedule.name in ("cosine", "linear") or step <= decay_start(preset)
         due = step == FIRST_ESTIMATE or (step > FIRST_ESTIMATE and step % max(1, now // ESTIMATES) == 0)
-        if not (follows and due and self.typical_steps >= FEWEST_TYPICAL_STEPS):
+        if not (follows and due and self.is_timed):
             return now
         per_step = self.step_seconds + self.other_seconds / step
         fitting = step + int(self.seconds_left / per_step)

@@ -159,7 +159,8 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_did(tmp_path, clock, ste
     num_iterations = preset_files.load_frozen(saved.folder / "preset.toml").training.num_iterations
     resume = ("training.time_budget=0", f"training.num_iterations={num_iterations}")
     again = tiny_runs.trainer(tmp_path, *settings, *resume, run=trainer.run, resume_from=saved)
-    _, resumed = train(again)
+    events, resumed = train(again)
+    assert events[0].time_budget_left is None  # its number of steps is an estimate already
     assert resumed == {number: loss for number, loss in losses.items() if number > step}
     assert preset_files.load_frozen(trainer.run.preset_file).training.num_iterations == 40
 
@@ -200,6 +201,7 @@ def test_a_budget_set_at_a_resume_holds_and_is_not_frozen(tmp_path, clock):
     saved = checkpoint.newest(trainer.run.checkpoints)
     more = ("training.num_iterations=60", "training.time_budget=10")
     events, _ = train(tiny_runs.trainer(tmp_path, *WSD, *more, run=trainer.run, resume_from=saved))
+    assert 0 < events[0].time_budget_left <= 10
     assert 36 <= events[-1].step <= 44  # 0.25 s each, and what the first four really took
     frozen = preset_files.load_frozen(trainer.run.preset_file).training
     assert (frozen.num_iterations, frozen.time_budget) == (events[-1].step, 0.0)

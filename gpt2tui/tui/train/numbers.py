@@ -237,9 +237,7 @@ def _short_note(key: str, note: str) -> str:
         return ""
     if key == "grad":
         return note.replace("clipped in ", "clip ").replace(" of steps", "")
-    if key == "ckpt":
-        return note.partition(", ")[0]
-    return note.partition(", ")[0] if key in ("val", "bits/B") else note
+    return note.partition(", ")[0] if key in ("val", "bits/B", "ckpt") else note
 
 
 def _digits(value: float | None) -> str:
